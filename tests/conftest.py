@@ -1,0 +1,28 @@
+"""Fixtures that several rooms' tests use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _shared() -> Path | None:
+    for place in (os.environ.get("RETINA_SHARED"), Path(__file__).resolve().parents[2] / "shared"):
+        if place and (Path(place) / "data").is_dir():
+            return Path(place)
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real photographs, label lists and weights; the test is skipped where it is absent."""
+    found = _shared()
+    if found is None:
+        pytest.skip("needs the real data: neither $RETINA_SHARED nor ../shared is there")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's own cache of decoded photographs."""
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
