@@ -1,0 +1,134 @@
+"""A torchvision ResNet with a grading head of two or three layers, from scratch or from ImageNet weights."""
+
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from retina.config import GRADES, TrialConfig
+from retina.errors import WeightsError
+
+HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
+"""Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
+SMALL_IMAGE = 64
+"""Below this many pixels a side, the stem is a 3x3 convolution without max-pool (He et al. 2016, section 4.2)."""
+
+StateDict = Mapping[str, torch.Tensor]
+
+
+def build(config: TrialConfig, image_size: int, weights: StateDict | None = None) -> nn.Module:
+    """A grader: (B, 3, S, S) float normalised by ImageNet's mean and deviation -> (B, 5) logits.
+
+    Args:
+        config: `arch`, `head_layers`, `dropout` and `pretrained` are used.
+        image_size: side of the photographs in pixels; chooses the stem.
+        weights: a torchvision state dict for `arch`; needed where `config.pretrained`, not looked at otherwise. Its
+            classifier is not used, nor its stem where the photographs are small.
+
+    Raises:
+        WeightsError: when `config.pretrained` and `weights` are missing or do not fit `arch`.
+    """
+    net = torchvision.models.get_model(config.arch, weights=None)
+    if config.pretrained:
+        if weights is None:
+            raise WeightsError(f"pretrained=true needs weights for {config.arch}")
+        _load_backbone(net, weights, config.arch)
+    if image_size < SMALL_IMAGE:
+        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        net.maxpool = nn.Identity()
+    net.fc = _head(net.fc.in_features, config)
+    grader: nn.Module = net
+    return grader
+
+
+def weights_name(arch: str) -> str:
+    """The file name under which torchvision publishes the default weights of `arch`."""
+    return Path(torchvision.models.get_model_weights(arch).DEFAULT.url).name
+
+
+def load_weights(arch: str, source: Path | None = None) -> StateDict:
+    """ImageNet weights for `arch`: from `source`, else from torch's own cache, else from the network.
+
+    Args:
+        arch: a torchvision ResNet.
+        source: a state dict's file, or a folder that holds one whose name begins with `arch`.
+
+    Raises:
+        WeightsError: no such file, not a state dict of `arch`, or no network; says which file belongs where.
+    """
+    if source is not None:
+        file = _find(arch, source)
+        state = _read(file)
+        _check(state, arch, str(file))
+        return state
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    name = weights_name(arch)
+    url = torchvision.models.get_model_weights(arch).DEFAULT.url
+    try:
+        fetched: StateDict = torch.hub.load_state_dict_from_url(
+            url, model_dir=str(folder), progress=False, check_hash=True
+        )
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"pretrained=true needs {name}, which could not be fetched: {error}\n"
+            f"put that file into {folder}, or name a file or folder with --weights,\n"
+            "or search without it: --set 'parameters.pretrained={value: false}'"
+        ) from None
+    return fetched
+
+
+def _head(features: int, config: TrialConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in HEAD_WIDTHS[config.head_layers]:
+        layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(config.dropout)]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, GRADES))
+
+
+def _load_backbone(net: nn.Module, weights: StateDict, arch: str) -> None:
+    _check(weights, arch, "the given weights")
+    backbone = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    net.load_state_dict(backbone, strict=False)
+
+
+def _check(state: StateDict, arch: str, where: str) -> None:
+    with torch.device("meta"):
+        expected = torchvision.models.get_model(arch, weights=None).state_dict()
+    for key, tensor in expected.items():
+        if key.startswith("fc."):
+            continue
+        if key not in state:
+            raise WeightsError(f"{where}: no tensor {key!r}, so these are not weights of {arch}")
+        if state[key].shape != tensor.shape:
+            given, allowed = tuple(state[key].shape), tuple(tensor.shape)
+            raise WeightsError(f"{where}: {key!r} has the shape {given}, {arch} needs {allowed}")
+
+
+def _find(arch: str, source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise WeightsError(f"--weights {source}: no such file or folder")
+    found = sorted(file for file in source.iterdir() if file.name.startswith(arch) and file.suffix in {".pth", ".pt"})
+    if not found:
+        raise WeightsError(f"--weights {source}: holds no file {arch}*.pth ({weights_name(arch)}, say)")
+    exact = [file for file in found if file.name == weights_name(arch)]
+    return exact[0] if exact else found[0]
+
+
+def _read(file: Path) -> StateDict:
+    try:
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{file}: cannot be read as a state dict: {reason[:160]}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{file}: is not a state dict (names to tensors), as torchvision publishes them")
+    return state

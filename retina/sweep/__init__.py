@@ -1,0 +1,1 @@
+"""Sweeps: the only rooms that know Ray and Optuna."""

@@ -1,0 +1,320 @@
+"""One training run: `fit` yields an `EpochResult` an epoch. Knows nothing of who listens, and nothing of Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import nn
+
+from retina import metrics, model
+from retina.config import GRADES, TrialConfig
+from retina.data.batches import Part, evaluation_batches, seed_of, training_batches
+from retina.errors import TrainError
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: 1 for the first one.
+        learning_rate: of the epoch's last step.
+        train_loss: mean over the epoch's photographs, as seen in training (augmented, dropout on), and so on.
+        images_per_second: training photographs by the time spent training; evaluation is not in it.
+        seconds: the whole epoch, evaluation included.
+        test_loss: None unless the test split is tracked, as are test_accuracy and test_qwk.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    train_qwk: float
+    val_loss: float
+    val_accuracy: float
+    val_qwk: float
+    val_auc: float
+    images_per_second: float
+    seconds: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    test_qwk: float | None = None
+
+
+class Training(Protocol):
+    """A run that is under way: an iterator of epochs whose state can be saved and taken up again."""
+
+    def __iter__(self) -> Iterator[EpochResult]: ...
+
+    def __next__(self) -> EpochResult:
+        """Train one epoch. Raises StopIteration after the last, `TrainError` when it cannot go on."""
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's state dict on the CPU."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that is needed to go on: the epoch, optimizer, schedule, ..."""
+        ...
+
+    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Go on from what `weights` and `state` once gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a split: `loss` (mean cross entropy), `grades` int64 (N,) and `probabilities` float64 (N, 5)."""
+
+    loss: float
+    grades: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+    @property
+    def metrics(self) -> metrics.GradeMetrics:
+        """Accuracy, QWK and the rest."""
+        return metrics.measure(self.grades, self.probabilities)
+
+
+def default_device() -> torch.device:
+    """CUDA where it is there, the CPU else."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    config: TrialConfig,
+    train: Part,
+    val: Part,
+    *,
+    test: Part | None = None,
+    weights: model.StateDict | None = None,
+    device: torch.device | None = None,
+) -> Fit:
+    """Train a grader as `config` says; iterate to get one `EpochResult` an epoch.
+
+    Args:
+        config: the run. Its seed fixes the initial weights, the order, the augmentation and the dropout; torch's
+            global generator is set to it.
+        train: photographs to learn from.
+        val: photographs to judge each epoch by.
+        test: followed too where given, for curves by epoch. Never used for a choice.
+        weights: a torchvision state dict, where `config.pretrained`.
+        device: where to train; `default_device()` if None.
+    """
+    return Fit(config, train, val, test=test, weights=weights, device=device or default_device())
+
+
+class Fit(Iterator[EpochResult]):
+    """The `Training` that `fit` starts."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        train: Part,
+        val: Part,
+        *,
+        test: Part | None,
+        weights: model.StateDict | None,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self._train, self._val, self._test = train, val, test
+        torch.manual_seed(config.seed)
+        net = model.build(config, image_size=train.pixels.shape[1], weights=weights)
+        self.model = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._epoch = 0
+        self._precision = precision_of(config.precision, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
+        self._optimizer = _optimizer(config, self.model)
+        self._schedule = _schedule(config, self._optimizer, math.ceil(len(train) / config.batch_size))
+        self._class_weights = _class_weights(config, train).to(device)
+
+    def __next__(self) -> EpochResult:
+        """Train and judge one epoch."""
+        if self._epoch >= self.config.epochs:
+            raise StopIteration
+        started = time.perf_counter()
+        epoch = self._epoch + 1
+        trained = self._train_epoch(epoch)
+        training_seconds = time.perf_counter() - started
+        val = self.evaluate(self._val)
+        if not math.isfinite(val.loss):
+            raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
+        test = self.evaluate(self._test) if self._test is not None else None
+        self._epoch = epoch
+        judged, seen = val.metrics, test.metrics if test else None
+        return EpochResult(
+            epoch=epoch,
+            **trained,
+            val_loss=val.loss,
+            val_accuracy=judged.accuracy,
+            val_qwk=judged.qwk,
+            val_auc=judged.auc,
+            images_per_second=len(self._train) / training_seconds,
+            seconds=time.perf_counter() - started,
+            test_loss=test.loss if test else None,
+            test_accuracy=seen.accuracy if seen else None,
+            test_qwk=seen.qwk if seen else None,
+        )
+
+    def evaluate(self, part: Part) -> Evaluation:
+        """The model as it is now, on `part`."""
+        return evaluate(self.model, part, device=self.device, precision=self._precision)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """See `Training`."""
+        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """See `Training`."""
+        return {
+            "epoch": self._epoch,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """See `Training`."""
+        self.model.load_state_dict(weights)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._epoch = state["epoch"]
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        self.model.train()
+        torch.manual_seed(seed_of(self.config.seed, epoch, 1))  # dropout's, so that a resumed epoch repeats itself
+        losses, guesses, truths = [], [], []
+        batches = training_batches(
+            self._train,
+            batch_size=self.config.batch_size,
+            augmentation=self.config.augmentation,
+            seed=self.config.seed,
+            epoch=epoch,
+            device=self.device,
+        )
+        learning_rate = math.nan
+        for step, (images, grades) in enumerate(batches, start=1):
+            learning_rate = float(self._schedule.get_last_lr()[0])
+            loss, logits = self._step(images, grades)
+            if self.device.type == "cpu":  # elsewhere a look at the loss would halt the device: see _finite
+                _finite(loss[None], epoch, step)
+            losses.append(loss)
+            guesses.append(logits.argmax(dim=1))
+            truths.append(grades)
+        _finite(torch.stack(losses), epoch)
+        sizes = torch.tensor([len(truth) for truth in truths], dtype=torch.float64)
+        train_loss = (torch.stack(losses).cpu().double() * sizes).sum() / sizes.sum()
+        true, guess = torch.cat(truths).cpu().numpy(), torch.cat(guesses).cpu().numpy()
+        return {
+            "learning_rate": learning_rate,
+            "train_loss": float(train_loss),
+            "train_accuracy": metrics.accuracy(true, guess),
+            "train_qwk": metrics.quadratic_weighted_kappa(true, guess),
+        }
+
+    def _step(self, images: torch.Tensor, grades: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with _autocast(self.device, self._precision):
+            logits = self.model(images)
+        loss = F.cross_entropy(
+            logits.float(), grades, weight=self._class_weights, label_smoothing=self.config.label_smoothing
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        return loss.detach(), logits.detach()
+
+
+def evaluate(
+    grader: nn.Module, part: Part, *, device: torch.device, precision: torch.dtype = torch.float32
+) -> Evaluation:
+    """`grader`, on `device` already, on every photograph of `part`, in its order."""
+    grader.eval()
+    logits, grades = [], []
+    with torch.inference_mode(), _autocast(device, precision):
+        for images, truth in evaluation_batches(part, batch_size=EVALUATION_BATCH, device=device):
+            logits.append(grader(images).float())
+            grades.append(truth)
+    all_logits, all_grades = torch.cat(logits), torch.cat(grades)
+    return Evaluation(
+        loss=float(F.cross_entropy(all_logits, all_grades)),
+        grades=all_grades.cpu().numpy(),
+        probabilities=all_logits.double().softmax(dim=1).cpu().numpy(),
+    )
+
+
+def precision_of(wish: str, device: torch.device) -> torch.dtype:
+    """The dtype to compute in. "auto": bfloat16 where the hardware has it, float16 on older tensor cores, else float32.
+
+    Pascal cards (compute capability 6) have no fast half precision, and CPUs without avx512_bf16 or amx emulate it.
+    """
+    if wish != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wish]
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else torch.float32
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    # torch publishes these two only under private names (torch 2.11 to 2.15); without them we stay at float32
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check)
+
+
+def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32)
+
+
+def _finite(losses: torch.Tensor, epoch: int, step: int | None = None) -> None:
+    finite = torch.isfinite(losses)
+    if not bool(finite.all()):
+        first = int(finite.long().argmin())
+        raise TrainError(f"epoch {epoch}, step {step or first + 1}: the training loss is {float(losses[first])}")
+
+
+def _optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), momentum=config.momentum, **common)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(net.parameters(), **common)
+
+
+def _schedule(
+    config: TrialConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    steps = steps_an_epoch * config.epochs
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    if config.schedule == "one_cycle" and steps > 1:
+        # the momentum is searched on its own, so the cycle leaves it alone; one step more than torch counts, since
+        # the schedule is stepped after the last batch too
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=steps + 1, cycle_momentum=False
+        )
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:
+    """Ones, or for "balanced" n / (5 x count) a grade, as scikit-learn's balanced class weights."""
+    if config.class_weights == "none":
+        return torch.ones(GRADES)
+    counts = np.bincount(train.grades, minlength=GRADES)
+    return torch.tensor(len(train) / (GRADES * np.maximum(counts, 1)), dtype=torch.float32)
