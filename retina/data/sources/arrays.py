@@ -1,0 +1,97 @@
+"""The layout of MedMNIST: one npz file with the arrays train_images, train_labels, and so on."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from retina.data.sources.lists import Place
+from retina.data.sources.rows import Labels, Row
+from retina.data.sources.tree import Tree
+from retina.errors import DataError
+
+_SPLITS = ("train", "val", "test")
+
+
+def is_medmnist(tree: Tree, place: Place) -> bool:
+    """Whether the user pointed at an npz file, or at a folder with exactly one."""
+    return _npz(tree, place) is not None
+
+
+def medmnist(tree: Tree, place: Place) -> list[Labels]:
+    """The rows of the npz file's splits. Of the photographs only the headers are read.
+
+    Raises:
+        DataError: the file is damaged, lacks an array, or its arrays are not graded photographs.
+    """
+    file = _npz(tree, place) or place.root
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {Path(name).stem for name in archive.namelist()}
+            if not {"train_images", "train_labels"} <= names:
+                raise DataError(
+                    f"{file}: layout medmnist needs the arrays train_images and train_labels; "
+                    f"there are: {', '.join(sorted(names)) or 'none'}"
+                )
+            given = [split for split in _SPLITS if f"{split}_images" in names]
+            return [_half(file, archive, split) for split in given]
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: cannot be read as an npz file: {error}") from None
+
+
+def _npz(tree: Tree, place: Place) -> Path | None:
+    if place.file:
+        return place.file if place.file.suffix.lower() == ".npz" else None
+    found = [file for file in tree.files(place.root) if file.suffix.lower() == ".npz"]
+    return found[0] if len(found) == 1 else None
+
+
+def _half(file: Path, archive: zipfile.ZipFile, split: str) -> Labels:
+    shape, kind = _header(archive, file, f"{split}_images")
+    labels = _array(archive, file, f"{split}_labels")
+    if len(shape) not in {3, 4} or shape[3:] not in {(), (3,)} or kind != np.uint8:
+        raise DataError(
+            f"{file}: {split}_images has shape {shape} and type {kind}; "
+            "photographs are (n, height, width) or (n, height, width, 3) of type uint8"
+        )
+    if labels.shape not in {(shape[0],), (shape[0], 1)}:
+        raise DataError(
+            f"{file}: {split}_images has {shape[0]:,} photographs and {split}_labels has shape {labels.shape}; "
+            "there must be one grade a photograph"
+        )
+    rows = [
+        Row(
+            where=f"{file.name}:{split}_labels[{index}]",
+            image=f"{split}/{index}",
+            own=f"{split}/{index}",
+            grade=str(grade),
+            split=split,
+            path=file,
+            array=f"{split}_images",
+            index=index,
+        )
+        for index, grade in enumerate(labels.reshape(-1).tolist())
+    ]
+    return Labels(f"{file.name}:{split}_labels", rows)
+
+
+def _header(archive: zipfile.ZipFile, file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    with archive.open(f"{name}.npy") as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            old = version == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(stream)
+        except ValueError as error:
+            raise DataError(f"{file}: the array {name} cannot be read: {error}") from None
+    return shape, kind
+
+
+def _array(archive: zipfile.ZipFile, file: Path, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as stream:
+        try:
+            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        except ValueError as error:
+            raise DataError(f"{file}: the array {name} cannot be read: {error}") from None

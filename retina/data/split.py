@@ -1,0 +1,145 @@
+"""Who trains, who validates, who tests: by patient, because the two eyes of one person are not independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from retina.config import GRADES, DataConfig
+from retina.data.manifest import Manifest
+from retina.errors import DataError
+
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A manifest's table with every row in "train", "val" or "test".
+
+    Attributes:
+        frame: the manifest's rows and columns, `split` filled in.
+        shared_patients: patients with photographs both in test and in train or val.
+        leaking_photographs: test photographs of those patients.
+        warnings: what a person should know before trusting a score; empty for a clean split.
+    """
+
+    frame: pd.DataFrame
+    shared_patients: int = 0
+    leaking_photographs: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def assign(manifest: Manifest, config: DataConfig) -> Split:
+    """Respect the official split, or with `config.split` "by_patient" ignore it, and cut what is missing.
+
+    Test is cut first, a share `config.test` of the photographs that no official split claims, then validation, a share
+    `config.validation` of what is left. Each cut keeps a patient's photographs together and takes the same share
+    of every grade. The same photographs, seed and shares give the same split, whatever the order of the rows.
+
+    Raises:
+        DataError: too few patients to cut, or an official split that leaves nothing to train on.
+    """
+    frame = manifest.frame.reset_index(drop=True)
+    split = frame["split"].to_numpy(dtype=object, copy=True)
+    split[(split == "") | (config.split == "by_patient")] = "train"
+    missing = [name for name in ("test", "val") if not (split == name).any()]
+    shares = {"test": config.test, "val": config.validation}
+    _check_enough(frame.loc[split == "train", "patient"].nunique(), missing, manifest)
+    for at, name in enumerate(missing):
+        pool = np.flatnonzero(split == "train")
+        rng = np.random.default_rng([config.seed, int(name == "test")])
+        cuts_to_come = len(missing) - at - 1
+        taken = _cut(frame.loc[pool, ["patient", "grade"]], shares[name], rng, leave=1 + cuts_to_come)
+        split[pool[taken]] = name
+    frame["split"] = pd.Series(split, index=frame.index).astype("str")
+    return _described(frame)
+
+
+def _check_enough(patients: int, missing: list[str], manifest: Manifest) -> None:
+    needed = 1 + len(missing)
+    if patients >= needed:
+        return
+    if not patients:
+        raise DataError(
+            f"{manifest.root}: its own split leaves no photograph to train on; data.split=by_patient makes a new one"
+        )
+    raise DataError(
+        f"{manifest.root}: {patients} {'patient is' if patients == 1 else 'patients are'} too few to cut "
+        f"{' and '.join(missing)} from train by patient; it takes at least {needed}"
+    )
+
+
+def _cut(rows: pd.DataFrame, share: float, rng: np.random.Generator, leave: int) -> _Mask:
+    """Mark about `share` of `rows`, whole patients only, at least one, leaving at least `leave` patients."""
+    grades = pd.crosstab(rows["patient"], rows["grade"]).reindex(columns=range(GRADES), fill_value=0).sort_index()
+    counts = grades.to_numpy()
+    sizes = counts.sum(axis=1)
+    order = _worst_first(counts, rng)
+    wanted = share * sizes.sum()
+    walk = order[sizes[order] <= 2 * wanted]  # to take a larger patient would miss the share by more than taking none
+    taken = np.zeros(len(counts), dtype=bool)
+    if len(walk):
+        taken[walk] = _evenly(sizes[walk], min(1.0, wanted / sizes[walk].sum()), rng.random())
+    _give_back(counts, taken, order, leave)
+    if not taken.any():
+        taken[_spared(counts, order)] = True
+    chosen = grades.index[taken]
+    return rows["patient"].isin(chosen).to_numpy()
+
+
+def _worst_first(counts: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Patients by their numbers of photographs of the worst grade, the next, and so on; at random among equals."""
+    shuffled = rng.permutation(len(counts))
+    return shuffled[np.lexsort(-counts[shuffled].T)]
+
+
+def _evenly(sizes: npt.NDArray[np.int64], share: float, start: float) -> list[bool]:
+    """Walk the patients and take one whenever half of its photographs are owed.
+
+    Neighbours have the same grades, so that every grade gives its share, however few of it there are. `start`
+    (0 to 1) shifts the walk: without it the worst grade's first patients would never be taken.
+    """
+    owed = (start - 0.5) * float(sizes[0])
+    takes = []
+    for size in sizes.tolist():
+        owed += share * size
+        takes.append(owed >= size / 2)
+        owed -= size * takes[-1]
+    return takes
+
+
+def _give_back(counts: npt.NDArray[np.int64], taken: _Mask, order: npt.NDArray[np.int64], leave: int) -> None:
+    """Return patients to the rest until it has every grade, which nothing can be learnt of otherwise, and `leave`."""
+    for grade in range(GRADES):
+        has = counts[:, grade] > 0
+        if has.any() and not (has & ~taken).any() and taken.sum() > 1:
+            taken[next(at for at in order[::-1] if has[at])] = False
+    for at in order[::-1]:
+        if (~taken).sum() >= leave:
+            return
+        taken[at] = False
+
+
+def _spared(counts: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> int:
+    """A patient whose grades all remain without it, of the commonest grades first; else any."""
+    total = counts.sum(axis=0)
+    spared = (at for at in order[::-1] if not ((counts[at] > 0) & (counts[at] == total)).any())
+    return int(next(spared, order[-1]))
+
+
+def _described(frame: pd.DataFrame) -> Split:
+    test = frame["split"] == "test"
+    leaking = test & frame["patient"].isin(frame.loc[~test, "patient"])
+    train, val = frame["split"] == "train", frame["split"] == "val"
+    seen = val & frame["patient"].isin(frame.loc[train, "patient"])
+    warnings = [
+        f"{part.sum():,} of {whole.sum():,} {name} photographs ({part.sum() / whole.sum():.1%}) are of patients "
+        f"who are in {others} too (patients on both sides: {frame.loc[part, 'patient'].nunique():,}), so that "
+        f"{name} scores flatter; data.split=by_patient makes a split without them"
+        for part, whole, name, others in ((leaking, test, "test", "train or val"), (seen, val, "val", "train"))
+        if part.any()
+    ]
+    return Split(frame, int(frame.loc[leaking, "patient"].nunique()), int(leaking.sum()), warnings)

@@ -1,0 +1,169 @@
+"""What is said about folders, files and rows that cannot be used."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layouts import eyepacs_folder, grades, load, photograph, photographs, refused, text
+
+
+@pytest.fixture
+def eyepacs(tmp_path: Path) -> Path:
+    return eyepacs_folder(tmp_path)
+
+
+class TestWhatCannotBeFound:
+    def test_missing_path_says_what_where_and_how_without(self) -> None:
+        assert refused(Path("nowhere/at/all")) == (
+            "nowhere/at/all: there is no such folder or file.\n"
+            "It should hold photographs and their grades; EyePACS is the Kaggle competition "
+            '"diabetic-retinopathy-detection": unpack it there, or give another --data PATH.\n'
+            "To try everything without photographs: --data synthetic"
+        )
+
+    @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "~no_such_user_here/x"])
+    def test_impossible_paths_are_a_user_s_mistake_too(self, path: str) -> None:
+        assert refused(Path(path)).startswith(f"{path}: ")
+
+    def test_unknown_layout_says_what_is_there_and_what_is_known(self, tmp_path: Path) -> None:
+        text(tmp_path / "notes.txt", "")
+        photographs(tmp_path / "pictures", "a.png")
+        assert refused(tmp_path) == (
+            f"{tmp_path}: no photographs with grades were recognised under layout auto.\n"
+            "There: pictures/, notes.txt.\n"
+            "Looked for course: train_img.csv and its three companions; eyepacs: trainLabels.csv; aptos: train.csv; "
+            "idrid: IDRiD's label files; list: labels.csv; folders: folders 0 to 4 or No_DR to Proliferate_DR; "
+            "medmnist: one .npz file. A labels.csv with the columns image,level beside the photographs will do."
+        )
+
+    def test_a_layout_that_was_asked_for_is_the_only_one_tried(self, eyepacs: Path) -> None:
+        message = refused(eyepacs, layout="folders")
+        assert "under layout folders" in message
+        assert "There: train/, trainLabels.csv." in message
+
+    def test_a_file_of_another_kind(self, tmp_path: Path) -> None:
+        file = text(tmp_path / "train.zip", "PK")
+        assert refused(file).split("\n")[1] == "There: the file train.zip."
+
+    def test_missing_columns_name_the_file_and_both_sides(self, tmp_path: Path) -> None:
+        file = text(tmp_path / "trainLabels.csv", "image;level\n1;2\n")
+        message = refused(tmp_path)
+        assert message.startswith(f"{file}: found the columns: image;level\nneeded: ")
+        assert len(message.split("\n")) == 3
+
+    def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
+        file = tmp_path / "trainLabels.csv"
+        file.write_bytes(b"image,level\n\xff\xfe,1\n")
+        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file")
+
+    def test_a_quote_that_never_closes_swallows_no_rows(self, tmp_path: Path) -> None:
+        text(tmp_path / "trainLabels.csv", 'image,level\n10_left,0\n"10_right,1\n13_left,4\n')
+        assert "line 3: unexpected end of data" in refused(tmp_path)
+
+    def test_no_row_at_all(self, tmp_path: Path) -> None:
+        text(tmp_path / "trainLabels.csv", "image,level\n")
+        assert refused(tmp_path).endswith("no photograph can be used; the label files are empty")
+
+    def test_nothing_left_after_skipping(self, tmp_path: Path) -> None:
+        text(tmp_path / "trainLabels.csv", "image,level\n1_left,9\n")
+        photographs(tmp_path, "1_left.png")
+        assert "no photograph can be used; the first of 1 that cannot: trainLabels.csv:2" in refused(
+            tmp_path, on_bad="skip"
+        )
+
+    def test_a_folder_that_may_not_be_read(self, eyepacs: Path, monkeypatch: Any) -> None:
+        scandir = os.scandir
+
+        def forbidding(folder: Path) -> Any:  # root may read everything, so the refusal is played
+            if Path(folder).name == "train":
+                raise PermissionError(13, "Permission denied")
+            return scandir(folder)
+
+        monkeypatch.setattr(os, "scandir", forbidding)
+        assert refused(eyepacs) == f"{eyepacs / 'train'}: this folder cannot be read: Permission denied"
+
+
+class TestBadRows:
+    @pytest.mark.parametrize("grade", ["5", "-1", "2.5", "x", "1e0", "٣", "9" * 5000, "nan"])
+    def test_grades_that_are_none(self, eyepacs: Path, grade: str) -> None:
+        text(eyepacs / "trainLabels.csv", f"image,level\n10_left,{grade}\n10_right,1\n")
+        message = refused(eyepacs)
+        assert f"trainLabels.csv:2: 10_left: its grade is {grade[:40]!r}; grades are 0 to 4" in message
+        assert message.startswith(f"{eyepacs}: 1 of the photographs or labels cannot be used (set data.on_bad=skip")
+
+    @pytest.mark.parametrize("line", ["10_left,", "10_left", "10_left,  "])
+    def test_empty_grade(self, eyepacs: Path, line: str) -> None:
+        text(eyepacs / "trainLabels.csv", f"image,level\n10_right,1\n{line}\n")
+        assert "trainLabels.csv:3: 10_left: its grade is empty; grades are 0 to 4" in refused(eyepacs)
+
+    def test_empty_name(self, eyepacs: Path) -> None:
+        text(eyepacs / "trainLabels.csv", "image,level\n10_right,1\n,2\n")
+        assert "trainLabels.csv:3: (no name): the name of the photograph is empty" in refused(eyepacs)
+
+    def test_two_grades_for_one_photograph_drop_both(self, eyepacs: Path) -> None:
+        text(eyepacs / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n10_left.jpeg,3\n")
+        manifest = load(eyepacs, on_bad="skip")
+        assert grades(manifest) == {"10_right": 1}
+        assert [str(bad) for bad in manifest.skipped] == [
+            "trainLabels.csv:2: 10_left: two grades for one photograph: 0 here, 3 at trainLabels.csv:4",
+            "trainLabels.csv:4: 10_left.jpeg: two grades for one photograph: 3 here, 0 at trainLabels.csv:2",
+        ]
+
+    def test_a_repeated_row_keeps_the_first(self, eyepacs: Path) -> None:
+        text(eyepacs / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n10_left,0\n")
+        manifest = load(eyepacs, on_bad="skip")
+        assert grades(manifest) == {"10_left": 0, "10_right": 1}
+        assert [str(bad) for bad in manifest.skipped] == [
+            "trainLabels.csv:4: 10_left: listed twice; the first time at trainLabels.csv:2"
+        ]
+
+    def test_missing_photograph(self, eyepacs: Path) -> None:
+        (eyepacs / "train" / "10_right.jpg").unlink()
+        photograph(eyepacs / "images" / "unrelated.png")
+        assert "trainLabels.csv:3: 10_right: the photograph is missing; looked in: train, ., images" in refused(eyepacs)
+        assert grades(load(eyepacs, on_bad="skip")) == {"10_left": 0, "13_left": 4}
+
+    @pytest.mark.parametrize(
+        "name", ["../secret", "../../secret.png", "a/../../secret", "..\\secret", "/etc/secret", "C:\\secret", ".."]
+    )
+    @pytest.mark.parametrize("alone", [False, True])
+    def test_names_that_leave_the_folder_are_never_opened(self, tmp_path: Path, name: str, alone: bool) -> None:
+        photographs(tmp_path, "secret.png", "inner/good.png")
+        text(tmp_path / "inner" / "labels.csv", f"image,level\ngood,1\n{name},2\n")
+        problem = f"labels.csv:3: {name}: this name leads out of the data folder; it was not opened"
+        assert problem in refused(tmp_path / "inner", alone=alone)
+        manifest = load(tmp_path / "inner", alone=alone, on_bad="skip")
+        assert grades(manifest) == {"good": 1}
+        assert [str(bad) for bad in manifest.skipped] == [problem]
+
+    def test_an_absolute_path_of_a_photograph_that_exists_is_refused(self, tmp_path: Path) -> None:
+        photograph(tmp_path / "secret.png")
+        text(tmp_path / "inner" / "labels.csv", f"image,level\n{tmp_path / 'secret.png'},2\n")
+        assert "leads out of the data folder" in refused(tmp_path / "inner")
+
+    def test_many_are_counted_and_ten_are_listed(self, eyepacs: Path) -> None:
+        text(eyepacs / "trainLabels.csv", "image,level\n10_left,0\n" + "".join(f"{i}_left,1\n" for i in range(50, 75)))
+        message = refused(eyepacs)
+        assert "25 of the photographs or labels cannot be used" in message
+        assert message.endswith("  ... and 15 more")
+
+    def test_one_listing_a_folder_however_many_photographs(self, tmp_path: Path, monkeypatch: Any) -> None:
+        names = [f"{i}_left" for i in range(300)]
+        text(tmp_path / "trainLabels.csv", "image,level\n" + "".join(f"{name},1\n" for name in names))
+        (tmp_path / "train").mkdir()
+        for name in names:
+            (tmp_path / "train" / f"{name}.jpeg").touch()
+        asked: list[str] = []
+        for call in ("scandir", "stat"):
+            original = getattr(os, call)
+            monkeypatch.setattr(os, call, lambda *a, _f=original, **k: (asked.append(str(a[0])), _f(*a, **k))[1])
+        assert len(load(tmp_path).frame) == 300
+        assert asked
+        assert len(asked) < 20
+
+    def test_a_hidden_twin_and_a_dead_link_are_no_photographs(self, eyepacs: Path) -> None:
+        (eyepacs / "train" / "10_left.jpeg").unlink()
+        (eyepacs / "train" / "10_left.jpeg").symlink_to(eyepacs / "gone.jpeg")
+        (eyepacs / "train" / "._10_left.jpeg").touch()
+        assert "10_left: the photograph is missing" in refused(eyepacs)
