@@ -1,0 +1,137 @@
+"""A whole folder of drawn photographs: who has which grade, all cores at work, nothing left behind half done."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retina.config import SyntheticConfig
+from retina.data.synthetic.look import patient_look
+from retina.data.synthetic.photograph import photograph
+from retina.errors import DataError
+
+PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
+"""Share of the grades 0 to 4. EyePACS: its 35,126 training photographs."""
+
+FELLOW = 0.93
+"""Correlation of the severity of a patient's two eyes."""
+
+WORTH_A_PROCESS = 10
+"""Fewer patients than this are drawn sooner than another process has started."""
+
+Eyes = list[tuple[int, str, int]]
+Progress = Callable[[int, int], None]
+
+
+def grades(config: SyntheticConfig) -> Eyes:
+    """Say which photographs `draw` draws: (patient from 1, "left" or "right", grade 0 to 4), patient by patient.
+
+    The grades' shares are those of `config.proportions` to the nearest photograph; fellow eyes are correlated.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0)))
+    patients = (config.photographs + 1) // 2
+    shared, own = rng.standard_normal((patients, 1)), rng.standard_normal((patients, 2))
+    severity = (np.sqrt(FELLOW) * shared + np.sqrt(1 - FELLOW) * own).ravel()[: config.photographs]
+    counts = _quotas(PROPORTIONS[config.proportions], config.photographs)
+    levels = np.empty(config.photographs, dtype=np.int64)
+    levels[np.argsort(severity, kind="stable")] = np.repeat(np.arange(len(counts)), counts)
+    return [(i // 2 + 1, ("left", "right")[i % 2], int(level)) for i, level in enumerate(levels)]
+
+
+def draw(
+    folder: Path, config: SyntheticConfig, *, workers: int | None = None, progress: Progress | None = None
+) -> None:
+    """Draw `config.photographs` photographs into a new `folder` in the layout of EyePACS.
+
+    `folder` gets `trainLabels.csv` (`image,level`) and `train/1_left.jpeg`, `train/1_right.jpeg`, and so on. It appears
+    all at once when everything is drawn. The pixels depend on `config` alone, not on `workers`.
+
+    Args:
+        folder: where to; must be absent or empty.
+        config: how many, how large, which grades, which seed.
+        workers: processes; by default one a core, fewer for a handful of photographs. 1 stays in this process.
+        progress: called with (photographs done, photographs in all) as they are finished, in this process.
+
+    Raises:
+        DataError: when `folder` already holds something, or cannot be written.
+    """
+    _refuse_taken(folder)
+    # Hidden and of its own name: whatever kills the draw, nobody takes what it leaves for a whole folder.
+    part = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
+    try:
+        (part / "train").mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    try:
+        plan = grades(config)
+        done = 0
+        for count in _drawn(part / "train", config, plan, workers):
+            done += count
+            if progress:
+                progress(done, len(plan))
+        _write_labels(part / "trainLabels.csv", plan)
+        _refuse_taken(folder)
+        part.replace(folder.resolve())
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _quotas(shares: tuple[float, ...], total: int) -> list[int]:
+    """`total` shared out by `shares`, the largest remainders rounded up."""
+    exact = np.array(shares) * total
+    counts = np.floor(exact + 1e-9).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder}: already there; photographs are drawn into a new or empty folder")
+
+
+def _drawn(folder: Path, config: SyntheticConfig, plan: Eyes, workers: int | None) -> Iterator[int]:
+    """Draw all patients, in this process or in several; yields how many photographs each finished patient has."""
+    jobs = [(folder, config.size, config.seed, list(eyes)) for _, eyes in groupby(plan, key=itemgetter(0))]
+    workers = workers or min(_cores(), max(1, len(jobs) // WORTH_A_PROCESS))
+    if workers == 1:
+        yield from (_draw_patient(*job) for job in jobs)
+        return
+    # Spawned, not forked: the caller may hold threads or a CUDA context.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        futures: list[Future[int]] = [pool.submit(_draw_patient, *job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _draw_patient(folder: Path, size: int, seed: int, eyes: Eyes) -> int:
+    """Draw and save the photographs of one patient from that patient's own stream of chances."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, eyes[0][0])))
+    look = patient_look(rng)
+    for (patient, eye, grade), own in zip(eyes, rng.spawn(len(eyes)), strict=True):
+        pixels = photograph(grade, eye, size, own, look=look)
+        Image.fromarray(pixels).save(folder / f"{patient}_{eye}.jpeg", quality=look.quality)
+    return len(eyes)
+
+
+def _write_labels(file: Path, plan: Eyes) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("image", "level"))
+        rows.writerows((f"{patient}_{eye}", grade) for patient, eye, grade in plan)
