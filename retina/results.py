@@ -69,16 +69,25 @@ class RunFolder:
         Raises:
             ResultsError: when it is there already, or cannot be made.
         """
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise ResultsError(
-                f"{root} is there already and will not be overwritten;\n"
-                "go on with it (--resume), choose another --name, or remove that folder"
-            )
+        cls.refuse_taken(root)
         try:
             (root / "trials").mkdir(parents=True)
         except OSError as error:
             raise ResultsError(f"{root}: cannot be made: {error.strerror}") from None
         return cls(root)
+
+    @staticmethod
+    def refuse_taken(root: Path) -> None:
+        """Stop where a new folder would overwrite something.
+
+        Raises:
+            ResultsError: when `root` is there already and not empty.
+        """
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise ResultsError(
+                f"{root} is there already and will not be overwritten;\n"
+                "go on with it (--resume), choose another --name, or remove that folder"
+            )
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -143,6 +152,11 @@ class RunFolder:
         """What is known of a trial; empty where it is unknown."""
         return dict(self._trials.get(trial_id, {}))
 
+    def epochs(self, trial_id: str) -> list[dict[str, Any]]:
+        """What is known of a trial's epochs, in their order."""
+        rows = [row for (trial, _), row in self._history.items() if trial == trial_id]
+        return sorted(rows, key=lambda row: int(row["epoch"]))
+
     def trials(self) -> pd.DataFrame:
         """trials.csv: a row a trial, `TRIAL_COLUMNS`; empty before the first."""
         return _read_csv(self.root / "trials.csv", TRIAL_COLUMNS)
@@ -198,8 +212,13 @@ def write_json(file: Path, values: Any) -> None:
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
+    write_frame(file, pd.DataFrame(list(rows), columns=columns))
+
+
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Write `file` as CSV without the index, whole or not at all."""
     text = io.StringIO()
-    pd.DataFrame(list(rows), columns=columns).to_csv(text, index=False)
+    frame.to_csv(text, index=False)
     write_text(file, text.getvalue())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import nn
 from retina import metrics, model
 from retina.config import GRADES, TrialConfig
 from retina.data.batches import Part, evaluation_batches, seed_of, training_batches
+from retina.data.photographs import Photographs
 from retina.errors import TrainError
 
 EVALUATION_BATCH = 128
@@ -113,6 +114,31 @@ def fit(
         device: where to train; `default_device()` if None.
     """
     return Fit(config, train, val, test=test, weights=weights, device=device or default_device())
+
+
+@dataclass(frozen=True)
+class GradingTask:
+    """What a sweep tunes: called with a `TrialConfig`, it starts the training of a grader on these photographs.
+
+    Attributes:
+        photographs: to train and judge on.
+        weights: torchvision state dicts by architecture, for trials with `pretrained`.
+        track_test: follow the test split by epoch.
+    """
+
+    photographs: Photographs
+    weights: Mapping[str, model.StateDict]
+    track_test: bool = False
+
+    def __call__(self, config: TrialConfig) -> Fit:
+        """Start the run."""
+        return fit(
+            config,
+            self.photographs.part("train"),
+            self.photographs.part("val"),
+            test=self.photographs.part("test") if self.track_test else None,
+            weights=self.weights.get(config.arch),
+        )
 
 
 class Fit(Iterator[EpochResult]):

@@ -1,0 +1,225 @@
+"""Commands, their arguments, what they print, and exit codes: 0 done, 1 the work failed, 2 a mistake of the user's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+import retina
+from retina.errors import RetinaError
+
+if TYPE_CHECKING:
+    from retina.results import RunFolder
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in two lines."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and how to get help; exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    _log_to(out, verbose=getattr(options, "verbose", False))
+    try:
+        return int(options.command(options))
+    except RetinaError as error:
+        err.print(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="retina", description="Find the best diabetic-retinopathy grader your photographs can buy.")
+    parser.add_argument("--version", action="version", version=retina.__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _sweep_arguments(commands.add_parser("sweep", help="search for the best grader (python tune_main.py is the same)"))
+    data = commands.add_parser("data", help="draw photographs, or check and decode your own")
+    data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _draw_arguments(data_commands.add_parser("draw", help="draw fundus photographs in the layout of EyePACS"))
+    _prepare_arguments(data_commands.add_parser("prepare", help="check a data set and decode it into the cache"))
+    _export_arguments(commands.add_parser("export", help="write the best model as a folder that runs elsewhere"))
+    _predict_arguments(commands.add_parser("predict", help="grade photographs with an exported model"))
+    return parser
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--space", type=Path, required=True, metavar="FILE", help="the sweep file, sweeps/demo.yaml say")
+    add("--data", metavar="PATH|synthetic", help="instead of the sweep file's data.path")
+    add("--results", default="results", metavar="DIR", help="where results/<name>/ goes (default: results)")
+    add("--name", help="instead of the sweep file's name")
+    add("--trials", type=int, metavar="N", help="instead of the sweep file's trials")
+    change = "change anything in the sweep file: --set data.image_size=64 'parameters.epochs={values: [2]}'"
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=change)
+    add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
+    join = "join a running Ray cluster (default: $RAY_ADDRESS, else start Ray here)"
+    add("--address", metavar="auto|HOST:PORT", help=join)
+    add("--resume", action="store_true", help="go on with a sweep that was interrupted")
+    add("--verbose", action="store_true", help="let Ray and Optuna say what they like")
+    parser.set_defaults(command=_sweep)
+
+
+def _draw_arguments(parser: argparse.ArgumentParser) -> None:
+    from retina.config import SyntheticConfig
+
+    default = SyntheticConfig()
+    add = parser.add_argument
+    add("folder", type=Path, help="a new folder")
+    add("--photographs", type=int, default=default.photographs, metavar="N")
+    add("--size", type=int, default=default.size, metavar="PIXELS", help="height of a photograph")
+    add("--proportions", choices=["eyepacs", "balanced"], default=default.proportions)
+    add("--seed", type=int, default=default.seed)
+    parser.set_defaults(command=_draw)
+
+
+def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("path", help="a folder, a label file or an npz")
+    add("--layout", default="auto")
+    add("--image-size", type=int, default=224, metavar="PIXELS")
+    add("--on-bad", choices=["stop", "skip"], default="stop")
+    parser.set_defaults(command=_prepare)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: RUN/export)")
+    parser.set_defaults(command=_export)
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, help="an exported model's folder")
+    add("images", nargs="+", metavar="IMAGE", help="photographs, folders of them, or globs")
+    add("--csv", type=Path, metavar="FILE")
+    add("--json", type=Path, metavar="FILE")
+    add("--on-bad", choices=["stop", "skip"], default="stop")
+    parser.set_defaults(command=_predict)
+
+
+# Each command imports what it needs when it runs: torch alone takes seconds, and --help or a typo should not.
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from retina.sweep import session, spec
+
+    loaded = spec.load(
+        options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
+    )
+    place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
+    with _progress() as progress:
+        folder, outcome = session.sweep(
+            loaded, place, resume=options.resume, verbose=options.verbose, progress=progress
+        )
+    if outcome.interrupted:
+        out.print(f"\nInterrupted; what was finished is in {folder.root}. Go on with the same command and --resume.")
+        return 130
+    return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
+
+
+def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
+    from retina.report import figures, tables
+
+    if ended_by:
+        out.print(f"ended by {ended_by}")
+    out.print(tables.trials(folder, metric))
+    if best is None:
+        err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
+        return 1
+    figures.draw(folder)
+    out.print(tables.best(folder))
+    out.print(tables.files(folder))
+    return 0
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from retina.config import SyntheticConfig, parse
+    from retina.data import synthetic
+
+    wish = {key: getattr(options, key) for key in ("photographs", "size", "proportions", "seed")}
+    config = parse(SyntheticConfig, wish, "retina data draw")
+    with _progress() as progress:
+        synthetic.draw(options.folder, config, progress=lambda done, total: progress("drawing", done, total))
+    out.print(f"{config.photographs} photographs in {options.folder}, in the layout of EyePACS")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from retina.config import DataConfig, parse
+    from retina.data import photographs
+    from retina.report import tables
+
+    wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "on_bad")}
+    with _progress() as progress:
+        prepared = photographs.prepare(parse(DataConfig, wish, "retina data prepare"), progress)
+    out.print(tables.data(prepared.summary()))
+    out.print(f"decoded: {prepared.pixels_file}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from retina.export import export
+
+    out.print(f"written: {export(options.run, options.out)}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from retina import predict
+    from retina.report import tables
+
+    frame = predict.predict(options.folder, predict.images(options.images), on_bad=options.on_bad)
+    if options.csv:
+        predict.write_csv(frame, options.csv)
+    if options.json:
+        predict.write_json(frame, options.json)
+    if not (options.csv or options.json):
+        out.print(tables.predictions(frame))
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that is done, from its first photograph to its last."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def say(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+            if done >= total:
+                bars.refresh()
+                bars.stop()
+
+        yield say
+
+
+def _log_to(console: Console, *, verbose: bool) -> None:
+    """What the package logs goes to `console`, plain; what others log only if `verbose`, or if it is an error."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(self.format(record), markup=False)
+
+    ours = logging.getLogger("retina")
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    ours.handlers = [Lines()]
+    ours.propagate = False

@@ -1,0 +1,157 @@
+"""From a `DataConfig` to photographs that can be trained on: the door of this floor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from retina.config import GRADES, DataConfig, SyntheticConfig
+from retina.data import sources, split, synthetic
+from retina.data.batches import Part
+from retina.data.cache import PixelCache, cache_folder, open_cache
+from retina.data.manifest import Bad, Manifest
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many photographs of how many are."""
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A data set, split and decoded. Pickles without its pixels: who unpickles it maps them anew.
+
+    Attributes:
+        config: what it was made from, its path absolute.
+        manifest: the photographs that can be used, `split` filled in.
+        pixels_file: the cache that holds them, in the order of the manifest.
+        fingerprint: changes with any photograph, grade or split, and with nothing else.
+        warnings: what a person should know before trusting a score.
+        discless: photographs on which no fundus disc was found; they are used whole.
+    """
+
+    config: DataConfig
+    manifest: Manifest
+    pixels_file: Path
+    fingerprint: str
+    warnings: list[str] = field(default_factory=list)
+    discless: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "pixels"}
+
+    @cached_property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """uint8 (N, S, S, 3), memory-mapped; built once more on a machine that does not share our cache folder."""
+        if self.pixels_file.is_file():
+            mapped: npt.NDArray[np.uint8] = np.load(self.pixels_file, mmap_mode="r")
+            return mapped
+        return open_cache(self.manifest, self.config.image_size).pixels
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The manifest's table."""
+        return self.manifest.frame
+
+    def part(self, name: str) -> Part:
+        """The photographs of the split `name`: "train", "val" or "test"."""
+        mine = (self.frame["split"] == name).to_numpy()
+        return Part(self.pixels, np.flatnonzero(mine), self.frame.loc[mine, "grade"].to_numpy(dtype=np.int64))
+
+    def summary(self) -> dict[str, Any]:
+        """What a results folder says of its data: fingerprint, layout, photographs a split and grade, warnings."""
+        return {
+            "path": self.config.path,
+            "layout": self.manifest.layout,
+            "fingerprint": self.fingerprint,
+            "image_size": self.config.image_size,
+            "photographs": {name: self._counts(name) for name in SPLITS},
+            "patients": int(self.frame["patient"].nunique()),
+            "without_a_disc": self.discless,
+            "skipped": len(self.manifest.skipped),
+            "warnings": self.warnings,
+        }
+
+    def _counts(self, name: str) -> dict[str, Any]:
+        grades = Counter(int(grade) for grade in self.frame.loc[self.frame["split"] == name, "grade"])
+        return {"n": sum(grades.values()), "by_grade": [grades[grade] for grade in range(GRADES)]}
+
+
+def prepare(config: DataConfig, progress: Progress | None = None) -> Photographs:
+    """Read, check, decode and split the photographs at `config.path`; "synthetic" draws them first.
+
+    Everything that takes long is done once: drawn photographs and decoded pixels stay in the cache folder.
+
+    Raises:
+        DataError: as `retina.data.sources.read`, `retina.data.cache.open_cache` and `retina.data.split.assign`.
+    """
+    say = progress or (lambda *_: None)
+    manifest = _manifest(config, say)
+    cache = open_cache(
+        manifest,
+        config.image_size,
+        on_bad=config.on_bad,
+        progress=lambda done, total: say("decoding photographs", done, total),
+    )
+    usable = replace(
+        manifest,
+        frame=manifest.frame.iloc[cache.kept].reset_index(drop=True),
+        skipped=[*manifest.skipped, *cache.bad],
+    )
+    assigned = split.assign(usable, config)
+    warnings = list(assigned.warnings)
+    if cache.discless:
+        warnings.append(f"no fundus disc was found on {cache.discless} photographs; they are used whole")
+    return Photographs(
+        config=config,
+        manifest=replace(usable, frame=assigned.frame),
+        pixels_file=cache.path / "pixels.npy",
+        fingerprint=_fingerprint(cache, assigned.frame),
+        warnings=warnings,
+        discless=cache.discless,
+    )
+
+
+def drawn_folder(config: SyntheticConfig) -> Path:
+    """Where the photographs that `config` asks for are kept."""
+    return (
+        cache_folder() / "drawn" / f"{config.photographs}-{config.proportions}-{config.size}px-{config.stable_hash()}"
+    )
+
+
+def _manifest(config: DataConfig, say: Progress) -> Manifest:
+    if config.path != "synthetic":
+        return sources.read(config)
+    folder = drawn_folder(config.synthetic)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            synthetic.draw(
+                folder, config.synthetic, progress=lambda done, total: say("drawing photographs", done, total)
+            )
+    read = sources.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
+    return replace(read, layout="synthetic")
+
+
+def _fingerprint(cache: PixelCache, frame: pd.DataFrame) -> str:
+    told = frame[["image", "grade", "patient", "split"]].to_csv(index=False)
+    return hashlib.sha256(json.dumps([cache.path.name, told]).encode()).hexdigest()[:16]
+
+
+def skipped_rows(photographs: Photographs) -> list[dict[str, str]]:
+    """What `on_bad: skip` left out, as rows of a table: where, image, problem."""
+    return [_row(bad) for bad in photographs.manifest.skipped]
+
+
+def _row(bad: Bad) -> dict[str, str]:
+    return {"where": bad.where, "image": bad.image, "problem": bad.problem}

@@ -1,0 +1,102 @@
+"""What a terminal shows of a results folder: the trials, the best model, the files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from retina.config import GRADE_NAMES
+from retina.results import PARAMETERS, RunFolder, read_json
+
+SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
+
+
+def trials(folder: RunFolder, metric: str) -> Table:
+    """The trials, best first by `metric`, with the parameters that differ between them."""
+    frame = folder.trials()
+    varied = [name for name in PARAMETERS if len(frame[name].unique()) > 1]
+    shown = [metric, *(name for name in SHOWN_METRICS[:2] if name != metric)]
+    table = Table(title=f"Trials of {folder.name}, best first by {metric}", title_justify="left")
+    for column in ["trial", "state", *shown, "best epoch", *varied, "min", "img/s"]:
+        table.add_column(column, justify="left" if column in {"trial", "state"} else "right", overflow="fold")
+    by_metric = frame.sort_values(metric, ascending=metric == "val_loss", na_position="last", kind="stable")
+    for row in by_metric.to_dict(orient="records"):
+        epochs = "" if pd.isna(row["epochs_run"]) else f"{_short(row['best_epoch'])} of {_short(row['epochs_run'])}"
+        minutes = "" if pd.isna(row["seconds"]) else f"{row['seconds'] / 60:.1f}"
+        values = [row["trial_id"], row["state"], *(_short(row[name]) for name in shown), epochs]
+        values += [*(_short(row[name]) for name in varied), minutes, _short(row["images_per_second"])]
+        table.add_row(*values)
+    return table
+
+
+def best(folder: RunFolder) -> Table:
+    """The best model's numbers on validation and test."""
+    metrics = read_json(folder.best / "metrics.json")
+    title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
+    table = Table(title=title, title_justify="left")
+    for column in ["", "n", "QWK", "accuracy", "AUC", "referable AUC", *(f"recall {n}" for n in GRADE_NAMES)]:
+        table.add_column(column, justify="right")
+    for split, name in (("val", "validation"), ("test", "test")):
+        one = metrics[split]
+        numbers = [one["qwk"], one["accuracy"], one["auc"], one["referable_auc"], *one["recall"]]
+        table.add_row(name, str(one["n"]), *("-" if number is None else f"{number:.3f}" for number in numbers))
+    return table
+
+
+def files(folder: RunFolder) -> Table:
+    """Everything that the sweep wrote, and what it is."""
+    table = Table(title=f"Written to {folder.root}", title_justify="left", show_header=False, box=None)
+    told = [
+        ("trials.csv", "a row a trial"),
+        ("history.csv", "a row an epoch"),
+        ("study.db", "the Optuna study; opens in optuna-dashboard"),
+        ("sweep.yaml", "this sweep, every default filled in; works as --space"),
+        ("environment.json", "command, versions, hardware, data"),
+        ("skipped.csv", "photographs and labels that could not be used"),
+        ("trials/", "configuration and log of each trial, weights of the best"),
+        ("best/", "the best model, its metrics and predictions, and these figures:"),
+    ]
+    for name, what in told:
+        if (folder.root / name).exists():
+            table.add_row(name, what)
+    for figure in sorted(folder.best.glob("*.png")):
+        table.add_row(f"best/{figure.name}", "")
+    table.add_row("tune/", "Ray Tune's own state")
+    return table
+
+
+def data(summary: dict[str, Any]) -> Table:
+    """What a data set holds: photographs a grade and split."""
+    title = f"{summary['path']} ({summary['layout']}, {summary['patients']} patients)"
+    table = Table(title=title, title_justify="left")
+    for column in ["", "photographs", *(f"{grade} {name}" for grade, name in enumerate(GRADE_NAMES))]:
+        table.add_column(column, justify="right")
+    for split, counts in summary["photographs"].items():
+        table.add_row(split, str(counts["n"]), *(str(count) for count in counts["by_grade"]))
+    notes = [*summary["warnings"]]
+    if summary["skipped"]:
+        notes.append(f"{summary['skipped']} photographs or labels were left out")
+    table.caption = "\n".join(f"note: {note}" for note in notes) or None
+    table.caption_justify = "left"
+    return table
+
+
+def predictions(frame: pd.DataFrame) -> Table:
+    """Grades and probabilities of photographs."""
+    table = Table()
+    for column in frame.columns:
+        table.add_column(str(column), overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_short(value) for value in row))
+    return table
+
+
+def _short(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    return str(value)

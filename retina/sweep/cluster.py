@@ -1,0 +1,90 @@
+"""Ray, found or started, and what share of it a trial gets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray.job_config import JobConfig
+
+from retina.errors import SpecError
+from retina.sweep.spec import Resources
+
+log = logging.getLogger(__name__)
+
+CPU_TRIALS = 4
+"""Trials at once on a machine without a GPU: small batches gain little from many threads, a search from few trials."""
+OBJECT_STORE_BYTES = 1_000_000_000
+"""Ours holds the label table and the pretrained weights; photographs are mapped from the cache on disk."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial gets: `cpu` cores (and torch threads) and `gpu` GPUs."""
+
+    cpu: int
+    gpu: float
+
+
+@contextmanager
+def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iterator[None]:
+    """Join the cluster at `address` (or $RAY_ADDRESS), or else start Ray on this machine, and leave it again.
+
+    A Ray that this process has joined already is used as it is and left as it was.
+
+    Raises:
+        SpecError: an address where no cluster answers.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and address.startswith("ray://"):
+        raise SpecError(f"--address {address}: Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine tells nobody what it does
+    own = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": True}
+    try:
+        context = ray.init(
+            address=address or "local",
+            namespace=f"retina-{sweep}",
+            job_config=JobConfig(metadata={"job_name": f"retina sweep {sweep}"}),
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            log_to_driver=verbose,
+            **own,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(f"--address {address}: no Ray cluster answers there ({reason[:200]})") from None
+    try:
+        if context.dashboard_url:
+            log.info(
+                "Ray dashboard: http://%s  (it asks for a token; `ray get-auth-token` prints it)", context.dashboard_url
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def share_of_a_trial(wish: Resources) -> Share:
+    """What a trial gets of the connected Ray: what was asked for, else what makes the trials fill the machine.
+
+    Raises:
+        SpecError: more is asked for than any node has, so that no trial could ever start.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = max(int(node.get("GPU", 0)) for node in nodes)
+    cores = max(int(node.get("CPU", 1)) for node in nodes)
+    gpu = wish.gpu if wish.gpu is not None else float(min(gpus, 1))
+    if gpu > gpus:
+        hint = " (CPU only: --set resources.gpu=0)" if gpus == 0 else ""
+        raise SpecError(f"resources.gpu: {gpu:g} asked for; the largest node of this Ray has {gpus}{hint}")
+    if wish.cpu is not None and wish.cpu > cores:
+        raise SpecError(f"resources.cpu: {wish.cpu} asked for; the largest node of this Ray has {cores}")
+    at_once = int(gpus / gpu) if gpu else min(CPU_TRIALS, cores)
+    return Share(cpu=wish.cpu or max(1, cores // max(at_once, 1)), gpu=gpu)

@@ -1,0 +1,137 @@
+"""A whole sweep from its checked file to its winner: data, weights, Ray, trials, the best model's evaluation."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from retina import model, provenance, winner
+from retina.config import TrialConfig, parse
+from retina.data.photographs import Photographs, Progress, prepare, skipped_rows
+from retina.errors import ResultsError
+from retina.results import RunFolder, read_json, write_csv, write_json, write_text
+from retina.sweep.cluster import connected
+from retina.sweep.run import Outcome, run
+from retina.sweep.spec import SweepSpec
+from retina.train import GradingTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep runs and writes: the folder that holds all sweeps, pretrained weights, the Ray cluster."""
+
+    results: Path
+    weights: Path | None = None
+    address: str | None = None
+
+
+def sweep(
+    spec: SweepSpec, place: Place, *, resume: bool = False, verbose: bool = False, progress: Progress | None = None
+) -> tuple[RunFolder, Outcome]:
+    """Run a sweep, evaluate the best model, and write it all to `place.results/<name>/`.
+
+    Everything that a user may have got wrong is found before the first trial starts and before anything is written.
+
+    Raises:
+        RetinaError: the data, the weights, the results folder or the cluster are not what they must be.
+    """
+    root = (place.results / spec.name).absolute()
+    if not resume:
+        RunFolder.refuse_taken(root)
+    weights = _weights(spec, place.weights)
+    spec = _resolved(spec)
+    photographs = prepare(spec.data, progress)
+    spec = _with_layout(spec, photographs)
+    folder = _reopened(root, spec, photographs) if resume else _created(root, spec, photographs)
+    for warning in photographs.warnings:
+        log.warning("note: %s", warning)
+    started = time.monotonic()
+    with connected(place.address, spec.name, verbose=verbose):
+        outcome = run(spec, folder, GradingTask(photographs, weights, spec.track_test), resume=resume, verbose=verbose)
+    folder = RunFolder.open(root)
+    if outcome.best and not outcome.interrupted:
+        log.info("evaluating the best trial, %s, on validation and test", outcome.best)
+        winner.crown(folder, outcome.best, photographs, spec.metric.name)
+    _note_end(folder, outcome, time.monotonic() - started)
+    return folder, outcome
+
+
+def architectures(spec: SweepSpec, *, pretrained: bool | None = None) -> list[str]:
+    """The architectures that the sweep can try; with `pretrained` only those that it can try with that setting."""
+    trial = TrialConfig()
+    settings = spec.parameters.get("pretrained")
+    possible = settings.choices() if settings else [trial.pretrained]
+    if pretrained is not None and pretrained not in possible:
+        return []
+    archs = spec.parameters.get("arch")
+    return archs.choices() if archs else [trial.arch]
+
+
+def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
+    return {arch: model.load_weights(arch, source) for arch in architectures(spec, pretrained=True)}
+
+
+def _resolved(spec: SweepSpec) -> SweepSpec:
+    """With the number of trials and the absolute path of the data, so that sweep.yaml can be used from anywhere."""
+    path = spec.data.path
+    if path != "synthetic":
+        path = os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # resolve() would follow links
+    data = spec.data.model_copy(update={"path": path})
+    return spec.model_copy(update={"data": data, "trials": spec.planned_trials})
+
+
+def _with_layout(spec: SweepSpec, photographs: Photographs) -> SweepSpec:
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"layout": photographs.manifest.layout})})
+
+
+def _created(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
+    folder = RunFolder.create(root)
+    write_json(root / "environment.json", {**provenance.environment(), "data": photographs.summary()})
+    skipped = skipped_rows(photographs)
+    if skipped:
+        write_csv(root / "skipped.csv", skipped, ["where", "image", "problem"])
+    write_text(root / "sweep.yaml", spec.to_yaml())  # last: a folder with it is a sweep's
+    folder.flush()
+    return folder
+
+
+def _reopened(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
+    """The interrupted sweep's folder, if it is still the same sweep.
+
+    Raises:
+        ResultsError: there is none, or the sweep file or the photographs have changed; names the first differences.
+    """
+    folder = RunFolder.open(root)
+    file = root / "sweep.yaml"
+    before = parse(SweepSpec, yaml.safe_load(file.read_text(encoding="utf-8")), str(file)).to_yaml()
+    if before != spec.to_yaml():
+        changes = [
+            line
+            for line in difflib.ndiff(before.splitlines(), spec.to_yaml().splitlines())
+            if line.startswith(("- ", "+ "))
+        ]
+        shown = "; ".join(itertools.islice((" ".join(line.split()) for line in changes), 4))
+        raise ResultsError(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}")
+    fingerprint = read_json(root / "environment.json")["data"]["fingerprint"]
+    if fingerprint != photographs.fingerprint:
+        raise ResultsError(
+            f"{spec.data.path}: photographs, grades or splits have changed since {root} was begun\n"
+            f"(fingerprint then {fingerprint}, now {photographs.fingerprint}); begin a new sweep with another --name"
+        )
+    return folder
+
+
+def _note_end(folder: RunFolder, outcome: Outcome, seconds: float) -> None:
+    file = folder.root / "environment.json"
+    ended = "interrupted" if outcome.interrupted else outcome.ended_by or "all trials were run"
+    noted = read_json(file)
+    write_json(file, {**noted, "ended": ended, "seconds": round(noted.get("seconds", 0) + seconds, 1)})
