@@ -14,6 +14,7 @@ from PIL import Image
 
 from retina.config import SyntheticConfig
 from retina.data.synthetic import draw, grades, photograph
+from retina.data.synthetic.look import patient_look
 from retina.errors import DataError
 
 SMALL = SyntheticConfig(photographs=21, size=64, proportions="balanced", seed=3)
@@ -227,3 +228,9 @@ def test_an_eye_looks_the_same_at_every_size(size: int) -> None:
     )
     assert np.abs(here - there).mean() < 5
     assert np.corrcoef(here.ravel(), there.ravel())[0, 1] > 0.98
+
+
+def test_an_exudate_cluster_that_falls_whole_on_the_optic_disc_is_left_out() -> None:
+    rng = np.random.default_rng(np.random.SeedSequence((0, 331)))  # the one of 1,500 eyes that has such a cluster
+    look = patient_look(rng)
+    assert photograph(2, "left", 64, rng.spawn(2)[0], look=look).shape[0] == 64

@@ -105,8 +105,8 @@ class Ink:
         origin = np.array([self._field.x - left, self._field.y - top])
         pixels = (outlines * self._field.radius + origin) * self._scale
         tones = np.broadcast_to(np.asarray(values), len(outlines)).clip(0, 1) * 255
-        for outline, tone in zip(pixels.reshape(len(outlines), -1), tones, strict=True):
-            self._pen.polygon(outline.tolist(), fill=round(tone))
+        for outline, tone in zip(pixels, tones, strict=True):
+            self._pen.polygon(outline.ravel().tolist(), fill=round(tone))
 
     def strokes(self, paths: Array, widths: Array, values: Array | float) -> None:
         """Draw `paths` (n, points, 2) of `widths` (n, points); too thin for a pixel means fainter, not wider."""
