@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -196,18 +196,20 @@ def _predict(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is done, from its first photograph to its last."""
+    """A bar for each thing that is done, one after another, gone when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out) as bars:
-        tasks: dict[str, TaskID] = {}
+    with ExitStack() as open_bars:
+        tasks: dict[str, tuple[Progress, TaskID]] = {}
 
         def say(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
+                open_bars.close()  # the one before, if any
+                bars = open_bars.enter_context(Progress(*columns, console=out, transient=out.is_terminal))
+                tasks[what] = bars, bars.add_task(what, total=total)
+            bars, task = tasks[what]
+            bars.update(task, completed=done)
             if done >= total:
-                bars.refresh()
-                bars.stop()
+                open_bars.close()
 
         yield say
 

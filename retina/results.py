@@ -177,6 +177,15 @@ class RunFolder:
         ]
         return [trial_id for _, trial_id in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
 
+    def note(self, **values: Any) -> None:
+        """Add to environment.json, or change there, what is known of the sweep as a whole."""
+        write_json(self.root / "environment.json", {**self.notes(), **values})
+
+    def notes(self) -> dict[str, Any]:
+        """What environment.json says; empty before anything was noted."""
+        file = self.root / "environment.json"
+        return dict(read_json(file)) if file.is_file() else {}
+
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
         folder = self.trial(trial_id)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,3 +77,43 @@ class ReplayTask:
 
     def __call__(self, config: TrialConfig) -> Replay:
         return Replay(config, self.curve)
+
+
+class Broken(ReplayTask):
+    """A task with a defect of ours in it."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        raise ZeroDivisionError("a defect")
+
+
+@dataclass(frozen=True)
+class Mortal(ReplayTask):
+    """Its worker is killed in the sixth epoch, once: then `mark` is there."""
+
+    mark: Path = Path("died")
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        return _MortalReplay(config, self.curve, mark=self.mark)
+
+
+@dataclass
+class _MortalReplay(Replay):
+    mark: Path = Path("died")
+
+    def __next__(self) -> EpochResult:
+        if self.epoch == 5 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__next__()
+
+
+class Process(ReplayTask):
+    """Reports the number of the worker's process as its training loss."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        return _ProcessReplay(config, self.curve)
+
+
+class _ProcessReplay(Replay):
+    def __next__(self) -> EpochResult:
+        return dataclasses.replace(super().__next__(), train_loss=float(os.getpid()))

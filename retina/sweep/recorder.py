@@ -100,6 +100,7 @@ class Recorder(Callback):
         Without a limit it was Ctrl-C; then they stay RUNNING, for `--resume` to go on with.
         """
         limit = self.ended_by()
+        self._folder.note(ended_by=limit)
         if limit:
             for trial in trials:
                 if self._folder.recorded(trial.config["trial"]).get("state") == "RUNNING":

@@ -88,7 +88,8 @@ def _fresh(spec: SweepSpec, folder: RunFolder, trainable: Any, *, verbose: bool)
             stop=Limits(recorder),
             callbacks=[recorder],
             failure_config=FailureConfig(max_failures=WORKER_RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            # left out, Tune saves a class's last epoch too, over the best one
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_at_end=False),
             verbose=1 if verbose else 0,
         ),
     )
@@ -117,7 +118,7 @@ def _scheduler(spec: SweepSpec) -> TrialScheduler:
 def _outcome(spec: SweepSpec, folder: RunFolder) -> Outcome:
     trials = folder.trials()
     ranking = folder.ranking(spec.metric.name, spec.metric.sign)
-    ended_by = Recorder(folder.root, spec).ended_by()
+    ended_by = str(folder.notes()["ended_by"])  # the recorder's word: Tune may have run with a copy of it
     unfinished = bool((trials["state"] == "RUNNING").any()) or len(trials) < spec.planned_trials
     return Outcome(best=ranking[0] if ranking else None, ended_by=ended_by, interrupted=unfinished and not ended_by)
 

@@ -16,7 +16,7 @@ from retina import model, provenance, winner
 from retina.config import TrialConfig, parse
 from retina.data.photographs import Photographs, Progress, prepare, skipped_rows
 from retina.errors import ResultsError
-from retina.results import RunFolder, read_json, write_csv, write_json, write_text
+from retina.results import RunFolder, write_csv, write_text
 from retina.sweep.cluster import connected
 from retina.sweep.run import Outcome, run
 from retina.sweep.spec import SweepSpec
@@ -61,7 +61,8 @@ def sweep(
     if outcome.best and not outcome.interrupted:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
         winner.crown(folder, outcome.best, photographs, spec.metric.name)
-    _note_end(folder, outcome, time.monotonic() - started)
+    seconds = folder.notes().get("seconds", 0) + time.monotonic() - started
+    folder.note(seconds=round(seconds, 1), interrupted=outcome.interrupted, best=outcome.best)
     return folder, outcome
 
 
@@ -95,7 +96,7 @@ def _with_layout(spec: SweepSpec, photographs: Photographs) -> SweepSpec:
 
 def _created(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
     folder = RunFolder.create(root)
-    write_json(root / "environment.json", {**provenance.environment(), "data": photographs.summary()})
+    folder.note(**provenance.environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(root / "skipped.csv", skipped, ["where", "image", "problem"])
@@ -121,17 +122,10 @@ def _reopened(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolde
         ]
         shown = "; ".join(itertools.islice((" ".join(line.split()) for line in changes), 4))
         raise ResultsError(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}")
-    fingerprint = read_json(root / "environment.json")["data"]["fingerprint"]
+    fingerprint = folder.notes()["data"]["fingerprint"]
     if fingerprint != photographs.fingerprint:
         raise ResultsError(
             f"{spec.data.path}: photographs, grades or splits have changed since {root} was begun\n"
             f"(fingerprint then {fingerprint}, now {photographs.fingerprint}); begin a new sweep with another --name"
         )
     return folder
-
-
-def _note_end(folder: RunFolder, outcome: Outcome, seconds: float) -> None:
-    file = folder.root / "environment.json"
-    ended = "interrupted" if outcome.interrupted else outcome.ended_by or "all trials were run"
-    noted = read_json(file)
-    write_json(file, {**noted, "ended": ended, "seconds": round(noted.get("seconds", 0) + seconds, 1)})

@@ -41,6 +41,8 @@ class GraderTrial(tune.Trainable):
     settings would fail in the same way. A worker that dies is another matter; Ray starts its trial again.
     """
 
+    _trial = "none"  # __repr__ is asked for also when setup has failed
+
     def setup(self, config: dict[str, Any], task: Task, settings: Settings) -> None:
         """Called once in a new worker."""
         self._task, self._settings = task, settings

@@ -1,0 +1,225 @@
+"""The figures of the best model: confusion matrices of validation and test, and accuracy by epoch.
+
+Drawn on canvases of their own, never through pyplot, so that a notebook or program that calls this keeps its backend.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from retina.config import GRADE_NAMES, GRADES
+from retina.errors import ResultsError
+from retina.results import RunFolder, read_json, write_bytes
+
+SPLITS = {"val": "validation", "test": "test"}
+"""Keys of metrics.json and what a person calls them."""
+BLUES = LinearSegmentedColormap.from_list(
+    "retina", ["#f5fbff", "#c3e6fd", "#96cdf5", "#6eb2e8", "#4d96d5", "#3679bb", "#275e9c", "#1e4579", "#172e55"]
+)
+"""White to navy in equal steps of Oklab (Ottosson 2020): lightness alone tells the shares apart, in print too."""
+
+_DARK, _MUTED, _EMPTY = "#10243e", "#5b6773", "#eceff1"
+# three of Okabe and Ito's colours, which the colour-blind tell apart; the markers differ for print
+_LINES = {"train": ("#999999", "s"), "val": ("#0072b2", "o"), "test": ("#d55e00", "^")}
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The best model on one split: `split` ("val" or "test"), its numbers, and int64 (5, 5) counts, rows true."""
+
+    split: str
+    n: int
+    accuracy: float
+    qwk: float
+    counts: npt.NDArray[np.int64]
+
+    def describe(self) -> str:
+        """One line for a title."""
+        return f"{SPLITS[self.split]}, n = {self.n:,}, accuracy {self.accuracy:.3f}, QWK {self.qwk:.3f}"
+
+
+def draw(folder: RunFolder) -> list[Path]:
+    """Draw the best model's figures from its metrics.json and the sweep's history.csv into `best/`.
+
+    Returns:
+        The files: confusion_matrix_{val,test}.png (shares of all photographs), confusion_matrix_{val,test}_rows.png
+        (shares of each true grade) and accuracy.png.
+
+    Raises:
+        ResultsError: no best model yet, or what is told of it is damaged; names the file.
+    """
+    file = folder.best / "metrics.json"
+    if not file.is_file():
+        raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
+    told = read_json(file)
+    judged = [_judged(told, split, file) for split in SPLITS]
+    trial_id, epoch = _chosen(told, file)
+    headline = f"{folder.name}, trial {trial_id}"
+    figures = {}
+    for one in judged:
+        title = f"{textwrap.fill(headline, 70)}\n{one.describe()}"
+        figures[f"confusion_matrix_{one.split}.png"] = confusion_matrix(one.counts, title)
+        figures[f"confusion_matrix_{one.split}_rows.png"] = confusion_matrix(one.counts, title, by_row=True)
+    history = folder.history()
+    curves = history[history["trial_id"] == trial_id]
+    if curves.empty:
+        raise ResultsError(f"{folder.root / 'history.csv'}: has no epoch of trial {trial_id}, which {file} names")
+    figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), judged[0])
+    return [_write(figure, folder.best / name) for name, figure in figures.items()]
+
+
+def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False) -> Figure:
+    """Share and count of each pair of true and predicted grade.
+
+    Args:
+        counts: int64 (5, 5), rows true grades, columns predicted ones.
+        title: stands above; its lines are kept.
+        by_row: shares of each true grade instead of all photographs; a grade without photographs stays empty.
+    """
+    whole = counts.sum(axis=1, keepdims=True) if by_row else counts.sum(keepdims=True)
+    shares = counts / np.maximum(whole, 1)
+    top = 1.0 if by_row else max(float(shares.max()), 0.01)
+    figure = Figure(figsize=(7.2, 6.1), layout="constrained")
+    axes = figure.add_subplot()
+    empty = counts.sum(axis=1) == 0 if by_row else np.zeros(GRADES, np.bool_)
+    for true in range(GRADES):
+        if empty[true]:
+            _empty_row(axes, true)
+            continue
+        for predicted in range(GRADES):
+            place, share = (predicted, true), float(shares[true, predicted])
+            _cell(axes, place, BLUES(share / top), f"{share:.1%}", f"{counts[true, predicted]:,}")
+    _label(axes, counts.sum(axis=1))
+    axes.set_title(title, fontsize=11, color=_DARK, pad=12)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, top), BLUES), ax=axes, shrink=0.85)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    bar.set_label("share of the true grade's photographs" if by_row else "share of all photographs", color=_DARK)
+    bar.ax.tick_params(labelsize=9, labelcolor=_DARK, color=_MUTED)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: Judged) -> Figure:
+    """Accuracy by epoch on train, validation and, where it was followed, test.
+
+    Args:
+        curves: rows of history.csv, of one trial.
+        epoch: the chosen one, which is marked.
+        title: stands above.
+        validation: the chosen epoch's; gives the accuracy of a model that knows the commonest grade only.
+    """
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(epoch, color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+    for split, (colour, marker) in _LINES.items():
+        points = curves[["epoch", f"{split}_accuracy"]].apply(pd.to_numeric).dropna()
+        if points.empty:
+            continue
+        x, y = points.to_numpy(dtype=np.float64).T
+        name = {"train": "train (augmented, dropout on)", "val": "validation", "test": "test (chose nothing)"}[split]
+        axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.8, label=name, zorder=2)
+        if split == "val" and epoch in x:
+            _mark(axes, epoch, float(y[x == epoch][0]), colour)
+    commonest = float(validation.counts.sum(axis=1).max()) / max(validation.n, 1)
+    label = f"always the commonest grade of validation ({commonest:.1%})"
+    axes.axhline(commonest, color=_DARK, linewidth=1.3, linestyle=":", label=label, zorder=1.5)
+    axes.set_title(f"{title}\naccuracy by epoch, epoch {epoch} chosen", fontsize=11, color=_DARK)
+    axes.set_xlabel("epoch", color=_DARK)
+    axes.set_ylabel("accuracy", color=_DARK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.margins(y=0.12)
+    axes.grid(axis="y", color=_EMPTY)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _cell(axes: Axes, place: tuple[int, int], colour: Any, share: str, count: str) -> None:
+    axes.add_patch(_square(place, facecolor=colour))
+    x, y = place
+    ink = _ink(colour)
+    axes.text(x, y - 0.1, share, ha="center", va="center", fontsize=12, fontweight="bold", color=ink)
+    axes.text(x, y + 0.22, count, ha="center", va="center", fontsize=9, color=ink)
+
+
+def _empty_row(axes: Axes, true: int) -> None:
+    for predicted in range(GRADES):
+        axes.add_patch(_square((predicted, true), facecolor=_EMPTY))
+    middle = (GRADES - 1) / 2
+    axes.text(middle, true, "no photographs", ha="center", va="center", fontsize=9, style="italic", color=_MUTED)
+
+
+def _square(place: tuple[int, int], facecolor: Any) -> Rectangle:
+    return Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, facecolor=facecolor, edgecolor="white", linewidth=2)
+
+
+def _ink(background: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever has more contrast by WCAG 2; it is then at least 4.5 : 1 on any background."""
+    rgb = np.asarray(background[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+
+
+def _label(axes: Axes, photographs: npt.NDArray[np.int64]) -> None:
+    ticks = range(GRADES)
+    axes.set(xlim=(-0.5, GRADES - 0.5), ylim=(GRADES - 0.5, -0.5), aspect="equal")
+    axes.set_xticks(ticks, [f"{grade}\n{GRADE_NAMES[grade]}" for grade in ticks], color=_DARK)
+    axes.set_yticks(ticks, [f"{grade} {GRADE_NAMES[grade]}\nn = {photographs[grade]:,}" for grade in ticks])
+    axes.tick_params(length=0, labelsize=9, labelcolor=_DARK)
+    axes.set_xlabel("predicted grade", color=_DARK, labelpad=8)
+    axes.set_ylabel("true grade", color=_DARK, labelpad=8)
+    axes.spines[:].set_visible(False)
+
+
+def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
+    axes.plot([epoch], [value], "o", markersize=12, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
+    note = axes.annotate(f"{value:.1%}", (epoch, value), (0, 11), textcoords="offset points", ha="center")
+    note.set(color=colour, weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+
+
+def _judged(told: Any, split: str, file: Path) -> Judged:
+    try:
+        one = told[split]
+        counts = np.array(one["confusion_matrix"], dtype=np.int64)
+        judged = Judged(split, int(one["n"]), float(one["accuracy"]), float(one["qwk"]), counts)
+    except (KeyError, TypeError, ValueError) as error:
+        needed = "n, accuracy, qwk and confusion_matrix are needed"
+        raise ResultsError(f"{file}: {split}: {needed}: {type(error).__name__}: {error}") from None
+    if counts.shape != (GRADES, GRADES) or counts.min() < 0:
+        shape = f"{counts.shape}, allowed: ({GRADES}, {GRADES}), counts"
+        raise ResultsError(f"{file}: {split}: confusion_matrix has the shape {shape}")
+    return judged
+
+
+def _chosen(told: Any, file: Path) -> tuple[str, int]:
+    try:
+        return str(told["trial_id"]), int(told["epoch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{file}: trial_id and epoch are needed: {type(error).__name__}: {error}") from None
+
+
+def _write(figure: Figure, file: Path) -> Path:
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure)
+    told = {"Title": figure.axes[0].get_title().replace("\n", "; ")}  # the file says what it is, also without its name
+    figure.savefig(picture, format="png", dpi=_DPI, facecolor="white", metadata=told)
+    write_bytes(file, picture.getvalue())
+    return file

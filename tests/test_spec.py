@@ -1,0 +1,220 @@
+"""Sweep files: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retina.errors import SpecError
+from retina.sweep import space
+from retina.sweep.spec import SweepSpec, load
+
+FILE = """
+name: small
+data: {path: synthetic, image_size: 64}
+trials: 5
+parameters:
+  pretrained:    {value: false}
+  batch_size:    {values: [8, 4, 16], ordered: true}
+  learning_rate: {distribution: log_uniform, min: 1e-5, max: 1e-1}
+  epochs:        {values: [2, 4]}
+  optimizer:     {values: [sgd, adamw]}
+  momentum:      {distribution: uniform, min: 0.8, max: 0.99, when: {optimizer: sgd}}
+start:
+  - {batch_size: 8, learning_rate: 1e-3, optimizer: sgd, momentum: 0.9}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def test_numbers_with_an_exponent_are_numbers(file: Path) -> None:
+    rate = load(file).parameters["learning_rate"]
+    assert (rate.min, rate.max) == (1e-5, 1e-1)
+    assert load(file).start[0]["learning_rate"] == 1e-3
+
+
+def test_ordered_values_are_sorted_others_keep_their_order(file: Path) -> None:
+    spec = load(file)
+    assert spec.parameters["batch_size"].choices() == [4, 8, 16]
+    assert spec.parameters["optimizer"].choices() == ["sgd", "adamw"]
+
+
+def test_defaults_are_filled_in(file: Path) -> None:
+    spec = load(file)
+    assert (spec.method, spec.metric.name, spec.metric.goal, spec.early_stop.type) == (
+        "tpe",
+        "val_qwk",
+        "maximize",
+        "asha",
+    )
+    assert (spec.planned_trials, spec.max_epochs, spec.keep.trials) == (5, 4, 3)
+
+
+def test_a_loss_is_minimised_without_being_told(file: Path) -> None:
+    spec = load(file, overrides=["metric={name: val_loss}"])
+    assert spec.metric.goal == "minimize"
+    assert spec.metric.sign == -1
+
+
+def test_the_written_sweep_can_be_read_again(file: Path, tmp_path: Path) -> None:
+    spec = load(file)
+    again = tmp_path / "again.yaml"
+    again.write_text(spec.to_yaml())
+    assert load(again) == spec
+    assert load(again).to_yaml() == spec.to_yaml()
+    assert load(again).stable_hash() == spec.stable_hash()
+
+
+def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("parameters: {epochs: {value: 2}}")
+    assert load(file).name == "mine"
+
+
+def test_options_replace_what_the_file_says(file: Path) -> None:
+    spec = load(file, data="elsewhere", name="other", trials=9)
+    assert (spec.data.path, spec.data.layout, spec.name, spec.planned_trials) == ("elsewhere", "auto", "other", 9)
+    assert spec.data.image_size == 64  # the rest of data stays
+
+
+@pytest.mark.parametrize(
+    ("override", "check"),
+    [
+        ("data.image_size=96", lambda spec: spec.data.image_size == 96),
+        ("parameters.batch_size.values=[4, 8]", lambda spec: spec.parameters["batch_size"].choices() == [4, 8]),
+        ("parameters.epochs={value: 3}", lambda spec: spec.max_epochs == 3),
+        ("parameters.epochs.value=7", lambda spec: spec.max_epochs == 7),
+        ("parameters.dropout={values: [0, 0.5]}", lambda spec: spec.parameters["dropout"].choices() == [0.0, 0.5]),
+        ("budget.hours=1e-2", lambda spec: spec.budget.hours == 0.01),
+        ("start=[]", lambda spec: spec.start == []),
+        ("data.synthetic.photographs=40", lambda spec: spec.data.synthetic.photographs == 40),
+    ],
+)
+def test_set_changes_anything(file: Path, override: str, check) -> None:
+    assert check(load(file, overrides=[override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.imge_size=64", "unknown key 'data.imge_size'; did you mean 'image_size'?"),
+        ("budgt.hours=1", "unknown key 'budgt'; did you mean 'budget'?"),
+        ("data.synthetic.foto=1", "unknown key 'data.synthetic.foto'; known: photographs, size, proportions, seed"),
+        (
+            "parameters.lerning_rate.value=1",
+            "parameters: unknown parameter 'lerning_rate'; did you mean 'learning_rate'?",
+        ),
+        ("parameters.epochs.value=ten", "parameters.epochs: 'ten' should be a valid integer"),
+        ("parameters.batch_size.values=[0, 8]", "parameters.batch_size: 0 should be greater than or equal to 1"),
+        ("parameters.batch_size.values=[]", "parameters.batch_size: values: an empty list leaves nothing to try"),
+        ("parameters.batch_size.values=[8, 8]", "parameters.batch_size: values: [8, 8] has one value twice"),
+        ("parameters.optimizer.values=[sgd, lion]", "parameters.optimizer: 'lion' should be 'sgd', 'adam' or 'adamw'"),
+        ("parameters.learning_rate.min=0", "parameters.learning_rate: 0 should be greater than 0"),
+        ("parameters.learning_rate.min=1", "parameters.learning_rate: min 1 is not below max 0.1"),
+        ("parameters.learning_rate.step=1e-5", "parameters.learning_rate: log_uniform has no steps"),
+        ("parameters.learning_rate={distribution: log_uniform, min: 1e-3}", "log_uniform needs min and max"),
+        ("parameters.epochs={}", "parameters.epochs: needs one of value, values, distribution; has none of them"),
+        ("parameters.epochs={value: 2, values: [2]}", "needs one of value, values, distribution; has value, values"),
+        ("parameters.epochs={value: 2, min: 1}", "parameters.epochs: min goes with distribution only"),
+        ("parameters.epochs={value: 2, ordered: true}", "parameters.epochs: ordered goes with values only"),
+        ("parameters.momentum.when={optimiser: sgd}", "no parameter 'optimiser'; did you mean 'optimizer'?"),
+        ("parameters.momentum.when={optimizer: adam}", "optimizer is never 'adam'; allowed: one of ['sgd', 'adamw']"),
+        ("parameters.optimizer.when={momentum: 0.9}", "the when of optimizer, momentum runs in a circle"),
+        ("start=[{batch_size: 12}]", "start: point 1: batch_size: 12 is outside the space; allowed: one of [4, 8, 16]"),
+        (
+            "start=[{learning_rate: 1}]",
+            "start: point 1: learning_rate: 1.0 is outside the space; allowed: 1e-05 to 0.1",
+        ),
+        ("start=[{dropout: 0.5}]", "start: point 1: dropout is not among the parameters"),
+        ("start=[{optimizer: adamw, momentum: 0.9}]", "momentum is searched only when {'optimizer': 'sgd'}"),
+        ("method=grid", "a range has no grid; give values, or another method"),
+        ("method=bohb", "method: 'bohb': should be 'tpe', 'gp', 'random' or 'grid'"),
+        ("metric={name: val_loss, goal: maximize}", "goal: 'maximize' does not go with val_loss; allowed: minimize"),
+        ("resources.gpu=1.5", "gpu: 1.5 is more than one and no whole number"),
+        ("name=../up", "name: '../up'"),
+        ("trials=0", "trials: 0: should be greater than or equal to 1"),
+        ("data.validation=0.9", "data: validation + test is 1.05"),
+        ("parameters.epochs=3", "a parameter needs a shape, such as parameters.epochs={value: 3}"),
+        ("epochs", "--set epochs: allowed: KEY=VALUE, such as data.image_size=64"),
+        ("data.path=[", "--set data.path=[: no valid YAML"),
+    ],
+)
+def test_mistakes_are_named(file: Path, override: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        load(file, overrides=[override])
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("text", ["- 1", "just words", "a: [", "parameters: {}", "name: x"])
+def test_what_is_no_sweep_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=r"x\.yaml"):
+        load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nowhere\.yaml: No such file"):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_a_grid_leaves_out_what_its_conditions_rule_out() -> None:
+    spec = SweepSpec(
+        name="g",
+        method="grid",
+        parameters={
+            "momentum": {"values": [0.8, 0.9], "when": {"optimizer": "sgd"}},
+            "optimizer": {"values": ["sgd", "adamw"]},
+        },
+    )
+    assert space.grid(spec.parameters) == [
+        {"optimizer": "sgd", "momentum": 0.8},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"optimizer": "adamw"},
+    ]
+    assert spec.planned_trials == 3
+
+
+def test_conditions_nest() -> None:
+    spec = SweepSpec(
+        name="n",
+        parameters={
+            "dropout": {"values": [0.1, 0.2], "when": {"head_layers": 3}},
+            "head_layers": {"values": [2, 3], "when": {"arch": ["resnet50"]}},
+            "arch": {"values": ["resnet18", "resnet50"]},
+        },
+    )
+    assert space.search_order(spec.parameters) == ["arch", "head_layers", "dropout"]
+    assert not space.active(spec.parameters, "head_layers", {"arch": "resnet18"})
+    assert not space.active(spec.parameters, "dropout", {"arch": "resnet18"})
+    assert space.active(spec.parameters, "dropout", {"arch": "resnet50", "head_layers": 3})
+
+
+@given(
+    low=st.integers(1, 50),
+    width=st.integers(1, 50),
+    step=st.integers(1, 10),
+    value=st.integers(0, 120),
+)
+def test_a_range_admits_its_steps_and_nothing_else(low: int, width: int, step: int, value: int) -> None:
+    parameter = space.Parameter(distribution="int_uniform", min=low, max=low + width, step=step)
+    assert parameter.admits(value) == (value in range(low, low + width + 1, step))
+    assert not parameter.admits(value + 0.5)
+    assert not parameter.admits(True)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml")), ids=lambda f: f.name)
+def test_the_sweeps_that_we_ship_are_right(file: Path) -> None:
+    spec = load(file)
+    assert spec.name == file.stem
+    head = file.read_text().splitlines()[0]
+    assert head.startswith(f"# python tune_main.py --space sweeps/{file.name}")
+    assert yaml.safe_load(spec.to_yaml())["parameters"]

@@ -1,0 +1,254 @@
+"""Sweep logic on learning curves that cost nothing, through real Ray and Optuna."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import ray
+import torch
+from replay import Broken, Mortal, Process, ReplayTask, rising
+
+from retina.config import TrialConfig
+from retina.errors import SpecError
+from retina.results import RunFolder, write_text
+from retina.sweep import run as sweep_run
+from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.run import Outcome
+from retina.sweep.search import trial_name
+from retina.sweep.spec import Resources, SweepSpec
+
+RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])  # the workers need replay.py
+    ray.init(
+        address="local", num_cpus=2, num_gpus=0, object_store_memory=100_000_000, include_dashboard=False,
+        log_to_driver=False, logging_level="ERROR", configure_logging=False,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+    os.environ["PYTHONPATH"] = before
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    parameters = {"epochs": {"value": 9}, "pretrained": {"value": False}, "learning_rate": RATE}
+    return SweepSpec(**{"name": "replay", "trials": 6, "parameters": parameters, **changes})
+
+
+def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: Any) -> tuple[Outcome, RunFolder]:
+    if how.get("resume"):
+        folder = RunFolder.open(root)
+    else:
+        folder = RunFolder.create(root)
+        write_text(root / "sweep.yaml", spec.to_yaml())
+    outcome = sweep_run.run(spec, folder, task or ReplayTask(), **how)
+    return outcome, RunFolder.open(root)
+
+
+def study(root: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{root / 'study.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def falling_after_four(config: TrialConfig, epoch: int) -> float:
+    """A curve that peaks at epoch 4, higher for smaller learning rates."""
+    return 0.5 - 0.05 * abs(epoch - 4) - 0.02 * math.log10(config.learning_rate)
+
+
+def diverging(config: TrialConfig, epoch: int) -> float:
+    """NaN from epoch 3 on where the learning rate is high."""
+    return math.nan if config.learning_rate > 1e-3 and epoch >= 3 else rising(config, epoch)
+
+
+def by_rate(config: TrialConfig, epoch: int) -> float:
+    """The smaller the learning rate, the better; grows with the epochs."""
+    return -math.log10(config.learning_rate) / 10 * (1 - 0.5**epoch)
+
+
+def test_tables_study_and_weights_say_the_same(tmp_path: Path) -> None:
+    outcome, folder = sweep(spec_of(trials=10), tmp_path / "replay")
+    trials, told = folder.trials().set_index("trial_id"), study(folder.root)
+    assert len(trials) == len(told) == 10
+    assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
+    for trial in told:
+        row = trials.loc[trial_name(trial.number)]
+        assert row["state"] == trial.state.name
+        assert row["val_qwk"] == pytest.approx(trial.value)
+        assert row["learning_rate"] == pytest.approx(trial.params["learning_rate"])
+        assert row["epochs_run"] == len(trial.intermediate_values)
+    assert outcome == Outcome(best=trials["val_qwk"].idxmax(), ended_by="", interrupted=False)
+    kept = {path.parent.name for path in folder.root.glob("trials/*/model.pt")}
+    assert kept == set(trials["val_qwk"].nlargest(3).index)
+    assert not list((folder.root / "tune").glob("*/checkpoint_*"))
+    history = folder.history()
+    assert (history.groupby("trial_id")["epoch"].max() == trials["epochs_run"]).all()
+    assert not history.duplicated(["trial_id", "epoch"]).any()
+
+
+def test_a_trial_stopped_at_a_rung_is_pruned_with_its_last_value(tmp_path: Path) -> None:
+    start = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
+    spec = spec_of(trials=5, start=start, resources={"cpu": 2})  # one after another, the best first
+    _, folder = sweep(spec, tmp_path / "replay", ReplayTask(by_rate))
+    trials = folder.trials()
+    assert trials["state"].tolist() == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "PRUNED"]
+    assert trials["reason"].tolist()[1:] == ["stopped at the rung of epoch 2"] * 4
+    for trial in study(folder.root)[1:]:
+        config = TrialConfig(learning_rate=trial.params["learning_rate"])
+        assert trial.intermediate_values == pytest.approx({1: by_rate(config, 1), 2: by_rate(config, 2)})
+
+
+def test_the_best_epoch_counts_not_the_last(tmp_path: Path) -> None:
+    spec = spec_of(trials=3, early_stop={"type": "none"})
+    outcome, folder = sweep(spec, tmp_path / "replay", ReplayTask(falling_after_four))
+    trials = folder.trials()
+    assert (trials["best_epoch"] == 4).all()
+    assert (trials["epochs_run"] == 9).all()
+    for trial in study(folder.root):
+        assert trial.value == pytest.approx(max(trial.intermediate_values.values()))
+    weights = torch.load(folder.trial(outcome.best or "") / "model.pt", weights_only=True)
+    assert int(weights["epoch"]) == 4
+
+
+def test_a_loss_is_minimised(tmp_path: Path) -> None:
+    outcome, folder = sweep(spec_of(trials=5, metric={"name": "val_loss"}), tmp_path / "replay")
+    trials = folder.trials().set_index("trial_id")
+    assert outcome.best == trials["val_loss"].idxmin()
+
+
+def test_a_diverged_trial_fails_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    start = [{"learning_rate": 1e-2}, {"learning_rate": 1e-4}]
+    spec = spec_of(trials=2, start=start, early_stop={"type": "none"})
+    outcome, folder = sweep(spec, tmp_path / "replay", ReplayTask(diverging))
+    assert folder.trials()["state"].tolist() == ["FAIL", "COMPLETE"]
+    assert folder.trials()["reason"][0] == "epoch 3, step 1: the training loss is nan"
+    assert "the training loss is nan" in (folder.trial("t0000") / "error.txt").read_text()
+    assert [trial.state.name for trial in study(folder.root)] == ["FAIL", "COMPLETE"]
+    assert outcome.best == "t0001"
+    assert not (folder.trial("t0000") / "model.pt").exists()
+
+
+def test_a_defect_fails_the_trial_with_its_traceback(tmp_path: Path) -> None:
+    outcome, folder = sweep(spec_of(trials=2), tmp_path / "replay", Broken())
+    assert outcome == Outcome(best=None, ended_by="", interrupted=False)
+    assert folder.trials()["state"].tolist() == ["FAIL", "FAIL"]
+    assert "ZeroDivisionError" in (folder.trial("t0001") / "error.txt").read_text()
+    assert "Traceback" in (folder.trial("t0001") / "error.txt").read_text()
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    spec = spec_of(trials=1, early_stop={"type": "none"})
+    outcome, folder = sweep(spec, tmp_path / "replay", Mortal(mark=tmp_path / "died"))
+    assert (tmp_path / "died").exists()
+    row = folder.trials().iloc[0]
+    assert (row["state"], row["epochs_run"]) == ("COMPLETE", 9)
+    assert outcome.best == "t0000"
+    log = (folder.trial("t0000") / "log.txt").read_text()
+    assert log.count("epoch 5 of 9") == 1  # it went on after the fifth, it did not begin anew
+    assert folder.history()["epoch"].tolist() == list(range(1, 10))
+    assert [trial.state.name for trial in study(folder.root)] == ["COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "ended_by"),
+    [
+        ({"metric": {"name": "val_qwk", "target": 0.1}}, "metric.target=0.1"),
+        ({"budget": {"hours": 1e-6}}, "budget.hours=1e-06"),
+    ],
+)
+def test_a_limit_ends_the_sweep_and_nothing_stays_running(tmp_path: Path, limit: dict[str, Any], ended_by: str) -> None:
+    outcome, folder = sweep(spec_of(trials=50, **limit), tmp_path / "replay")
+    assert outcome.ended_by == ended_by
+    assert not outcome.interrupted
+    assert len(folder.trials()) < 50
+    assert "RUNNING" not in set(folder.trials()["state"])
+    assert all(trial.state.is_finished() for trial in study(folder.root))
+
+
+def test_too_many_failures_end_the_sweep(tmp_path: Path) -> None:
+    outcome, folder = sweep(spec_of(trials=50, budget={"max_failed": 3}), tmp_path / "replay", Broken())
+    assert outcome.ended_by == "budget.max_failed=3"
+    assert 3 <= (folder.trials()["state"] == "FAIL").sum() <= 5
+
+
+def test_a_grid_runs_each_combination_once(tmp_path: Path) -> None:
+    parameters = {
+        "epochs": {"value": 2},
+        "pretrained": {"values": [True, False]},
+        "arch": {"values": ["resnet18", "resnet50"]},
+        "batch_size": {"values": [4, 8], "ordered": True, "when": {"arch": "resnet50"}},
+    }
+    spec = spec_of(trials=None, method="grid", parameters=parameters, early_stop={"type": "none"})
+    _, folder = sweep(spec, tmp_path / "replay")
+    trials = folder.trials()
+    seen = trials[["arch", "pretrained", "batch_size"]].value_counts()
+    assert len(trials) == 6
+    assert (seen == 1).all()
+    assert set(trials.loc[trials["arch"] == "resnet18", "batch_size"]) == {TrialConfig().batch_size}
+    assert (trials["state"] == "COMPLETE").all()
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp", "random"])
+def test_every_method_starts_with_the_start_points_and_stays_in_the_space(tmp_path: Path, method: str) -> None:
+    parameters = {
+        "epochs": {"value": 2},
+        "pretrained": {"value": False},
+        "optimizer": {"values": ["sgd", "adamw"]},
+        "momentum": {"distribution": "uniform", "min": 0.8, "max": 0.99, "when": {"optimizer": "sgd"}},
+        "batch_size": {"values": [4, 12, 64], "ordered": True},
+        "learning_rate": RATE,
+        "dropout": {"distribution": "uniform", "min": 0.0, "max": 0.5, "step": 0.25},
+    }
+    start = [{"optimizer": "sgd", "momentum": 0.9, "batch_size": 12, "learning_rate": 1e-3, "dropout": 0.25}]
+    spec = spec_of(trials=14, method=method, parameters=parameters, start=start, early_stop={"type": "none"})
+    _, folder = sweep(spec, tmp_path / "replay")
+    trials = folder.trials()
+    first = trials.iloc[0][["optimizer", "momentum", "batch_size", "learning_rate", "dropout"]].to_dict()
+    assert first == start[0]
+    assert set(trials["batch_size"]) <= {4, 12, 64}
+    assert set(trials["dropout"]) <= {0.0, 0.25, 0.5}
+    assert trials["learning_rate"].between(1e-5, 1e-1).all()
+    assert (trials.loc[trials["optimizer"] == "adamw", "momentum"] == TrialConfig().momentum).all()
+    assert len(trials.drop_duplicates(["learning_rate", "batch_size", "optimizer", "momentum"])) == 14
+
+
+def test_workers_are_used_again(tmp_path: Path) -> None:
+    _, folder = sweep(spec_of(trials=6, resources={"cpu": 2}), tmp_path / "replay", Process())
+    workers = folder.history().groupby("trial_id")["train_loss"].first()
+    assert len(workers) == 6
+    assert len(set(workers)) == 1
+
+
+def test_a_trial_gets_its_share_of_the_machine() -> None:
+    share = share_of_a_trial(Resources())
+    assert (share.cpu, share.gpu) == (1, 0)  # two cores here: two trials of one thread
+    assert share_of_a_trial(Resources(cpu=2)).cpu == 2
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"), [({"gpu": 1}, "resources.gpu: 1 asked"), ({"cpu": 3}, "resources.cpu: 3")]
+)
+def test_more_than_the_machine_has_is_refused(tmp_path: Path, wish: dict[str, int], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        sweep(spec_of(resources=wish), tmp_path / "replay")
+
+
+def test_the_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
+    _, folder = sweep(spec_of(trials=1), tmp_path / "replay")
+    trials = pd.read_csv(folder.root / "trials.csv")
+    history = pd.read_csv(folder.root / "history.csv")
+    assert list(trials.columns[:3]) == ["trial_id", "state", "arch"]
+    assert {"epochs_run", "best_epoch", "val_qwk", "seconds", "images_per_second", "reason"} <= set(trials.columns)
+    assert set(TrialConfig.model_fields) <= set(trials.columns)
+    wanted = {"trial_id", "epoch", "learning_rate", "train_loss", "val_loss", "train_accuracy", "val_accuracy"}
+    assert wanted | {"train_qwk", "val_qwk", "seconds"} <= set(history.columns)
