@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -117,11 +118,13 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from retina.sweep import session, spec
+    from retina.sweep import spec
 
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
+    from retina.sweep import session  # after the sweep file is known to be right: it brings torch and Ray
+
     place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
     with _progress() as progress:
         folder, outcome = session.sweep(
@@ -225,3 +228,7 @@ def _log_to(console: Console, *, verbose: bool) -> None:
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
     ours.handlers = [Lines()]
     ours.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

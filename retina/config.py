@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retina.errors import SpecError
 
@@ -22,6 +22,14 @@ class Frozen(BaseModel):
     """A value object: unknown keys are refused, nothing can be changed after it was checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python and pydantic take true for 1, and YAML takes "yes" and "on" for true
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in {int, float}:
+            raise ValueError("should be a number")
+        return value
 
     def stable_hash(self) -> str:
         """Twelve hex digits over every field's value; equal for equal values on any machine and in any session."""
@@ -78,7 +86,7 @@ class TrialConfig(Frozen):
     class_weights: Literal["none", "balanced"] = "none"
     augmentation: Literal["none", "flip", "rotate", "full"] = "flip"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 def parse(model: type[M], values: Any, where: str) -> M:
@@ -111,11 +119,17 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             lines.append(f"{where}: {key}: is required")
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            given = f" {problem['input']!r}:" if not isinstance(problem["input"], dict | BaseModel) else ""
-            lines.append(f"{where}: {key + ':' if key else ''}{given} {message}".replace("  ", " "))
+            if problem["type"] == "model_type":
+                message = "should hold keys and their values"
+            given = "" if isinstance(problem["input"], dict | BaseModel) else _shortened(repr(problem["input"]))
+            lines.append(": ".join(part for part in (where, key, given, message) if part))
     if len(problems) > 2:
         lines.append(f"{where}: and {len(problems) - 2} more")
     return "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:

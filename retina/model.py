@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import pickle
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,23 +67,13 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
     """
     if source is not None:
         file = _find(arch, source)
-        state = _read(file)
-        _check(state, arch, str(file))
-        return state
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    name = weights_name(arch)
-    url = torchvision.models.get_model_weights(arch).DEFAULT.url
-    try:
-        fetched: StateDict = torch.hub.load_state_dict_from_url(
-            url, model_dir=str(folder), progress=False, check_hash=True
-        )
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"pretrained=true needs {name}, which could not be fetched: {error}\n"
-            f"put that file into {folder}, or name a file or folder with --weights,\n"
-            "or search without it: --set 'parameters.pretrained={value: false}'"
-        ) from None
-    return fetched
+    else:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights_name(arch)
+        if not file.is_file():
+            _fetch(torchvision.models.get_model_weights(arch).DEFAULT.url, file)
+    state = _read(file)
+    _check(state, arch, str(file))
+    return state
 
 
 def _head(features: int, config: TrialConfig) -> nn.Sequential:
@@ -102,7 +94,7 @@ def _check(state: StateDict, arch: str, where: str) -> None:
     with torch.device("meta"):
         expected = torchvision.models.get_model(arch, weights=None).state_dict()
     for key, tensor in expected.items():
-        if key.startswith("fc."):
+        if key.startswith("fc.") or key.endswith("num_batches_tracked"):  # torchvision's older files lack the counters
             continue
         if key not in state:
             raise WeightsError(f"{where}: no tensor {key!r}, so these are not weights of {arch}")
@@ -123,11 +115,28 @@ def _find(arch: str, source: Path) -> Path:
     return exact[0] if exact else found[0]
 
 
+def _fetch(url: str, file: Path) -> None:
+    """Fetch `url` whole or not at all; torchvision's file names end in the first digits of their SHA-256."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=False)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the hash is not that
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the server's answer too
+        raise WeightsError(
+            f"pretrained=true needs {file.name}, which could not be fetched: {error}\n"
+            f"put that file into {file.parent}, or name a file or folder with --weights,\n"
+            "or search without it: --set parameters.pretrained.value=false start=[]"
+        ) from None
+
+
 def _read(file: Path) -> StateDict:
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        reason = str(error).splitlines()[0]
+    except pickle.UnpicklingError:  # torch's own words advise to trust the file
+        raise WeightsError(f"{file}: is no state dict, or holds more than tensors (a whole pickled model?)") from None
+    except Exception as error:  # torch.load raises whatever it meets
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
         raise WeightsError(f"{file}: cannot be read as a state dict: {reason[:160]}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{file}: is not a state dict (names to tensors), as torchvision publishes them")

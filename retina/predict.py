@@ -126,7 +126,7 @@ def write_json(frame: pd.DataFrame, file: Path) -> None:
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if not argument:  # an unset variable of the shell, which Path takes for the folder one is in
-        found, missing = [], ": an empty name is no photograph"
+        found, missing = [], "'': an empty name is no photograph"
     elif path.is_dir():
         found = _below(path)
         missing = f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(_endings()))}"
@@ -168,7 +168,7 @@ def _endings() -> frozenset[str]:
 def _read(path: Path, size: int) -> _Square:
     try:
         # at_least as in retina.data.decode: a JPEG decoded at another size gives other pixels
-        pixels, found = fundus.to_square(fundus.read(path, at_least=2 * size), size)
+        pixels, found = fundus.read_square(path, size)
     except DataError as error:
         return _Square(path, None, str(error))
     return _Square(path, pixels, "" if found else NO_DISC)

@@ -44,19 +44,19 @@ def _version(name: str) -> str:
 
 def _git() -> str | None:
     """Commit of the code that runs, marked where it differs from it; None outside a checkout."""
-    here = Path(retina.__file__).parent
+    here = Path(retina.__file__)
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607  # git as the user has it
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        # fails where git does not know this file: installed into a folder of somebody else's repository
+        _run_git("ls-files", "--error-unmatch", here.name, at=here.parent)
+        return _run_git("describe", "--always", "--dirty", "--abbrev=12", at=here.parent) or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip() or None
+
+
+def _run_git(*arguments: str, at: Path) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    return done.stdout.strip()
 
 
 def _cpu() -> str:

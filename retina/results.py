@@ -16,9 +16,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
@@ -49,6 +50,7 @@ HISTORY_COLUMNS = [
     "images_per_second",
     "seconds",
 ]
+WHOLE = ["epochs_run", "best_epoch", "epoch"]
 FLUSH_SECONDS = 1.0
 """How often at most the two tables are written while trials report; their last state is always written."""
 
@@ -110,7 +112,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The sweep's name."""
-        return self.root.name
+        return self.root.resolve().name
 
     @property
     def best(self) -> Path:
@@ -127,8 +129,8 @@ class RunFolder:
         Raises:
             KeyError: a value that is not one of `TRIAL_COLUMNS`.
         """
-        row = self._trials.setdefault(trial_id, {"trial_id": trial_id})
-        row.update({_known(key, TRIAL_COLUMNS): value for key, value in values.items()})
+        row = {_known(key, TRIAL_COLUMNS): value for key, value in values.items()}
+        self._trials.setdefault(trial_id, {"trial_id": trial_id}).update(row)
         self._flush_sometimes()
 
     def record_epoch(self, trial_id: str, epoch: int, **values: Any) -> None:
@@ -175,7 +177,7 @@ class RunFolder:
             for trial_id, row in self._trials.items()
             if row.get("state") in {"COMPLETE", "PRUNED"} and pd.notna(row.get(metric))
         ]
-        return [trial_id for _, trial_id in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
+        return [trial_id for _, trial_id in sorted(scored, key=lambda pair: -pair[0])]
 
     def note(self, **values: Any) -> None:
         """Add to environment.json, or change there, what is known of the sweep as a whole."""
@@ -205,13 +207,8 @@ def write_text(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write `file` whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _whole(file) as partial:
+        partial.write(content)
 
 
 def write_json(file: Path, values: Any) -> None:
@@ -221,7 +218,8 @@ def write_json(file: Path, values: Any) -> None:
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
-    write_frame(file, pd.DataFrame(list(rows), columns=columns))
+    # of objects: a column of whole numbers with a gap in it would become one of 3.0, 5.0
+    write_frame(file, pd.DataFrame(list(rows), columns=columns, dtype=object))
 
 
 def write_frame(file: Path, frame: pd.DataFrame) -> None:
@@ -247,11 +245,21 @@ def read_json(file: Path) -> Any:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with source.open("rb") as original, _whole(target) as partial:
+        shutil.copyfileobj(original, partial)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        with partial.open("wb") as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -265,11 +273,19 @@ def _known(key: str, columns: list[str]) -> str:
 def _read_csv(file: Path, columns: list[str]) -> pd.DataFrame:
     if not file.is_file():
         return pd.DataFrame(columns=columns)
-    # "none" is a kind of augmentation and of class weights, not a missing value
-    return pd.read_csv(file, dtype={"trial_id": str, "reason": str}, keep_default_na=False, na_values=[""])
+    try:
+        # "none" is a kind of augmentation and of class weights, not a missing value
+        table = pd.read_csv(file, dtype={"trial_id": str, "reason": str}, keep_default_na=False, na_values=[""])
+    except ValueError as error:  # pandas' own are among them
+        raise ResultsError(f"{file}: is not a table: {error}") from None
+    if missing := [column for column in columns if column not in table]:
+        raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
+    return table
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    # whole numbers with a gap among them are read as 3.0, 5.0
+    frame = frame.astype({key: "Int64" for key in WHOLE if key in frame})
     return [
         {str(key): value for key, value in row.items() if pd.notna(value)} for row in frame.to_dict(orient="records")
     ]

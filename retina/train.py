@@ -62,11 +62,11 @@ class Training(Protocol):
         ...
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's state dict on the CPU."""
+        """The model's state dict on the CPU, as it is now: it does not change as the training goes on."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights that is needed to go on: the epoch, optimizer, schedule, ..."""
+        """Everything but the weights that is needed to go on, as it is now: the epoch, optimizer, schedule, ..."""
         ...
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -175,9 +175,10 @@ class Fit(Iterator[EpochResult]):
         trained = self._train_epoch(epoch)
         training_seconds = time.perf_counter() - started
         val = self.evaluate(self._val)
-        if not math.isfinite(val.loss):
-            raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
         test = self.evaluate(self._test) if self._test is not None else None
+        for name, split in (("validation", val), ("test", test)):
+            if split and not math.isfinite(split.loss):
+                raise TrainError(f"epoch {epoch}: the {name} loss is {split.loss}")
         self._epoch = epoch
         judged, seen = val.metrics, test.metrics if test else None
         return EpochResult(
@@ -200,13 +201,13 @@ class Fit(Iterator[EpochResult]):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """See `Training`."""
-        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        return {name: _snapshot(tensor) for name, tensor in self.model.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
         """See `Training`."""
         return {
             "epoch": self._epoch,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": _snapshot(self._optimizer.state_dict()),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
@@ -214,7 +215,7 @@ class Fit(Iterator[EpochResult]):
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """See `Training`."""
         self.model.load_state_dict(weights)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(_snapshot(state["optimizer"]))  # else it would train on the caller's tensors
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         self._epoch = state["epoch"]
@@ -313,6 +314,15 @@ def _finite(losses: torch.Tensor, epoch: int, step: int | None = None) -> None:
     if not bool(finite.all()):
         first = int(finite.long().argmin())
         raise TrainError(f"epoch {epoch}, step {step or first + 1}: the training loss is {float(losses[first])}")
+
+
+def _snapshot(value: Any) -> Any:
+    """The tensors of nested dicts and lists, copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _snapshot(one) for key, one in value.items()}
+    return [_snapshot(one) for one in value] if isinstance(value, list) else value
 
 
 def _optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:

@@ -5,29 +5,28 @@ The only room that touches the test split for a number that is reported, and it 
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import pandas as pd
 import torch
 
 from retina import model, results
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
 from retina.data.batches import MEAN, STD
+from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
+from retina.errors import ResultsError
 from retina.results import RunFolder
 from retina.train import Evaluation, default_device, evaluate
-
-log = logging.getLogger(__name__)
 
 
 def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, object]:
     """Evaluate a trial's kept weights on validation and test and write `best/`; returns what metrics.json says.
 
     Raises:
-        ResultsError: the trial's configuration is not there.
+        ResultsError: the trial's configuration or its weights are not there.
     """
     source = folder.trial(trial_id)
+    if not (source / "model.pt").is_file():
+        raise ResultsError(f"{source / 'model.pt'}: is not there; the trial's weights are needed for {folder.best}")
     config = TrialConfig(**results.read_json(source / "config.json"))
     row = folder.recorded(trial_id)
     weights = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
@@ -60,6 +59,7 @@ def model_config(config: TrialConfig, photographs: Photographs) -> dict[str, obj
         "image_size": photographs.config.image_size,
         "mean": list(MEAN),
         "std": list(STD),
+        "preprocessing": PREPROCESSING,
         "grades": list(GRADE_NAMES),
         "data_fingerprint": photographs.fingerprint,
     }
@@ -72,12 +72,3 @@ def _predictions(photographs: Photographs, name: str, seen: Evaluation) -> pd.Da
     for grade in range(GRADES):
         frame[f"p{grade}"] = seen.probabilities[:, grade].round(6)
     return frame
-
-
-def load(folder: Path) -> tuple[torch.nn.Module, dict[str, object]]:
-    """The model of a `best/` or exported folder, on the CPU, ready to predict, and its configuration."""
-    described = results.read_json(folder / "config.json")
-    config = TrialConfig(**described["trial"]).model_copy(update={"pretrained": False})
-    grader = model.build(config, described["image_size"])
-    grader.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
-    return grader.eval(), described

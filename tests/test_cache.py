@@ -216,7 +216,7 @@ def run_script(photographs: Path, folder: Path, what: str) -> subprocess.Popen[s
     script = folder.parent / "script.py"
     script.write_text(SCRIPT)
     here = Path(__file__).resolve().parent
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(
         [sys.executable, str(script), str(photographs), str(folder), what, str(here)],
         stdout=subprocess.PIPE,
         text=True,
@@ -265,7 +265,7 @@ def test_a_process_that_dies_is_told_of(many: list[Path], tmp_path: Path, monkey
 
 def test_the_processes_import_little() -> None:
     code = "import sys, retina.data.decode; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = run.stdout.split()
     assert not {"torch", "pandas", "ray", "optuna", "pydantic", "matplotlib"} & set(modules)
 

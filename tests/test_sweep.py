@@ -51,7 +51,7 @@ def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: An
     else:
         folder = RunFolder.create(root)
         write_text(root / "sweep.yaml", spec.to_yaml())
-    outcome = sweep_run.run(spec, folder, task or ReplayTask(), **how)
+    outcome = sweep_run.run(spec, folder, task or ReplayTask(), share_of_a_trial(spec.resources), **how)
     return outcome, RunFolder.open(root)
 
 
@@ -238,9 +238,9 @@ def test_a_trial_gets_its_share_of_the_machine() -> None:
 @pytest.mark.parametrize(
     ("wish", "message"), [({"gpu": 1}, "resources.gpu: 1 asked"), ({"cpu": 3}, "resources.cpu: 3")]
 )
-def test_more_than_the_machine_has_is_refused(tmp_path: Path, wish: dict[str, int], message: str) -> None:
+def test_more_than_the_machine_has_is_refused(wish: dict[str, int], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        sweep(spec_of(resources=wish), tmp_path / "replay")
+        share_of_a_trial(Resources(**wish))
 
 
 def test_the_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:

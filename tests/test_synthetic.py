@@ -102,7 +102,7 @@ def test_a_draw_that_is_killed_leaves_no_folder_and_can_be_repeated(tmp_path: Pa
         "draw(pathlib.Path(sys.argv[1]), config, workers=1, progress=lambda done, total: os._exit(9))\n"
     )
     target = tmp_path / "eyes"
-    killed = subprocess.run([sys.executable, "-c", script, str(target)], check=False)  # noqa: S603
+    killed = subprocess.run([sys.executable, "-c", script, str(target)], check=False)
     assert killed.returncode == 9
     assert not target.exists()
     assert not list(tmp_path.glob("[!.]*"))

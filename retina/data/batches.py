@@ -111,7 +111,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def seed_of(*parts: int) -> int:
-    """A 63-bit seed that differs wherever one of the parts differs."""
+    """A 63-bit seed that differs wherever one of as many parts differs, each below 2**32."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import BinaryIO
 
-from retina.data.fundus import Pixels, read, to_square
+from retina.data.fundus import Pixels, read_square
 from retina.errors import DataError
 
 Job = tuple[int, str]
@@ -62,10 +62,9 @@ def decode(jobs: list[Job], target: Target) -> list[Outcome]:
 
 def _decode_one(row: int, path: str, target: Target, file: BinaryIO) -> Outcome:
     try:
-        photograph = read(Path(path), at_least=2 * target.size)
+        square, found = read_square(Path(path), target.size)
     except DataError as error:
         return Outcome(row, problem=str(error))
-    square, found = to_square(photograph, target.size)
     target.write(file, row, square)
     return Outcome(row, found)
 

@@ -163,6 +163,17 @@ def to_square(photograph: Pixels, size: int) -> tuple[Pixels, bool]:
     return np.array(image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=1.5)), disc is not None
 
 
+def read_square(path: Path, size: int) -> tuple[Pixels, bool]:
+    """Read a photograph as the model sees it: `to_square` of a decode at twice the size or more.
+
+    The one way from a file to a model's pixels, so that training and prediction see the same.
+
+    Raises:
+        DataError: as `read`.
+    """
+    return to_square(read(path, at_least=2 * size), size)
+
+
 def _cut(photograph: Pixels, left: int, top: int, side: int) -> Pixels:
     height, width = photograph.shape[:2]
     inside = photograph[max(top, 0) : min(top + side, height), max(left, 0) : min(left + side, width)]

@@ -32,7 +32,7 @@ class Photographs:
     """A data set, split and decoded. Pickles without its pixels: who unpickles it maps them anew.
 
     Attributes:
-        config: what it was made from, its path absolute.
+        config: what it was made from.
         manifest: the photographs that can be used, `split` filled in.
         pixels_file: the cache that holds them, in the order of the manifest.
         fingerprint: changes with any photograph, grade or split, and with nothing else.
@@ -87,16 +87,30 @@ class Photographs:
         return {"n": sum(grades.values()), "by_grade": [grades[grade] for grade in range(GRADES)]}
 
 
-def prepare(config: DataConfig, progress: Progress | None = None) -> Photographs:
-    """Read, check, decode and split the photographs at `config.path`; "synthetic" draws them first.
+def find(config: DataConfig) -> Manifest | None:
+    """Read and check the labels at `config.path`, which takes seconds; None for "synthetic", which is yet to be drawn.
+
+    Raises:
+        DataError: as `retina.data.sources.read`.
+    """
+    return None if config.path == "synthetic" else sources.read(config)
+
+
+def prepare(config: DataConfig, progress: Progress | None = None, found: Manifest | None = None) -> Photographs:
+    """Decode and split the photographs at `config.path`; "synthetic" draws them first.
 
     Everything that takes long is done once: drawn photographs and decoded pixels stay in the cache folder.
+
+    Args:
+        config: which photographs, and how they are wanted.
+        progress: told of what takes long.
+        found: what `find` gave, if it was asked before.
 
     Raises:
         DataError: as `retina.data.sources.read`, `retina.data.cache.open_cache` and `retina.data.split.assign`.
     """
     say = progress or (lambda *_: None)
-    manifest = _manifest(config, say)
+    manifest = found or find(config) or _drawn(config, say)
     cache = open_cache(
         manifest,
         config.image_size,
@@ -129,9 +143,7 @@ def drawn_folder(config: SyntheticConfig) -> Path:
     )
 
 
-def _manifest(config: DataConfig, say: Progress) -> Manifest:
-    if config.path != "synthetic":
-        return sources.read(config)
+def _drawn(config: DataConfig, say: Progress) -> Manifest:
     folder = drawn_folder(config.synthetic)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):

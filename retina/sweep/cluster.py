@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ CPU_TRIALS = 4
 """Trials at once on a machine without a GPU: small batches gain little from many threads, a search from few trials."""
 OBJECT_STORE_BYTES = 1_000_000_000
 """Ours holds the label table and the pretrained weights; photographs are mapped from the cache on disk."""
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address and address.startswith("ray://"):
         raise SpecError(f"--address {address}: Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine tells nobody what it does
     own = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": True}
     try:
@@ -69,6 +73,21 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Knock at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        SpecError: nobody opens.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise SpecError(f"--address {address}: no Ray cluster answers there ({error})") from None
 
 
 def share_of_a_trial(wish: Resources) -> Share:

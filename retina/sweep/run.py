@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from retina.errors import ResultsError
 from retina.results import RunFolder
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import Share
 from retina.sweep.recorder import Limits, Recorder
 from retina.sweep.search import BEST, EPOCH, StudySearch
 from retina.sweep.spec import SweepSpec
@@ -42,22 +42,23 @@ class Outcome:
     interrupted: bool
 
 
-def run(spec: SweepSpec, folder: RunFolder, task: Task, *, resume: bool = False, verbose: bool = False) -> Outcome:
+def run(
+    spec: SweepSpec, folder: RunFolder, task: Task, share: Share, *, resume: bool = False, verbose: bool = False
+) -> Outcome:
     """Run `spec` to its end, or to Ctrl-C, on the Ray that this process is connected to.
 
     Args:
         spec: what to search, and how.
         folder: where the results go; for `resume` the one that the interrupted sweep wrote.
         task: starts the training run of a trial.
+        share: what each trial gets of the machine.
         resume: go on with a sweep that was interrupted.
         verbose: let Ray and Optuna say what they like.
 
     Raises:
         ResultsError: nothing is there that could be resumed.
-        SpecError: more is asked for than the Ray has.
     """
     _quiet(verbose)
-    share = share_of_a_trial(spec.resources)
     log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
     settings = Settings(metric=spec.metric.name, sign=spec.metric.sign, threads=share.cpu)
     trainable = tune.with_resources(

@@ -14,10 +14,10 @@ import yaml
 
 from retina import model, provenance, winner
 from retina.config import TrialConfig, parse
-from retina.data.photographs import Photographs, Progress, prepare, skipped_rows
+from retina.data.photographs import Photographs, Progress, find, prepare, skipped_rows
 from retina.errors import ResultsError
 from retina.results import RunFolder, write_csv, write_text
-from retina.sweep.cluster import connected
+from retina.sweep.cluster import connected, share_of_a_trial
 from retina.sweep.run import Outcome, run
 from retina.sweep.spec import SweepSpec
 from retina.train import GradingTask
@@ -45,18 +45,23 @@ def sweep(
         RetinaError: the data, the weights, the results folder or the cluster are not what they must be.
     """
     root = (place.results / spec.name).absolute()
-    if not resume:
+    if resume:
+        RunFolder.open(root)
+    else:
         RunFolder.refuse_taken(root)
-    weights = _weights(spec, place.weights)
     spec = _resolved(spec)
-    photographs = prepare(spec.data, progress)
+    found = find(spec.data)
+    weights = _weights(spec, place.weights)
+    photographs = prepare(spec.data, progress, found)
     spec = _with_layout(spec, photographs)
-    folder = _reopened(root, spec, photographs) if resume else _created(root, spec, photographs)
     for warning in photographs.warnings:
         log.warning("note: %s", warning)
+    task = GradingTask(photographs, weights, spec.track_test)
     started = time.monotonic()
     with connected(place.address, spec.name, verbose=verbose):
-        outcome = run(spec, folder, GradingTask(photographs, weights, spec.track_test), resume=resume, verbose=verbose)
+        share = share_of_a_trial(spec.resources)
+        folder = _reopened(root, spec, photographs) if resume else _created(root, spec, photographs)
+        outcome = run(spec, folder, task, share, resume=resume, verbose=verbose)
     folder = RunFolder.open(root)
     if outcome.best and not outcome.interrupted:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
@@ -66,19 +71,13 @@ def sweep(
     return folder, outcome
 
 
-def architectures(spec: SweepSpec, *, pretrained: bool | None = None) -> list[str]:
-    """The architectures that the sweep can try; with `pretrained` only those that it can try with that setting."""
-    trial = TrialConfig()
-    settings = spec.parameters.get("pretrained")
-    possible = settings.choices() if settings else [trial.pretrained]
-    if pretrained is not None and pretrained not in possible:
-        return []
-    archs = spec.parameters.get("arch")
-    return archs.choices() if archs else [trial.arch]
-
-
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
-    return {arch: model.load_weights(arch, source) for arch in architectures(spec, pretrained=True)}
+    """Pretrained weights for each architecture that a trial may want them for."""
+    default, searched = TrialConfig(), spec.parameters
+    if True not in (searched["pretrained"].choices() if "pretrained" in searched else [default.pretrained]):
+        return {}
+    archs = searched["arch"].choices() if "arch" in searched else [default.arch]
+    return {arch: model.load_weights(arch, source) for arch in archs}
 
 
 def _resolved(spec: SweepSpec) -> SweepSpec:

@@ -51,7 +51,7 @@ class GraderTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further trial of the worker."""
-        self._trial: str = new_config["trial"]
+        self._trial = str(new_config["trial"])
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
         self._saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None

@@ -1,0 +1,216 @@
+"""The whole walk, as a user takes it: the commands, in processes of their own, on a machine with nothing prepared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from PIL import Image
+
+from retina.data.photographs import drawn_folder
+from retina.sweep.spec import load
+
+ROOT = Path(__file__).parents[1]
+SPACE = """
+name: tiny
+data: {path: synthetic, image_size: 32, synthetic: {photographs: 60, size: 64, proportions: balanced}}
+trials: 3
+track_test: true
+early_stop: {type: none}
+parameters:
+  pretrained: {value: false}
+  batch_size: {values: [8, 16], ordered: true}
+  learning_rate: {distribution: log_uniform, min: 1e-4, max: 1e-2}
+  epochs: {value: 2}
+keep: {trials: 1}
+"""
+
+
+PRETRAINED = ["parameters.pretrained.value=true"]
+
+
+def command(*arguments: object, cwd: Path) -> list[str]:
+    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina.cli"]
+    return [sys.executable, *first, *(str(argument) for argument in arguments)]
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, cwd=cwd), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the user is, with a sweep that has run there."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "tiny.yaml").write_text(SPACE)
+    os.environ["RETINA_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    done = run("--space", "tiny.yaml", cwd=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (home / "printed.txt").write_text(done.stdout + done.stderr)
+    return home
+
+
+def test_the_user_sees_the_trials_the_best_model_and_where_everything_is(home: Path) -> None:
+    printed = (home / "printed.txt").read_text()
+    for word in (
+        "Ray dashboard: http://",
+        "ray get-auth-token",
+        "t0002",
+        "COMPLETE",
+        "QWK",
+        "confusion_matrix_test.png",
+    ):
+        assert word in printed
+    assert str(home / "results" / "tiny") in printed.replace("\n", "")
+    assert "Traceback" not in printed
+    assert "Warning" not in printed
+
+
+def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
+    folder = home / "results" / "tiny"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "sweep.yaml",
+        "environment.json",
+        "trials.csv",
+        "history.csv",
+        "study.db",
+        "trials",
+        "best",
+        "tune",
+    }
+    best = {path.name for path in (folder / "best").iterdir()}
+    matrices = {f"confusion_matrix_{part}{how}.png" for part in ("val", "test") for how in ("", "_rows")}
+    assert best == {"model.pt", "config.json", "metrics.json", "predictions.csv", "accuracy.png"} | matrices
+    trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
+    assert trials["state"].tolist() == ["COMPLETE"] * 3
+    for trial in trials["trial_id"]:
+        assert {"config.json", "log.txt"} <= {path.name for path in (folder / "trials" / trial).iterdir()}
+    metrics = json.loads((folder / "best" / "metrics.json").read_text())
+    best_row = trials.set_index("trial_id").loc[metrics["trial_id"]]
+    assert metrics["epoch"] == int(best_row["best_epoch"])
+    assert float(best_row["val_qwk"]) == pytest.approx(trials["val_qwk"].astype(float).max())
+    assert [path.parent.name for path in folder.glob("trials/*/model.pt")] == [metrics["trial_id"]]
+    for split in ("val", "test"):
+        assert sum(map(sum, metrics[split]["confusion_matrix"])) == metrics[split]["n"] > 0
+        assert {"accuracy", "qwk", "auc"} <= set(metrics[split])
+    for figure in (folder / "best").glob("*.png"):
+        with Image.open(figure) as picture:
+            assert picture.width > 300
+    history = pd.read_csv(folder / "history.csv")
+    assert len(history) == 6
+    assert history["test_accuracy"].between(0, 1).all()
+    told = json.loads((folder / "environment.json").read_text())
+    assert told["data"]["photographs"]["train"]["n"] + metrics["val"]["n"] + metrics["test"]["n"] == 60
+
+
+def test_the_study_names_the_same_best_trial(home: Path) -> None:
+    storage = f"sqlite:///{home / 'results' / 'tiny' / 'study.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    best = optuna.load_study(study_name=name, storage=storage).best_trial
+    metrics = json.loads((home / "results" / "tiny" / "best" / "metrics.json").read_text())
+    assert best.user_attrs["trial_id"] == metrics["trial_id"]
+
+
+def test_the_written_sweep_works_as_a_sweep_file(home: Path) -> None:
+    written = load(home / "results" / "tiny" / "sweep.yaml")
+    assert written.planned_trials == 3
+    assert written.data.layout == "synthetic"
+    assert load(home / "tiny.yaml").parameters == written.parameters
+
+
+def test_a_finished_sweep_is_never_overwritten(home: Path) -> None:
+    before = (home / "results" / "tiny" / "trials.csv").read_bytes()
+    again = run("--space", "tiny.yaml", cwd=home)
+    assert again.returncode == 2
+    assert "is there already and will not be overwritten" in again.stderr
+    assert "--resume" in again.stderr
+    assert (home / "results" / "tiny" / "trials.csv").read_bytes() == before
+
+
+def test_a_changed_sweep_is_not_resumed(home: Path) -> None:
+    changed = run("--space", "tiny.yaml", "--resume", "--set", "parameters.epochs.value=3", cwd=home)
+    assert changed.returncode == 2
+    assert "is not the sweep that is to be resumed" in changed.stderr
+    assert "value: 2" in changed.stderr
+    assert "value: 3" in changed.stderr
+
+
+def test_the_best_model_is_exported_and_grades_new_photographs(home: Path) -> None:
+    exported = run("export", "results/tiny", "--out", "model", cwd=home)
+    assert exported.returncode == 0, exported.stderr
+    photographs = sorted((drawn_folder(load(home / "tiny.yaml").data.synthetic) / "train").iterdir())
+    graded = run("predict", "model", photographs[0], photographs[1], "--csv", "grades.csv", cwd=home)
+    assert graded.returncode == 0, graded.stderr
+    grades = pd.read_csv(home / "grades.csv", keep_default_na=False)
+    assert len(grades) == 2
+    assert grades["grade"].isin(range(5)).all()
+    assert grades[[f"p{grade}" for grade in range(5)]].sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    predictions = pd.read_csv(home / "results" / "tiny" / "best" / "predictions.csv").set_index("image")
+    for row in grades.to_dict("records"):
+        stem = Path(row["image"]).stem
+        if stem in predictions.index:
+            assert row["p0"] == pytest.approx(predictions.loc[stem, "p0"], abs=1e-3)
+
+
+def test_ctrl_c_ends_cleanly_and_resume_goes_on(home: Path) -> None:
+    arguments = ("--space", "tiny.yaml", "--name", "stopped", "--set", "parameters.epochs.value=6")
+    process = subprocess.Popen(
+        command(*arguments, cwd=home), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "COMPLETE" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    printed += process.communicate(timeout=120)[0]
+    assert process.returncode == 130, printed
+    assert "--resume" in printed
+    assert "Traceback" not in printed
+    folder = home / "results" / "stopped"
+    before = pd.read_csv(folder / "trials.csv").set_index("trial_id")
+    finished = before[before["state"] == "COMPLETE"]
+    assert 1 <= len(finished) < 3
+    resumed = run(*arguments, "--resume", cwd=home)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    after = pd.read_csv(folder / "trials.csv").set_index("trial_id")
+    assert after["state"].tolist() == ["COMPLETE"] * 3
+    assert after.index.is_unique
+    assert (after.loc[finished.index, "val_qwk"] == finished["val_qwk"]).all()
+    assert (folder / "best" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--space", "absent.yaml"), "absent.yaml: No such file or directory"),
+        (("--space", "tiny.yaml", "--name", "x", "--data", "nowhere"), "--data synthetic"),
+        (("--space", "tiny.yaml", "--name", "x", "--weights", "no.pth", "--set", *PRETRAINED), "no.pth"),
+        (("--space", "tiny.yaml", "--name", "x", "--address", "127.0.0.1:9"), "no Ray cluster answers there"),
+        (("--space", "tiny.yaml", "--name", "x", "--address", "ray://127.0.0.1:1"), "Ray Client is not supported"),
+        (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
+        (("--space", "tiny.yaml", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("export", "results/none"), "results/none"),
+        (("predict", "results/none", "x.jpg"), "x.jpg"),
+        (("data", "prepare", "nowhere"), "nowhere"),
+        (("data", "draw", "drawn", "--photographs", "3"), "photographs: 3"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_in_three_lines_and_leave_nothing(
+    home: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(*arguments, cwd=home)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr.replace("\n", " ")
+    assert len(done.stderr.strip().splitlines()) <= 3
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (home / "results" / "x").exists()
