@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import retina
 from retina.errors import RetinaError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from retina.results import RunFolder
 
 out = Console(soft_wrap=True, highlight=False)
@@ -141,14 +144,20 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
 
     if ended_by:
         out.print(f"ended by {ended_by}")
-    out.print(tables.trials(folder, metric))
+    _show(tables.trials(folder, metric))
     if best is None:
         err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
         return 1
     figures.draw(folder)
-    out.print(tables.best(folder))
-    out.print(tables.files(folder))
+    _show(tables.best(folder))
+    _show(tables.files(folder))
     return 0
+
+
+def _show(table: Table) -> None:
+    """Print a table as wide as it is: a line that a narrow terminal breaks can still be read, a cut word cannot."""
+    wanted = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+    Console(width=max(out.width, wanted), highlight=False).print(table)
 
 
 def _draw(options: argparse.Namespace) -> int:
@@ -171,7 +180,7 @@ def _prepare(options: argparse.Namespace) -> int:
     wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "on_bad")}
     with _progress() as progress:
         prepared = photographs.prepare(parse(DataConfig, wish, "retina data prepare"), progress)
-    out.print(tables.data(prepared.summary()))
+    _show(tables.data(prepared.summary()))
     out.print(f"decoded: {prepared.pixels_file}")
     return 0
 
@@ -193,7 +202,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.json:
         predict.write_json(frame, options.json)
     if not (options.csv or options.json):
-        out.print(tables.predictions(frame))
+        _show(tables.predictions(frame))
     return 0
 
 

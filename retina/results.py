@@ -219,7 +219,8 @@ def write_json(file: Path, values: Any) -> None:
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
     # of objects: a column of whole numbers with a gap in it would become one of 3.0, 5.0
-    write_frame(file, pd.DataFrame(list(rows), columns=columns, dtype=object))
+    told = [{key: _with_one_line_end(value) for key, value in row.items()} for row in rows]
+    write_frame(file, pd.DataFrame(told, columns=columns, dtype=object))
 
 
 def write_frame(file: Path, frame: pd.DataFrame) -> None:
@@ -262,6 +263,11 @@ def _whole(file: Path) -> Iterator[BinaryIO]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _with_one_line_end(value: Any) -> Any:
+    """A text's carriage returns as line feeds: Python's csv does not quote the former, and they would end the row."""
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value
 
 
 def _known(key: str, columns: list[str]) -> str:

@@ -70,5 +70,5 @@ def _predictions(photographs: Photographs, name: str, seen: Evaluation) -> pd.Da
     frame = frame.reset_index(drop=True)
     frame["predicted"] = seen.probabilities.argmax(axis=1)
     for grade in range(GRADES):
-        frame[f"p{grade}"] = seen.probabilities[:, grade].round(6)
+        frame[f"p{grade}"] = seen.probabilities[:, grade]  # unrounded: who measures them again gets the same numbers
     return frame

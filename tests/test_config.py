@@ -34,7 +34,7 @@ def test_the_hash_is_the_same_on_any_machine() -> None:
 
 def test_the_hash_does_not_follow_pythons_own_seed() -> None:
     code = "from retina.config import DataConfig; print(DataConfig(path='a').stable_hash())"
-    told = subprocess.run(  # noqa: S603  # our own words
+    told = subprocess.run(  # our own words
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == DataConfig(path="a").stable_hash()

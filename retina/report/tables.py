@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
@@ -18,9 +19,9 @@ def trials(folder: RunFolder, metric: str) -> Table:
     frame = folder.trials()
     varied = [name for name in PARAMETERS if len(frame[name].unique()) > 1]
     shown = [metric, *(name for name in SHOWN_METRICS[:2] if name != metric)]
-    table = Table(title=f"Trials of {folder.name}, best first by {metric}", title_justify="left")
+    table = Table(title=f"Trials of {folder.name}, best first by {metric}", title_justify="left", box=SIMPLE_HEAD)
     for column in ["trial", "state", *shown, "best epoch", *varied, "min", "img/s"]:
-        table.add_column(column, justify="left" if column in {"trial", "state"} else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in {"trial", "state"} else "right", no_wrap=True)
     by_metric = frame.sort_values(metric, ascending=metric == "val_loss", na_position="last", kind="stable")
     for row in by_metric.to_dict(orient="records"):
         epochs = "" if pd.isna(row["epochs_run"]) else f"{_short(row['best_epoch'])} of {_short(row['epochs_run'])}"
@@ -35,13 +36,15 @@ def best(folder: RunFolder) -> Table:
     """The best model's numbers on validation and test."""
     metrics = read_json(folder.best / "metrics.json")
     title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
-    table = Table(title=title, title_justify="left")
-    for column in ["", "n", "QWK", "accuracy", "AUC", "referable AUC", *(f"recall {n}" for n in GRADE_NAMES)]:
-        table.add_column(column, justify="right")
-    for split, name in (("val", "validation"), ("test", "test")):
-        one = metrics[split]
-        numbers = [one["qwk"], one["accuracy"], one["auc"], one["referable_auc"], *one["recall"]]
-        table.add_row(name, str(one["n"]), *("-" if number is None else f"{number:.3f}" for number in numbers))
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
+    splits = {"val": "validation", "test": "test"}
+    for split, name in splits.items():
+        table.add_column(f"{name} (n={metrics[split]['n']})", justify="right")
+    for name in ("QWK", "accuracy", "AUC", "referable AUC"):
+        key = name.lower().replace(" ", "_")
+        table.add_row(name, *(_three(metrics[split][key]) for split in splits))
+    for grade, name in enumerate(GRADE_NAMES):
+        table.add_row(f"recall of {grade} {name}", *(_three(metrics[split]["recall"][grade]) for split in splits))
     return table
 
 
@@ -91,6 +94,10 @@ def predictions(frame: pd.DataFrame) -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(_short(value) for value in row))
     return table
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _short(value: Any) -> str:

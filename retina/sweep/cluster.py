@@ -64,7 +64,10 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         if not address:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(f"--address {address}: no Ray cluster answers there ({reason[:200]})") from None
+        raise SpecError(
+            f"--address {address}: no Ray cluster answers there ({reason[:200]});\n"
+            "if there is one, it wants its token: copy the head node's ~/.ray/auth_token, export RAY_AUTH_MODE=token"
+        ) from None
     try:
         if context.dashboard_url:
             log.info(

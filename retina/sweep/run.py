@@ -64,6 +64,8 @@ def run(
     trainable = tune.with_resources(
         tune.with_parameters(GraderTrial, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
     )
+    # what the dashboard calls a worker; Tune's wrappers have left "with_resources.<locals>.ResourceTrainable"
+    trainable.__name__ = trainable.__qualname__ = GraderTrial.__name__
     tuner = _restored(folder, trainable) if resume else _fresh(spec, folder, trainable, verbose=verbose)
     tuner.fit()
     return _outcome(spec, RunFolder.open(folder.root))

@@ -1,0 +1,230 @@
+"""From a `DataConfig` to photographs that can be trained on: split by patient, decoded once, told in a fingerprint."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from retina.config import DataConfig
+from retina.data import cache, synthetic
+from retina.data.photographs import Photographs, drawn_folder, prepare, skipped_rows
+from retina.errors import DataError
+from tests.tiny import DATA, counts, photographs
+
+SPLITS = ("train", "val", "test")
+LEVELS = {f"{patient}_{eye}": patient % 5 for patient in range(1, 11) for eye in ("left", "right")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten patients' photographs, two a grade, each of its own colour, in the layout of EyePACS."""
+    (tmp_path / "train").mkdir()
+    rows, columns = np.mgrid[:40, :48]
+    disc = np.hypot(rows - 20, columns - 24) < 18
+    for i, name in enumerate(LEVELS):
+        colour = np.array([250 - 8 * i, 90 + i, 40], dtype=np.uint8)
+        Image.fromarray(np.where(disc[..., None], colour, 0).astype(np.uint8)).save(tmp_path / "train" / f"{name}.jpeg")
+    label(tmp_path, LEVELS)
+    return tmp_path
+
+
+def label(folder: Path, levels: dict[str, int]) -> None:
+    lines = [f"{name},{level}" for name, level in levels.items()]
+    (folder / "trainLabels.csv").write_text("\n".join(["image,level", *lines]) + "\n")
+
+
+def load(folder: Path, **settings: Any) -> Photographs:
+    return prepare(DataConfig.model_validate({"path": str(folder), "image_size": 16, "test": 0.2, **settings}))
+
+
+def nothing_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(synthetic, "draw", fail)
+    monkeypatch.setattr(cache, "decode", fail)
+    monkeypatch.setattr(cache, "decode_in_processes", fail)
+
+
+def red(pixels: np.ndarray) -> list[int]:
+    """The colour in the middle of each photograph, by which `folder` tells them apart."""
+    return pixels[:, 8, 8, 0].tolist()
+
+
+def test_drawn_photographs_are_ready_to_be_trained_on() -> None:
+    made = photographs()
+    assert len(made.frame) == 24
+    assert sum(len(made.part(name)) for name in SPLITS) == 24
+    assert made.pixels.shape == (24, 16, 16, 3)
+    assert made.pixels.dtype == np.uint8
+    assert made.pixels.max() > 100
+    assert made.manifest.layout == "synthetic"
+    assert sum(count > 0 for count in counts(made.frame)) == 5
+
+
+@pytest.mark.parametrize("settings", [{}, {"split": "by_patient"}, {"seed": 3}, {"validation": 0.4}])
+def test_no_patient_is_in_two_splits(settings: dict[str, Any]) -> None:
+    frame = photographs(**settings).frame
+    assert frame.groupby("patient")["split"].nunique().max() == 1
+    assert frame.groupby("patient").size().max() == 2
+    assert set(frame["split"]) == set(SPLITS)
+
+
+def test_a_part_holds_its_splits_pixels_and_grades(folder: Path) -> None:
+    made = load(folder)
+    for name in SPLITS:
+        mine = made.part(name)
+        rows = made.frame[made.frame["split"] == name]
+        assert mine.grades.tolist() == rows["grade"].tolist()
+        assert mine.grades.dtype == np.int64
+        wanted = [250 - 8 * list(LEVELS).index(image) for image in rows["image"]]
+        assert np.abs(np.array(red(mine.pixels[mine.rows])) - wanted).max() <= 3  # as JPEG keeps it
+    assert len(made.part("none")) == 0
+
+
+def test_medmnist_keeps_its_own_splits(shared: Path) -> None:
+    made = prepare(DataConfig(path=str(shared / "data" / "retinamnist.npz"), image_size=28))
+    assert {name: len(made.part(name)) for name in SPLITS} == {"train": 1080, "val": 120, "test": 400}
+    with np.load(shared / "data" / "retinamnist.npz") as original:
+        for name in SPLITS:
+            mine = made.part(name)
+            assert (mine.grades == original[f"{name}_labels"].ravel()).all()
+            assert mine.pixels[mine.rows].shape == original[f"{name}_images"].shape
+
+
+def test_all_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = photographs()
+    nothing_is_done_twice(monkeypatch)
+    second = photographs()
+    assert second.fingerprint == first.fingerprint
+    assert second.pixels_file == first.pixels_file
+    pd.testing.assert_frame_equal(second.frame, first.frame)
+
+
+def test_another_size_is_decoded_but_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    photographs()
+    monkeypatch.delattr(synthetic, "draw")
+    assert photographs(image_size=20).pixels.shape == (24, 20, 20, 3)
+
+
+def test_drawn_photographs_are_kept_in_a_folder_that_names_them() -> None:
+    photographs()
+    assert drawn_folder(DATA.synthetic).name.startswith("24-balanced-64px-")
+    assert (drawn_folder(DATA.synthetic) / "trainLabels.csv").is_file()
+
+
+def test_pixels_are_not_pickled_and_are_mapped_again(folder: Path) -> None:
+    made = load(folder, image_size=64)
+    size = made.pixels.nbytes
+    content = pickle.dumps(made)
+    assert len(content) < size / 5
+    again: Photographs = pickle.loads(content)  # noqa: S301
+    assert isinstance(again.pixels, np.memmap)
+    assert (again.pixels == made.pixels).all()
+    assert again.config == made.config
+    assert again.fingerprint == made.fingerprint
+
+
+def test_pixels_are_mapped_once_and_cannot_be_written(folder: Path) -> None:
+    made = load(folder)
+    assert made.part("train").pixels is made.part("val").pixels
+    assert not made.pixels.flags.writeable
+
+
+def test_a_worker_without_our_cache_decodes_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "train" / "1_left.jpeg").write_bytes(b"no photograph")
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "ours"))
+    made = load(folder, on_bad="skip")
+    pixels, content = np.array(made.pixels), pickle.dumps(made)
+    shutil.rmtree(tmp_path / "ours")
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "theirs"))
+    again: Photographs = pickle.loads(content)  # noqa: S301
+    assert (again.pixels == pixels).all()
+    assert again.part("train").grades.tolist() == made.part("train").grades.tolist()
+
+
+def test_the_fingerprint_follows_grades_splits_and_photographs(folder: Path) -> None:
+    seen = [load(folder).fingerprint]
+    seen.append(load(folder, seed=1).fingerprint)  # another split
+    label(folder, {**LEVELS, "1_left": 4})
+    seen.append(load(folder).fingerprint)
+    label(folder, {name: level for name, level in LEVELS.items() if name != "1_left"})
+    seen.append(load(folder).fingerprint)
+    label(folder, LEVELS)
+    shutil.copy(folder / "train" / "2_left.jpeg", folder / "train" / "1_left.jpeg")
+    seen.append(load(folder).fingerprint)
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_fingerprint_follows_nothing_else(folder: Path) -> None:
+    before = load(folder).fingerprint
+    (folder / "train" / "notes.txt").write_text("not a photograph")
+    label(folder, LEVELS)  # written anew
+    assert load(folder).fingerprint == before
+    assert load(folder, layout="eyepacs", on_bad="skip").fingerprint == before
+
+
+def test_a_bad_photograph_stops_by_default(folder: Path) -> None:
+    (folder / "train" / "1_left.jpeg").write_bytes(b"no photograph")
+    with pytest.raises(DataError, match="1_left") as caught:
+        load(folder)
+    assert "on_bad=skip" in str(caught.value)
+
+
+def test_a_bad_photograph_is_skipped_where_that_is_asked_for(folder: Path) -> None:
+    (folder / "train" / "1_left.jpeg").write_bytes(b"no photograph")
+    (folder / "train" / "2_left.jpeg").unlink()
+    made = load(folder, on_bad="skip")
+    assert set(made.frame["image"]) == LEVELS.keys() - {"1_left", "2_left"}
+    assert len(made.pixels) == len(made.frame) == 18
+    rows = skipped_rows(made)
+    assert sorted(row["image"] for row in rows) == ["1_left", "2_left"]
+    assert all(row["where"].startswith("trainLabels.csv:") and row["problem"] for row in rows)
+    assert made.summary()["skipped"] == 2
+    assert load(folder, on_bad="skip").fingerprint == made.fingerprint
+
+
+def test_the_summary_counts_what_there_is(folder: Path) -> None:
+    made = load(folder)
+    told = made.summary()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["fingerprint"] == made.fingerprint
+    assert (told["layout"], told["image_size"], told["patients"]) == ("eyepacs", 16, 10)
+    assert (told["without_a_disc"], told["skipped"], told["warnings"]) == (0, 0, [])
+    by_grade = [told["photographs"][name]["by_grade"] for name in SPLITS]
+    assert np.sum(by_grade, axis=0).tolist() == [4] * 5
+    assert [told["photographs"][name]["n"] for name in SPLITS] == [sum(some) for some in by_grade]
+
+
+def test_a_photograph_without_a_disc_is_warned_of(folder: Path) -> None:
+    Image.new("RGB", (48, 40)).save(folder / "train" / "1_left.jpeg")
+    made = load(folder)
+    assert made.discless == 1
+    assert made.warnings == ["no fundus disc was found on 1 photographs; they are used whole"]
+    assert made.summary()["without_a_disc"] == 1
+
+
+def test_a_split_that_leaks_is_warned_of(folder: Path) -> None:
+    lines = [f"{name},{level},{'test' if 'left' in name else 'train'}" for name, level in LEVELS.items()]
+    (folder / "trainLabels.csv").unlink()
+    (folder / "labels.csv").write_text("\n".join(["image,level,split", *lines]) + "\n")
+    made = load(folder)
+    assert len(made.part("test")) == 10
+    assert "10 of 10 test photographs (100.0%) are of patients who are in train or val too" in made.warnings[0]
+    assert load(folder, split="by_patient").warnings == []
+
+
+def test_progress_is_told_of_drawing_and_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path))
+    seen: dict[str, list[tuple[int, int]]] = {}
+    prepare(DATA, lambda what, done, total: seen.setdefault(what, []).append((done, total)))
+    assert set(seen) == {"drawing photographs", "decoding photographs"}
+    assert all(steps == sorted(steps) and steps[-1] == (24, 24) for steps in seen.values())

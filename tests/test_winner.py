@@ -1,0 +1,113 @@
+"""The best trial's evaluation: its numbers are those of its predictions, and nothing in them chose anything."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from retina import model, results, winner
+from retina.config import GRADE_NAMES, TrialConfig
+from retina.data.batches import MEAN, STD
+from retina.data.photographs import Photographs
+from retina.errors import ResultsError
+from retina.metrics import measure
+from retina.results import RunFolder
+from retina.train import evaluate
+from tests.tiny import CPU, config, photographs
+
+TRIAL = "t0003"
+Crowned = tuple[RunFolder, Photographs, dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def settings() -> TrialConfig:
+    return config(pretrained=True, head_layers=3)  # the weights are the trial's: no ImageNet is asked for
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_one_core() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def crowned(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Crowned:
+    """A sweep whose best trial is `TRIAL`, and what was said of it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        data = photographs()
+        folder = RunFolder.create(tmp_path_factory.mktemp("sweep") / "mine")
+        torch.manual_seed(1)
+        net = model.build(settings.model_copy(update={"pretrained": False}), 16)
+        for some in net.fc.modules():
+            if isinstance(some, torch.nn.Linear):
+                some.weight.data *= 5  # so that not all grades look alike to it
+        results.write_json(folder.trial(TRIAL) / "config.json", settings.model_dump(mode="json"))
+        torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
+        folder.record_trial("t0001", state="COMPLETE", best_epoch=9, val_qwk=0.1)
+        folder.record_trial(TRIAL, state="PRUNED", best_epoch=2, epochs_run=5, val_qwk=0.9)
+        return folder, data, winner.crown(folder, TRIAL, data, "val_qwk")
+
+
+def predictions(folder: RunFolder) -> pd.DataFrame:
+    table = pd.read_csv(folder.best / "predictions.csv", dtype=str, keep_default_na=False)
+    # Python reads the very number that was written, older pandas its neighbour
+    exact = {f"p{grade}": [float(text) for text in table[f"p{grade}"]] for grade in range(5)}
+    return table.assign(**exact).astype({"grade": int, "predicted": int})
+
+
+def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> None:
+    folder, _, said = crowned
+    assert json.loads((folder.best / "metrics.json").read_text()) == said
+    assert (said["trial_id"], said["epoch"]) == (TRIAL, 2)
+    assert said["chosen_by"] == "val_qwk (validation; the test split chose nothing)"
+    assert list(said) == ["trial_id", "epoch", "chosen_by", "val", "test"]
+
+
+def test_the_predictions_are_of_validation_and_test_in_their_order(crowned: Crowned) -> None:
+    folder, data, _ = crowned
+    table = predictions(folder)
+    columns = ["split", "image", "patient", "eye", "grade"]
+    assert list(table.columns) == [*columns, "predicted", "p0", "p1", "p2", "p3", "p4"]
+    wanted = pd.concat([data.frame[data.frame["split"] == name] for name in ("val", "test")])
+    assert table[columns].astype(str).to_numpy().tolist() == wanted[columns].astype(str).to_numpy().tolist()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) -> None:
+    folder, _, said = crowned
+    table = predictions(folder)
+    mine = table[table["split"] == split]
+    p = mine[[f"p{grade}" for grade in range(5)]].to_numpy()
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert mine["predicted"].tolist() == p.argmax(axis=1).tolist()
+    told = said[split]
+    assert isinstance(told, dict)
+    loss = -np.log(p[np.arange(len(p)), mine["grade"]]).mean()
+    assert told == {**measure(mine["grade"].to_numpy(), p).as_json(), "loss": pytest.approx(loss, rel=1e-5)}
+
+
+def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: TrialConfig) -> None:
+    folder, data, _ = crowned
+    described = json.loads((folder.best / "config.json").read_text())
+    assert described["trial"] == settings.model_dump(mode="json")
+    assert (described["image_size"], described["mean"], described["std"]) == (16, list(MEAN), list(STD))
+    assert (described["grades"], described["data_fingerprint"]) == (list(GRADE_NAMES), data.fingerprint)
+    net = model.build(TrialConfig(**described["trial"]).model_copy(update={"pretrained": False}), 16)
+    net.load_state_dict(torch.load(folder.best / "model.pt", weights_only=True))
+    p = predictions(folder).query("split == 'test'")[[f"p{grade}" for grade in range(5)]].to_numpy()
+    np.testing.assert_allclose(evaluate(net, data.part("test"), device=CPU).probabilities, p, atol=1e-4)
+
+
+def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crowned, tmp_path: Path) -> None:
+    _, data, _ = crowned
+    folder = RunFolder.create(tmp_path / "mine")
+    folder.record_trial(TRIAL, best_epoch=1)
+    with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
+        winner.crown(folder, TRIAL, data, "val_qwk")
+    results.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
+    with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):
+        winner.crown(folder, TRIAL, data, "val_qwk")
+    assert not folder.best.exists()
