@@ -15,14 +15,14 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import retina
-from retina.errors import RetinaError
+from retina.errors import RetinaError, SpecError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from retina.results import RunFolder
 
-out = Console(soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False)
 
 
@@ -123,6 +123,8 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 def _sweep(options: argparse.Namespace) -> int:
     from retina.sweep import spec
 
+    if "://" in options.results:
+        raise SpecError(f"--results {options.results}: allowed: a folder; on a cluster, one that all nodes share")
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
@@ -231,7 +233,7 @@ def _log_to(console: Console, *, verbose: bool) -> None:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            console.print(self.format(record), markup=False)
+            console.print(self.format(record))
 
     ours = logging.getLogger("retina")
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import CPU, part
 
 from retina.data import batches
 from retina.data.batches import MEAN, STD, Augmentation, Part, apply, draw, evaluation_batches, seed_of, to_float
-from tests.tiny import CPU, part
 
 KINDS = ["none", "flip", "rotate", "full"]
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -198,6 +198,7 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(home: Path) -> None:
         (("--space", "tiny.yaml", "--name", "x", "--address", "127.0.0.1:9"), "no Ray cluster answers there"),
         (("--space", "tiny.yaml", "--name", "x", "--address", "ray://127.0.0.1:1"), "Ray Client is not supported"),
         (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
+        (("--space", "tiny.yaml", "--results", "s3://bucket"), "--results s3://bucket: allowed: a folder"),
         (("--space", "tiny.yaml", "--nonsense"), "unrecognized arguments: --nonsense"),
         (("export", "results/none"), "results/none"),
         (("predict", "results/none", "x.jpg"), "x.jpg"),

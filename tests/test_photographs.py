@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny import DATA, counts, photographs
 
 from retina.config import DataConfig
 from retina.data import cache, synthetic
 from retina.data.photographs import Photographs, drawn_folder, prepare, skipped_rows
 from retina.errors import DataError
-from tests.tiny import DATA, counts, photographs
 
 SPLITS = ("train", "val", "test")
 LEVELS = {f"{patient}_{eye}": patient % 5 for patient in range(1, 11) for eye in ("left", "right")}
@@ -37,6 +37,13 @@ def folder(tmp_path: Path) -> Path:
 def label(folder: Path, levels: dict[str, int]) -> None:
     lines = [f"{name},{level}" for name, level in levels.items()]
     (folder / "trainLabels.csv").write_text("\n".join(["image,level", *lines]) + "\n")
+
+
+def label_with_splits(folder: Path, levels: dict[str, int]) -> None:
+    """Every left eye is for testing."""
+    lines = [f"{name},{level},{'test' if 'left' in name else 'train'}" for name, level in levels.items()]
+    (folder / "trainLabels.csv").unlink(missing_ok=True)
+    (folder / "labels.csv").write_text("\n".join(["image,level,split", *lines]) + "\n")
 
 
 def load(folder: Path, **settings: Any) -> Photographs:
@@ -154,14 +161,21 @@ def test_a_worker_without_our_cache_decodes_its_own(
 def test_the_fingerprint_follows_grades_splits_and_photographs(folder: Path) -> None:
     seen = [load(folder).fingerprint]
     seen.append(load(folder, seed=1).fingerprint)  # another split
-    label(folder, {**LEVELS, "1_left": 4})
-    seen.append(load(folder).fingerprint)
     label(folder, {name: level for name, level in LEVELS.items() if name != "1_left"})
     seen.append(load(folder).fingerprint)
     label(folder, LEVELS)
     shutil.copy(folder / "train" / "2_left.jpeg", folder / "train" / "1_left.jpeg")
     seen.append(load(folder).fingerprint)
     assert len(set(seen)) == len(seen)
+
+
+def test_the_fingerprint_follows_a_grade_that_moves_nobody(folder: Path) -> None:
+    label_with_splits(folder, LEVELS)
+    before = load(folder)
+    label_with_splits(folder, {**LEVELS, "1_left": 4})
+    after = load(folder)
+    assert after.frame["split"].tolist() == before.frame["split"].tolist()
+    assert after.fingerprint != before.fingerprint
 
 
 def test_the_fingerprint_follows_nothing_else(folder: Path) -> None:
@@ -213,9 +227,7 @@ def test_a_photograph_without_a_disc_is_warned_of(folder: Path) -> None:
 
 
 def test_a_split_that_leaks_is_warned_of(folder: Path) -> None:
-    lines = [f"{name},{level},{'test' if 'left' in name else 'train'}" for name, level in LEVELS.items()]
-    (folder / "trainLabels.csv").unlink()
-    (folder / "labels.csv").write_text("\n".join(["image,level,split", *lines]) + "\n")
+    label_with_splits(folder, LEVELS)
     made = load(folder)
     assert len(made.part("test")) == 10
     assert "10 of 10 test photographs (100.0%) are of patients who are in train or val too" in made.warnings[0]

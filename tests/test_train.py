@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from sklearn.utils.class_weight import compute_class_weight
+from tiny import CPU, config, part, photographs
 from torch import nn
 
 from retina import metrics, model
@@ -21,7 +22,6 @@ from retina.config import TrialConfig
 from retina.data.batches import evaluation_batches
 from retina.errors import TrainError, WeightsError
 from retina.train import EpochResult, Fit, GradingTask, evaluate, fit, precision_of
-from tests.tiny import CPU, config, part, photographs
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import CPU, config, photographs
 
 from retina import model, results, winner
 from retina.config import GRADE_NAMES, TrialConfig
@@ -16,7 +17,6 @@ from retina.errors import ResultsError
 from retina.metrics import measure
 from retina.results import RunFolder
 from retina.train import evaluate
-from tests.tiny import CPU, config, photographs
 
 TRIAL = "t0003"
 Crowned = tuple[RunFolder, Photographs, dict[str, object]]
