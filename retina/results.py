@@ -202,7 +202,7 @@ class RunFolder:
 
 def write_text(file: Path, text: str) -> None:
     """Write `file` whole or not at all."""
-    write_bytes(file, text.encode())
+    write_bytes(file, text.encode(errors="backslashreplace"))  # file names need not be text
 
 
 def write_bytes(file: Path, content: bytes) -> None:

@@ -38,6 +38,7 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
     metrics: dict[str, object] = {
         "trial_id": trial_id,
         "epoch": int(row["best_epoch"]),
+        "precision": "float32, as the model runs elsewhere; trials.csv has the precision it was trained in",
         "chosen_by": f"{metric} (validation; the test split chose nothing)",
     }
     predictions = []

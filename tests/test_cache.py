@@ -75,8 +75,8 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    for module in (cache, decode):
-        monkeypatch.setattr(module, "to_square", fail)
+    monkeypatch.setattr(cache, "to_square", fail)
+    monkeypatch.setattr(decode, "read_square", fail)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

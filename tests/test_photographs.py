@@ -186,6 +186,12 @@ def test_the_fingerprint_follows_nothing_else(folder: Path) -> None:
     assert load(folder, layout="eyepacs", on_bad="skip").fingerprint == before
 
 
+def test_the_fingerprint_stays_when_the_folder_moves(folder: Path) -> None:
+    before = load(folder).fingerprint
+    moved = folder.rename(folder.with_name(f"{folder.name}-moved"))
+    assert load(moved).fingerprint == before
+
+
 def test_a_bad_photograph_stops_by_default(folder: Path) -> None:
     (folder / "train" / "1_left.jpeg").write_bytes(b"no photograph")
     with pytest.raises(DataError, match="1_left") as caught:

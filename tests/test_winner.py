@@ -63,7 +63,7 @@ def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> 
     assert json.loads((folder.best / "metrics.json").read_text()) == said
     assert (said["trial_id"], said["epoch"]) == (TRIAL, 2)
     assert said["chosen_by"] == "val_qwk (validation; the test split chose nothing)"
-    assert list(said) == ["trial_id", "epoch", "chosen_by", "val", "test"]
+    assert list(said) == ["trial_id", "epoch", "precision", "chosen_by", "val", "test"]
 
 
 def test_the_predictions_are_of_validation_and_test_in_their_order(crowned: Crowned) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import pandas as pd
 from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import sources, split, synthetic
 from retina.data.batches import Part
-from retina.data.cache import PixelCache, cache_folder, open_cache
+from retina.data.cache import cache_folder, open_cache
 from retina.data.manifest import Bad, Manifest
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +34,8 @@ class Photographs:
         config: what it was made from.
         manifest: the photographs that can be used, `split` filled in.
         pixels_file: the cache that holds them, in the order of the manifest.
-        fingerprint: changes with any photograph, grade or split, and with nothing else.
+        fingerprint: follows names, file lengths, grades, patients and splits; not where the files lie, nor how they are
+            decoded. A photograph replaced by one of the very same length goes unnoticed.
         warnings: what a person should know before trusting a score.
         discless: photographs on which no fundus disc was found; they are used whole.
     """
@@ -130,7 +130,7 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         config=config,
         manifest=replace(usable, frame=assigned.frame),
         pixels_file=cache.path / "pixels.npy",
-        fingerprint=_fingerprint(cache, assigned.frame),
+        fingerprint=_fingerprint(assigned.frame),
         warnings=warnings,
         discless=cache.discless,
     )
@@ -155,9 +155,10 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
     return replace(read, layout="synthetic")
 
 
-def _fingerprint(cache: PixelCache, frame: pd.DataFrame) -> str:
-    told = frame[["image", "grade", "patient", "split"]].to_csv(index=False)
-    return hashlib.sha256(json.dumps([cache.path.name, told]).encode()).hexdigest()[:16]
+def _fingerprint(frame: pd.DataFrame) -> str:
+    lengths = {path: Path(path).stat().st_size for path in frame["path"].unique()}
+    told = frame[["image", "grade", "patient", "split"]].assign(length=frame["path"].map(lengths))
+    return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def skipped_rows(photographs: Photographs) -> list[dict[str, str]]:

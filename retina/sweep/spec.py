@@ -86,7 +86,7 @@ class SweepSpec(Frozen):
     data: DataConfig = DataConfig()
     metric: Metric = Metric()
     method: Literal["tpe", "gp", "random", "grid"] = "tpe"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     trials: int | None = Field(None, ge=1, description="left out: the whole grid, else 20")
     budget: Budget = Budget()
     early_stop: EarlyStop = EarlyStop()
