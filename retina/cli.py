@@ -229,7 +229,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _log_to(console: Console, *, verbose: bool) -> None:
-    """What the package logs goes to `console`, plain; what others log only if `verbose`, or if it is an error."""
+    """What the package logs goes to `console`, plain; with `verbose` also what it has to say of details."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -52,7 +52,7 @@ HISTORY_COLUMNS = [
 ]
 WHOLE = ["epochs_run", "best_epoch", "epoch"]
 FLUSH_SECONDS = 1.0
-"""How often at most the two tables are written while trials report; their last state is always written."""
+"""How often at most the two tables are written for epochs alone; a trial's new state is written at once."""
 
 
 class RunFolder:
@@ -124,24 +124,26 @@ class RunFolder:
         return self.root / "trials" / trial_id
 
     def record_trial(self, trial_id: str, **values: Any) -> None:
-        """Add or change what trials.csv says of a trial.
+        """Add or change what trials.csv says of a trial; a new `state` is written at once, the rest at times.
 
         Raises:
             KeyError: a value that is not one of `TRIAL_COLUMNS`.
         """
         row = {_known(key, TRIAL_COLUMNS): value for key, value in values.items()}
         self._trials.setdefault(trial_id, {"trial_id": trial_id}).update(row)
-        self._flush_sometimes()
+        if "state" in values or time.monotonic() - self._written > FLUSH_SECONDS:
+            self.flush()
 
     def record_epoch(self, trial_id: str, epoch: int, **values: Any) -> None:
         """Add one epoch to history.csv; one that is there already is replaced (a trial that was resumed repeats it).
+
+        It is written with the next `record_trial`.
 
         Raises:
             KeyError: a value that is not one of `HISTORY_COLUMNS`.
         """
         row = {_known(key, HISTORY_COLUMNS): value for key, value in values.items()}
         self._history[trial_id, epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
-        self._flush_sometimes()
 
     def flush(self) -> None:
         """Write trials.csv and history.csv as they stand."""
@@ -194,10 +196,6 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
-
-    def _flush_sometimes(self) -> None:
-        if time.monotonic() - self._written > FLUSH_SECONDS:
-            self.flush()
 
 
 def write_text(file: Path, text: str) -> None:

@@ -20,7 +20,8 @@ from retina.data.batches import Part, evaluation_batches, seed_of, training_batc
 from retina.data.photographs import Photographs
 from retina.errors import TrainError
 
-EVALUATION_BATCH = 128
+EVALUATION_PIXELS = 128 * 224 * 224
+"""Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,10 @@ class Fit(Iterator[EpochResult]):
         training_seconds = time.perf_counter() - started
         val = self.evaluate(self._val)
         test = self.evaluate(self._test) if self._test is not None else None
-        for name, split in (("validation", val), ("test", test)):
-            if split and not math.isfinite(split.loss):
-                raise TrainError(f"epoch {epoch}: the {name} loss is {split.loss}")
+        if not math.isfinite(val.loss):
+            raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
+        if test and not math.isfinite(test.loss):
+            test = None  # not even by failing does the test split decide over a trial
         self._epoch = epoch
         judged, seen = val.metrics, test.metrics if test else None
         return EpochResult(
@@ -273,7 +275,7 @@ def evaluate(
     grader.eval()
     logits, grades = [], []
     with torch.inference_mode(), _autocast(device, precision):
-        for images, truth in evaluation_batches(part, batch_size=EVALUATION_BATCH, device=device):
+        for images, truth in evaluation_batches(part, batch_size=_evaluation_batch(part), device=device):
             logits.append(grader(images).float())
             grades.append(truth)
     all_logits, all_grades = torch.cat(logits), torch.cat(grades)
@@ -282,6 +284,11 @@ def evaluate(
         grades=all_grades.cpu().numpy(),
         probabilities=all_logits.double().softmax(dim=1).cpu().numpy(),
     )
+
+
+def _evaluation_batch(part: Part) -> int:
+    size = int(part.pixels.shape[1])
+    return max(1, min(128, EVALUATION_PIXELS // size**2))
 
 
 def precision_of(wish: str, device: torch.device) -> torch.dtype:

@@ -63,6 +63,10 @@ def test_a_loss_is_minimised_without_being_told(file: Path) -> None:
     assert spec.metric.sign == -1
 
 
+def test_a_path_can_stand_in_for_what_is_no_mapping(file: Path) -> None:
+    assert load(file, overrides=["data=text"], data="elsewhere").data.path == "elsewhere"
+
+
 def test_the_written_sweep_can_be_read_again(file: Path, tmp_path: Path) -> None:
     spec = load(file)
     again = tmp_path / "again.yaml"
@@ -134,6 +138,12 @@ def test_set_changes_anything(file: Path, override: str, check) -> None:
         ),
         ("start=[{dropout: 0.5}]", "start: point 1: dropout is not among the parameters"),
         ("start=[{optimizer: adamw, momentum: 0.9}]", "momentum is searched only when {'optimizer': 'sgd'}"),
+        ("parameters.pretrained={distribution: uniform, min: 0, max: 1}", "parameters.pretrained: is no number, so"),
+        ("parameters={1: {value: 2}}", "parameters: unknown parameter 1; known: arch"),
+        ("parameters.dropout={distribution: uniform, min: '-1', max: 0.5}", "parameters.dropout: '-1' should be"),
+        ("metric={name: [val_qwk]}", "metric.name"),
+        ("seed=4294967296", "seed: 4294967296: should be less than 4294967296"),
+        ("data=5", "data: 5:"),
         ("method=grid", "a range has no grid; give values, or another method"),
         ("method=bohb", "method: 'bohb': should be 'tpe', 'gp', 'random' or 'grid'"),
         ("metric={name: val_loss, goal: maximize}", "goal: 'maximize' does not go with val_loss; allowed: minimize"),

@@ -173,6 +173,14 @@ def test_a_limit_ends_the_sweep_and_nothing_stays_running(tmp_path: Path, limit:
     assert len(folder.trials()) < 50
     assert "RUNNING" not in set(folder.trials()["state"])
     assert all(trial.state.is_finished() for trial in study(folder.root))
+    rows = folder.trials().set_index("trial_id")
+    kept = {
+        weights.parent.name: torch.load(weights, weights_only=True) for weights in folder.root.glob("trials/*/*.pt")
+    }
+    assert {name: int(weights["epoch"]) for name, weights in kept.items()} == rows["best_epoch"][list(kept)].to_dict()
+    assert outcome.best in kept or outcome.best is None
+    again, _ = sweep(spec_of(trials=50, **limit), tmp_path / "replay", resume=True)
+    assert again == outcome
 
 
 def test_too_many_failures_end_the_sweep(tmp_path: Path) -> None:

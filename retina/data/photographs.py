@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from retina.data import sources, split, synthetic
 from retina.data.batches import Part
 from retina.data.cache import cache_folder, open_cache
 from retina.data.manifest import Bad, Manifest
+from retina.errors import DataError
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many photographs of how many are."""
@@ -52,11 +54,21 @@ class Photographs:
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """uint8 (N, S, S, 3), memory-mapped; built once more on a machine that does not share our cache folder."""
+        """uint8 (N, S, S, 3), memory-mapped; built once more on a machine that does not share our cache folder.
+
+        Raises:
+            DataError: the photographs there are not the same.
+        """
         if self.pixels_file.is_file():
             mapped: npt.NDArray[np.uint8] = np.load(self.pixels_file, mmap_mode="r")
             return mapped
-        return open_cache(self.manifest, self.config.image_size).pixels
+        here = prepare(self.config)
+        if here.fingerprint != self.fingerprint:
+            raise DataError(
+                f"{socket.gethostname()}: {self.config.path} holds other photographs, grades or splits than where the\n"
+                f"sweep was started (fingerprint {here.fingerprint}, there {self.fingerprint})"
+            )
+        return here.pixels
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -22,8 +22,9 @@ def trials(folder: RunFolder, metric: str) -> Table:
     table = Table(title=f"Trials of {folder.name}, best first by {metric}", title_justify="left", box=SIMPLE_HEAD)
     for column in ["trial", "state", *shown, "best epoch", *varied, "min", "img/s"]:
         table.add_column(column, justify="left" if column in {"trial", "state"} else "right", no_wrap=True)
-    by_metric = frame.sort_values(metric, ascending=metric == "val_loss", na_position="last", kind="stable")
-    for row in by_metric.to_dict(orient="records"):
+    ranks = {name: rank for rank, name in enumerate(folder.ranking(metric, -1 if metric == "val_loss" else 1))}
+    order = sorted(frame.to_dict(orient="records"), key=lambda row: ranks.get(row["trial_id"], len(ranks)))
+    for row in order:
         epochs = "" if pd.isna(row["epochs_run"]) else f"{_short(row['best_epoch'])} of {_short(row['epochs_run'])}"
         minutes = "" if pd.isna(row["seconds"]) else f"{row['seconds'] / 60:.1f}"
         values = [row["trial_id"], row["state"], *(_short(row[name]) for name in shown), epochs]
@@ -73,7 +74,7 @@ def files(folder: RunFolder) -> Table:
 def data(summary: dict[str, Any]) -> Table:
     """What a data set holds: photographs a grade and split."""
     title = f"{summary['path']} ({summary['layout']}, {summary['patients']} patients)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in ["", "photographs", *(f"{grade} {name}" for grade, name in enumerate(GRADE_NAMES))]:
         table.add_column(column, justify="right")
     for split, counts in summary["photographs"].items():
@@ -88,7 +89,7 @@ def data(summary: dict[str, Any]) -> Table:
 
 def predictions(frame: pd.DataFrame) -> Table:
     """Grades and probabilities of photographs."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     for column in frame.columns:
         table.add_column(str(column), overflow="fold")
     for row in frame.itertuples(index=False):

@@ -97,16 +97,22 @@ def share_of_a_trial(wish: Resources) -> Share:
     """What a trial gets of the connected Ray: what was asked for, else what makes the trials fill the machine.
 
     Raises:
-        SpecError: more is asked for than any node has, so that no trial could ever start.
+        SpecError: more is asked for than any one node has, so that no trial could ever start.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = max(int(node.get("GPU", 0)) for node in nodes)
-    cores = max(int(node.get("CPU", 1)) for node in nodes)
-    gpu = wish.gpu if wish.gpu is not None else float(min(gpus, 1))
-    if gpu > gpus:
-        hint = " (CPU only: --set resources.gpu=0)" if gpus == 0 else ""
-        raise SpecError(f"resources.gpu: {gpu:g} asked for; the largest node of this Ray has {gpus}{hint}")
-    if wish.cpu is not None and wish.cpu > cores:
-        raise SpecError(f"resources.cpu: {wish.cpu} asked for; the largest node of this Ray has {cores}")
+    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    gpu = wish.gpu if wish.gpu is not None else float(any(gpus for _, gpus in sizes))
+    if gpu > max(gpus for _, gpus in sizes):
+        most = max(gpus for _, gpus in sizes)
+        hint = " (CPU only: --set resources.gpu=0)" if most == 0 else ""
+        raise SpecError(f"resources.gpu: {gpu:g} asked for; the largest node of this Ray has {most}{hint}")
+    able = [(cores, gpus) for cores, gpus in sizes if gpus >= gpu and cores >= (wish.cpu or 1)]
+    if not able:
+        most = max(cores for cores, gpus in sizes if gpus >= gpu)
+        raise SpecError(f"resources.cpu: {wish.cpu or 1} asked for; the largest node with what it takes has {most}")
+    return Share(cpu=wish.cpu or min(_cores_a_trial(*size, gpu) for size in able), gpu=gpu)
+
+
+def _cores_a_trial(cores: int, gpus: int, gpu: float) -> int:
     at_once = int(gpus / gpu) if gpu else min(CPU_TRIALS, cores)
-    return Share(cpu=wish.cpu or max(1, cores // max(at_once, 1)), gpu=gpu)
+    return max(1, cores // at_once)

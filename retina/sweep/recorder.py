@@ -60,14 +60,16 @@ class Recorder(Callback):
     ) -> None:
         """An epoch is over, or the trial has failed."""
         name = trial.config["trial"]
-        if result.get("failure"):
-            return
+        if result.get("failure") or "seconds" not in result:
+            return  # no epoch was trained
+        if result["should_checkpoint"]:
+            self._saving.add(name)
         measures = {key: result.get(key) for key in HISTORY_COLUMNS if key in result and key not in {"trial_id", EPOCH}}
         self._folder.record_epoch(name, result[EPOCH], **measures)
         changed: dict[str, Any] = {"epochs_run": result[EPOCH], "best_epoch": result["best_epoch"]}
-        if result["best_epoch"] == result[EPOCH]:
-            changed.update({key: result[key] for key in MEASURES if key in result})
         epochs = self._folder.epochs(name)
+        best = [one for one in epochs if one["epoch"] == result["best_epoch"]]
+        changed.update({key: best[0].get(key) for key in MEASURES if best})
         changed["seconds"] = sum(one["seconds"] for one in epochs)
         changed["images_per_second"] = sum(one["images_per_second"] for one in epochs) / len(epochs)
         self._folder.record_trial(name, **changed)
@@ -83,7 +85,12 @@ class Recorder(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Checkpoint, **_: Any
     ) -> None:
         """The weights of a trial's best epoch so far are saved."""
+        self._saving.discard(trial.config["trial"])
         self._checkpoints[trial.config["trial"]] = checkpoint
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial's worker has died and another takes over."""
+        self._saving.discard(trial.config["trial"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial has run its epochs, was stopped at a rung, or has failed in a way that needs no second try."""
@@ -99,7 +106,7 @@ class Recorder(Callback):
 
         Without a limit it was Ctrl-C; then they stay RUNNING, for `--resume` to go on with.
         """
-        limit = self.ended_by()
+        limit = self.ended_by() or self._folder.notes().get("ended_by", "")  # resumed after its end, it has ended still
         self._folder.note(ended_by=limit)
         if limit:
             for trial in trials:
@@ -107,6 +114,11 @@ class Recorder(Callback):
                     self._cut_short(trial, f"stopped by {limit}")
             settle_study(self._root / "study.db", f"stopped by {limit}")
         self._folder.flush()
+
+    @property
+    def saving(self) -> bool:
+        """Whether a trial's best epoch is on its way to the disk; a sweep that ended now would lose it."""
+        return bool(self._saving)
 
     def ended_by(self) -> str:
         """Which of the spec's limits has been reached, in words; empty while none has."""
@@ -128,7 +140,9 @@ class Recorder(Callback):
     def _open(self) -> None:
         self._folder = RunFolder.open(self._root)
         self._checkpoints: dict[str, Checkpoint] = {}
-        self._started = self._spoken = time.monotonic()
+        self._saving: set[str] = set()
+        self._spoken = time.monotonic()
+        self._started = self._spoken - float(self._folder.notes().get("seconds", 0))
         trials = self._folder.trials()
         self._failed = set(trials.loc[trials["state"] == "FAIL", "trial_id"])
         ranking = self._folder.ranking(self._spec.metric.name, self._spec.metric.sign)
@@ -142,6 +156,7 @@ class Recorder(Callback):
 
     def _end(self, trial: Trial, state: str, reason: str, trace: str = "") -> None:
         name = trial.config["trial"]
+        self._saving.discard(name)
         self._folder.record_trial(name, state=state, reason=reason or None)
         self._folder.log(name, f"{state}{': ' + reason if reason else ''}")
         if state == "FAIL":
@@ -189,7 +204,7 @@ class Limits(Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep has had enough."""
-        return bool(self._recorder.ended_by())
+        return bool(self._recorder.ended_by()) and not self._recorder.saving
 
 
 def _fetch(checkpoint: Checkpoint, target: Path) -> None:

@@ -60,7 +60,7 @@ def run(
     """
     _quiet(verbose)
     log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
-    settings = Settings(metric=spec.metric.name, sign=spec.metric.sign, threads=share.cpu)
+    settings = Settings(metric=spec.metric.name, sign=spec.metric.sign, threads=share.cpu, gpu=share.gpu > 0)
     trainable = tune.with_resources(
         tune.with_parameters(GraderTrial, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
     )

@@ -9,6 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -73,11 +74,18 @@ def sweep(
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
     """Pretrained weights for each architecture that a trial may want them for."""
-    default, searched = TrialConfig(), spec.parameters
-    if True not in (searched["pretrained"].choices() if "pretrained" in searched else [default.pretrained]):
+    if True not in _possible(spec, "pretrained"):
         return {}
-    archs = searched["arch"].choices() if "arch" in searched else [default.arch]
-    return {arch: model.load_weights(arch, source) for arch in archs}
+    return {arch: model.load_weights(arch, source) for arch in _possible(spec, "arch")}
+
+
+def _possible(spec: SweepSpec, name: str) -> list[Any]:
+    """The values that a trial may have for a setting that is no range: the searched ones, or the default without."""
+    default = getattr(TrialConfig(), name)
+    parameter = spec.parameters.get(name)
+    if parameter is None:
+        return [default]
+    return parameter.choices() if not parameter.when else list({*parameter.choices(), default})
 
 
 def _resolved(spec: SweepSpec) -> SweepSpec:

@@ -175,19 +175,23 @@ def typed_parameter(name: str, parameter: Any) -> Any:
         ValueError: `TrialConfig` has no such field, or it does not allow one of the values.
     """
     if name not in TrialConfig.model_fields:
-        raise ValueError(f"parameters: unknown parameter {name!r}; {nearest(name, list(TrialConfig.model_fields))}")
+        raise ValueError(
+            f"parameters: unknown parameter {name!r}; {nearest(str(name), list(TrialConfig.model_fields))}"
+        )
     if not isinstance(parameter, Mapping):
         return parameter
+    kind = TrialConfig.model_fields[name].annotation
+    if "distribution" in parameter and kind not in {int, float}:
+        raise ValueError(f"parameters.{name}: is no number, so it has no distribution; give value or values")
     typed = dict(parameter)
     if "value" in typed:
         typed["value"] = typed_value(name, typed["value"])
     if isinstance(typed.get("values"), list):
         typed["values"] = [typed_value(name, value) for value in typed["values"]]
     for end in ("min", "max"):
-        if isinstance(typed.get(end), int | float):
+        if typed.get(end) is not None:
             typed_value(name, typed[end])
-    whole = TrialConfig.model_fields[name].annotation is int
-    if whole and typed.get("distribution") in {"uniform", "log_uniform"}:
+    if kind is int and typed.get("distribution") in {"uniform", "log_uniform"}:
         typed["distribution"] = f"int_{typed['distribution']}"
     return typed
 

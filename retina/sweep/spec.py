@@ -29,8 +29,9 @@ class Metric(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _natural_goal(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "goal" not in values and values.get("name", "val_qwk") in METRICS:
-            return {**values, "goal": METRICS[values.get("name", "val_qwk")]}
+        if isinstance(values, Mapping) and "goal" not in values:
+            name = values.get("name", "val_qwk")
+            return {**values, "goal": METRICS.get(name, "maximize") if isinstance(name, str) else "maximize"}
         return values
 
     @model_validator(mode="after")
@@ -179,7 +180,8 @@ def load(
     for override in overrides:
         _apply(values, override)
     if data is not None:
-        values["data"] = {**(values.get("data") or {}), "path": data, "layout": "auto"}
+        rest = values.get("data")
+        values["data"] = {**(rest if isinstance(rest, dict) else {}), "path": data, "layout": "auto"}
     given = {"name": name, "trials": trials}
     values.update({key: value for key, value in given.items() if value is not None})
     return parse(SweepSpec, values, str(file))

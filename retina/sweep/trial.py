@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ class Settings:
     metric: str
     sign: int
     threads: int
+    gpu: bool
 
 
 class GraderTrial(tune.Trainable):
@@ -46,6 +48,8 @@ class GraderTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], task: Task, settings: Settings) -> None:
         """Called once in a new worker."""
         self._task, self._settings = task, settings
+        if not settings.gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves them visible to those who were given none
         torch.set_num_threads(settings.threads)
         self.reset_config(config)
 
@@ -65,7 +69,9 @@ class GraderTrial(tune.Trainable):
         try:
             return self._epoch()
         except torch.OutOfMemoryError:
-            return self._failed(f"out of GPU memory with a batch of {self._config.batch_size}", traceback.format_exc())
+            return self._failed(f"out of GPU memory; the batch is {self._config.batch_size}", traceback.format_exc())
+        except torch.AcceleratorError:
+            raise  # the process is of no more use: Ray starts the trial again in another
         except RetinaError as error:
             return self._failed(str(error))
         except Exception as error:  # the sweep goes on, whatever became of this trial
@@ -98,17 +104,22 @@ class GraderTrial(tune.Trainable):
             if self._saved:
                 self._training.restore(*self._saved)
                 self._saved = None
-        result = next(self._training)
+        result = next(self._training, None)
+        if result is None:  # restored at its end, which was not recorded
+            return self._reported({EPOCH: self._config.epochs}, improved=False)
         value = float(getattr(result, self._settings.metric))
         sign = self._settings.sign
         improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
         if improved:
             self._best = (value, result.epoch)
+        return self._reported(asdict(result), improved=improved)
+
+    def _reported(self, epoch: dict[str, Any], *, improved: bool) -> dict[str, Any]:
         if self._best is None:
-            return self._failed(f"epoch {result.epoch}: {self._settings.metric} is {value}")
-        finished = result.epoch >= self._config.epochs
+            return self._failed(f"epoch {epoch[EPOCH]}: {self._settings.metric} is not finite")
+        finished = epoch[EPOCH] >= self._config.epochs
         return {
-            **asdict(result),
+            **epoch,
             BEST: self._best[0],
             "best_epoch": self._best[1],
             "finished": finished,
