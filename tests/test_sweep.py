@@ -20,6 +20,7 @@ from retina.errors import SpecError
 from retina.results import RunFolder, write_text
 from retina.sweep import run as sweep_run
 from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.recorder import Recorder
 from retina.sweep.run import Outcome
 from retina.sweep.search import trial_name
 from retina.sweep.spec import Resources, SweepSpec
@@ -181,6 +182,15 @@ def test_a_limit_ends_the_sweep_and_nothing_stays_running(tmp_path: Path, limit:
     assert outcome.best in kept or outcome.best is None
     again, _ = sweep(spec_of(trials=50, **limit), tmp_path / "replay", resume=True)
     assert again == outcome
+
+
+def test_the_hours_of_an_interrupted_sweep_count_on(tmp_path: Path) -> None:
+    spec = spec_of(budget={"hours": 1})
+    folder = RunFolder.create(tmp_path / "replay")
+    write_text(folder.root / "sweep.yaml", spec.to_yaml())
+    assert Recorder(folder.root, spec).ended_by() == ""
+    folder.note(seconds=3600.0)
+    assert Recorder(folder.root, spec).ended_by() == "budget.hours=1"
 
 
 def test_too_many_failures_end_the_sweep(tmp_path: Path) -> None:

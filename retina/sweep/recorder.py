@@ -162,7 +162,10 @@ class Recorder(Callback):
         if state == "FAIL":
             self._failed.add(name)
             write_text(self._folder.trial(name) / "error.txt", f"{reason}\n\n{trace}".rstrip() + "\n")
-        self._keep_weights(trial)
+        try:
+            self._keep_weights(trial)
+        except OSError as error:  # a full disk must not turn what the trial has reached into a failure
+            log.warning("%s  its weights could not be kept: %s", name, error)
         row = self._folder.recorded(name)
         metric = self._spec.metric.name
         score = f"{metric} {_short(row[metric])} at epoch {row['best_epoch']}" if metric in row else ""
