@@ -9,7 +9,7 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors"],
+    ["errors", "machine"],
     ["config"],
     ["metrics", "model"],
     ["data", "results"],

@@ -29,6 +29,7 @@ from retina.data.decode import Job, Outcome, Target, decode, decode_in_processes
 from retina.data.fundus import PREPROCESSING, Pixels, to_square
 from retina.data.manifest import Bad, Manifest, refuse
 from retina.errors import DataError
+from retina.machine import cores
 
 CHUNK = 16  # photographs that a process is given at a time
 FEW = 64  # photographs, and
@@ -104,17 +105,13 @@ def open_cache(
     if (loaded := builder.load()) is None:
         with _locked(folder, key):
             if (loaded := builder.load()) is None:
-                built, loaded = True, builder.build(on_bad, workers or _cores(), progress or (lambda *_: None))
+                built, loaded = True, builder.build(on_bad, workers or cores(), progress or (lambda *_: None))
     pixels, index = loaded
     bad = builder.name_bad(index["bad"])
     refuse(bad, manifest.root, on_bad)
     kept = _all_but(index["bad"], len(manifest.frame))
     seconds = time.perf_counter() - start
     return PixelCache(pixels, kept, bad, len(index["discless"]), folder / key, built, seconds)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _key(manifest: Manifest, image_size: int) -> tuple[str, int]:

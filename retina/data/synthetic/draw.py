@@ -19,6 +19,7 @@ from retina.config import SyntheticConfig
 from retina.data.synthetic.look import patient_look
 from retina.data.synthetic.photograph import photograph
 from retina.errors import DataError
+from retina.machine import cores
 
 PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
 """Share of the grades 0 to 4. EyePACS: its 35,126 training photographs."""
@@ -102,7 +103,7 @@ def _refuse_taken(folder: Path) -> None:
 def _drawn(folder: Path, config: SyntheticConfig, plan: Eyes, workers: int | None) -> Iterator[int]:
     """Draw all patients, in this process or in several; yields how many photographs each finished patient has."""
     jobs = [(folder, config.size, config.seed, list(eyes)) for _, eyes in groupby(plan, key=itemgetter(0))]
-    workers = workers or min(_cores(), max(1, len(jobs) // WORTH_A_PROCESS))
+    workers = workers or min(cores(), max(1, len(jobs) // WORTH_A_PROCESS))
     if workers == 1:
         yield from (_draw_patient(*job) for job in jobs)
         return
@@ -114,10 +115,6 @@ def _drawn(folder: Path, config: SyntheticConfig, plan: Eyes, workers: int | Non
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _draw_patient(folder: Path, size: int, seed: int, eyes: Eyes) -> int:
