@@ -45,7 +45,7 @@ def build(config: TrialConfig, image_size: int, weights: StateDict | None = None
         net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         net.maxpool = nn.Identity()
-    net.fc = _head(net.fc.in_features, config)
+    net.fc = head(net.fc.in_features, config)
     grader: nn.Module = net
     return grader
 
@@ -76,7 +76,8 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
     return state
 
 
-def _head(features: int, config: TrialConfig) -> nn.Sequential:
+def head(features: int, config: TrialConfig) -> nn.Sequential:
+    """The grading head: (B, features) -> (B, 5) logits, in `config.head_layers` layers with `config.dropout`."""
     layers: list[nn.Module] = []
     for width in HEAD_WIDTHS[config.head_layers]:
         layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(config.dropout)]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
-from retina import metrics, model
-from retina.config import GRADES, TrialConfig
-from retina.data.batches import Part, evaluation_batches, seed_of, training_batches
+from retina import metrics, micro, model
+from retina.config import TrialConfig
+from retina.data.batches import Drawn, Part, drawn_batches, load, seed_of
 from retina.data.photographs import Photographs
 from retina.errors import TrainError
 
@@ -35,6 +36,7 @@ class EpochResult:
         images_per_second: training photographs by the time spent training; evaluation is not in it.
         seconds: the whole epoch, evaluation included.
         test_loss: None unless the test split is tracked, as are test_accuracy and test_qwk.
+        micro_batch: training photographs at once on the device: the batch size unless memory was short, see `fit`.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochResult:
     test_loss: float | None = None
     test_accuracy: float | None = None
     test_qwk: float | None = None
+    micro_batch: int | None = None
 
 
 class Training(Protocol):
@@ -101,9 +104,15 @@ def fit(
     *,
     test: Part | None = None,
     weights: model.StateDict | None = None,
+    net: nn.Module | None = None,
     device: torch.device | None = None,
 ) -> Fit:
     """Train a grader as `config` says; iterate to get one `EpochResult` an epoch.
+
+    A batch that does not fit into memory is run as micro-batches whose gradients add up to those of the whole; their
+    size is halved until they fit, and kept. One thing differs then: batch normalisation sees a micro-batch at a time.
+    Its statistics are of fewer photographs, and its running statistics are updated once a micro-batch (and by the
+    attempts that failed, with what they had seen of the same batch).
 
     Args:
         config: the run. Its seed fixes the initial weights, the order, the augmentation and the dropout; torch's
@@ -112,9 +121,10 @@ def fit(
         val: photographs to judge each epoch by.
         test: followed too where given, for curves by epoch. Never used for a choice.
         weights: a torchvision state dict, where `config.pretrained`.
+        net: an untrained network to train instead of `config.arch`, (B, 3, S, S) float -> (B, 5) logits.
         device: where to train; `default_device()` if None.
     """
-    return Fit(config, train, val, test=test, weights=weights, device=device or default_device())
+    return Fit(config, train, val, test=test, weights=weights, net=net, device=device or default_device())
 
 
 @dataclass(frozen=True)
@@ -153,19 +163,29 @@ class Fit(Iterator[EpochResult]):
         *,
         test: Part | None,
         weights: model.StateDict | None,
+        net: nn.Module | None,
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
         self._train, self._val, self._test = train, val, test
+        name = config.arch if net is None else type(net).__name__
         torch.manual_seed(config.seed)
-        net = model.build(config, image_size=train.pixels.shape[1], weights=weights)
+        net = net or model.build(config, image_size=train.pixels.shape[1], weights=weights)
         self.model = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._epoch = 0
         self._precision = precision_of(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
         self._optimizer = _optimizer(config, self.model)
         self._schedule = _schedule(config, self._optimizer, math.ceil(len(train) / config.batch_size))
-        self._class_weights = _class_weights(config, train).to(device)
+        self._gradients = micro.Gradients(
+            config,
+            self.model,
+            train,
+            name=name,
+            device=device,
+            precision=self._precision,
+            scaler=self._scaler,
+        )
 
     def __next__(self) -> EpochResult:
         """Train and judge one epoch."""
@@ -195,6 +215,7 @@ class Fit(Iterator[EpochResult]):
             test_loss=test.loss if test else None,
             test_accuracy=seen.accuracy if seen else None,
             test_qwk=seen.qwk if seen else None,
+            micro_batch=self._gradients.micro_batch,
         )
 
     def evaluate(self, part: Part) -> Evaluation:
@@ -209,6 +230,7 @@ class Fit(Iterator[EpochResult]):
         """See `Training`."""
         return {
             "epoch": self._epoch,
+            "micro_batch": self._gradients.micro_batch,
             "optimizer": _snapshot(self._optimizer.state_dict()),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -220,33 +242,35 @@ class Fit(Iterator[EpochResult]):
         self._optimizer.load_state_dict(_snapshot(state["optimizer"]))  # else it would train on the caller's tensors
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+        self._gradients.micro_batch = state["micro_batch"]
         self._epoch = state["epoch"]
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.model.train()
-        torch.manual_seed(seed_of(self.config.seed, epoch, 1))  # dropout's, so that a resumed epoch repeats itself
-        losses, guesses, truths = [], [], []
-        batches = training_batches(
+        losses, guesses, batches = [], [], []
+        learning_rate = math.nan
+        drawing = drawn_batches(
             self._train,
             batch_size=self.config.batch_size,
             augmentation=self.config.augmentation,
             seed=self.config.seed,
             epoch=epoch,
-            device=self.device,
         )
-        learning_rate = math.nan
-        for step, (images, grades) in enumerate(batches, start=1):
+        for step, drawn in enumerate(drawing, start=1):
             learning_rate = float(self._schedule.get_last_lr()[0])
-            loss, logits = self._step(images, grades)
+            where = f"epoch {epoch}, step {step}"
+            # seeded by the step, so that a resumed epoch repeats itself
+            loss, guessed = self._gradients(drawn, seed_of(self.config.seed, epoch, step), where)
+            self._update(where)
             if self.device.type == "cpu":  # elsewhere a look at the loss would halt the device: see _finite
                 _finite(loss[None], epoch, step)
             losses.append(loss)
-            guesses.append(logits.argmax(dim=1))
-            truths.append(grades)
+            guesses += guessed
+            batches.append(drawn.chosen)
         _finite(torch.stack(losses), epoch)
-        sizes = torch.tensor([len(truth) for truth in truths], dtype=torch.float64)
+        sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
         train_loss = (torch.stack(losses).cpu().double() * sizes).sum() / sizes.sum()
-        true, guess = torch.cat(truths).cpu().numpy(), torch.cat(guesses).cpu().numpy()
+        true, guess = self._train.grades[np.concatenate(batches)], torch.cat(guesses).cpu().numpy()
         return {
             "learning_rate": learning_rate,
             "train_loss": float(train_loss),
@@ -254,36 +278,51 @@ class Fit(Iterator[EpochResult]):
             "train_qwk": metrics.quadratic_weighted_kappa(true, guess),
         }
 
-    def _step(self, images: torch.Tensor, grades: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with _autocast(self.device, self._precision):
-            logits = self.model(images)
-        loss = F.cross_entropy(
-            logits.float(), grades, weight=self._class_weights, label_smoothing=self.config.label_smoothing
-        )
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(self._optimizer)
+    def _update(self, where: str) -> None:
+        try:
+            self._scaler.step(self._optimizer)
+        except Exception as error:
+            if not micro.is_out_of_memory(error):
+                raise
+            # not tried again: some of the parameters may have been updated
+            raise TrainError(
+                f"{where}: out of memory in the optimizer's step ({micro.reason_of(error)}); "
+                "a smaller arch, optimizer=sgd or a larger share of the GPU (resources.gpu) needs less"
+            ) from error
         self._scaler.update()
         self._schedule.step()
-        return loss.detach(), logits.detach()
 
 
 def evaluate(
     grader: nn.Module, part: Part, *, device: torch.device, precision: torch.dtype = torch.float32
 ) -> Evaluation:
-    """`grader`, on `device` already, on every photograph of `part`, in its order."""
+    """`grader`, on `device` already, on every photograph of `part`, in its order.
+
+    Fewer are taken at once where memory is short, which changes nothing: each is judged by itself.
+
+    Raises:
+        TrainError: a single photograph does not fit into memory.
+    """
     grader.eval()
-    logits, grades = [], []
-    with torch.inference_mode(), _autocast(device, precision):
-        for images, truth in evaluation_batches(part, batch_size=_evaluation_batch(part), device=device):
-            logits.append(grader(images).float())
-            grades.append(truth)
-    all_logits, all_grades = torch.cat(logits), torch.cat(grades)
+    logits = []
+    refusal = micro.single("evaluation", part, type(grader).__name__)
+    size = at_most = _evaluation_batch(part)
+    with torch.inference_mode(), micro.autocast(device, precision):
+        for start in range(0, len(part), size):
+            batch = Drawn(np.arange(start, min(start + size, len(part))))
+            judge = partial(_logits, grader, part, batch, device)
+            done, at_most = micro.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
+            logits += done
+    all_logits, grades = torch.cat(logits), part.grades.copy()
     return Evaluation(
-        loss=float(F.cross_entropy(all_logits, all_grades)),
-        grades=all_grades.cpu().numpy(),
+        loss=float(F.cross_entropy(all_logits, torch.from_numpy(grades).to(device))),
+        grades=grades,
         probabilities=all_logits.double().softmax(dim=1).cpu().numpy(),
     )
+
+
+def _logits(grader: nn.Module, part: Part, batch: Drawn, device: torch.device, cut: list[slice]) -> list[torch.Tensor]:
+    return [grader(load(part, batch[piece], device)[0]).float() for piece in cut]
 
 
 def _evaluation_batch(part: Part) -> int:
@@ -310,10 +349,6 @@ def _cpu_has_bfloat16() -> bool:
     # torch publishes these two only under private names (torch 2.11 to 2.15); without them we stay at float32
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check)
-
-
-def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32)
 
 
 def _finite(losses: torch.Tensor, epoch: int, step: int | None = None) -> None:
@@ -353,11 +388,3 @@ def _schedule(
             optimizer, max_lr=config.learning_rate, total_steps=steps + 1, cycle_momentum=False
         )
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:
-    """Ones, or for "balanced" n / (5 x count) a grade, as scikit-learn's balanced class weights."""
-    if config.class_weights == "none":
-        return torch.ones(GRADES)
-    counts = np.bincount(train.grades, minlength=GRADES)
-    return torch.tensor(len(train) / (GRADES * np.maximum(counts, 1)), dtype=torch.float32)

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from tiny import CPU, part
 
 from retina.data import batches
-from retina.data.batches import MEAN, STD, Augmentation, Part, apply, draw, evaluation_batches, seed_of, to_float
+from retina.data.batches import (
+    MEAN,
+    STD,
+    Augmentation,
+    Drawn,
+    Part,
+    apply,
+    draw,
+    drawn_batches,
+    load,
+    seed_of,
+    to_float,
+)
 
 KINDS = ["none", "flip", "rotate", "full"]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -30,11 +42,13 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 
 def epoch(of: Part, number: int = 1, *, seed: int = 0, augmentation: str = "none", batch_size: int = 4) -> list[Batch]:
-    return list(
-        batches.training_batches(
-            of, batch_size=batch_size, augmentation=augmentation, seed=seed, epoch=number, device=CPU
-        )
-    )
+    drawing = drawn_batches(of, batch_size=batch_size, augmentation=augmentation, seed=seed, epoch=number)
+    return [load(of, drawn, CPU) for drawn in drawing]
+
+
+def plain(of: Part) -> Batch:
+    """All of it, in its order, not augmented."""
+    return load(of, Drawn(np.arange(len(of))), CPU)
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -89,8 +103,19 @@ def test_augmentation_is_fresh_each_epoch(kind: str) -> None:
 
 def test_without_augmentation_a_photograph_stays_as_it_is() -> None:
     photograph = part([2])
-    plain = next(evaluation_batches(photograph, batch_size=1, device=CPU))
-    assert same(epoch(photograph), [plain])
+    assert same(epoch(photograph), [plain(photograph)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_in_pieces_is_the_whole_batch(kind: str) -> None:
+    of = part([0, 1, 2, 3, 4, 0, 1], 20, beside=2)
+    (drawn,) = drawn_batches(of, batch_size=7, augmentation=kind, seed=3, epoch=1)
+    cut = [drawn[start : start + 3] for start in range(0, 7, 3)]
+    assert [len(piece) for piece in cut] == [3, 3, 1]
+    images, grades = zip(*(load(of, piece, CPU) for piece in cut), strict=True)
+    whole, all_grades = load(of, drawn, CPU)
+    assert torch.equal(torch.cat(images), whole)
+    assert torch.equal(torch.cat(grades), all_grades)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +125,7 @@ def test_the_pixels_file_is_never_written_to(tmp_path: Path, kind: str) -> None:
     before = file.read_bytes()
     mapped: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r+")  # writable: a write would show
     of = Part(mapped, np.arange(5), np.arange(5))
-    for images, _ in [*epoch(of, augmentation=kind), *evaluation_batches(of, batch_size=2, device=CPU)]:
+    for images, _ in [*epoch(of, augmentation=kind), plain(of)]:
         images.zero_()
     mapped.flush()
     assert file.read_bytes() == before
@@ -112,14 +137,13 @@ def test_a_read_only_map_is_read_without_a_warning(tmp_path: Path) -> None:
     assert len(epoch(Part(mapped, np.arange(2), np.arange(2)))) == 1
 
 
-def test_evaluation_keeps_the_order_and_changes_nothing() -> None:
+def test_what_is_not_augmented_is_loaded_as_it_is_and_in_the_order_asked_for() -> None:
     of = part([4, 0, 3, 1, 2], beside=3)
-    seen = list(evaluation_batches(of, batch_size=2, device=CPU))
-    assert [len(grades) for _, grades in seen] == [2, 2, 1]
-    assert torch.cat([grades for _, grades in seen]).tolist() == [4, 0, 3, 1, 2]
-    images = torch.cat([images for images, _ in seen]).permute(0, 2, 3, 1).numpy()
-    wanted = (of.pixels[of.rows] / 255 - np.array(MEAN)) / np.array(STD)
-    np.testing.assert_allclose(images, wanted, atol=1e-5)
+    chosen = np.array([1, 0, 4, 2, 3])
+    images, grades = load(of, Drawn(chosen), CPU)
+    assert grades.tolist() == [0, 4, 2, 3, 1]
+    wanted = (of.pixels[of.rows[chosen]] / 255 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-5)
 
 
 def test_conversion_and_normalisation_are_exact_at_the_ends() -> None:

@@ -2,7 +2,8 @@
 
 Augmentation stands after the cache of decoded photographs, never before it. Its random numbers are drawn apart from
 being applied (`draw`, `apply`), from a CPU generator seeded by trial and epoch: an epoch can be replayed on any device,
-and a trial that is resumed sees what it would have seen.
+and a trial that is resumed sees what it would have seen. A batch is drawn as a whole (`drawn_batches`) but loaded by
+itself (`load`), in pieces where the device cannot hold all of it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,32 @@ class Augmentation:
     flips: torch.Tensor | None = None
     affine: torch.Tensor | None = None
     colour: torch.Tensor | None = None
+
+    def __getitem__(self, which: slice) -> Augmentation:
+        """The choices for some of the photographs."""
+        parts = (self.flips, self.affine, self.colour)
+        return Augmentation(*(None if choices is None else choices[which] for choices in parts))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch that is drawn but not loaded, so that it can be loaded in pieces.
+
+    Attributes:
+        chosen: int64 (B,), which of a `Part`'s photographs.
+        augmentation: what was drawn for them.
+    """
+
+    chosen: npt.NDArray[np.int64]
+    augmentation: Augmentation = Augmentation()
+
+    def __len__(self) -> int:
+        """Photographs in the batch."""
+        return len(self.chosen)
+
+    def __getitem__(self, which: slice) -> Drawn:
+        """Some of the batch."""
+        return Drawn(self.chosen[which], self.augmentation[which])
 
 
 def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
@@ -115,33 +142,26 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def training_batches(
-    part: Part, *, batch_size: int, augmentation: str, seed: int, epoch: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch over `part` in random order: (B, 3, S, S) float32 normalised, and (B,) int64 grades, on `device`.
+def drawn_batches(part: Part, *, batch_size: int, augmentation: str, seed: int, epoch: int) -> Iterator[Drawn]:
+    """One epoch over `part` in random order, in batches to be loaded, the last of which may be smaller.
 
-    The last batch may be smaller. Order and augmentation follow from `seed` and `epoch` alone.
+    Order and augmentation follow from `seed` and `epoch` alone.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     order = torch.randperm(len(part), generator=generator).numpy()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        images, grades = _load(part, chosen, device)
-        yield normalise(apply(draw(augmentation, len(chosen), generator), images)), grades
+        yield Drawn(chosen, draw(augmentation, len(chosen), generator))
 
 
-def evaluation_batches(
-    part: Part, *, batch_size: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`part` once, in its order, not augmented; shapes as in `training_batches`."""
-    for start in range(0, len(part), batch_size):
-        images, grades = _load(part, np.arange(start, min(start + batch_size, len(part))), device)
-        yield normalise(images), grades
+def load(part: Part, drawn: Drawn, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photographs of `part`, augmented as drawn: (B, 3, S, S) float32 normalised, channels last, and (B,) int64 grades.
 
-
-def _load(part: Part, chosen: npt.NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels = torch.from_numpy(part.pixels[part.rows[chosen]])
-    grades = torch.from_numpy(part.grades[chosen])
+    Both on `device`, where nothing else is kept.
+    """
+    pixels = torch.from_numpy(part.pixels[part.rows[drawn.chosen]])
+    grades = torch.from_numpy(part.grades[drawn.chosen])
     if device.type == "cuda":
         pixels, grades = pixels.pin_memory(), grades.pin_memory()
-    return to_float(pixels.to(device, non_blocking=True)), grades.to(device, non_blocking=True)
+    images = to_float(pixels.to(device, non_blocking=True))
+    return normalise(apply(drawn.augmentation, images)), grades.to(device, non_blocking=True)
