@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -24,8 +25,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "retina": retina.__version__,
-        "git": _git(),
+        "code": code(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -33,6 +33,15 @@ def environment() -> dict[str, Any]:
         "cores": cores(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def code() -> dict[str, str | None]:
+    """Which code runs: `version`, git commit, and a hash of the package's `source` that needs no git."""
+    here = Path(retina.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return {"version": retina.__version__, "git": _git(), "source": digest.hexdigest()[:12]}
 
 
 def _version(name: str) -> str:

@@ -2,7 +2,7 @@
 
     results/<name>/
       sweep.yaml, environment.json, trials.csv, history.csv, skipped.csv (if any), study.db, tune/
-      trials/<id>/   config.json, log.txt, error.txt if it failed, model.pt of the few that are kept
+      trials/<id>/   config.json, log.txt, error.txt if it failed, model.pt of the few that are kept (see `checkpoints`)
       best/          model.pt, config.json, metrics.json, predictions.csv and the figures
 
 Plain files that a person and pandas can read. Every file is written under a temporary name and then renamed, so that a
@@ -11,8 +11,11 @@ reader, or a machine that loses its power, never meets half a file.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import logging
+import math
 import os
 import shutil
 import time
@@ -21,10 +24,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import pandas as pd
 
 from retina.config import TrialConfig
 from retina.errors import ResultsError
+
+log = logging.getLogger(__name__)
 
 PARAMETERS = list(TrialConfig.model_fields)
 MEASURES = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
@@ -49,10 +55,13 @@ HISTORY_COLUMNS = [
     *(f"test_{measure}" for measure in ("loss", "accuracy", "qwk")),
     "images_per_second",
     "seconds",
+    "micro_batch",  # photographs at once on the device; fewer than batch_size where memory was short
 ]
-WHOLE = ["epochs_run", "best_epoch", "epoch"]
-FLUSH_SECONDS = 1.0
-"""How often at most the two tables are written for epochs alone; a trial's new state is written at once."""
+WHOLE = ["epochs_run", "best_epoch", "epoch", "micro_batch"]
+FLUSH_SHARE = 0.05
+"""Of the time, at most, that goes into writing the tables for epochs alone; a trial's new state is written at once."""
+LOCK_FILE = ".lock"
+FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
 
 class RunFolder:
@@ -61,8 +70,9 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._trials: dict[str, dict[str, Any]] = {}
-        self._history: dict[tuple[str, int], dict[str, Any]] = {}
-        self._written = 0.0
+        self._history: dict[str, dict[int, dict[str, Any]]] = {}
+        self._history_lines: dict[str, str] = {}  # of each trial, as they were last written
+        self._rest_until = 0.0
 
     @classmethod
     def create(cls, root: Path) -> RunFolder:
@@ -106,8 +116,40 @@ class RunFolder:
         for row in _rows(folder.trials()):
             folder._trials[row["trial_id"]] = row
         for row in _rows(folder.history()):
-            folder._history[row["trial_id"], int(row["epoch"])] = row
+            folder._history.setdefault(row["trial_id"], {})[int(row["epoch"])] = row
         return folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from running this sweep meanwhile; the lock goes with the process, however it ends.
+
+        Raises:
+            ResultsError: another process runs it.
+        """
+        lock = filelock.FileLock(self.root / LOCK_FILE)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise ResultsError(
+                f"{self.root}: this sweep is being run by another process; wait for it or end it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process on this machine runs the sweep just now."""
+        if not (self.root / LOCK_FILE).is_file():
+            return False
+        try:
+            filelock.FileLock(self.root / LOCK_FILE).acquire(blocking=False).lock.release()
+        except filelock.Timeout:
+            return True
+        except OSError:  # somebody else's folder, which we may read only
+            return False
+        return False
 
     @property
     def name(self) -> str:
@@ -131,7 +173,7 @@ class RunFolder:
         """
         row = {_known(key, TRIAL_COLUMNS): value for key, value in values.items()}
         self._trials.setdefault(trial_id, {"trial_id": trial_id}).update(row)
-        if "state" in values or time.monotonic() - self._written > FLUSH_SECONDS:
+        if "state" in values or time.monotonic() > self._rest_until:
             self.flush()
 
     def record_epoch(self, trial_id: str, epoch: int, **values: Any) -> None:
@@ -143,23 +185,38 @@ class RunFolder:
             KeyError: a value that is not one of `HISTORY_COLUMNS`.
         """
         row = {_known(key, HISTORY_COLUMNS): value for key, value in values.items()}
-        self._history[trial_id, epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
+        self._history.setdefault(trial_id, {})[epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
+        self._history_lines.pop(trial_id, None)
 
     def flush(self) -> None:
-        """Write trials.csv and history.csv as they stand."""
-        write_csv(self.root / "trials.csv", self._trials.values(), TRIAL_COLUMNS)
-        history = sorted(self._history.values(), key=lambda row: (row["trial_id"], row["epoch"]))
-        write_csv(self.root / "history.csv", history, HISTORY_COLUMNS)
-        self._written = time.monotonic()
+        """Write history.csv and trials.csv as they stand, in this order: a trial that has ended has all its epochs.
+
+        A disk that is full is said, and both stay as they were; what is to be written is known still, and is written
+        with the next change.
+        """
+        started = time.monotonic()
+        for trial_id in self._history.keys() - self._history_lines.keys():
+            self._history_lines[trial_id] = _csv_lines(self.epochs(trial_id), HISTORY_COLUMNS)
+        history = "".join(self._history_lines[trial_id] for trial_id in sorted(self._history_lines))
+        try:
+            write_text(self.root / "history.csv", ",".join(HISTORY_COLUMNS) + "\n" + history)
+            write_csv(self.root / "trials.csv", self._trials.values(), TRIAL_COLUMNS)
+        except OSError as error:
+            log.warning("%s: the tables cannot be written now: %s", self.root, error.strerror)
+        now = time.monotonic()
+        self._rest_until = now + (now - started) / FLUSH_SHARE
 
     def recorded(self, trial_id: str) -> dict[str, Any]:
         """What is known of a trial; empty where it is unknown."""
         return dict(self._trials.get(trial_id, {}))
 
+    def trial_ids(self, *states: str) -> list[str]:
+        """The trials in one of `states`, or all of them, in the order in which they were started."""
+        return [trial_id for trial_id, row in self._trials.items() if not states or row.get("state") in states]
+
     def epochs(self, trial_id: str) -> list[dict[str, Any]]:
         """What is known of a trial's epochs, in their order."""
-        rows = [row for (trial, _), row in self._history.items() if trial == trial_id]
-        return sorted(rows, key=lambda row: int(row["epoch"]))
+        return [row for _, row in sorted(self._history.get(trial_id, {}).items())]
 
     def trials(self) -> pd.DataFrame:
         """trials.csv: a row a trial, `TRIAL_COLUMNS`; empty before the first."""
@@ -216,9 +273,7 @@ def write_json(file: Path, values: Any) -> None:
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
-    # of objects: a column of whole numbers with a gap in it would become one of 3.0, 5.0
-    told = [{key: _with_one_line_end(value) for key, value in row.items()} for row in rows]
-    write_frame(file, pd.DataFrame(told, columns=columns, dtype=object))
+    write_text(file, ",".join(columns) + "\n" + _csv_lines(rows, columns))
 
 
 def write_frame(file: Path, frame: pd.DataFrame) -> None:
@@ -263,9 +318,18 @@ def _whole(file: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def _with_one_line_end(value: Any) -> Any:
-    """A text's carriage returns as line feeds: Python's csv does not quote the former, and they would end the row."""
-    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value
+def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n")
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _known(key: str, columns: list[str]) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import logging
 import math
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +120,66 @@ class Process(ReplayTask):
 class _ProcessReplay(Replay):
     def __next__(self) -> EpochResult:
         return dataclasses.replace(super().__next__(), train_loss=float(os.getpid()))
+
+
+@dataclass(frozen=True)
+class Doomed(ReplayTask):
+    """Its worker is killed in the third epoch of every trial with a high learning rate, each time; `ran` counts it."""
+
+    ran: Path = Path("ran")
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        return _DoomedReplay(config, self.curve, ran=self.ran)
+
+
+@dataclass
+class _DoomedReplay(Replay):
+    ran: Path = Path("ran")
+
+    def __next__(self) -> EpochResult:
+        if self.epoch == 2 and self.config.learning_rate > 1e-3:
+            with self.ran.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__next__()
+
+
+class FullDisk(ReplayTask):
+    """The disk is full when a trial with a high learning rate saves its third epoch."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        return _FullDiskReplay(config, self.curve)
+
+
+class _FullDiskReplay(Replay):
+    def weights(self) -> dict[str, torch.Tensor]:
+        if self.epoch == 3 and self.config.learning_rate > 1e-3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().weights()
+
+
+@dataclass(frozen=True)
+class Counting(ReplayTask):
+    """Reports as its training loss how many sets of weights lie in `folder`, those of running trials included."""
+
+    folder: Path = Path("trials")
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        return _CountingReplay(config, self.curve, folder=self.folder)
+
+
+@dataclass
+class _CountingReplay(Replay):
+    folder: Path = Path("trials")
+
+    def __next__(self) -> EpochResult:
+        return dataclasses.replace(super().__next__(), train_loss=float(len(list(self.folder.rglob("model.pt")))))
+
+
+class Talking(ReplayTask):
+    """Logs and warns as the training code does."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        logging.getLogger("retina.train").warning("a word about %.6g", config.learning_rate)
+        warnings.warn("a warning", UserWarning, stacklevel=2)
+        return Replay(config, self.curve)

@@ -52,7 +52,7 @@ def test_the_columns_are_the_contracts(folder: RunFolder) -> None:
     )
     assert (folder.root / "history.csv").read_text() == (
         "trial_id,epoch,learning_rate,train_loss,train_accuracy,train_qwk,val_loss,val_accuracy,val_qwk,val_auc,"
-        "test_loss,test_accuracy,test_qwk,images_per_second,seconds\n"
+        "test_loss,test_accuracy,test_qwk,images_per_second,seconds,micro_batch\n"
     )
 
 

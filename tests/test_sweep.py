@@ -8,22 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import ray
 import torch
-from replay import Broken, Mortal, Process, ReplayTask, rising
+from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTask, Talking, rising
 
 from retina.config import TrialConfig
 from retina.errors import SpecError
+from retina.report.live import Status
 from retina.results import RunFolder, write_text
 from retina.sweep import run as sweep_run
 from retina.sweep.cluster import share_of_a_trial
-from retina.sweep.recorder import Recorder
+from retina.sweep.ledger import Ledger
 from retina.sweep.run import Outcome
-from retina.sweep.search import trial_name
+from retina.sweep.rungs import Rungs
 from retina.sweep.spec import Resources, SweepSpec
+from retina.sweep.study import trial_name
 
 RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}
 
@@ -43,16 +46,17 @@ def _ray() -> Iterator[None]:
 
 def spec_of(**changes: Any) -> SweepSpec:
     parameters = {"epochs": {"value": 9}, "pretrained": {"value": False}, "learning_rate": RATE}
-    return SweepSpec(**{"name": "replay", "trials": 6, "parameters": parameters, **changes})
+    one_at_a_time = {"cpu": 2}  # a second worker would take as long to start as all the rest
+    return SweepSpec(**{"name": "replay", "trials": 6, "parameters": parameters, "resources": one_at_a_time, **changes})
 
 
 def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: Any) -> tuple[Outcome, RunFolder]:
-    if how.get("resume"):
-        folder = RunFolder.open(root)
+    if how.pop("resume", False):
+        ledger = Ledger.open(spec, RunFolder.open(root))
     else:
-        folder = RunFolder.create(root)
-        write_text(root / "sweep.yaml", spec.to_yaml())
-    outcome = sweep_run.run(spec, folder, task or ReplayTask(), share_of_a_trial(spec.resources), **how)
+        write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
+        ledger = Ledger.create(spec, RunFolder.open(root))
+    outcome = sweep_run.run(spec, ledger, task or ReplayTask(), share_of_a_trial(spec.resources), **how)
     return outcome, RunFolder.open(root)
 
 
@@ -78,7 +82,7 @@ def by_rate(config: TrialConfig, epoch: int) -> float:
 
 
 def test_tables_study_and_weights_say_the_same(tmp_path: Path) -> None:
-    outcome, folder = sweep(spec_of(trials=10), tmp_path / "replay")
+    outcome, folder = sweep(spec_of(trials=10, resources={"cpu": 1}), tmp_path / "replay")
     trials, told = folder.trials().set_index("trial_id"), study(folder.root)
     assert len(trials) == len(told) == 10
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
@@ -99,7 +103,7 @@ def test_tables_study_and_weights_say_the_same(tmp_path: Path) -> None:
 
 def test_a_trial_stopped_at_a_rung_is_pruned_with_its_last_value(tmp_path: Path) -> None:
     start = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
-    spec = spec_of(trials=5, start=start, resources={"cpu": 2})  # one after another, the best first
+    spec = spec_of(trials=5, start=start)  # one after another, the best first
     _, folder = sweep(spec, tmp_path / "replay", ReplayTask(by_rate))
     trials = folder.trials()
     assert trials["state"].tolist() == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "PRUNED"]
@@ -168,7 +172,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_a_limit_ends_the_sweep_and_nothing_stays_running(tmp_path: Path, limit: dict[str, Any], ended_by: str) -> None:
-    outcome, folder = sweep(spec_of(trials=50, **limit), tmp_path / "replay")
+    outcome, folder = sweep(spec_of(trials=50, resources={"cpu": 1}, **limit), tmp_path / "replay")
     assert outcome.ended_by == ended_by
     assert not outcome.interrupted
     assert len(folder.trials()) < 50
@@ -180,7 +184,7 @@ def test_a_limit_ends_the_sweep_and_nothing_stays_running(tmp_path: Path, limit:
     }
     assert {name: int(weights["epoch"]) for name, weights in kept.items()} == rows["best_epoch"][list(kept)].to_dict()
     assert outcome.best in kept or outcome.best is None
-    again, _ = sweep(spec_of(trials=50, **limit), tmp_path / "replay", resume=True)
+    again, _ = sweep(spec_of(trials=50, resources={"cpu": 1}, **limit), tmp_path / "replay", resume=True)
     assert again == outcome
 
 
@@ -188,9 +192,9 @@ def test_the_hours_of_an_interrupted_sweep_count_on(tmp_path: Path) -> None:
     spec = spec_of(budget={"hours": 1})
     folder = RunFolder.create(tmp_path / "replay")
     write_text(folder.root / "sweep.yaml", spec.to_yaml())
-    assert Recorder(folder.root, spec).ended_by() == ""
+    assert Ledger.create(spec, folder).ended_by() == ""
     folder.note(seconds=3600.0)
-    assert Recorder(folder.root, spec).ended_by() == "budget.hours=1"
+    assert Ledger.open(spec, folder).ended_by() == "budget.hours=1"
 
 
 def test_too_many_failures_end_the_sweep(tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_every_method_starts_with_the_start_points_and_stays_in_the_space(tmp_pa
 
 
 def test_workers_are_used_again(tmp_path: Path) -> None:
-    _, folder = sweep(spec_of(trials=6, resources={"cpu": 2}), tmp_path / "replay", Process())
+    _, folder = sweep(spec_of(trials=6), tmp_path / "replay", Process())
     workers = folder.history().groupby("trial_id")["train_loss"].first()
     assert len(workers) == 6
     assert len(set(workers)) == 1
@@ -270,3 +274,92 @@ def test_the_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert set(TrialConfig.model_fields) <= set(trials.columns)
     wanted = {"trial_id", "epoch", "learning_rate", "train_loss", "val_loss", "train_accuracy", "val_accuracy"}
     assert wanted | {"train_qwk", "val_qwk", "seconds"} <= set(history.columns)
+
+
+def test_a_worker_that_dies_each_time_ends_its_trial_after_a_set_number_of_tries(tmp_path: Path) -> None:
+    start = [{"learning_rate": 1e-2}, {"learning_rate": 1e-4}]
+    spec = spec_of(trials=2, start=start, early_stop={"type": "none"})
+    outcome, folder = sweep(spec, tmp_path / "replay", Doomed(ran=tmp_path / "ran"))
+    assert (tmp_path / "ran").read_text() == "x" * (1 + sweep_run.WORKER_RETRIES)
+    trials = folder.trials()
+    assert trials["state"].tolist() == ["FAIL", "COMPLETE"]
+    assert trials["reason"][0] == "its worker died 3 times"
+    assert trials["epochs_run"].tolist() == [2, 9]
+    assert "its worker died 3 times" in (folder.trial("t0000") / "error.txt").read_text()
+    failed = study(folder.root)[0]
+    assert (failed.state.name, failed.user_attrs["reason"]) == ("FAIL", "its worker died 3 times")
+    assert outcome == Outcome(best="t0001", ended_by="", interrupted=False)
+
+
+def test_a_full_disk_fails_the_trial_and_nothing_else(tmp_path: Path) -> None:
+    start = [{"learning_rate": 1e-4}, {"learning_rate": 1e-2}, {"learning_rate": 2e-4}]
+    spec = spec_of(trials=3, start=start, early_stop={"type": "none"})
+    outcome, folder = sweep(spec, tmp_path / "replay", FullDisk())
+    trials = folder.trials()
+    assert trials["state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials["reason"][1] == "epoch 3: its weights cannot be saved: No space left on device"
+    assert outcome.best == "t0002"
+    kept = {path.parent.name for path in folder.root.glob("trials/*/model.pt")}
+    assert kept == {"t0000", "t0002"}
+    assert len(folder.history()) == 9 + 2 + 9
+
+
+def test_only_the_kept_trials_have_weights_also_while_the_sweep_runs(tmp_path: Path) -> None:
+    root = tmp_path / "replay"
+    spec = spec_of(trials=20, keep={"trials": 2}, resources={"cpu": 1})
+    _, folder = sweep(spec, root, Counting(folder=root / "trials"))
+    running, deciding = 2, 1  # two at once; one that has just ended, before it is known whether it is kept
+    assert folder.history()["train_loss"].max() <= 2 + running + deciding
+    assert len(folder.trials()) == 20
+    assert len(list((root / "trials").rglob("*.pt"))) == 2
+    assert not list((root / "tune").rglob("*.pt"))
+
+
+def test_a_sweep_is_extended_with_what_it_has_learned(tmp_path: Path) -> None:
+    spec = spec_of(trials=4)
+    _, before = sweep(spec, tmp_path / "replay")
+    outcome, after = sweep(spec.model_copy(update={"trials": 7}), tmp_path / "replay", resume=True)
+    assert not outcome.interrupted
+    assert after.trials()["trial_id"].tolist() == [trial_name(number) for number in range(7)]
+    assert after.trials().head(4).equals(before.trials())
+    assert len(study(after.root)) == 7
+    # the rungs know what was reached before: the first trial of the extension meets them as they stood
+    assert after.trials()["learning_rate"].is_unique
+
+
+def test_the_rungs_remember_the_trials_before(tmp_path: Path) -> None:
+    start = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3)]
+    sweep(spec_of(trials=3, start=start), tmp_path / "replay", ReplayTask(by_rate))
+    later = spec_of(trials=4, start=start)
+    ledger = Ledger.open(later, RunFolder.open(tmp_path / "replay"))
+    rungs = Rungs(later)
+    for name in ledger.folder.trial_ids():
+        rungs.catch_up(name, ledger.values(name))
+    first, second = rungs.standing()
+    assert (first.epoch, first.trials, second.epoch, second.trials) == (2, 3, 6, 1)
+    rates = [TrialConfig(learning_rate=point["learning_rate"]) for point in start]
+    assert first.cutoff == pytest.approx(np.percentile([by_rate(config, 2) for config in rates], 100 * 2 / 3))
+
+
+def test_whoever_watches_sees_the_sweep_as_it_goes(tmp_path: Path) -> None:
+    seen: list[Status] = []
+    spec = spec_of(trials=8, budget={"hours": 1})
+    sweep(spec, tmp_path / "replay", watch=seen.append)
+    assert seen
+    last = seen[-1]
+    assert (last.name, last.metric, last.planned, last.slots) == ("replay", "val_qwk", 8, 1)
+    assert [rung.epoch for rung in last.rungs] == [2, 6]
+    assert last.seconds_left is not None
+    assert last.seconds_left <= 3600
+    for status in seen:
+        assert sum(status.states.values()) <= 8
+        assert len(status.running) == status.states.get("RUNNING", 0) <= 1
+
+
+def test_a_worker_s_words_go_to_its_trial_s_log(tmp_path: Path) -> None:
+    _, folder = sweep(spec_of(trials=2), tmp_path / "replay", Talking())
+    for name in ("t0000", "t0001"):
+        rate = folder.recorded(name)["learning_rate"]
+        log = (folder.trial(name) / "log.txt").read_text()
+        assert f"a word about {rate:.6g}" in log
+        assert "a warning" in log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -99,18 +99,42 @@ def share_of_a_trial(wish: Resources) -> Share:
     Raises:
         SpecError: more is asked for than any one node has, so that no trial could ever start.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
-    gpu = wish.gpu if wish.gpu is not None else float(any(gpus for _, gpus in sizes))
-    if gpu > max(gpus for _, gpus in sizes):
-        most = max(gpus for _, gpus in sizes)
+    return share_on(wish, _nodes())
+
+
+def share_on(wish: Resources, nodes: Sequence[tuple[int, int]]) -> Share:
+    """What a trial gets on `nodes`, each with so many cores and so many GPUs.
+
+    Raises:
+        SpecError: more is asked for than any one node has.
+    """
+    gpu = wish.gpu if wish.gpu is not None else float(any(gpus for _, gpus in nodes))
+    if gpu > max(gpus for _, gpus in nodes):
+        most = max(gpus for _, gpus in nodes)
         hint = " (CPU only: --set resources.gpu=0)" if most == 0 else ""
         raise SpecError(f"resources.gpu: {gpu:g} asked for; the largest node of this Ray has {most}{hint}")
-    able = [(cores, gpus) for cores, gpus in sizes if gpus >= gpu and cores >= (wish.cpu or 1)]
+    able = [(cores, gpus) for cores, gpus in nodes if gpus >= gpu and cores >= (wish.cpu or 1)]
     if not able:
-        most = max(cores for cores, gpus in sizes if gpus >= gpu)
+        most = max(cores for cores, gpus in nodes if gpus >= gpu)
         raise SpecError(f"resources.cpu: {wish.cpu or 1} asked for; the largest node with what it takes has {most}")
-    return Share(cpu=wish.cpu or min(_cores_a_trial(*size, gpu) for size in able), gpu=gpu)
+    return Share(cpu=wish.cpu or min(_cores_a_trial(*node, gpu) for node in able), gpu=gpu)
+
+
+def slots(share: Share) -> int:
+    """How many trials of that share fit the connected Ray as it is now, 0 and more."""
+    return sum(fitting(cores, gpus, share) for cores, gpus in _nodes())
+
+
+def fitting(cores: int, gpus: int, share: Share) -> int:
+    """How many trials of that share fit one node."""
+    by_gpu = gpus * int(1 / share.gpu) if 0 < share.gpu < 1 else int(gpus / share.gpu) if share.gpu else cores
+    return min(cores // share.cpu, by_gpu)
+
+
+def _nodes() -> list[tuple[int, int]]:
+    """Cores and GPUs of each node of the connected Ray."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
 
 
 def _cores_a_trial(cores: int, gpus: int, gpu: float) -> int:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import logging
 import os
-import time
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from retina import model, provenance, winner
-from retina.config import TrialConfig, parse
 from retina.data.photographs import Photographs, Progress, find, prepare, skipped_rows
-from retina.errors import ResultsError
 from retina.results import RunFolder, write_csv, write_text
-from retina.sweep.cluster import connected, share_of_a_trial
-from retina.sweep.run import Outcome, run
+from retina.sweep.cluster import Share, connected, share_of_a_trial, slots
+from retina.sweep.ledger import Ledger
+from retina.sweep.plan import refuse_full_disk
+from retina.sweep.resume import reopened, resumed_spec
+from retina.sweep.run import Outcome, quiet, run
 from retina.sweep.spec import SweepSpec
+from retina.sweep.status import Watch
 from retina.train import GradingTask
 
 log = logging.getLogger(__name__)
@@ -35,22 +32,51 @@ class Place:
     address: str | None = None
 
 
+@dataclass(frozen=True)
+class Going:
+    """How a sweep that is there already goes on.
+
+    Attributes:
+        resume: with what is left of it.
+        extend: with so many trials more.
+        force: although the sweep file, the photographs or the code have changed.
+    """
+
+    resume: bool = False
+    extend: int = 0
+    force: bool = False
+
+    @property
+    def on(self) -> bool:
+        """Whether it goes on at all, and does not begin."""
+        return self.resume or self.extend > 0
+
+
 def sweep(
-    spec: SweepSpec, place: Place, *, resume: bool = False, verbose: bool = False, progress: Progress | None = None
+    spec: SweepSpec,
+    place: Place,
+    going: Going = Going(),
+    *,
+    verbose: bool = False,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> tuple[RunFolder, Outcome]:
     """Run a sweep, evaluate the best model, and write it all to `place.results/<name>/`.
 
     Everything that a user may have got wrong is found before the first trial starts and before anything is written.
 
     Raises:
-        RetinaError: the data, the weights, the results folder or the cluster are not what they must be.
+        RetinaError: the data, the weights, the results folder, its disk or the cluster are not what they must be.
     """
     root = (place.results / spec.name).absolute()
-    if resume:
-        RunFolder.open(root)
+    spec = resolved(spec)
+    if going.resume and not root.exists():
+        log.info("%s is not there yet: the sweep begins", root)
+        going = Going()
+    if going.on:
+        spec = resumed_spec(RunFolder.open(root), spec, going.extend)
     else:
         RunFolder.refuse_taken(root)
-    spec = _resolved(spec)
     found = find(spec.data)
     weights = _weights(spec, place.weights)
     photographs = prepare(spec.data, progress, found)
@@ -58,37 +84,46 @@ def sweep(
     for warning in photographs.warnings:
         log.warning("note: %s", warning)
     task = GradingTask(photographs, weights, spec.track_test)
-    started = time.monotonic()
     with connected(place.address, spec.name, verbose=verbose):
         share = share_of_a_trial(spec.resources)
-        folder = _reopened(root, spec, photographs) if resume else _created(root, spec, photographs)
-        outcome = run(spec, folder, task, share, resume=resume, verbose=verbose)
-    folder = RunFolder.open(root)
+        refuse_full_disk(spec, root, slots(share))
+        folder = RunFolder.open(root) if going.on else _created(root, spec, photographs)
+        with folder.held():
+            return _held(spec, folder, task, share, going, verbose=verbose, watch=watch)
+
+
+def _held(
+    spec: SweepSpec,
+    folder: RunFolder,
+    task: GradingTask,
+    share: Share,
+    going: Going,
+    *,
+    verbose: bool,
+    watch: Watch | None,
+) -> tuple[RunFolder, Outcome]:
+    """The rest of `sweep`, while no other process may run it."""
+    quiet(verbose)
+    if going.on:
+        folder, ledger = reopened(folder.root, spec, task.photographs, extend=going.extend, force=going.force)
+    else:
+        ledger = Ledger.create(spec, folder)
+    outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch)
     if outcome.best and not outcome.interrupted:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
-        winner.crown(folder, outcome.best, photographs, spec.metric.name)
-    seconds = folder.notes().get("seconds", 0) + time.monotonic() - started
-    folder.note(seconds=round(seconds, 1), interrupted=outcome.interrupted, best=outcome.best)
+        winner.crown(folder, outcome.best, task.photographs, spec.metric.name)
+    folder.note(interrupted=outcome.interrupted, best=outcome.best)
     return folder, outcome
 
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
     """Pretrained weights for each architecture that a trial may want them for."""
-    if True not in _possible(spec, "pretrained"):
+    if True not in spec.possible("pretrained"):
         return {}
-    return {arch: model.load_weights(arch, source) for arch in _possible(spec, "arch")}
+    return {arch: model.load_weights(arch, source) for arch in spec.possible("arch")}
 
 
-def _possible(spec: SweepSpec, name: str) -> list[Any]:
-    """The values that a trial may have for a setting that is no range: the searched ones, or the default without."""
-    default = getattr(TrialConfig(), name)
-    parameter = spec.parameters.get(name)
-    if parameter is None:
-        return [default]
-    return parameter.choices() if not parameter.when else list({*parameter.choices(), default})
-
-
-def _resolved(spec: SweepSpec) -> SweepSpec:
+def resolved(spec: SweepSpec) -> SweepSpec:
     """With the number of trials and the absolute path of the data, so that sweep.yaml can be used from anywhere."""
     path = spec.data.path
     if path != "synthetic":
@@ -102,37 +137,15 @@ def _with_layout(spec: SweepSpec, photographs: Photographs) -> SweepSpec:
 
 
 def _created(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
-    folder = RunFolder.create(root)
+    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
+    for left in root.parent.glob(f".{root.name}.*.new"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
     folder.note(**provenance.environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
-        write_csv(root / "skipped.csv", skipped, ["where", "image", "problem"])
-    write_text(root / "sweep.yaml", spec.to_yaml())  # last: a folder with it is a sweep's
+        write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
+    write_text(folder.root / "sweep.yaml", spec.to_yaml())
     folder.flush()
-    return folder
-
-
-def _reopened(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
-    """The interrupted sweep's folder, if it is still the same sweep.
-
-    Raises:
-        ResultsError: there is none, or the sweep file or the photographs have changed; names the first differences.
-    """
-    folder = RunFolder.open(root)
-    file = root / "sweep.yaml"
-    before = parse(SweepSpec, yaml.safe_load(file.read_text(encoding="utf-8")), str(file)).to_yaml()
-    if before != spec.to_yaml():
-        changes = [
-            line
-            for line in difflib.ndiff(before.splitlines(), spec.to_yaml().splitlines())
-            if line.startswith(("- ", "+ "))
-        ]
-        shown = "; ".join(itertools.islice((" ".join(line.split()) for line in changes), 4))
-        raise ResultsError(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}")
-    fingerprint = folder.notes()["data"]["fingerprint"]
-    if fingerprint != photographs.fingerprint:
-        raise ResultsError(
-            f"{spec.data.path}: photographs, grades or splits have changed since {root} was begun\n"
-            f"(fingerprint then {fingerprint}, now {photographs.fingerprint}); begin a new sweep with another --name"
-        )
-    return folder
+    folder.root.rename(root)
+    return RunFolder.open(root)

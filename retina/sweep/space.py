@@ -150,6 +150,17 @@ def grid(space: Space) -> list[dict[str, Any]]:
     return points
 
 
+def point_of(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The point at which a configuration lies, as far as it is searched; None where a value lies outside the space."""
+    point: dict[str, Any] = {}
+    for name in search_order(space):
+        if active(space, name, point):
+            if not space[name].admits(config[name]):
+                return None
+            point[name] = config[name]
+    return point
+
+
 def check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
     """See that the search could come to `point`, which may leave parameters open.
 

@@ -138,6 +138,14 @@ class SweepSpec(Frozen):
             return TrialConfig().epochs
         return int(parameter.bounds()[1]) if parameter.distribution else int(max(parameter.choices()))
 
+    def possible(self, name: str) -> list[Any]:
+        """The values that a trial may have for a setting that is no range: the searched ones, or its default."""
+        default = getattr(TrialConfig(), name)
+        parameter = self.parameters.get(name)
+        if parameter is None:
+            return [default]
+        return parameter.choices() if not parameter.when else list({*parameter.choices(), default})
+
     def to_yaml(self) -> str:
         """The sweep as a file that can be given to `--space` again."""
         values = self.model_dump(mode="json", exclude={"parameters"})

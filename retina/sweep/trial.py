@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import traceback
@@ -13,22 +14,31 @@ from typing import Any
 import torch
 from ray import tune
 
+from retina import checkpoints
 from retina.config import TrialConfig
 from retina.errors import RetinaError
-from retina.sweep.search import BEST, EPOCH
+from retina.sweep.rungs import BEST, EPOCH
 from retina.train import Training
 
 Task = Callable[[TrialConfig], Training]
 """What a sweep tunes: starts one training run. Runs in the workers, so it must be picklable."""
 
-WEIGHTS_FILE = "model.pt"
-STATE_FILE = "state.pt"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every trial of a sweep must know besides its own configuration."""
+    """What every trial of a sweep must know besides its own configuration.
 
+    Attributes:
+        folder: of all trials, the same on every node.
+        metric: a field of `EpochResult`.
+        sign: 1 where more of it is better, -1 where less is.
+        threads: torch's.
+        gpu: whether a trial was given a GPU, or a share of one.
+    """
+
+    folder: Path
     metric: str
     sign: int
     threads: int
@@ -38,9 +48,13 @@ class Settings:
 class GraderTrial(tune.Trainable):
     """One trial, or one after another: the worker is kept and given the next configuration.
 
-    A step is an epoch. A checkpoint is asked for when an epoch was the best so far, so that the one checkpoint a trial
-    has is of its best epoch. Whatever an epoch raises ends this trial with a reason and is not tried again: the same
-    settings would fail in the same way. A worker that dies is another matter; Ray starts its trial again.
+    A step is an epoch. Where it was the best so far, its checkpoint is on the disk before it is reported, so that a
+    sweep that ends in that very moment has the weights of every epoch it knows of. A worker that finds a checkpoint of
+    its trial goes on from there: it reports the saved epoch once more, with those before it, since the process that
+    they were reported to may have been killed before it wrote them down.
+
+    Whatever an epoch raises ends this trial with a reason and is not tried again: the same settings would fail in the
+    same way. A worker that dies is another matter; Ray starts its trial again in another.
     """
 
     _trial = "none"  # __repr__ is asked for also when setup has failed
@@ -51,6 +65,7 @@ class GraderTrial(tune.Trainable):
         if not settings.gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves them visible to those who were given none
         torch.set_num_threads(settings.threads)
+        self._log = _TrialLog()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -58,8 +73,9 @@ class GraderTrial(tune.Trainable):
         self._trial = str(new_config["trial"])
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
-        self._saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        self._past: list[dict[str, Any]] = []
         self._best: tuple[float, int] | None = None
+        self._log.write_to(self._folder / "log.txt")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
         return True
@@ -68,8 +84,6 @@ class GraderTrial(tune.Trainable):
         """Train one epoch."""
         try:
             return self._epoch()
-        except torch.OutOfMemoryError:
-            return self._failed(f"out of GPU memory; the batch is {self._config.batch_size}", traceback.format_exc())
         except torch.AcceleratorError:
             raise  # the process is of no more use: Ray starts the trial again in another
         except RetinaError as error:
@@ -78,17 +92,10 @@ class GraderTrial(tune.Trainable):
             return self._failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the weights and, apart from them, what else is needed to go on."""
-        if self._training is None:
-            return
-        torch.save(self._training.weights(), Path(checkpoint_dir) / WEIGHTS_FILE)
-        torch.save({"training": self._training.state(), "best": self._best}, Path(checkpoint_dir) / STATE_FILE)
+        """Tune asks for one only where it is told to; ours are written by `step`."""
 
-    def load_checkpoint(self, checkpoint: str) -> None:  # Ray passes the folder
-        """Go on from there at the next step."""
-        weights = torch.load(Path(checkpoint) / WEIGHTS_FILE, map_location="cpu", weights_only=True)
-        state = torch.load(Path(checkpoint) / STATE_FILE, map_location="cpu", weights_only=True)
-        self._training, self._saved, self._best = None, (weights, state["training"]), state["best"]
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """See `save_checkpoint`."""
 
     def cleanup(self) -> None:
         """Let go of the model before the worker ends."""
@@ -98,36 +105,65 @@ class GraderTrial(tune.Trainable):
         """The worker's name on the dashboard."""
         return f"RetinaWorker(first trial {self._trial})"
 
+    @property
+    def _folder(self) -> Path:
+        return self._settings.folder / self._trial
+
     def _epoch(self) -> dict[str, Any]:
         if self._training is None:
             self._training = self._task(self._config)
-            if self._saved:
-                self._training.restore(*self._saved)
-                self._saved = None
-        result = next(self._training, None)
-        if result is None:  # restored at its end, which was not recorded
-            return self._reported({EPOCH: self._config.epochs}, improved=False)
-        value = float(getattr(result, self._settings.metric))
-        sign = self._settings.sign
-        improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
-        if improved:
+            if self._taken_up(self._training):
+                return self._reported(self._past[-1], before=self._past[:-1])
+        result = next(self._training)
+        epoch = asdict(result)
+        self._past.append(epoch)
+        value, sign = float(epoch[self._settings.metric]), self._settings.sign
+        if math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0]):
             self._best = (value, result.epoch)
-        return self._reported(asdict(result), improved=improved)
+            state = {"training": self._training.state(), "past": self._past, "best": self._best}
+            try:
+                checkpoints.save(self._folder, result.epoch, self._training.weights(), state)
+            except OSError as error:
+                return self._failed(f"epoch {result.epoch}: its weights cannot be saved: {error.strerror}")
+        return self._reported(epoch)
 
-    def _reported(self, epoch: dict[str, Any], *, improved: bool) -> dict[str, Any]:
+    def _taken_up(self, training: Training) -> bool:
+        """Bring `training` to where the trial was when its last worker ended; False where it is new."""
+        saved = checkpoints.newest(self._folder)
+        if saved is None:
+            return False
+        weights, state = saved.load()
+        training.restore(weights, state["training"])
+        self._past, self._best = state["past"], state["best"]
+        return True
+
+    def _reported(self, epoch: dict[str, Any], before: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         if self._best is None:
             return self._failed(f"epoch {epoch[EPOCH]}: {self._settings.metric} is not finite")
         finished = epoch[EPOCH] >= self._config.epochs
-        return {
-            **epoch,
-            BEST: self._best[0],
-            "best_epoch": self._best[1],
-            "finished": finished,
-            "done": finished,
-            "should_checkpoint": improved,
-        }
+        return {**epoch, BEST: self._best[0], "before": before or [], "finished": finished, "done": finished}
 
     def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
         self._training = None
         # the key must be there for Tune, and NaN is what its percentiles leave out
         return {EPOCH: 0, BEST: math.nan, "failure": reason, "traceback": trace, "finished": False, "done": True}
+
+
+class _TrialLog(logging.Handler):
+    """What the package and Python's warnings say in a worker goes to the log of the trial that it has in hand."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._file: Path | None = None
+        logging.captureWarnings(capture=True)
+        for name in ("retina", "py.warnings"):
+            logging.getLogger(name).addHandler(self)
+
+    def write_to(self, file: Path) -> None:
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as opened:
+                opened.write(self.format(record).rstrip() + "\n")

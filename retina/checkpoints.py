@@ -1,0 +1,116 @@
+"""A trial's weights on disk: the checkpoint of its best epoch while it runs, `model.pt` once it is kept.
+
+    trials/<id>/checkpoint_00007/   model.pt, state.pt: while the trial runs, of its best epoch so far
+    trials/<id>/model.pt            after it, of the few that are kept
+
+A checkpoint is written under another name and gets its own by one rename, so that whoever is killed in between leaves
+the one before. Keeping a trial's weights is a rename too: nothing is copied, however large the model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WEIGHTS_FILE = "model.pt"
+STATE_FILE = "state.pt"
+_PREFIX = "checkpoint_"
+_PARTIAL = ".checkpoint_partial_"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved epoch: the folder that holds it."""
+
+    path: Path
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch's weights these are, 1 for the first."""
+        return int(self.path.name.removeprefix(_PREFIX))
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The weights and the rest of the state, on the CPU."""
+        weights = torch.load(self.path / WEIGHTS_FILE, map_location="cpu", weights_only=True)
+        state = torch.load(self.path / STATE_FILE, map_location="cpu", weights_only=True)
+        return weights, state
+
+
+def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+    """Write a trial's checkpoint of `epoch` whole or not at all, and remove the one before.
+
+    Args:
+        folder: the trial's.
+        epoch: 1 for the first one.
+        weights: what `model.pt` will hold.
+        state: tensors and plain values; what is needed besides to go on.
+
+    Raises:
+        OSError: it cannot be written, the disk is full say; nothing of it is left, and the one before still stands.
+    """
+    target = folder / f"{_PREFIX}{epoch:05d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # a name of its own: the worker of a sweep that was killed may be at its last epoch still
+    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    try:
+        for name, content in ((WEIGHTS_FILE, weights), (STATE_FILE, state)):
+            _write(partial / name, dict(content))
+        shutil.rmtree(target, ignore_errors=True)  # of the same epoch, trained again after its state was lost
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for older in _all(folder):
+        if older.path != target:
+            shutil.rmtree(older.path, ignore_errors=True)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the trial has none."""
+    return max(_all(folder), key=lambda checkpoint: checkpoint.epoch, default=None)
+
+
+def keep(folder: Path) -> None:
+    """Make the checkpoint's weights the trial's `model.pt`, and remove the rest; nothing where that is done."""
+    checkpoint = newest(folder)
+    if checkpoint and (checkpoint.path / WEIGHTS_FILE).is_file():
+        (checkpoint.path / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+    _remove_checkpoints(folder)
+
+
+def drop(folder: Path) -> None:
+    """Remove whatever weights a trial has."""
+    _remove_checkpoints(folder)
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def _all(folder: Path) -> list[Checkpoint]:
+    return [Checkpoint(path) for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in (*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{_PARTIAL}*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    with file.open("wb") as opened:
+        _save(content, opened)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _save(content: dict[str, Any], opened: Any) -> None:
+    try:
+        torch.save(content, opened)
+    except RuntimeError as error:  # torch hides the disk's own error behind one about its zip file
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

@@ -1,0 +1,261 @@
+"""What a sweep knows: its study and its results folder, kept in step. Knows nothing of Ray.
+
+Everything is written in an order that survives `kill -9` at any moment: the folder's tables first, the study after
+them, the weights last. Whoever opens the ledger again brings the three into step before anything goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from retina import checkpoints
+from retina.config import TrialConfig
+from retina.results import FINISHED, HISTORY_COLUMNS, MEASURES, RunFolder, write_json, write_text
+from retina.sweep import space
+from retina.sweep.spec import SweepSpec
+from retina.sweep.study import REASON, SweepStudy
+
+log = logging.getLogger(__name__)
+
+STUDY_FILE = "study.db"
+TICK_SECONDS = 10.0
+QUIET_SECONDS = 15.0
+"""After so long without a word, an epoch is told of too."""
+
+
+class Ledger:
+    """One sweep's trials: asked for, followed and ended; and whether the sweep has had enough."""
+
+    def __init__(self, spec: SweepSpec, folder: RunFolder, study: SweepStudy) -> None:
+        self.spec, self.folder, self._study = spec, folder, study
+        self._has_weights: dict[str, bool] = {}  # of the trials that have ended
+        self._spoken = self._ticked = time.monotonic()
+        self._started = self._spoken - float(folder.notes().get("seconds", 0))
+
+    @classmethod
+    def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
+        """For a sweep that begins, or whose space has changed: with a new study that is told of the trials before."""
+        taken = folder.trial_ids()
+        study = SweepStudy.create(spec, folder.root / STUDY_FILE, taken)
+        ledger = cls(spec, folder, study)
+        for name in taken:
+            ledger._hand_over(name)
+        folder.note(study=study.name)
+        return ledger
+
+    @classmethod
+    def open(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
+        """For a sweep that was begun before, brought into step.
+
+        Raises:
+            ResultsError: its study is gone.
+        """
+        name = folder.notes().get("study")
+        if name is None:  # killed before its first trial
+            (folder.root / STUDY_FILE).unlink(missing_ok=True)
+            return cls.create(spec, folder)
+        ledger = cls(spec, folder, SweepStudy.open(spec, folder.root / STUDY_FILE, name, folder.trial_ids()))
+        ledger._bring_into_step()
+        return ledger
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the metric is better, -1 where less is."""
+        return self.spec.metric.sign
+
+    @property
+    def remaining(self) -> int:
+        """Trials that are yet to be finished, those that were begun included."""
+        return max(0, self.spec.planned_trials - len(self.folder.trial_ids(*FINISHED)))
+
+    @property
+    def best(self) -> str | None:
+        """The best trial that has ended; None before the first."""
+        return next(iter(self.folder.ranking(self.spec.metric.name, self.sign)), None)
+
+    @property
+    def seconds(self) -> float:
+        """How long the sweep has run, interruptions left out."""
+        return time.monotonic() - self._started
+
+    def values(self, name: str) -> dict[int, float]:
+        """A trial's best value so far after each of its epochs."""
+        best, values = -math.inf, {}
+        for row in self.folder.epochs(name):
+            value = row.get(self.spec.metric.name)
+            if value is not None and math.isfinite(value):
+                best = max(best, self.sign * value)
+            if math.isfinite(best):
+                values[int(row["epoch"])] = self.sign * best
+        return values
+
+    def ask(self) -> tuple[str, TrialConfig]:
+        """The next trial, entered in the tables: one that was left unfinished, else a new one."""
+        name, config = self._study.ask()
+        self.folder.record_trial(name, state="RUNNING", reason=None, **config.model_dump(mode="json"))
+        return name, config
+
+    def started(self, name: str, config: TrialConfig) -> None:
+        """A trial has a worker now, or another one."""
+        values = config.model_dump(mode="json")
+        write_json(self.folder.trial(name) / "config.json", values)
+        varied = {key: value for key, value in values.items() if self._is_searched(key, values)}
+        settings = ", ".join(f"{key} {_short(value)}" for key, value in varied.items())
+        before = len(self.folder.epochs(name))
+        what = f"goes on after epoch {before}" if before else "started"
+        self.folder.log(name, f"{what}: {settings}")
+        self._say(name, what, settings, passing=True)
+
+    def epoch(self, name: str, epoch: int, result: Mapping[str, Any]) -> None:
+        """An epoch of a trial is over; one that is told again, by a trial that was resumed, takes the first's place."""
+        known = any(row["epoch"] == epoch for row in self.folder.epochs(name))
+        measures = {
+            key: result.get(key) for key in HISTORY_COLUMNS if key in result and key not in {"trial_id", "epoch"}
+        }
+        self.folder.record_epoch(name, epoch, **measures)
+        self._summarise(name)
+        values = self.values(name)
+        if epoch in values:
+            self._study.report(name, epoch, values[epoch])
+        if known:
+            return
+        told = "  ".join(f"{key} {_short(value)}" for key, value in measures.items() if value is not None)
+        of = f"epoch {epoch} of {self.folder.recorded(name)['epochs']}"
+        self.folder.log(name, f"{of}: {told}")
+        if time.monotonic() - self._spoken > QUIET_SECONDS:
+            metric = self.spec.metric.name
+            self._say(
+                name,
+                "running",
+                f"{of}: {metric} {_short(result[metric])}, {result['images_per_second']:.0f} images/s",
+                passing=True,
+            )
+
+    def end(self, name: str, state: str, reason: str, trace: str = "") -> None:
+        """A trial has ended: COMPLETE, PRUNED or FAIL. Its weights are kept if it is among the best few."""
+        values = self.values(name)
+        if state == "PRUNED" and not values:
+            state, reason = "FAIL", f"{reason} before its first epoch was over"
+        if state == "FAIL":
+            write_text(self.folder.trial(name) / "error.txt", f"{reason}\n\n{trace}".rstrip() + "\n")
+        self.folder.record_trial(name, state=state, reason=reason or None)
+        self._study.tell(name, state, values[max(values)] if values else None, reason)
+        self.folder.log(name, f"{state}{': ' + reason if reason else ''}")
+        self._settle_weights()
+        row = self.folder.recorded(name)
+        metric = self.spec.metric.name
+        score = f"{metric} {_short(row[metric])} at epoch {row['best_epoch']}" if metric in row else ""
+        self._say(name, state, "; ".join(part for part in (score, reason) if part))
+
+    def tick(self) -> None:
+        """Write down now and then how long the sweep has run, so that its hours count on after a `kill -9` too."""
+        if time.monotonic() - self._ticked > TICK_SECONDS:
+            self._ticked = time.monotonic()
+            self.folder.note(seconds=round(self.seconds, 1))
+
+    def close(self) -> None:
+        """No trial runs any more. Those that a limit cut short end here; those that Ctrl-C did stay, for `--resume`."""
+        limit = self.ended_by()
+        if limit:
+            for name in self.folder.trial_ids("RUNNING"):
+                self._absorb(name)
+                self.end(name, "PRUNED", f"stopped by {limit}")
+        self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
+        self.folder.flush()
+
+    def ended_by(self) -> str:
+        """Which of the spec's limits has been reached, in words; empty while none has."""
+        return limit_reached(self.spec, self.folder, self.seconds)
+
+    def _summarise(self, name: str) -> None:
+        epochs = self.folder.epochs(name)
+        metric = self.spec.metric.name
+        judged = [row for row in epochs if row.get(metric) is not None and math.isfinite(row[metric])]
+        changed: dict[str, Any] = {"epochs_run": epochs[-1]["epoch"]}
+        if judged:
+            best = max(judged, key=lambda row: self.sign * row[metric])  # the first of equal ones
+            changed.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in MEASURES}})
+        changed["seconds"] = sum(row["seconds"] for row in epochs)
+        changed["images_per_second"] = sum(row["images_per_second"] for row in epochs) / len(epochs)
+        self.folder.record_trial(name, **changed)
+
+    def _bring_into_step(self) -> None:
+        """The tables are written before the study is told, so the study may lack a trial's end, and a row its trial."""
+        for name, trial in self._study.trials.items():
+            row = self.folder.recorded(name)
+            state = row.get("state")
+            if state in FINISHED and not trial.state.is_finished():
+                reason = str(row.get(REASON, ""))
+                self._study.settle(name, str(state), self.values(name), reason)
+            elif state not in FINISHED and trial.state.is_finished():  # a machine lost its power: the tables are older
+                self.folder.record_trial(name, state=trial.state.name, reason=trial.user_attrs.get(REASON))
+        self._settle_weights()
+
+    def _absorb(self, name: str) -> None:
+        """Enter the epochs that a trial has saved and could not report any more, since the sweep had ended."""
+        checkpoint = checkpoints.newest(self.folder.trial(name))
+        known = [row["epoch"] for row in self.folder.epochs(name)]
+        if checkpoint and checkpoint.epoch not in known:
+            _, state = checkpoint.load()
+            for result in state["past"]:
+                self.epoch(name, result["epoch"], result)
+
+    def _hand_over(self, name: str) -> None:
+        """Tell a new study of a trial that the one before knew."""
+        row = self.folder.recorded(name)
+        config = TrialConfig.model_validate({key: row[key] for key in TrialConfig.model_fields if key in row})
+        reason = str(row.get(REASON, ""))
+        inside = self._study.learn(name, config, str(row["state"]), self.values(name), reason)
+        if not inside and row["state"] == "RUNNING":
+            self.folder.record_trial(name, state="FAIL", reason="outside the space since it was changed")
+        elif not inside:
+            log.info(
+                "%s  lies outside the changed space: it stays in the tables, the search does not learn from it", name
+            )
+
+    def _settle_weights(self) -> None:
+        """Only the best few of the ended trials have weights on the disk; running ones have their checkpoint."""
+        ranking = self.folder.ranking(self.spec.metric.name, self.sign)
+        kept = set(ranking[: self.spec.keep.trials])
+        for name in self.folder.trial_ids(*FINISHED):
+            if self._has_weights.get(name) == (name in kept):
+                continue
+            self._has_weights[name] = name in kept
+            folder = self.folder.trial(name)
+            try:
+                checkpoints.keep(folder) if name in kept else checkpoints.drop(folder)
+            except OSError as error:  # must not turn what the trial has reached into a failure
+                log.warning("%s  its weights could not be kept: %s", name, error)
+
+    def _say(self, name: str, what: str, more: str, *, passing: bool = False) -> None:
+        """`passing` is what a live view shows by itself."""
+        log.info("%s  %-8s  %s", name, what, more, extra={"passing": passing})
+        self._spoken = time.monotonic()
+
+    def _is_searched(self, key: str, config: Mapping[str, Any]) -> bool:
+        parameter = self.spec.parameters.get(key)
+        varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
+        return varies and space.active(self.spec.parameters, key, config)
+
+
+def limit_reached(spec: SweepSpec, folder: RunFolder, seconds: float) -> str:
+    """Which limit a sweep that has run for `seconds` has reached, in words; empty while none."""
+    budget, metric = spec.budget, spec.metric
+    if budget.hours is not None and seconds >= budget.hours * 3600:
+        return f"budget.hours={budget.hours:g}"
+    if budget.max_failed is not None and len(folder.trial_ids("FAIL")) >= budget.max_failed:
+        return f"budget.max_failed={budget.max_failed}"
+    if metric.target is not None:
+        rows = (folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
+        values = [metric.sign * float(row[metric.name]) for row in rows if row.get(metric.name) is not None]
+        if values and max(values) >= metric.sign * metric.target:
+            return f"metric.target={metric.target:g}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,237 @@
+"""The ledger: study and folder kept in step, a changed space, limits. No Ray."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retina.config import TrialConfig
+from retina.errors import ResultsError
+from retina.results import RunFolder, write_text
+from retina.sweep.ledger import STUDY_FILE, Ledger
+from retina.sweep.recorder import verdict
+from retina.sweep.spec import SweepSpec
+from retina.sweep.study import SweepStudy, sampler
+
+PARAMETERS: dict[str, Any] = {
+    "epochs": {"value": 4},
+    "pretrained": {"value": False},
+    "batch_size": {"values": [4, 8, 16], "ordered": True},
+    "optimizer": {"values": ["sgd", "adamw"]},
+    "momentum": {"distribution": "uniform", "min": 0.8, "max": 0.99, "when": {"optimizer": "sgd"}},
+}
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing may catch it."""
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    return SweepSpec(**{"name": "ledger", "trials": 6, "parameters": PARAMETERS, **changes})
+
+
+def begun(root: Path, spec: SweepSpec | None = None) -> Ledger:
+    write_text(RunFolder.create(root).root / "sweep.yaml", "name: ledger\n")
+    return Ledger.create(spec or spec_of(), RunFolder.open(root))
+
+
+def again(root: Path, spec: SweepSpec | None = None) -> Ledger:
+    return Ledger.open(spec or spec_of(), RunFolder.open(root))
+
+
+def result(epoch: int, qwk: float) -> dict[str, Any]:
+    return {"epoch": epoch, "val_qwk": qwk, "val_loss": 1 - qwk, "seconds": 1.0, "images_per_second": 9.0}
+
+
+def run_one(ledger: Ledger, values: list[float], state: str = "COMPLETE", reason: str = "") -> str:
+    name, config = ledger.ask()
+    ledger.started(name, config)
+    for epoch, value in enumerate(values, start=1):
+        ledger.epoch(name, epoch, result(epoch, value))
+    if state:
+        ledger.end(name, state, reason)
+    return name
+
+
+def told(root: Path, study: int = -1) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{root / STUDY_FILE}"
+    name = optuna.get_all_study_names(storage)[study]
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+@pytest.mark.parametrize(
+    ("last", "state", "reason"),
+    [
+        (None, "FAIL", "ended without a result"),
+        ({"failure": "the loss is nan", "epoch": 0}, "FAIL", "the loss is nan"),
+        ({"finished": True, "epoch": 4}, "COMPLETE", ""),
+        ({"finished": False, "epoch": 2}, "PRUNED", "stopped at the rung of epoch 2"),
+    ],
+)
+def test_the_verdict_follows_from_the_last_result(last: dict[str, Any] | None, state: str, reason: str) -> None:
+    assert verdict(last) == (state, reason)
+
+
+def test_the_best_so_far_is_what_counts(tmp_path: Path) -> None:
+    ledger = begun(tmp_path / "x")
+    run_one(ledger, [0.2, 0.5, 0.3, math.nan])
+    assert ledger.values("t0000") == {1: 0.2, 2: 0.5, 3: 0.5, 4: 0.5}
+    (trial,) = told(tmp_path / "x")
+    assert (trial.state.name, trial.value, trial.intermediate_values) == ("COMPLETE", 0.5, ledger.values("t0000"))
+    assert ledger.folder.recorded("t0000")["best_epoch"] == 2
+
+
+def test_less_is_better_for_a_loss(tmp_path: Path) -> None:
+    ledger = begun(tmp_path / "x", spec_of(metric={"name": "val_loss"}))
+    run_one(ledger, [0.2, 0.5, 0.3])  # losses of 0.8, 0.5, 0.7
+    assert ledger.values("t0000") == pytest.approx({1: 0.8, 2: 0.5, 3: 0.5})
+    assert told(tmp_path / "x")[0].value == pytest.approx(0.5)
+
+
+MOMENTS: list[tuple[Any, str]] = [
+    (SweepStudy, "ask"),
+    (SweepStudy, "report"),
+    (SweepStudy, "tell"),
+    (RunFolder, "record_trial"),
+    (RunFolder, "record_epoch"),
+    (RunFolder, "log"),
+    (Ledger, "_settle_weights"),
+    (optuna.Trial, "set_user_attr"),
+    (optuna.Trial, "suggest_categorical"),
+    (optuna.Trial, "suggest_int"),
+    (optuna.Study, "tell"),
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "method"), MOMENTS, ids=[f"{owner.__name__}.{name}" for owner, name in MOMENTS])
+def test_killed_at_any_step_the_three_come_into_step_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, *, after: bool
+) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.2])
+    original: Callable[..., Any] = getattr(owner, method)
+
+    def deadly(*arguments: Any, **more: Any) -> Any:
+        if after:
+            original(*arguments, **more)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, deadly)
+        with pytest.raises(Killed):
+            run_one(ledger, [0.3, 0.4], state="PRUNED", reason="stopped at the rung of epoch 2")
+    resumed = again(root)
+    left = resumed.folder.trial_ids("RUNNING")
+    while resumed.remaining:
+        run_one(resumed, [0.3, 0.4, 0.35, 0.2])
+    table, trials = resumed.folder.trials(), told(root)
+    assert table["trial_id"].tolist() == [f"t{number:04d}" for number in range(6)]
+    assert [trial.user_attrs["trial_id"] for trial in trials] == table["trial_id"].tolist()
+    assert [trial.state.name for trial in trials] == table["state"].tolist()
+    assert [trial.value for trial in trials] == pytest.approx(table["val_qwk"].tolist())
+    assert set(left) <= {"t0001"}
+    for trial, row in zip(trials, table.to_dict("records"), strict=True):
+        assert trial.params["optimizer"] == row["optimizer"]
+        assert sorted(trial.intermediate_values) == list(range(1, int(row["epochs_run"]) + 1))
+
+
+def test_a_resumed_search_does_not_repeat_its_random_numbers(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    for _ in range(2):
+        run_one(ledger, [0.1])
+    run_one(again(root), [0.1])
+    run_one(again(root), [0.1])
+    rates = [trial.params.get("momentum") for trial in told(root) if "momentum" in trial.params]
+    assert len(set(rates)) == len(rates)
+    drawn = [sampler(spec_of(method="random"), n)._rng.rng.uniform() for n in range(20)]  # type: ignore[attr-defined]
+    assert len(set(drawn)) == 20
+
+
+def test_a_trial_that_was_begun_is_handed_out_again_before_a_new_one(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1])
+    name, config = ledger.ask()
+    assert again(root).ask() == (name, config)
+
+
+def test_a_lost_study_is_said(tmp_path: Path) -> None:
+    begun(tmp_path / "x")
+    (tmp_path / "x" / STUDY_FILE).unlink()
+    with pytest.raises(ResultsError, match="holds no study"):
+        again(tmp_path / "x")
+
+
+def test_a_changed_space_keeps_the_tables_and_learns_from_what_lies_in_it(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    points = [
+        {"batch_size": 4, "optimizer": "sgd", "momentum": 0.9},
+        {"batch_size": 8, "optimizer": "adamw"},
+        {"batch_size": 16, "optimizer": "sgd", "momentum": 0.85},
+        {"batch_size": 16, "optimizer": "adamw"},
+    ]
+    ledger = begun(root, spec_of(start=points))
+    run_one(ledger, [0.1, 0.2])
+    run_one(ledger, [0.3], state="PRUNED", reason="stopped at the rung of epoch 1")
+    run_one(ledger, [], state="FAIL", reason="the loss is nan")
+    run_one(ledger, [0.4], state="")  # is running still
+    smaller = {**PARAMETERS, "batch_size": {"values": [8, 16, 32]}, "dropout": {"values": [0.25, 0.5]}}
+    changed = spec_of(parameters=smaller)
+    ledger = Ledger.create(changed, RunFolder.open(root))
+    learned = {trial.user_attrs["trial_id"]: trial for trial in told(root)}
+    assert list(learned) == ["t0001", "t0002", "t0003"]  # t0000 had a batch of 4
+    assert [trial.state.name for trial in learned.values()] == ["PRUNED", "FAIL", "RUNNING"]
+    assert learned["t0001"].params == {"batch_size": 8, "optimizer": "adamw", "dropout": 0.25}
+    assert learned["t0001"].intermediate_values == {1: 0.3}
+    assert ledger.ask()[0] == "t0003"
+    assert ledger.ask()[0] == "t0004"  # names go on
+    assert ledger.folder.recorded("t0000")["val_qwk"] == 0.2
+    back = Ledger.create(spec_of(start=points), RunFolder.open(root))
+    assert back.ask()[1].batch_size in {4, 8, 16}
+
+
+def test_a_running_trial_outside_the_changed_space_has_failed(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root, spec_of(start=[{"batch_size": 4, "optimizer": "adamw"}]))
+    run_one(ledger, [0.1], state="")
+    larger = {**PARAMETERS, "batch_size": {"values": [64, 128]}}
+    changed = Ledger.create(spec_of(parameters=larger), RunFolder.open(root))
+    assert changed.folder.recorded("t0000")["state"] == "FAIL"
+    assert changed.folder.recorded("t0000")["reason"] == "outside the space since it was changed"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(-1, 1) | st.just(math.nan), min_size=1, max_size=12), st.sampled_from(["val_qwk", "val_loss"])
+)
+def test_values_never_get_worse(curve: list[float], metric: str) -> None:
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder.create(Path(place) / "x")
+        ledger = Ledger(spec_of(metric={"name": metric}), folder, SweepStudy.create(spec_of()))
+        for epoch, value in enumerate(curve, start=1):
+            folder.record_epoch("t0000", epoch, **{metric: value})
+        values = list(ledger.values("t0000").values())
+    known = [value for value in curve if math.isfinite(value)]
+    best = (max if metric == "val_qwk" else min)(known, default=None)
+    assert (values[-1] if values else None) == best
+    assert values == sorted(values, reverse=metric == "val_loss")
+
+
+def test_everything_in_a_trial_can_be_searched() -> None:
+    fields = TrialConfig.model_fields
+    for name in fields:
+        default = getattr(TrialConfig(), name)
+        spec = spec_of(parameters={name: {"values": [default]}}, trials=1)
+        assert getattr(SweepStudy.create(spec).ask()[1], name) == default
