@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
+from rich.live import Live
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -20,10 +21,27 @@ from retina.errors import RetinaError, SpecError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from retina.report.live import Status
     from retina.results import RunFolder
+    from retina.sweep.spec import SweepSpec
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False)
+
+
+class Lines(logging.Handler):
+    """Prints what the package logs; while a live view is shown, not what that shows by itself."""
+
+    live = False
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        if not (Lines.live and getattr(record, "passing", False)):
+            self._console.print(self.format(record))
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _draw_arguments(data_commands.add_parser("draw", help="draw fundus photographs in the layout of EyePACS"))
     _prepare_arguments(data_commands.add_parser("prepare", help="check a data set and decode it into the cache"))
+    listing = commands.add_parser("list", help="the sweeps in a results folder: state, trials, best, age")
+    listing.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="DIR")
+    listing.set_defaults(command=_list)
     _export_arguments(commands.add_parser("export", help="write the best model as a folder that runs elsewhere"))
     _predict_arguments(commands.add_parser("predict", help="grade photographs with an exported model"))
     return parser
@@ -74,7 +95,10 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
     join = "join a running Ray cluster (default: $RAY_ADDRESS, else start Ray here)"
     add("--address", metavar="auto|HOST:PORT", help=join)
-    add("--resume", action="store_true", help="go on with a sweep that was interrupted")
+    add("--resume", action="store_true", help="go on with a sweep that was interrupted, however it was")
+    add("--extend", type=_count, default=0, metavar="N", help="add N trials to a sweep, with all that it has learned")
+    add("--force", action="store_true", help="go on although the sweep file, the photographs or the code have changed")
+    add("--dry-run", action="store_true", help="show what the sweep would do, and start nothing")
     add("--verbose", action="store_true", help="let Ray and Optuna say what they like")
     parser.set_defaults(command=_sweep)
 
@@ -128,17 +152,45 @@ def _sweep(options: argparse.Namespace) -> int:
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
+    if options.dry_run:
+        return _dry_run(loaded, Path(options.results))
     from retina.sweep import session  # after the sweep file is known to be right: it brings torch and Ray
 
     place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
-    with _progress() as progress:
-        folder, outcome = session.sweep(
-            loaded, place, resume=options.resume, verbose=options.verbose, progress=progress
-        )
+    going = session.Going(resume=options.resume, extend=options.extend, force=options.force)
+    with _progress() as progress, _live() as watch:
+        folder, outcome = session.sweep(loaded, place, going, verbose=options.verbose, progress=progress, watch=watch)
     if outcome.interrupted:
         out.print(f"\nInterrupted; what was finished is in {folder.root}. Go on with the same command and --resume.")
         return 130
     return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
+
+
+def _dry_run(spec: SweepSpec, results: Path) -> int:
+    from retina.data import photographs
+    from retina.report import plan as report
+    from retina.sweep import plan, session
+
+    resolved = session.resolved(spec)
+    out.print(resolved.to_yaml())
+    out.print(report.table(plan.plan(resolved, results / spec.name)))
+    found = photographs.find(spec.data)  # last: what is planned can be read where the photographs are still to come
+    what = (
+        f"{len(found.frame)} photographs in {found.root}" if found else f"{spec.data.synthetic.photographs} are drawn"
+    )
+    out.print(f"photographs: {what}\nNothing was started; leave --dry-run out to start it.")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from retina.report import sweeps
+
+    found = sweeps.summaries(options.results)
+    if not found:
+        out.print(f"{options.results} holds no sweep yet")
+        return 0
+    _show(sweeps.table(found))
+    return 0
 
 
 def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
@@ -208,6 +260,35 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: 1 and more")
+    return int(text)
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[Status], None] | None]:
+    """The view of a running sweep, in a terminal; elsewhere None, and the lines of the log say the same."""
+    if not out.is_terminal:
+        yield None
+        return
+    with ExitStack() as shown:
+        live: list[Live] = []
+
+        def watch(status: Status) -> None:
+            from retina.report.live import view
+
+            if not live:  # only now: a bar may have been here before
+                live.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))
+                Lines.live = True
+            live[0].update(view(status), refresh=True)
+
+        try:
+            yield watch
+        finally:
+            Lines.live = False
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each thing that is done, one after another, gone when it is done."""
@@ -230,14 +311,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def _log_to(console: Console, *, verbose: bool) -> None:
     """What the package logs goes to `console`, plain; with `verbose` also what it has to say of details."""
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            console.print(self.format(record))
-
     ours = logging.getLogger("retina")
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
-    ours.handlers = [Lines()]
+    ours.handlers = [Lines(console)]
     ours.propagate = False
 
 

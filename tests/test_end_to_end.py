@@ -75,7 +75,7 @@ def test_the_user_sees_the_trials_the_best_model_and_where_everything_is(home: P
 
 def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
     folder = home / "results" / "tiny"
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "sweep.yaml",
         "environment.json",
