@@ -77,9 +77,9 @@ def newest(folder: Path) -> Checkpoint | None:
     return max(_all(folder), key=lambda checkpoint: checkpoint.epoch, default=None)
 
 
-def keep(folder: Path) -> None:
-    """Make the checkpoint's weights the trial's `model.pt`, and remove the rest; nothing where that is done."""
-    checkpoint = newest(folder)
+def keep(folder: Path, epoch: int) -> None:
+    """Make the weights of `epoch` the trial's `model.pt`, and remove its checkpoints; nothing where that is done."""
+    checkpoint = next((one for one in _all(folder) if one.epoch == epoch), None)
     if checkpoint and (checkpoint.path / WEIGHTS_FILE).is_file():
         (checkpoint.path / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
     _remove_checkpoints(folder)

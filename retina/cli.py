@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,8 +19,6 @@ import retina
 from retina.errors import RetinaError, SpecError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from retina.report.live import Status
     from retina.results import RunFolder
     from retina.sweep.spec import SweepSpec
@@ -169,11 +167,12 @@ def _sweep(options: argparse.Namespace) -> int:
 def _dry_run(spec: SweepSpec, results: Path) -> int:
     from retina.data import photographs
     from retina.report import plan as report
-    from retina.sweep import plan, session
+    from retina.sweep import plan, run, session
 
+    run.quiet(verbose=False)
     resolved = session.resolved(spec)
     out.print(resolved.to_yaml())
-    out.print(report.table(plan.plan(resolved, results / spec.name)))
+    _show(report.table(plan.plan(resolved, results / spec.name)))
     found = photographs.find(spec.data)  # last: what is planned can be read where the photographs are still to come
     what = (
         f"{len(found.frame)} photographs in {found.root}" if found else f"{spec.data.synthetic.photographs} are drawn"
@@ -196,8 +195,7 @@ def _list(options: argparse.Namespace) -> int:
 def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
     from retina.report import figures, tables
 
-    if ended_by:
-        out.print(f"ended by {ended_by}")
+    out.print(f"ended by {ended_by or f'trials={len(folder.trial_ids())}: every one was run'}")
     _show(tables.trials(folder, metric))
     if best is None:
         err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
@@ -208,10 +206,10 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
     return 0
 
 
-def _show(table: Table) -> None:
+def _show(table: RenderableType) -> None:
     """Print a table as wide as it is: a line that a narrow terminal breaks can still be read, a cut word cannot."""
     wanted = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-    Console(width=max(out.width, wanted), highlight=False).print(table)
+    Console(width=max(out.width, wanted), highlight=False, markup=False).print(table)
 
 
 def _draw(options: argparse.Namespace) -> int:

@@ -73,6 +73,7 @@ class RunFolder:
         self._history: dict[str, dict[int, dict[str, Any]]] = {}
         self._history_lines: dict[str, str] = {}  # of each trial, as they were last written
         self._rest_until = 0.0
+        self.is_flushed = True
 
     @classmethod
     def create(cls, root: Path) -> RunFolder:
@@ -109,7 +110,7 @@ class RunFolder:
             ResultsError: when it is none, saying which ones stand beside it.
         """
         if not (root / "sweep.yaml").is_file():
-            near = sorted(file.parent.name for file in root.parent.glob("*/sweep.yaml"))
+            near = sorted(file.parent.name for file in root.parent.glob("[!.]*/sweep.yaml"))
             beside = f"sweeps in {root.parent}: {', '.join(near[:8])}" if near else f"{root.parent} holds no sweep"
             raise ResultsError(f"{root}: is not the results folder of a sweep (it has no sweep.yaml); {beside}")
         folder = cls(root)
@@ -188,11 +189,14 @@ class RunFolder:
         self._history.setdefault(trial_id, {})[epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
         self._history_lines.pop(trial_id, None)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Write history.csv and trials.csv as they stand, in this order: a trial that has ended has all its epochs.
 
         A disk that is full is said, and both stay as they were; what is to be written is known still, and is written
         with the next change.
+
+        Returns:
+            Whether they were written: `is_flushed`.
         """
         started = time.monotonic()
         for trial_id in self._history.keys() - self._history_lines.keys():
@@ -201,10 +205,14 @@ class RunFolder:
         try:
             write_text(self.root / "history.csv", ",".join(HISTORY_COLUMNS) + "\n" + history)
             write_csv(self.root / "trials.csv", self._trials.values(), TRIAL_COLUMNS)
+            self.is_flushed = True
         except OSError as error:
-            log.warning("%s: the tables cannot be written now: %s", self.root, error.strerror)
+            if self.is_flushed:
+                log.warning("%s: the tables cannot be written now: %s", self.root, error.strerror)
+            self.is_flushed = False
         now = time.monotonic()
         self._rest_until = now + (now - started) / FLUSH_SHARE
+        return self.is_flushed
 
     def recorded(self, trial_id: str) -> dict[str, Any]:
         """What is known of a trial; empty where it is unknown."""

@@ -77,8 +77,8 @@ def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None
     save(tmp_path, 4)
     (tmp_path / "log.txt").write_text("epoch 4")
     (tmp_path / ".checkpoint_partial_x").mkdir()  # of a worker that was killed while it wrote
-    checkpoints.keep(tmp_path)
-    checkpoints.keep(tmp_path)  # once more, after a driver that was killed in between
+    checkpoints.keep(tmp_path, 4)
+    checkpoints.keep(tmp_path, 4)  # once more, after a driver that was killed in between
     assert names(tmp_path) == ["log.txt", "model.pt"]
     assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["layer"], weights(4)["layer"])
     checkpoints.drop(tmp_path)

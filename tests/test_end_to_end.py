@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -187,6 +188,44 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(home: Path) -> None:
     assert after.index.is_unique
     assert (after.loc[finished.index, "val_qwk"] == finished["val_qwk"]).all()
     assert (folder / "best" / "metrics.json").is_file()
+
+
+def test_killed_with_kill_9_and_resumed(home: Path) -> None:
+    arguments = ("--space", "tiny.yaml", "--name", "killed", "--set", "parameters.epochs.value=4")
+    folder = home / "results" / "killed"
+    process = subprocess.Popen(command(*arguments, cwd=home), cwd=home, stdout=subprocess.DEVNULL)
+    while not list(folder.glob("trials/*/checkpoint_*")):  # the first trial has come to its first epoch
+        assert process.poll() is None
+        time.sleep(0.05)
+    busy = run(*arguments, "--resume", cwd=home)
+    assert busy.returncode == 2
+    assert "is being run by another process" in busy.stderr
+    process.kill()
+    process.wait()
+    listed = run("list", cwd=home)
+    assert "interrupted" in next(line for line in listed.stdout.splitlines() if "killed" in line)
+    resumed = run(*arguments, "--resume", cwd=home)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    trials = pd.read_csv(folder / "trials.csv")
+    assert trials["trial_id"].tolist() == ["t0000", "t0001", "t0002"]
+    assert trials["state"].tolist() == ["COMPLETE"] * 3
+    history = pd.read_csv(folder / "history.csv")
+    assert history.groupby("trial_id")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
+    assert (folder / "best" / "confusion_matrix_test.png").is_file()
+    assert not list((folder / "trials").glob("*/checkpoint_*"))
+
+
+def test_a_finished_sweep_is_extended_and_can_be_resumed_after(home: Path) -> None:
+    before = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
+    extended = run("--space", "tiny.yaml", "--extend", "1", cwd=home)
+    assert extended.returncode == 0, extended.stdout + extended.stderr
+    assert "ended by trials=4: every one was run" in extended.stdout
+    after = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
+    assert after.index.tolist() == ["t0000", "t0001", "t0002", "t0003"]
+    assert (after.loc[before.index, "val_qwk"] == before["val_qwk"]).all()
+    again = run("--space", "tiny.yaml", "--resume", cwd=home)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(pd.read_csv(home / "results" / "tiny" / "trials.csv")) == 4
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.results import RunFolder, write_text
-from retina.sweep.ledger import STUDY_FILE, Ledger
+from retina.sweep.ledger import STUDY_FILE, Ledger, limit_reached
 from retina.sweep.recorder import verdict
 from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy, sampler
@@ -235,3 +237,144 @@ def test_everything_in_a_trial_can_be_searched() -> None:
         default = getattr(TrialConfig(), name)
         spec = spec_of(parameters={name: {"values": [default]}}, trials=1)
         assert getattr(SweepStudy.create(spec).ask()[1], name) == default
+
+
+@pytest.mark.parametrize(
+    "limit", [{"budget": {"hours": 1e-9}}, {"metric": {"name": "val_qwk", "target": 0.25}}], ids=["hours", "target"]
+)
+def test_a_limit_reached_before_the_sweep_goes_on_ends_what_was_running(tmp_path: Path, limit: dict[str, Any]) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root, spec_of(**limit))
+    run_one(ledger, [0.1, 0.2])
+    run_one(ledger, [0.3], state="")
+    ledger.ask()  # has no epoch yet
+    resumed = again(root, spec_of(**limit))
+    resumed.close()
+    resumed.close()
+    table = resumed.folder.trials()
+    assert table["state"].tolist() == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert table["reason"].str.contains("before its first epoch was over").tolist()[1:] == [False, True]
+    assert [trial.state.name for trial in told(root)] == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert limit_reached(spec_of(**limit), resumed.folder, resumed.seconds).startswith(
+        ("budget.hours", "metric.target")
+    )
+
+
+def test_fewer_trials_than_were_begun_leave_nothing_running(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.2])
+    run_one(ledger, [0.3], state="")
+    ledger.folder.flush()
+    fewer = again(root, spec_of(trials=1))
+    assert fewer.close() == ""
+    assert fewer.folder.trials()["state"].tolist() == ["COMPLETE", "PRUNED"]
+    assert fewer.folder.trials()["reason"][1] == "stopped by trials=1"
+    assert all(trial.state.is_finished() for trial in told(root))
+
+
+def test_the_study_names_the_sweeps_best_trial_also_where_it_was_stopped_early(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.2])
+    run_one(ledger, [0.5, 0.4], state="PRUNED", reason="stopped at the rung of epoch 2")
+    ledger.close()
+    storage = f"sqlite:///{root / STUDY_FILE}"
+    study = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
+    assert study.user_attrs["best"] == {"trial_id": "t0001", "epoch": 1, "value": 0.5}
+    assert ledger.best == "t0001"
+
+
+def test_a_changed_grid_runs_only_what_is_new(tmp_path: Path) -> None:
+    def grid(sizes: list[int]) -> SweepSpec:
+        parameters = {
+            "epochs": {"value": 4},
+            "batch_size": {"values": sizes},
+            "optimizer": {"values": ["sgd", "adamw"]},
+        }
+        return spec_of(method="grid", trials=None, parameters=parameters)
+
+    root = tmp_path / "x"
+    ledger = begun(root, grid([4, 8]))
+    while ledger.remaining:
+        run_one(ledger, [0.1])
+    larger = Ledger.create(grid([4, 8, 16]), RunFolder.open(root))
+    while larger.remaining:
+        run_one(larger, [0.1])
+    table = larger.folder.trials()
+    assert len(table) == 6
+    assert not table.duplicated(["batch_size", "optimizer"]).any()
+    assert set(table["batch_size"]) == {4, 8, 16}
+
+
+def test_start_points_are_tried_once_also_when_the_driver_was_killed_among_them(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    points = [{"optimizer": "adamw"}, {"batch_size": 4, "optimizer": "adamw"}, {"batch_size": 16, "optimizer": "adamw"}]
+    run_one(begun(root, spec_of(start=points)), [0.1])
+    resumed = again(root, spec_of(start=[*points, {"batch_size": 8, "optimizer": "adamw"}]))
+    tried = [int(resumed.folder.recorded("t0000")["batch_size"])]
+    while len(tried) < 3 or not {4, 8, 16} <= set(tried):
+        tried.append(resumed.ask()[1].batch_size)
+    assert len(tried) == len(set(tried)) == 3
+
+
+def test_an_abandoned_study_keeps_nothing_running(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root), [0.1], state="")
+    Ledger.create(spec_of(parameters={**PARAMETERS, "dropout": {"values": [0.25, 0.5]}}), RunFolder.open(root))
+    states = {trial.state.name for study in (0, 1) for trial in told(root, study)}
+    assert states == {"FAIL", "RUNNING"}
+    again(root, spec_of(parameters={**PARAMETERS, "dropout": {"values": [0.25, 0.5]}})).close()
+    (old,) = [study for study in (0, 1) if told(root, study)[0].state.name == "FAIL"]
+    assert told(root, 1 - old)[0].state.name == "RUNNING"  # it goes on there
+
+
+def test_a_full_disk_loses_nothing_that_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.2])
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        for place in ("retina.results.write_text", "retina.results.write_csv", "retina.sweep.ledger.write_text"):
+            patch.setattr(place, full)
+        patch.setattr("retina.sweep.ledger.write_json", full)
+        patch.setattr(RunFolder, "log", full)
+        patch.setattr(SweepStudy, "report", _broken_storage)
+        run_one(ledger, [0.3, 0.4, 0.35], state="PRUNED", reason="stopped at the rung of epoch 3")
+        assert [trial.state.name for trial in told(root)] == ["COMPLETE", "RUNNING"]  # the tables come first
+        assert RunFolder.open(root).trials()["trial_id"].tolist() == ["t0000"]
+    ledger.close()
+    assert RunFolder.open(root).trials()["val_qwk"].tolist() == [0.2, 0.4]
+    assert told(root)[1].intermediate_values == {1: 0.3, 2: 0.4, 3: 0.4}
+    assert told(root)[1].state.name == "PRUNED"
+
+
+def _broken_storage(*_: Any, **__: Any) -> None:
+    raise optuna.exceptions.StorageInternalError("database or disk is full")
+
+
+def test_a_trial_that_never_began_is_put_back_and_keeps_its_name(tmp_path: Path) -> None:
+    ledger = begun(tmp_path / "x")
+    asked = ledger.ask()
+    ledger.put_back(asked[0])
+    assert ledger.ask() == asked
+    assert ledger.folder.trial_ids() == ["t0000"]
+
+
+def test_a_share_of_the_trials_is_drawn_at_random() -> None:
+    def rates(share: float) -> list[float]:
+        space = {"epochs": {"value": 4}, "learning_rate": {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}}
+        study, found = SweepStudy.create(spec_of(parameters=space, random_share=share)), []
+        for _ in range(60):
+            name, config = study.ask()
+            off = abs(math.log10(config.learning_rate) + 3)
+            study.tell(name, "COMPLETE", {4: 1 - off}, "")
+            found.append(off)
+        return found[30:]
+
+    learned, random = np.mean(rates(0.0)), np.mean(rates(1.0))
+    assert learned < 0.5 < random  # orders of magnitude from the best; 1 for a uniform draw
+    assert learned < np.mean(rates(0.5)) < random

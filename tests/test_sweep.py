@@ -321,7 +321,8 @@ def test_a_sweep_is_extended_with_what_it_has_learned(tmp_path: Path) -> None:
     outcome, after = sweep(spec.model_copy(update={"trials": 7}), tmp_path / "replay", resume=True)
     assert not outcome.interrupted
     assert after.trials()["trial_id"].tolist() == [trial_name(number) for number in range(7)]
-    assert after.trials().head(4).equals(before.trials())
+    kept = ["state", "learning_rate", "epochs_run", "best_epoch", "val_qwk"]
+    assert after.trials().head(4)[kept].to_dict() == before.trials()[kept].to_dict()
     assert len(study(after.root)) == 7
     # the rungs know what was reached before: the first trial of the extension meets them as they stood
     assert after.trials()["learning_rate"].is_unique

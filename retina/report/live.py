@@ -67,18 +67,19 @@ class Status:
 
 
 def view(status: Status) -> RenderableType:
-    """The whole picture, a dozen lines that keep their places."""
+    """The whole picture; its lines keep their places, as many as there are rungs, GPUs and running trials."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    label = f"best {status.metric}"  # the longest
+    table.add_column(style="bold", no_wrap=True, min_width=len(label))
+    table.add_column(no_wrap=True)  # a line that is wrapped now and then would move all those below it
     done = sum(status.states.get(state, 0) for state in FINISHED)
     told = [f"{status.states[state]} {state}" for state in (*FINISHED, "RUNNING") if status.states.get(state)]
     table.add_row("trials", f"{done} of {status.planned} done   {', '.join(told)}")
     table.add_row("", ProgressBar(total=status.planned, completed=done, width=40))
     best = f"{status.best[1]:.4g} by {status.best[0]}" if status.best else "none yet"
-    table.add_row(f"best {status.metric}", best)
+    table.add_row(label, best)
     if status.rungs:
-        table.add_row("rungs", "   ".join(_rung(rung) for rung in status.rungs))
+        table.add_row("rungs", "\n".join(_rung(rung) for rung in status.rungs))
     table.add_row("time", f"{clock(status.seconds)} used, {_left(status.seconds_left)}")
     table.add_row("load", _load(status))
     return Group(Text(f"Sweep {status.name}", style="bold"), table, _running(status))
@@ -104,13 +105,13 @@ def _left(seconds: float | None) -> str:
 
 
 def _load(status: Status) -> str:
-    parts = [f"{len(status.running)} of {status.slots} places for trials taken"]
+    lines = [f"{len(status.running)} of {status.slots} places for trials taken"]
     if status.load:
-        parts.append(f"CPU {status.load.cpu:.0%}")
+        lines[0] += f"   CPU {status.load.cpu:.0%}"
         for number, gpu in enumerate(status.load.gpus):
             memory = f"{gpu.memory_used / 2**30:.1f} of {gpu.memory / 2**30:.0f} GiB"
-            parts.append(f"GPU {number} {gpu.busy:.0%}, {memory}")
-    return "   ".join(parts)
+            lines.append(f"GPU {number} {gpu.busy:.0%}, {memory}")
+    return "\n".join(lines)
 
 
 def _running(status: Status) -> Table:

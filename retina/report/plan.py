@@ -36,7 +36,8 @@ class Plan:
 def table(plan: Plan) -> Group:
     """The plan in words and numbers."""
     first = Table(title="Would start first", title_justify="left", box=SIMPLE_HEAD)
-    names = [name for name in plan.first[0][1] if len({str(values[name]) for _, values in plan.first}) > 1]
+    alone = len(plan.first) == 1
+    names = [name for name in plan.first[0][1] if alone or len({str(values[name]) for _, values in plan.first}) > 1]
     for column in ("trial", *names):
         first.add_column(column, justify="left" if column == "trial" else "right", no_wrap=True)
     for trial, values in plan.first:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from retina.errors import ResultsError
 from retina.report.live import clock
@@ -51,7 +52,8 @@ def summaries(results: Path) -> list[Summary]:
     """
     if not results.is_dir():
         raise ResultsError(f"{results}: no such folder")
-    found = [_summary(file.parent) for file in results.glob("*/sweep.yaml")]
+    # one whose name begins with a dot is being made, or was when its process was killed
+    found = [_summary(file.parent) for file in results.glob("[!.]*/sweep.yaml")]
     return sorted(found, key=lambda one: (one.seconds_ago is None, one.seconds_ago, one.name))
 
 
@@ -65,21 +67,31 @@ def table(found: list[Summary]) -> Table:
         best = "-" if one.best is None else f"{one.metric} {one.best[1]:.3f} by {one.best[0]}"
         test = "-" if one.test_qwk is None else f"{one.test_qwk:.3f}"
         age = "-" if one.seconds_ago is None else clock(one.seconds_ago)
-        shown.add_row(one.name, one.state, trials if one.planned else "-", best, test, age)
+        # Text: a folder's name, or what is wrong with it, may look like rich's markup
+        shown.add_row(Text(one.name), Text(one.state), trials if one.planned else "-", best, test, age)
     return shown
 
 
 def _summary(root: Path) -> Summary:
     try:
         return _read(root)
-    except (ResultsError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        return Summary(root.name, f"unreadable: {str(error).splitlines()[0][:80]}")
+    except KeyError as error:
+        problem = f"sweep.yaml or best/metrics.json lacks {error}"
+    except yaml.YAMLError as error:
+        problem = f"sweep.yaml is no valid YAML: {' '.join(str(error).split())}"
+    except OSError as error:  # ResultsError is one
+        problem = " ".join(str(error).split()).replace(f"{root}/", "")
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = f"a file holds what it should not: {error}"
+    return Summary(root.name, f"unreadable: {problem[:80]}")
 
 
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
     spec = yaml.safe_load((root / "sweep.yaml").read_text(encoding="utf-8"))
     notes = folder.notes()
+    if "started" not in notes:
+        raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
     metric, sign = spec["metric"]["name"], 1 if spec["metric"]["goal"] == "maximize" else -1
     finished = len(folder.trial_ids(*FINISHED))
     rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
@@ -103,4 +115,4 @@ def _state(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
         return "running"
     if notes.get("ended_by"):
         return f"ended by {notes['ended_by']}"
-    return "interrupted" if left > 0 else "finished"
+    return "interrupted" if left > 0 or "best" not in notes else "finished"  # the winner is judged after the trials

@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
 
 from retina import checkpoints
 from retina.config import TrialConfig
@@ -32,19 +36,22 @@ class Ledger:
 
     def __init__(self, spec: SweepSpec, folder: RunFolder, study: SweepStudy) -> None:
         self.spec, self.folder, self._study = spec, folder, study
+        self._untold: dict[str, tuple[str, str]] = {}  # ended trials that the study has not heard of: state and reason
         self._has_weights: dict[str, bool] = {}  # of the trials that have ended
+        self._disk_is_full = False
         self._spoken = self._ticked = time.monotonic()
         self._started = self._spoken - float(folder.notes().get("seconds", 0))
 
     @classmethod
     def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
         """For a sweep that begins, or whose space has changed: with a new study that is told of the trials before."""
-        taken = folder.trial_ids()
-        study = SweepStudy.create(spec, folder.root / STUDY_FILE, taken)
-        ledger = cls(spec, folder, study)
-        for name in taken:
-            ledger._hand_over(name)
-        folder.note(study=study.name)
+        tried = _configs(folder)
+        ledger = cls(spec, folder, SweepStudy.create(spec, folder.root / STUDY_FILE, tried))
+        for name, config in tried.items():
+            ledger._hand_over(name, config)
+        folder.note(study=ledger._study.name)
+        ledger._study.retire_others()
+        ledger._settle_weights()
         return ledger
 
     @classmethod
@@ -58,7 +65,7 @@ class Ledger:
         if name is None:  # killed before its first trial
             (folder.root / STUDY_FILE).unlink(missing_ok=True)
             return cls.create(spec, folder)
-        ledger = cls(spec, folder, SweepStudy.open(spec, folder.root / STUDY_FILE, name, folder.trial_ids()))
+        ledger = cls(spec, folder, SweepStudy.open(spec, folder.root / STUDY_FILE, name, _configs(folder)))
         ledger._bring_into_step()
         return ledger
 
@@ -99,15 +106,20 @@ class Ledger:
         self.folder.record_trial(name, state="RUNNING", reason=None, **config.model_dump(mode="json"))
         return name, config
 
+    def put_back(self, name: str) -> None:
+        """Let a trial be asked for again: its worker was gone before it began."""
+        self._study.put_back(name)
+
     def started(self, name: str, config: TrialConfig) -> None:
         """A trial has a worker now, or another one."""
         values = config.model_dump(mode="json")
-        write_json(self.folder.trial(name) / "config.json", values)
+        with self._side_file():
+            write_json(self.folder.trial(name) / "config.json", values)
         varied = {key: value for key, value in values.items() if self._is_searched(key, values)}
         settings = ", ".join(f"{key} {_short(value)}" for key, value in varied.items())
         before = len(self.folder.epochs(name))
         what = f"goes on after epoch {before}" if before else "started"
-        self.folder.log(name, f"{what}: {settings}")
+        self._log(name, f"{what}: {settings}")
         self._say(name, what, settings, passing=True)
 
     def epoch(self, name: str, epoch: int, result: Mapping[str, Any]) -> None:
@@ -120,12 +132,13 @@ class Ledger:
         self._summarise(name)
         values = self.values(name)
         if epoch in values:
-            self._study.report(name, epoch, values[epoch])
+            with self._side_file():
+                self._study.report(name, epoch, values[epoch])
         if known:
             return
         told = "  ".join(f"{key} {_short(value)}" for key, value in measures.items() if value is not None)
         of = f"epoch {epoch} of {self.folder.recorded(name)['epochs']}"
-        self.folder.log(name, f"{of}: {told}")
+        self._log(name, f"{of}: {told}")
         if time.monotonic() - self._spoken > QUIET_SECONDS:
             metric = self.spec.metric.name
             self._say(
@@ -137,35 +150,49 @@ class Ledger:
 
     def end(self, name: str, state: str, reason: str, trace: str = "") -> None:
         """A trial has ended: COMPLETE, PRUNED or FAIL. Its weights are kept if it is among the best few."""
-        values = self.values(name)
-        if state == "PRUNED" and not values:
-            state, reason = "FAIL", f"{reason} before its first epoch was over"
         if state == "FAIL":
-            write_text(self.folder.trial(name) / "error.txt", f"{reason}\n\n{trace}".rstrip() + "\n")
+            with self._side_file():
+                write_text(self.folder.trial(name) / "error.txt", f"{reason}\n\n{trace}".rstrip() + "\n")
         self.folder.record_trial(name, state=state, reason=reason or None)
-        self._study.tell(name, state, values[max(values)] if values else None, reason)
-        self.folder.log(name, f"{state}{': ' + reason if reason else ''}")
-        self._settle_weights()
+        self._untold[name] = (state, reason)
+        self._tell_study()
+        self._log(name, f"{state}{': ' + reason if reason else ''}")
         row = self.folder.recorded(name)
         metric = self.spec.metric.name
         score = f"{metric} {_short(row[metric])} at epoch {row['best_epoch']}" if metric in row else ""
         self._say(name, state, "; ".join(part for part in (score, reason) if part))
 
     def tick(self) -> None:
-        """Write down now and then how long the sweep has run, so that its hours count on after a `kill -9` too."""
+        """Now and then: write down how long the sweep has run, so that its hours count on after a `kill -9` too."""
         if time.monotonic() - self._ticked > TICK_SECONDS:
             self._ticked = time.monotonic()
-            self.folder.note(seconds=round(self.seconds, 1))
+            with self._side_file():
+                self.folder.note(seconds=round(self.seconds, 1))
+            if self._untold and self.folder.flush():
+                self._tell_study()
 
-    def close(self) -> None:
-        """No trial runs any more. Those that a limit cut short end here; those that Ctrl-C did stay, for `--resume`."""
-        limit = self.ended_by()
-        if limit:
+    def close(self) -> str:
+        """No trial runs any more. Those that a limit cut short end here; those that Ctrl-C did stay, for `--resume`.
+
+        Returns:
+            The limit that has ended the sweep, in words; empty where every trial was run, or it was interrupted.
+        """
+        limit = self.ended_by() if self.remaining else ""
+        if limit or not self.remaining:
             for name in self.folder.trial_ids("RUNNING"):
                 self._absorb(name)
-                self.end(name, "PRUNED", f"stopped by {limit}")
-        self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
-        self.folder.flush()
+                early = "" if self.values(name) else " before its first epoch was over"
+                self.end(name, "PRUNED", f"stopped by {limit or f'trials={self.spec.planned_trials}'}{early}")
+        best = self.best
+        if best:
+            row = self.folder.recorded(best)
+            with self._side_file():
+                self._study.crown(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
+        with self._side_file():
+            self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
+        if self.folder.flush():
+            self._tell_study()
+        return limit
 
     def ended_by(self) -> str:
         """Which of the spec's limits has been reached, in words; empty while none has."""
@@ -183,17 +210,38 @@ class Ledger:
         changed["images_per_second"] = sum(row["images_per_second"] for row in epochs) / len(epochs)
         self.folder.record_trial(name, **changed)
 
+    def _tell_study(self) -> None:
+        """Tell of the trials that have ended, once the tables that say so are on the disk; then settle the weights."""
+        if not self.folder.is_flushed:
+            return
+        for name, (state, reason) in list(self._untold.items()):
+            with self._side_file():
+                self._study.tell(name, state, self.values(name), reason)
+                del self._untold[name]
+        self._settle_weights()
+
     def _bring_into_step(self) -> None:
-        """The tables are written before the study is told, so the study may lack a trial's end, and a row its trial."""
+        """The tables are written before the study is told, so the study may lack a trial's end."""
+        self._study.retire_others()
         for name, trial in self._study.trials.items():
             row = self.folder.recorded(name)
             state = row.get("state")
             if state in FINISHED and not trial.state.is_finished():
-                reason = str(row.get(REASON, ""))
-                self._study.settle(name, str(state), self.values(name), reason)
+                self._study.tell(name, str(state), self.values(name), str(row.get(REASON, "")))
             elif state not in FINISHED and trial.state.is_finished():  # a machine lost its power: the tables are older
-                self.folder.record_trial(name, state=trial.state.name, reason=trial.user_attrs.get(REASON))
+                self._from_study(name, trial)
+        for partial in (*self.folder.root.glob(".*.partial"), *self.folder.best.glob(".*.partial")):
+            partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
         self._settle_weights()
+
+    def _from_study(self, name: str, trial: FrozenTrial) -> None:
+        values = trial.intermediate_values
+        found: dict[str, Any] = {}
+        if values:
+            best = max(values.values(), key=lambda value: self.sign * value)
+            first = min(epoch for epoch, value in values.items() if value == best)
+            found = {"epochs_run": max(values), "best_epoch": first, self.spec.metric.name: best}
+        self.folder.record_trial(name, state=trial.state.name, reason=trial.user_attrs.get(REASON), **found)
 
     def _absorb(self, name: str) -> None:
         """Enter the epochs that a trial has saved and could not report any more, since the sweep had ended."""
@@ -204,32 +252,50 @@ class Ledger:
             for result in state["past"]:
                 self.epoch(name, result["epoch"], result)
 
-    def _hand_over(self, name: str) -> None:
+    def _hand_over(self, name: str, config: TrialConfig) -> None:
         """Tell a new study of a trial that the one before knew."""
         row = self.folder.recorded(name)
-        config = TrialConfig.model_validate({key: row[key] for key in TrialConfig.model_fields if key in row})
-        reason = str(row.get(REASON, ""))
-        inside = self._study.learn(name, config, str(row["state"]), self.values(name), reason)
+        inside = self._study.learn(name, config, str(row["state"]), self.values(name), str(row.get(REASON, "")))
         if not inside and row["state"] == "RUNNING":
-            self.folder.record_trial(name, state="FAIL", reason="outside the space since it was changed")
+            reason = "outside the space since it was changed"
+            write_text(self.folder.trial(name) / "error.txt", reason + "\n")
+            self.folder.record_trial(name, state="FAIL", reason=reason)
         elif not inside:
-            log.info(
-                "%s  lies outside the changed space: it stays in the tables, the search does not learn from it", name
-            )
+            log.info("%s  lies outside the changed space: the search does not learn from it", name)
 
     def _settle_weights(self) -> None:
         """Only the best few of the ended trials have weights on the disk; running ones have their checkpoint."""
         ranking = self.folder.ranking(self.spec.metric.name, self.sign)
         kept = set(ranking[: self.spec.keep.trials])
         for name in self.folder.trial_ids(*FINISHED):
-            if self._has_weights.get(name) == (name in kept):
+            if name in self._untold or self._has_weights.get(name) == (name in kept):
                 continue
-            self._has_weights[name] = name in kept
             folder = self.folder.trial(name)
             try:
-                checkpoints.keep(folder) if name in kept else checkpoints.drop(folder)
+                if name in kept:
+                    checkpoints.keep(folder, int(self.folder.recorded(name)["best_epoch"]))
+                else:
+                    checkpoints.drop(folder)
             except OSError as error:  # must not turn what the trial has reached into a failure
                 log.warning("%s  its weights could not be kept: %s", name, error)
+            else:
+                self._has_weights[name] = name in kept
+
+    @contextmanager
+    def _side_file(self) -> Iterator[None]:
+        """What is written inside may fail: the sweep goes on, the tables know it, and it is said once."""
+        try:
+            yield
+        except (OSError, optuna.exceptions.StorageInternalError) as error:
+            if not self._disk_is_full:
+                log.warning("%s: cannot be written to now; the sweep goes on: %s", self.folder.root, _first_line(error))
+            self._disk_is_full = True
+        else:
+            self._disk_is_full = False
+
+    def _log(self, name: str, line: str) -> None:
+        with self._side_file():
+            self.folder.log(name, line)
 
     def _say(self, name: str, what: str, more: str, *, passing: bool = False) -> None:
         """`passing` is what a live view shows by itself."""
@@ -240,6 +306,17 @@ class Ledger:
         parameter = self.spec.parameters.get(key)
         varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
         return varies and space.active(self.spec.parameters, key, config)
+
+
+def _configs(folder: RunFolder) -> dict[str, TrialConfig]:
+    """The configurations of all trials in the tables, by their ids."""
+    rows = {name: folder.recorded(name) for name in folder.trial_ids()}
+    fields = TrialConfig.model_fields
+    return {name: TrialConfig.model_validate({k: row[k] for k in fields if k in row}) for name, row in rows.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def limit_reached(spec: SweepSpec, folder: RunFolder, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -75,12 +76,21 @@ def refuse_full_disk(spec: SweepSpec, root: Path, slots: int) -> None:
     Raises:
         ResultsError: saying how much is needed and how much is free.
     """
-    needed, free = bytes_needed(spec, slots), free_bytes(root)
+    needed, free = bytes_needed(spec, slots) - _weights_there(root), free_bytes(root)
     if needed > free:
         raise ResultsError(
             f"{root}: the sweep needs up to {needed / 1e9:.2f} GB of disk there, {free / 1e9:.2f} GB are free;\n"
             "make room, choose another --results, or keep fewer weights: --set keep.trials=1"
         )
+
+
+def _weights_there(root: Path) -> int:
+    """What a sweep that goes on has on the disk already, in bytes."""
+    found = 0
+    for file in root.rglob("*.pt"):
+        with contextlib.suppress(FileNotFoundError):  # another process may be running the sweep: that is said later
+            found += file.stat().st_size
+    return found
 
 
 def free_bytes(folder: Path) -> int:

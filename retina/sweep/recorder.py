@@ -15,6 +15,8 @@ from retina.config import TrialConfig
 from retina.sweep.ledger import Ledger
 from retina.sweep.rungs import BEST, EPOCH
 
+WORKER_RETRIES = 2
+"""How often a trial whose worker died goes on from its last checkpoint."""
 SLOTS_SECONDS = 5.0
 """How old the number of trials that fit the cluster may be: nodes come and go."""
 
@@ -54,8 +56,10 @@ class LedgerSearch(_Ours, Searcher):
             self._slots, self._counted = max(1, self._count_slots()), time.monotonic()
         return self._slots
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial: its readable id and its whole `TrialConfig`; None where there is no room now."""
+        if self._ledger.remaining <= len(self._live):
+            return None if self._live else Searcher.FINISHED  # one of them may be put back
         if len(self._live) >= self.slots:
             return None
         self._live.add(trial_id)
@@ -81,6 +85,7 @@ class Recorder(_Ours, Callback):
         """Tell `ledger`; `watch` is called many times a second."""
         self._ledger, self._watch = ledger, watch
         self._ended: set[str] = set()
+        self._deaths: dict[str, int] = {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Tune has handled one event."""
@@ -107,11 +112,19 @@ class Recorder(_Ours, Callback):
         self._end(trial, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """A trial's worker has died too often."""
-        if _name(trial) not in self._ended:
-            self._ended.add(_name(trial))
-            times = trial.num_failures
-            self._ledger.end(_name(trial), "FAIL", f"its worker died {times} times", trace=_error_text(trial))
+        """A trial's worker has died, and Tune gives the trial up: too often, or before the trial had begun in it.
+
+        The latter is no fault of the trial's, and it has not run: it is put back.
+        """
+        name, times = _name(trial), self._deaths.get(_name(trial), 0) + trial.num_failures
+        if name in self._ended:
+            return
+        if times <= WORKER_RETRIES:
+            self._deaths[name] = times
+            self._ledger.put_back(name)
+            return
+        self._ended.add(name)
+        self._ledger.end(name, "FAIL", f"its worker died {times} times", trace=_error_text(trial))
 
     def _end(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
         if _name(trial) not in self._ended:

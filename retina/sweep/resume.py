@@ -8,20 +8,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from retina import provenance
-from retina.config import parse
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
 from retina.results import FINISHED, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.spec import SweepSpec
+from retina.sweep.spec import SweepSpec, load
 
 log = logging.getLogger(__name__)
 
+WITHOUT_EXTENSION = "trials_without_extension"
+"""The note of how many trials the sweep file, or the command, says; what `--extend` added comes on top of them."""
 SHOWN_CHANGES = 6
-SHAPES_THE_STUDY = ("parameters", "method", "seed")
+SHAPES_THE_STUDY = ("parameters", "method", "random_share", "seed")
 """Keys whose change needs a new study, which is told of the trials so far."""
 
 
@@ -31,8 +30,7 @@ def recorded_spec(folder: RunFolder) -> SweepSpec:
     Raises:
         SpecError: its sweep.yaml cannot be used.
     """
-    file = folder.root / "sweep.yaml"
-    return parse(SweepSpec, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
+    return load(folder.root / "sweep.yaml")
 
 
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
@@ -42,14 +40,12 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
         SpecError: a grid that is to be extended beyond its points.
     """
     before = recorded_spec(folder)
-    added = int(folder.notes().get("extended", 0))
-    if before.planned_trials == spec.planned_trials + added:  # the sweep file, or the command, is as it was
+    as_before = spec.planned_trials in {before.planned_trials, folder.notes().get(WITHOUT_EXTENSION)}
+    if as_before:  # the sweep file, or the command
         spec = spec.model_copy(update={"trials": before.planned_trials})
     if not extend:
         return spec
-    finished, planned = len(folder.trial_ids(*FINISHED)), spec.planned_trials
-    # a limit may have ended it early: N more are N more than it has
-    total = (finished if folder.notes().get("ended_by") else planned) + extend
+    total = _total(folder, before, extend) if as_before else spec.planned_trials + extend
     extended = spec.model_copy(update={"trials": total})
     if extended.planned_trials < total:
         raise SpecError(f"--extend {extend}: the grid has {extended.planned_trials} points; add values to it instead")
@@ -84,26 +80,30 @@ def reopened(
         raise ResultsError(
             "\n".join([*itertools.islice(changes, 2), "begin a new sweep with another --name, or go on with --force"])
         )
-    for change in changes:
-        log.warning("note: %s", change)
-    if extend and (limit := limit_reached(spec, folder, float(folder.notes().get("seconds", 0)))):
+    notes = folder.notes()
+    limit = limit_reached(spec, folder, float(notes.get("seconds", 0)))
+    if extend and limit:
         raise ResultsError(
             f"{root}: {limit} is reached, so no trial can be added;\n"
             f"raise it: --set {limit.partition('=')[0]}=... --extend {extend} --force"
         )
     for change in changes:
         log.warning("note: %s", change)
-    notes = folder.notes()
     again = {**provenance.environment(), "changes": changes, "extend": extend}
-    folder.note(resumed=[*notes.get("resumed", []), again], data=photographs.summary(), code=again["code"])
+    same_trials = spec.planned_trials == _total(folder, before, extend)
+    said = notes.get(WITHOUT_EXTENSION, before.planned_trials) if same_trials else spec.planned_trials - extend
+    folder.note(
+        resumed=[*notes.get("resumed", []), again],
+        data=photographs.summary(),
+        code=again["code"],
+        **{WITHOUT_EXTENSION: said},
+    )
     if any(getattr(before, key) != getattr(spec, key) for key in SHAPES_THE_STUDY):
         ledger = Ledger.create(spec, folder)
     else:
         ledger = Ledger.open(spec, folder)
-    if extend:
-        added = int(notes.get("extended", 0)) + spec.planned_trials - before.planned_trials
-        folder.note(extended=added, ended_by="")
     write_text(root / "sweep.yaml", spec.to_yaml())
+    folder.note(ended_by=limit)
     return folder, ledger
 
 
@@ -111,29 +111,38 @@ def _changes(folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs:
     """What is not as it was, a line each; empty where the sweep is the same."""
     changes = []
     notes = folder.notes()
-    same_trials = spec.model_copy(update={"trials": before.trials}) if extend else spec
-    then, now = before.to_yaml().splitlines(), same_trials.to_yaml().splitlines()
+    if spec.planned_trials == _total(folder, before, extend):
+        spec = spec.model_copy(update={"trials": before.trials})
+    then, now = before.to_yaml().splitlines(), spec.to_yaml().splitlines()
     if then != now:
         differing = [line for line in difflib.ndiff(then, now) if line.startswith(("- ", "+ "))]
         shown = "; ".join(" ".join(line.split()) for line in differing[:SHOWN_CHANGES])
         more = f"; and {len(differing) - SHOWN_CHANGES} more" if len(differing) > SHOWN_CHANGES else ""
         file = folder.root / "sweep.yaml"
         changes.append(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}{more}")
-    fingerprint = notes["data"]["fingerprint"]
-    if fingerprint != photographs.fingerprint:
-        then_and_now = f"- {_counts(notes['data'])}; + {_counts(photographs.summary())}"
+    data = notes.get("data", {})
+    if data.get("fingerprint") != photographs.fingerprint:
+        then_and_now = f"- {_counts(data)}; + {_counts(photographs.summary())}"
         changes.append(
             f"{spec.data.path}: photographs, grades or splits have changed since {folder.root} began ({then_and_now})"
         )
-    code = provenance.code()
-    if notes.get("code") != code:
-        changes.append(
-            f"the code has changed since {folder.root} was begun (- {_told(notes.get('code'))}; + {_told(code)})"
-        )
+    code, then_code = provenance.code(), notes.get("code")
+    # the commit alone says little: it changes with every README, and does not with what is not committed
+    if not isinstance(then_code, dict) or then_code.get("source") != code["source"]:
+        changes.append(f"the code has changed since {folder.root} was begun (- {_told(then_code)}; + {_told(code)})")
     return changes
 
 
+def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
+    """The trials of a sweep to which `extend` are added and nothing else is changed."""
+    if extend and folder.notes().get("ended_by"):  # a limit ended it early: N more are N more than it has
+        return len(folder.trial_ids(*FINISHED)) + extend
+    return before.planned_trials + extend
+
+
 def _counts(summary: dict[str, Any]) -> str:
+    if not summary:
+        return "unknown"
     counts = ", ".join(f"{split} {told['n']}" for split, told in summary["photographs"].items())
     return f"{summary['fingerprint']}, {counts}"
 

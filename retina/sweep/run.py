@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +17,11 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
+from retina.errors import ResultsError
 from retina.results import RunFolder
 from retina.sweep.cluster import Share, slots
 from retina.sweep.ledger import Ledger
-from retina.sweep.recorder import LedgerSearch, Limits, Recorder
+from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
 from retina.sweep.rungs import Rungs
 from retina.sweep.spec import SweepSpec
 from retina.sweep.status import Watch, Watcher
@@ -23,8 +29,6 @@ from retina.sweep.trial import GraderTrial, Settings, Task
 
 log = logging.getLogger(__name__)
 
-WORKER_RETRIES = 2
-"""How often a trial whose worker died goes on from its last checkpoint."""
 
 TUNE_FOLDER = "tune"
 
@@ -62,14 +66,38 @@ def run(
         share: what each trial gets of the machine.
         verbose: let Ray and Optuna say what they like.
         watch: is told of the sweep's status while it runs.
+
+    Raises:
+        ResultsError: the study could not be asked for a trial, since the disk is full say.
     """
     quiet(verbose)
-    if ledger.remaining and not ledger.ended_by():
-        log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
-        _tuner(spec, ledger, task, share, verbose=verbose, watch=watch).fit()
-    ledger.close()
-    ended_by = ledger.ended_by()
-    return Outcome(best=ledger.best, ended_by=ended_by, interrupted=bool(ledger.remaining) and not ended_by)
+    limit = ""
+    try:
+        if ledger.remaining and not ledger.ended_by():
+            log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
+            with _own_interrupt():
+                _tuner(spec, ledger, task, share, verbose=verbose, watch=watch).fit()
+    except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers at once
+        log.info("stopped at once")
+    except optuna.exceptions.StorageInternalError as error:
+        reason = str(error.__cause__ or error).splitlines()[0][:200]
+        raise ResultsError(f"{ledger.folder.root}: cannot be written to: {reason};\ngo on with --resume") from None
+    finally:
+        limit = ledger.close()
+    return Outcome(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Tune takes Ctrl-C for itself and does not give it back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose: bool, watch: Watch | None) -> Tuner:
@@ -83,7 +111,7 @@ def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=rungs,
-            num_samples=ledger.remaining,
+            num_samples=sys.maxsize,  # the search says when it is through: a trial may be put back
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -126,6 +154,7 @@ def quiet(verbose: bool) -> None:
     # Tune writes its own state down now and then, for a restore that we do not use: the ledger is on the disk already
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     if not verbose:
+        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # error.txt has them
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner even when told to be quiet
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)

@@ -87,6 +87,9 @@ class SweepSpec(Frozen):
     data: DataConfig = DataConfig()
     metric: Metric = Metric()
     method: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    random_share: float = Field(
+        0.3, ge=0, le=1, description="of tpe and gp: trials that are drawn at random all the same"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
     trials: int | None = Field(None, ge=1, description="left out: the whole grid, else 20")
     budget: Budget = Budget()

@@ -7,6 +7,7 @@ the best value so far, never the last.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""
 NAME = "trial_id"
 REASON = "reason"
+POINT = "point"
+"""Of a trial that was given: which start point, or which point of the grid, it is."""
 
 
 def trial_name(number: int) -> str:
@@ -56,35 +59,38 @@ def to_study(spec: SweepSpec, point: Mapping[str, Any]) -> dict[str, Any]:
 class SweepStudy:
     """The study of one sweep, in `study.db` or, for a look ahead or a simulation, in memory."""
 
-    def __init__(self, spec: SweepSpec, study: optuna.Study, taken: Sequence[str] = ()) -> None:
-        """Take up `study`; `taken` are names of trials that it does not hold."""
+    def __init__(self, spec: SweepSpec, study: optuna.Study, tried: Mapping[str, TrialConfig]) -> None:
+        """Take up `study`; `tried` are all trials of the sweep so far, whether it holds them or not."""
         self._spec, self._study = spec, study
         self._asked: dict[str, optuna.Trial] = {}
         self._reported: dict[str, set[int]] = {}
         trials = study.get_trials(deepcopy=False)
         self._unfinished = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        numbers = [int(name[1:]) for name in (*taken, *(trial.user_attrs.get(NAME, "t-1") for trial in trials))]
+        numbers = [int(name[1:]) for name in (*tried, *(trial.user_attrs.get(NAME, "t-1") for trial in trials))]
         self._next = max(numbers, default=-1) + 1
+        given = {trial.user_attrs.get(POINT) for trial in trials}
+        points = space.grid(spec.parameters) if spec.method == "grid" else spec.start
+        self._points = [point for point in points if _told(point) not in given and not _is_tried(point, spec, tried)]
 
     @classmethod
-    def create(cls, spec: SweepSpec, database: Path | None = None, taken: Sequence[str] = ()) -> SweepStudy:
-        """A new study, with the start points, or every point of a grid, at its head."""
+    def create(
+        cls, spec: SweepSpec, database: Path | None = None, tried: Mapping[str, TrialConfig] | None = None
+    ) -> SweepStudy:
+        """A new study; start points, or the points of a grid, come first, but for those that were tried before."""
         storage = _storage(database)
         # the space is in the name: two sweeps that search different spaces never share a study
         name = f"{spec.name}-{spec.stable_hash()}"
         there = optuna.get_all_study_names(storage)
         study = optuna.create_study(
             storage=storage,
-            sampler=sampler(spec, len(taken)),
+            sampler=sampler(spec, len(tried or {})),
             direction="maximize" if spec.metric.sign > 0 else "minimize",
             study_name=f"{name}-{len(there)}" if name in there else name,  # a space that was changed, and changed back
         )
-        for point in space.grid(spec.parameters) if spec.method == "grid" else spec.start:
-            study.enqueue_trial(to_study(spec, point))
-        return cls(spec, study, taken)
+        return cls(spec, study, tried or {})
 
     @classmethod
-    def open(cls, spec: SweepSpec, database: Path, name: str, taken: Sequence[str] = ()) -> SweepStudy:
+    def open(cls, spec: SweepSpec, database: Path, name: str, tried: Mapping[str, TrialConfig]) -> SweepStudy:
         """The study `name` in `database`, as it was left.
 
         Raises:
@@ -97,7 +103,7 @@ class SweepStudy:
             raise ResultsError(f"{database}: holds no study {name!r}; the sweep cannot go on") from None
         # else its random numbers would begin anew, and the first trials come again
         study.sampler = sampler(spec, len(study.get_trials(deepcopy=False)))
-        return cls(spec, study, taken)
+        return cls(spec, study, tried)
 
     @property
     def name(self) -> str:
@@ -110,32 +116,56 @@ class SweepStudy:
         return {t.user_attrs[NAME]: t for t in self._study.get_trials(deepcopy=False) if NAME in t.user_attrs}
 
     def ask(self) -> tuple[str, TrialConfig]:
-        """The next trial: one that was left unfinished, else a new one. Its readable id and its configuration."""
-        name = self._take_up(self._unfinished[0]) if self._unfinished else self._register(self._study.ask())
+        """The next trial: one that was left unfinished, else a given point, else what the sampler chooses.
+
+        Returns:
+            Its readable id and its configuration.
+        """
+        if self._unfinished:
+            name = self._take_up(self._unfinished[0])
+        elif self._points:
+            point = self._points.pop(0)
+            self._study.enqueue_trial(to_study(self._spec, point), user_attrs={POINT: _told(point)})
+            name = self._register(self._study.ask())
+        else:
+            name = self._register(self._study.ask())
         # what was chosen before stays chosen; what was not yet, when the process was killed, is chosen now
         return name, suggest(self._asked[name], self._spec)
 
+    def put_back(self, name: str) -> None:
+        """Let a trial that was asked for be asked for again."""
+        number = self._asked.pop(name).number
+        self._unfinished.append(self._study.get_trials(deepcopy=False)[number])
+
     def report(self, name: str, epoch: int, value: float) -> None:
         """Tell the best value after `epoch`; one that was told before, or is not finite, is passed over."""
+        self._adopt(name)
         if math.isfinite(value) and epoch not in self._reported[name]:
             self._asked[name].report(value, epoch)
             self._reported[name].add(epoch)
 
-    def tell(self, name: str, state: str, value: float | None, reason: str) -> None:
-        """Tell how a trial that was asked for has ended: COMPLETE with its value, PRUNED or FAIL."""
-        trial = self._asked.pop(name)
-        if reason:
-            trial.set_user_attr(REASON, reason)
-        if state == "PRUNED" and not self._reported[name]:
-            state = "FAIL"  # Optuna has no place for one that was stopped before its first value
-        self._study.tell(trial, value if state == "COMPLETE" else None, state=TrialState[state])
-
-    def settle(self, name: str, state: str, values: Mapping[int, float], reason: str) -> None:
-        """Tell of a trial that had ended before the study heard of it; `values` are its best ones by epoch."""
-        self._take_up(next(trial for trial in self._unfinished if trial.user_attrs.get(NAME) == name))
-        for epoch, value in values.items():
+    def tell(self, name: str, state: str, values: Mapping[int, float], reason: str) -> None:
+        """Tell how a trial has ended: COMPLETE, PRUNED or FAIL; `values` are its best ones so far by epoch."""
+        for epoch, value in values.items():  # those that could not be told when they came, in particular
             self.report(name, epoch, value)
-        self.tell(name, state, values[max(values)] if values else None, reason)
+        self._adopt(name)
+        if reason:
+            self._asked[name].set_user_attr(REASON, reason)
+        best_value = values[max(values)] if values and state == "COMPLETE" else None
+        self._study.tell(self._asked.pop(name), best_value, state=TrialState[state])
+
+    def crown(self, name: str, epoch: int, value: float) -> None:
+        """Write down the sweep's best trial: Optuna's own `best_trial` passes over those that were stopped early."""
+        self._study.set_user_attr("best", {NAME: name, "epoch": epoch, "value": value})
+
+    def retire_others(self) -> None:
+        """End what is RUNNING in studies that this one has taken the place of, when the space was changed."""
+        storage = self._study._storage  # noqa: SLF001  # study.db, as we opened it
+        for name in optuna.get_all_study_names(storage):
+            if name != self.name:
+                other = optuna.load_study(study_name=name, storage=storage)
+                for trial in other.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                    other.tell(trial.number, state=TrialState.FAIL)
 
     def learn(self, name: str, config: TrialConfig, state: str, values: Mapping[int, float], reason: str) -> bool:
         """Add a trial that ended, or runs, elsewhere: of this sweep before its space was changed.
@@ -146,7 +176,8 @@ class SweepStudy:
         point = space.point_of(self._spec.parameters, config.model_dump())
         if point is None or TrialConfig(**{"seed": config.seed, **point}) != config:
             return False
-        finished = state == "COMPLETE" and bool(values)
+        if state == "RUNNING" and TrialConfig(**{"seed": self._spec.seed, **point}) != config:
+            return False  # it cannot go on with another seed
         probe = optuna.create_study(sampler=optuna.samplers.RandomSampler())  # tells us the distributions
         probe.enqueue_trial(to_study(self._spec, point))
         asked = probe.ask()
@@ -155,7 +186,7 @@ class SweepStudy:
             state=TrialState[state],
             params=asked.params,
             distributions=asked.distributions,
-            value=values[max(values)] if finished else None,
+            value=values[max(values)] if values and state in {"COMPLETE", "PRUNED"} else None,
             intermediate_values=dict(values),
             user_attrs={NAME: name, **({REASON: reason} if reason else {})},
         )
@@ -173,10 +204,32 @@ class SweepStudy:
         self._asked[name], self._reported[name] = trial, set(reported)
         return str(name)
 
+    def _adopt(self, name: str) -> None:
+        """Take up a trial that was not asked for in this process, since it is to end at once."""
+        if name not in self._asked:
+            self._take_up(next(trial for trial in self._unfinished if trial.user_attrs.get(NAME) == name))
+
     def _take_up(self, left: FrozenTrial) -> str:
         self._unfinished.remove(left)
         live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
         return self._register(live, left.intermediate_values)
+
+
+def _told(point: Mapping[str, Any]) -> str:
+    return json.dumps(dict(point), sort_keys=True)
+
+
+def _is_tried(point: Mapping[str, Any], spec: SweepSpec, tried: Mapping[str, TrialConfig]) -> bool:
+    """Whether a point that leaves nothing open is a trial's configuration, its seed set aside."""
+    whole: dict[str, Any] = {}
+    for name in space.search_order(spec.parameters):
+        if space.active(spec.parameters, name, whole):
+            parameter = spec.parameters[name]
+            if name not in point and (parameter.distribution is not None or len(parameter.choices()) > 1):
+                return False
+            whole[name] = point[name] if name in point else parameter.choices()[0]
+    config = TrialConfig(**whole)
+    return any(config == one.model_copy(update={"seed": config.seed}) for one in tried.values())
 
 
 def _storage(database: Path | None) -> optuna.storages.BaseStorage:
@@ -202,8 +255,58 @@ def sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSamp
     seed = spec.seed
     if trials_before:
         seed = int(np.random.SeedSequence([spec.seed, trials_before]).generate_state(1)[0])
-    if spec.method == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
-    if spec.method == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)  # a grid is a list of start points, so nothing is left to draw
+    if spec.method in {"random", "grid"}:  # a grid is a list of start points, so nothing is left to draw
+        return optuna.samplers.RandomSampler(seed=seed)
+    kind = optuna.samplers.TPESampler if spec.method == "tpe" else optuna.samplers.GPSampler
+    return Exploring(kind(seed=seed), spec.random_share, seed)
+
+
+class Exploring(optuna.samplers.BaseSampler):
+    """A sampler that draws a share of the trials at random, whatever it has learned.
+
+    With early stopping a model-based search can shut itself in: it proposes what rises fast, the rungs let through what
+    rises fastest, and nothing tells it of the rest. A random share keeps it open, as in BOHB (Falkner et al. 2018,
+    arXiv 1807.01774). `python -m benchmarks.search.compare` shows what it is worth.
+    """
+
+    def __init__(self, inner: optuna.samplers.BaseSampler, share: float, seed: int) -> None:
+        """Ask `inner`, but for a `share` of the trials, 0 to 1."""
+        self._inner, self._share = inner, share
+        self._random = optuna.samplers.RandomSampler(seed=np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+        self._chance = np.random.default_rng([seed, 2])
+        self._at_random: set[int] = set()
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The parameters that are chosen together: none of a random trial. Optuna asks once, at a trial's start."""
+        if self._chance.random() < self._share:
+            self._at_random.add(trial.number)
+            return {}
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Choose them."""
+        if trial.number in self._at_random:
+            return {}
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """Choose one alone."""
+        chosen = self._random if trial.number in self._at_random else self._inner
+        return chosen.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """A trial begins."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """A trial has ended."""
+        self._inner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """New random numbers, for a study that is shared by processes; ours is not."""
+        self._inner.reseed_rng()
+        self._random.reseed_rng()

@@ -76,9 +76,7 @@ class GraderTrial(tune.Trainable):
         self._past: list[dict[str, Any]] = []
         self._best: tuple[float, int] | None = None
         self._log.write_to(self._folder / "log.txt")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
-        return True
+        return True  # whatever can go wrong goes wrong in step(): only there does Tune try a trial again
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
@@ -111,6 +109,8 @@ class GraderTrial(tune.Trainable):
 
     def _epoch(self) -> dict[str, Any]:
         if self._training is None:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
             self._training = self._task(self._config)
             if self._taken_up(self._training):
                 return self._reported(self._past[-1], before=self._past[:-1])

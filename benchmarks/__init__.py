@@ -1,0 +1,1 @@
+"""Measurements: what the tests never time. See benchmarks/README.md."""

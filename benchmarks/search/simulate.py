@@ -1,0 +1,230 @@
+"""Searches over the table of learning curves, through the project's own study and rungs, in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.neighbors import KNeighborsRegressor, NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from retina.config import TrialConfig
+from retina.sweep.rungs import BEST, EPOCH, Rungs
+from retina.sweep.spec import SweepSpec
+from retina.sweep.study import SweepStudy, suggest
+
+WORKERS = 4
+"""Trials at once. An epoch takes every one of them the same virtual time."""
+
+
+class Table:
+    """Learning curves of validation QWK by configuration, and what stands between those that were trained.
+
+    "forest": the mean of extremely randomised trees (Geurts et al. 2006) over the smoothed curves, and on it the ups
+    and downs that one of the five trained curves most like it had: which one follows from the configuration, so that
+    equal configurations have equal curves and neighbours have luck of their own, as in training. "nearest": the curve
+    of the nearest trained configuration, as it is.
+    """
+
+    SMOOTH = 2  # epochs on either side that a curve is averaged over, to part its trend from its ups and downs
+    LIKE = 5
+
+    def __init__(self, file: Path, between: str = "forest") -> None:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        self.epochs = max(len(line["val_qwk"]) for line in lines)
+        # a run that diverged is worth nothing from there on, as a grader that calls every eye healthy
+        self.curves = np.array([line["val_qwk"] + [0.0] * (self.epochs - len(line["val_qwk"])) for line in lines])
+        self.best = float(self.curves.max())
+        features = pd.DataFrame([_features(line["config"]) for line in lines]).fillna(0.0)
+        self._columns = {name: place for place, name in enumerate(features.columns)}
+        self._between = between
+        if between == "nearest":
+            model = make_pipeline(StandardScaler(), KNeighborsRegressor(n_neighbors=1))
+            self._model = model.fit(features.to_numpy(), self.curves)
+        else:
+            trends = _smoothed(self.curves, self.SMOOTH)
+            forest = ExtraTreesRegressor(n_estimators=100, min_samples_leaf=3, random_state=0)
+            self._model = forest.fit(features.to_numpy(), trends)
+            self._noise, self._like = self.curves - trends, NearestNeighbors(n_neighbors=self.LIKE).fit(trends)
+
+    def curve(self, config: TrialConfig) -> npt.NDArray[np.float64]:
+        """Validation QWK after each epoch, (epochs,)."""
+        row = np.zeros((1, len(self._columns)))
+        for name, value in _features(config.model_dump(mode="json")).items():
+            row[0, self._columns[name]] = value
+        mean = np.asarray(self._model.predict(row), dtype=np.float64)
+        if self._between == "nearest":
+            return mean[0]
+        like = self._like.kneighbors(mean, return_distance=False)[0]
+        luck = like[int(config.stable_hash(), 16) % self.LIKE]
+        return np.asarray(mean[0] + self._noise[luck], dtype=np.float64)
+
+
+def _smoothed(curves: npt.NDArray[np.float64], epochs: int) -> npt.NDArray[np.float64]:
+    """Each value's mean with up to `epochs` neighbours on either side, as many on both."""
+    count = curves.shape[1]
+    reach = [min(epochs, at, count - 1 - at) for at in range(count)]
+    return np.stack([curves[:, at - r : at + r + 1].mean(axis=1) for at, r in enumerate(reach)], axis=1)
+
+
+def _features(config: dict[str, Any]) -> dict[str, float]:
+    """Numbers: rates by their order of magnitude, choices one-hot, momentum only where it is used."""
+    row: dict[str, float] = {}
+    for name in ("learning_rate", "weight_decay", "batch_size"):
+        row[name] = math.log10(config[name])
+    row["dropout"], row["label_smoothing"] = config["dropout"], config["label_smoothing"]
+    row["momentum"] = config["momentum"] if config["optimizer"] == "sgd" else 0.0
+    for name in ("optimizer", "schedule", "augmentation", "class_weights", "head_layers"):
+        row[f"{name}={config[name]}"] = 1.0
+    return row
+
+
+class Search(Protocol):
+    """What the simulation drives."""
+
+    def ask(self) -> tuple[str, TrialConfig]:
+        """The next trial."""
+        ...
+
+    def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:
+        """Hear of an epoch, its value and the best so far; whether the trial goes on."""
+        ...
+
+
+class Ours:
+    """The project's study and rungs, as the ledger and the recorder drive them."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._study, self._rungs = SweepStudy.create(spec), Rungs(spec)
+
+    def ask(self) -> tuple[str, TrialConfig]:
+        """See `Search`."""
+        name, config = self._study.ask()
+        self._rungs.on_trial_add(None, _trial(name))
+        return name, config
+
+    def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
+        """See `Search`."""
+        result = {EPOCH: epoch, BEST: best}
+        goes_on = self._rungs.on_trial_result(None, _trial(name), result) == "CONTINUE" and not last
+        self._study.report(name, epoch, best)
+        if not goes_on:
+            self._rungs.on_trial_complete(None, _trial(name), result)
+            self._study.tell(name, "COMPLETE" if last else "PRUNED", best, "")
+        return goes_on
+
+
+class RayWiring:
+    """OptunaSearch and ASHA as Ray's documentation joins them: the value of each epoch, not the best so far."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec, self._count = spec, 0
+        self._search = OptunaSearch(
+            space=lambda trial: {"config": suggest(trial, spec).model_dump(mode="json")},
+            metric="val_qwk",
+            mode="max",
+            sampler=optuna.samplers.TPESampler(seed=spec.seed),
+        )
+        self._asha = ASHAScheduler(
+            time_attr="training_iteration",
+            metric="val_qwk",
+            mode="max",
+            max_t=spec.max_epochs,
+            grace_period=spec.early_stop.grace_epochs,
+            reduction_factor=spec.early_stop.eta,
+        )
+
+    def ask(self) -> tuple[str, TrialConfig]:
+        """See `Search`."""
+        name = f"{self._count:05d}"
+        self._count += 1
+        suggested = self._search.suggest(name) or {}
+        self._asha.on_trial_add(None, SimpleNamespace(trial_id=name))
+        return name, TrialConfig(**suggested["config"])
+
+    def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
+        """See `Search`. In the order in which Tune's controller calls them."""
+        result = {"training_iteration": epoch, "val_qwk": value}
+        trial = SimpleNamespace(trial_id=name)
+        goes_on = not last and self._asha.on_trial_result(None, trial, result) == "CONTINUE"
+        if goes_on:
+            self._search.on_trial_result(name, result)
+        else:
+            self._asha.on_trial_complete(None, trial, result)
+            self._search.on_trial_complete(name, result)
+        return goes_on
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulated search came to.
+
+    Attributes:
+        epochs: trained until the target was reached; None where it was not.
+        trials: begun until then.
+        trace: (epochs so far, best QWK so far), at each improvement.
+    """
+
+    epochs: int | None
+    trials: int
+    trace: list[tuple[int, float]]
+
+
+def simulate(search: Search, table: Table, *, target: float, most_epochs: int, most_trials: int) -> Run:
+    """Drive `search` until it has a trial of `target` QWK, or the most epochs or trials are used up."""
+    queue: list[tuple[int, int, str]] = []  # (virtual time, tie-breaker, trial)
+    curves: dict[str, npt.NDArray[np.float64]] = {}
+    reached: dict[str, tuple[int, float]] = {}
+    epochs, order, found, trace = 0, 0, -math.inf, []
+
+    def begin(now: int) -> None:
+        nonlocal order
+        if len(curves) < most_trials:
+            name, config = search.ask()
+            curves[name], reached[name] = table.curve(config), (0, -math.inf)
+            heapq.heappush(queue, (now + 1, order, name))
+            order += 1
+
+    for _ in range(WORKERS):
+        begin(0)
+    while queue and epochs < most_epochs:
+        now, _, name = heapq.heappop(queue)
+        epochs += 1
+        epoch, value = reached[name][0] + 1, float(curves[name][reached[name][0]])
+        best = max(reached[name][1], value)
+        reached[name] = (epoch, best)
+        if best > found:
+            found = best
+            trace.append((epochs, best))
+        if best >= target:
+            return Run(epochs, len(curves), trace)
+        if search.epoch(name, epoch, value, best, last=epoch == table.epochs):
+            heapq.heappush(queue, (now + 1, order, name))
+            order += 1
+        else:
+            begin(now)
+    return Run(None, len(curves), trace)
+
+
+def _trial(name: str) -> SimpleNamespace:
+    return SimpleNamespace(config={"trial": name})
+
+
+def quiet() -> None:
+    """Only our own words."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

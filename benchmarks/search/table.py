@@ -1,0 +1,123 @@
+"""Trains random configurations of a small ResNet to the end and stores their learning curves.
+
+    python -m benchmarks.search.table --data data/retinamnist.npz --trials 400 --workers 2
+
+Each line of the output is one configuration with its validation metrics by epoch; what is there already is not trained
+again, so the command can be stopped and given again. On 2 cores it takes about an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from retina import model
+from retina.config import TrialConfig
+from retina.data.photographs import prepare
+from retina.errors import TrainError
+from retina.sweep.spec import SweepSpec, load
+from retina.sweep.study import suggest
+from retina.train import fit
+
+HERE = Path(__file__).parent
+SPACE = HERE / "space.yaml"
+CURVES = HERE / "curves.jsonl"
+KEPT = ("val_qwk", "val_accuracy", "val_auc", "val_loss", "train_loss")
+
+
+class SmallResNet(nn.Module):
+    """Three stages of one basic block each (He et al. 2016), 78,000 weights: thousands of photographs a second a core.
+
+    (B, 3, 28, 28) float -> (B, 5) logits.
+    """
+
+    def __init__(self, config: TrialConfig, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stages = nn.Sequential(BasicBlock(width, width), _stage(width), _stage(2 * width))
+        self.head = model.head(4 * width, config)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the five grades."""
+        features = self.stages(self.stem(images)).mean(dim=(2, 3))
+        return self.head(features)
+
+
+def _conv(inner: int, outer: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, kernel, stride=2, padding=kernel // 2, bias=False)
+
+
+def _stage(width: int) -> BasicBlock:
+    shortcut = nn.Sequential(_conv(width, 2 * width, 1), nn.BatchNorm2d(2 * width))
+    return BasicBlock(width, 2 * width, stride=2, downsample=shortcut)
+
+
+def configuration(spec: SweepSpec, number: int) -> TrialConfig:
+    """The random configuration `number`, the same each time."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
+    return suggest(study.ask(), spec).model_copy(update={"seed": number})
+
+
+def train(number: int, spec: SweepSpec) -> dict[str, object]:
+    """One configuration trained to its end: its settings and metrics by epoch, shorter where it diverged."""
+    photographs = prepare(spec.data)
+    config = configuration(spec, number)
+    torch.manual_seed(config.seed)
+    started = time.perf_counter()
+    curves: dict[str, list[float]] = {name: [] for name in KEPT}
+    run = fit(config, photographs.part("train"), photographs.part("val"), net=SmallResNet(config))
+    try:
+        for epoch in run:
+            for name in KEPT:
+                curves[name].append(round(float(asdict(epoch)[name]), 4))
+    except TrainError:
+        pass  # it diverged: its curve ends here
+    seconds = round(time.perf_counter() - started, 1)
+    return {"number": number, "config": config.model_dump(mode="json"), **curves, "seconds": seconds}
+
+
+def _work(numbers: list[int], spec: SweepSpec, out: Path) -> None:
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for number in numbers:
+        line = json.dumps(train(number, spec))
+        with out.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")  # one write a line: the workers' lines do not mix
+
+
+def main() -> None:
+    """Train what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="retinamnist.npz")
+    parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=CURVES)
+    options = parser.parse_args()
+    spec = load(SPACE, data=options.data)
+    prepare(spec.data)  # once, before the workers do
+    done = set()
+    if options.out.is_file():
+        done = {json.loads(line)["number"] for line in options.out.read_text(encoding="utf-8").splitlines()}
+    missing = [number for number in range(options.trials) if number not in done]
+    shares = [missing[worker :: options.workers] for worker in range(options.workers)]
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_work, args=(share, spec, options.out)) for share in shares]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a worker failed; see above")
+
+
+if __name__ == "__main__":
+    main()
