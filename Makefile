@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "== running the tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	@echo "== lint"

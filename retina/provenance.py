@@ -22,10 +22,13 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow"
 
 def environment() -> dict[str, Any]:
     """What environment.json says before the data is known; plain JSON values."""
+    ours = code()
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": code(),
+        "retina": ours["version"],
+        "git": ours["git"],
+        "code": ours,  # what a resume compares, and what a forced one replaces
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),

@@ -91,3 +91,13 @@ def test_somebody_elses_repository_around_us_is_not_taken_for_ours(code: Path) -
     git(code.parent, "add", "their.py")
     git(code.parent, "commit", "-qm", "theirs")
     assert environment()["git"] is None
+
+
+def test_the_code_is_known_by_its_source_whatever_git_says(code: Path) -> None:
+    before = environment()["code"]["source"]
+    (code / "README.md").write_text("not code")
+    assert environment()["code"]["source"] == before
+    (code / "more.py").write_text("x = 1")
+    changed = environment()["code"]["source"]
+    (code / "more.py").rename(code / "other.py")
+    assert len({before, changed, environment()["code"]["source"]}) == 3

@@ -29,9 +29,9 @@ from benchmarks.search.table import CURVES, SPACE
 from retina.provenance import environment
 from retina.sweep.spec import SweepSpec, load
 
-MOST_EPOCHS = 6000
+MOST_EPOCHS = 4000
 MOST_TRIALS = 2000
-GP_TRIALS = 100
+GP_TRIALS = 200
 """GP's time for a suggestion grows with the cube of the trials."""
 
 NO_STOP = {"type": "none"}
@@ -42,20 +42,26 @@ def asha(grace: int, eta: float) -> dict[str, Any]:
     return {"type": "asha", "grace_epochs": grace, "eta": eta}
 
 
+def _ours(method: str, early_stop: dict[str, Any], random_share: float = 0.0) -> tuple[type[Ours], dict[str, Any]]:
+    return Ours, {"method": method, "early_stop": early_stop, "random_share": random_share}
+
+
 METHODS: dict[str, tuple[Callable[[SweepSpec], Search], dict[str, Any]]] = {
-    "random, no stopping": (Ours, {"method": "random", "early_stop": NO_STOP}),
-    "random + ASHA 2/3": (Ours, {"method": "random", "early_stop": asha(2, 3)}),
-    "TPE, no stopping": (Ours, {"method": "tpe", "early_stop": NO_STOP}),
+    "random, no stopping": _ours("random", NO_STOP),
+    "random + ASHA 2/3": _ours("random", asha(2, 3)),
+    "random + ASHA 3/3": _ours("random", asha(3, 3)),
+    "TPE, no stopping": _ours("tpe", NO_STOP),
     "TPE + ASHA 2/3, Ray's wiring": (RayWiring, {"method": "tpe", "early_stop": asha(2, 3)}),
-    "TPE + ASHA 1/3, Ray's wiring": (RayWiring, {"method": "tpe", "early_stop": asha(1, 3)}),
-    "TPE + ASHA 2/3": (Ours, {"method": "tpe", "early_stop": asha(2, 3)}),
-    "TPE + ASHA 1/3": (Ours, {"method": "tpe", "early_stop": asha(1, 3)}),
-    "TPE + ASHA 1/4": (Ours, {"method": "tpe", "early_stop": asha(1, 4)}),
-    "TPE + ASHA 1/2": (Ours, {"method": "tpe", "early_stop": asha(1, 2)}),
-    "TPE + ASHA 3/3": (Ours, {"method": "tpe", "early_stop": asha(3, 3)}),
-    "GP + ASHA 2/3": (Ours, {"method": "gp", "early_stop": asha(2, 3)}),
+    "TPE + ASHA 3/3, Ray's wiring": (RayWiring, {"method": "tpe", "early_stop": asha(3, 3)}),
+    "TPE + ASHA 2/3": _ours("tpe", asha(2, 3)),
+    "TPE + ASHA 3/3": _ours("tpe", asha(3, 3)),
+    "TPE, 30% random + ASHA 2/3": _ours("tpe", asha(2, 3), 0.3),
+    "TPE, 30% random + ASHA 3/3": _ours("tpe", asha(3, 3), 0.3),
+    "TPE, 30% random + ASHA 3/2": _ours("tpe", asha(3, 2), 0.3),
+    "TPE, 50% random + ASHA 3/3": _ours("tpe", asha(3, 3), 0.5),
+    "GP, 30% random + ASHA 3/3": _ours("gp", asha(3, 3), 0.3),
 }
-"""ASHA g/e: the first rung after g epochs, one in e goes on."""
+"""ASHA g/e: the first rung after g epochs, one in e goes on. TPE and GP without a share learn from all they draw."""
 
 
 def one(job: tuple[str, int, str, str]) -> tuple[str, int, dict[str, Any]]:
@@ -116,7 +122,7 @@ def figure(results: dict[str, list[dict[str, Any]]], best: float) -> Figure:
         curves = np.array([_best_at(run["trace"], grid) for run in runs])
         middle = np.quantile(curves, 0.5, axis=0)
         axes.plot(grid, middle, label=method, color=f"C{number % 10}", linestyle="-" if number < 10 else "--")
-        if method in {"random, no stopping", "TPE + ASHA 2/3"}:
+        if method in {"random, no stopping", "TPE, 30% random + ASHA 3/3"}:
             low, high = np.quantile(curves, [0.25, 0.75], axis=0)
             axes.fill_between(grid, low, high, color=f"C{number % 10}", alpha=0.15)
     axes.axhline(0.99 * best, color="black", linewidth=0.8, linestyle=":")

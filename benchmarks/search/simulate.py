@@ -124,7 +124,7 @@ class Ours:
         self._study.report(name, epoch, best)
         if not goes_on:
             self._rungs.on_trial_complete(None, _trial(name), result)
-            self._study.tell(name, "COMPLETE" if last else "PRUNED", best, "")
+            self._study.tell(name, "COMPLETE" if last else "PRUNED", {epoch: best}, "")
         return goes_on
 
 
