@@ -49,7 +49,7 @@ def test_ordered_values_are_sorted_others_keep_their_order(file: Path) -> None:
 def test_defaults_are_filled_in(file: Path) -> None:
     spec = load(file)
     assert (spec.method, spec.metric.name, spec.metric.goal, spec.early_stop.type) == (
-        "tpe",
+        "gp",
         "val_qwk",
         "maximize",
         "asha",

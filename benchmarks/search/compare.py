@@ -4,13 +4,14 @@
 
 Nothing is trained: each search asks the project's own study for configurations and its rungs for decisions, and reads
 the epochs from the table. Prints a table, writes it with every run to JSON, and draws a figure. About half an hour on 2
-cores.
+cores; a method that the JSON file has all seeds of is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table as Lines
 
@@ -90,53 +92,63 @@ def _table(curves: str, between: str) -> Table:
     return _tables[curves, between]
 
 
-def quartiles(runs: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """First quartile, median, third quartile of the epochs; a search that did not arrive counts as infinitely many."""
-    epochs = sorted(float("inf") if run["epochs"] is None else run["epochs"] for run in runs)
+def quartiles(runs: list[dict[str, Any]], target: float) -> tuple[float, float, float]:
+    """First quartile, median, third quartile of the epochs to `target`; infinite for a search that did not arrive."""
+    epochs = sorted(_epochs_to(run["trace"], target) for run in runs)
     low, middle, high = (epochs[round(share * (len(epochs) - 1))] for share in (0.25, 0.5, 0.75))
     return low, middle, high
 
 
-def report(results: dict[str, list[dict[str, Any]]]) -> Lines:
+def _epochs_to(trace: list[list[float]], target: float) -> float:
+    return next((epochs for epochs, value in trace if value >= target), math.inf)
+
+
+def report(results: dict[str, list[dict[str, Any]]], best: float) -> Lines:
     """The table: a line a method, in the order of `METHODS`."""
-    lines = Lines()
-    for column in ("search", "n", "arrived", "epochs: median", "quartiles", "share of random", "trials", "s a search"):
+    lines = Lines(box=MARKDOWN)
+    for column in ("search", "arrived", "epochs to 99%: median", "quartiles", "of random's", "to 97%", "trials", "s"):
         lines.add_column(column, justify="left" if column == "search" else "right")
-    first = results.get("random, no stopping")
+    first = quartiles(results["random, no stopping"], 0.99 * best)[1] if "random, no stopping" in results else math.nan
     for method, runs in results.items():
-        low, middle, high = quartiles(runs)
-        share = f"{middle / quartiles(first)[1]:.3f}" if first else "-"
-        arrived = sum(run["epochs"] is not None for run in runs)
+        low, middle, high = quartiles(runs, 0.99 * best)
+        arrived = sum(_epochs_to(run["trace"], 0.99 * best) < math.inf for run in runs)
         trials, seconds = np.median([run["trials"] for run in runs]), np.median([run["seconds"] for run in runs])
-        cells = [str(len(runs)), str(arrived), f"{middle:.0f}", f"{low:.0f} to {high:.0f}", share, f"{trials:.0f}"]
+        share = f"{middle / first:.2f}" if middle < math.inf else "-"
+        near = f"{quartiles(runs, 0.97 * best)[1]:.0f}"
+        cells = [f"{arrived} of {len(runs)}", f"{middle:.0f}", f"{low:.0f} to {high:.0f}", share, near, f"{trials:.0f}"]
         lines.add_row(method, *cells, f"{seconds:.1f}")
     return lines
 
 
 def figure(results: dict[str, list[dict[str, Any]]], best: float) -> Figure:
-    """Median best QWK by epochs trained, with quartiles, a line a method."""
-    drawn = Figure(figsize=(9, 5.5), layout="constrained")
+    """Epochs to 99% of the table's best, a line a method: median and quartiles, the fewest at the top."""
+    order = sorted(results, key=lambda method: quartiles(results[method], 0.99 * best)[1:], reverse=True)
+    drawn = Figure(figsize=(9, 0.4 * len(order) + 1.4), layout="constrained")
     axes = drawn.add_subplot()
-    grid = np.unique(np.geomspace(10, MOST_EPOCHS, 200).astype(int))
-    for number, (method, runs) in enumerate(results.items()):
-        curves = np.array([_best_at(run["trace"], grid) for run in runs])
-        middle = np.quantile(curves, 0.5, axis=0)
-        axes.plot(grid, middle, label=method, color=f"C{number % 10}", linestyle="-" if number < 10 else "--")
-        if method in {"random, no stopping", "TPE, 30% random + ASHA 3/3"}:
-            low, high = np.quantile(curves, [0.25, 0.75], axis=0)
-            axes.fill_between(grid, low, high, color=f"C{number % 10}", alpha=0.15)
-    axes.axhline(0.99 * best, color="black", linewidth=0.8, linestyle=":")
-    axes.text(grid[0], 0.99 * best, "99% of the table's best", va="bottom", fontsize=8)
-    axes.set(xscale="log", xlabel="epochs trained, all trials together", ylabel="best validation QWK so far (median)")
-    axes.set_ylim(0.5 * best, 1.02 * best)
-    axes.legend(fontsize=8, loc="lower right")
+    for place, method in enumerate(order):
+        low, middle, high = quartiles(results[method], 0.99 * best)
+        colour = "#d55e00" if "Ray" in method else "#0072b2"
+        axes.plot([min(low, MOST_EPOCHS), min(high, MOST_EPOCHS)], [place, place], color=colour, linewidth=2)
+        if high == math.inf:  # fewer than three in four arrived
+            axes.plot(MOST_EPOCHS, place, marker=">", color=colour, markersize=7)
+        if middle < math.inf:
+            axes.plot(middle, place, marker="o", color=colour, markersize=8)
+        arrived = sum(_epochs_to(run["trace"], 0.99 * best) < math.inf for run in results[method])
+        axes.text(MOST_EPOCHS * 1.1, place, f"{arrived} of {len(results[method])}", va="center", fontsize=8)
+    axes.set_yticks(range(len(order)), order, fontsize=8)
+    axes.set(
+        xscale="log", xlabel="epochs of all trials to 99% of the table's best QWK: median and quartiles of 30 seeds"
+    )
+    axes.set_xlim(100, MOST_EPOCHS * 1.8)
+    axes.set_title(f"arrived within {MOST_EPOCHS} epochs", loc="right", fontsize=8)
+    axes.grid(axis="x", alpha=0.3)
     return drawn
 
 
-def _best_at(trace: list[list[float]], grid: np.ndarray) -> np.ndarray:
-    epochs, values = np.array(trace).T
-    place = np.searchsorted(epochs, grid, side="right") - 1
-    return np.where(place >= 0, values[np.maximum(place, 0)], 0.0)
+def _done(file: Path, between: str) -> dict[str, list[dict[str, Any]]]:
+    """What `file` says of an earlier call, by method: it need not run again."""
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"between": between, "results": {}}
+    return dict(told["results"]) if told["between"] == between else {}
 
 
 def main() -> None:
@@ -150,13 +162,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("search.json"))
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    jobs = [(m, seed, str(options.curves), options.between) for seed in range(options.seeds) for m in options.methods]
-    results: dict[str, list[dict[str, Any]]] = {method: [] for method in options.methods}
+    done = _done(options.out, options.between)
+    wanted = [method for method in options.methods if len(done.get(method, [])) != options.seeds]
+    jobs = [(method, seed, str(options.curves), options.between) for seed in range(options.seeds) for method in wanted]
+    results: dict[str, list[dict[str, Any]]] = {m: [] if m in wanted else done[m] for m in options.methods}
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         for method, _, run in pool.imap_unordered(one, jobs):
             results[method].append(run)
     table = Table(options.curves, options.between)
-    Console(width=150).print(report(results))
+    Console(width=170).print(report(results, table.best))
     print(f"{len(table.curves)} configurations, best QWK {table.best:.4f}, {options.between} between them")  # noqa: T201
     told = {"environment": environment(), "best": table.best, "between": options.between, "results": results}
     options.out.write_text(json.dumps(told), encoding="utf-8")

@@ -54,10 +54,13 @@ class Budget(Frozen):
 
 
 class EarlyStop(Frozen):
-    """ASHA (Li et al. 2020, arXiv 1810.05934): at rungs grace, grace x eta, ... only the best 1/eta go on."""
+    """ASHA (Li et al. 2020, arXiv 1810.05934): at rungs grace, grace x eta, ... only the best 1/eta go on.
+
+    The defaults here, and of `method` and `random_share`, are those that benchmarks/search found best.
+    """
 
     type: Literal["asha", "none"] = "asha"
-    grace_epochs: int = Field(2, ge=1)
+    grace_epochs: int = Field(3, ge=1)
     eta: float = Field(3, gt=1)
 
 
@@ -86,7 +89,7 @@ class SweepSpec(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     data: DataConfig = DataConfig()
     metric: Metric = Metric()
-    method: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    method: Literal["tpe", "gp", "random", "grid"] = "gp"
     random_share: float = Field(
         0.3, ge=0, le=1, description="of tpe and gp: trials that are drawn at random all the same"
     )
