@@ -146,7 +146,7 @@ def test_no_more_trials_are_shown_than_there_will_be(tmp_path: Path) -> None:
 def test_the_rungs_lie_between_the_first_epoch_and_the_last(
     tmp_path: Path, epochs: int, early_stop: dict[str, Any], rungs: list[int]
 ) -> None:
-    spec = spec_of(parameters={**PARAMETERS, "epochs": {"value": epochs}}, early_stop=early_stop)
+    spec = spec_of(parameters={**PARAMETERS, "epochs": {"value": epochs}}, early_stop={"grace_epochs": 2, **early_stop})
     assert plan(spec, tmp_path).rungs == rungs
 
 
@@ -308,7 +308,7 @@ def test_a_plan_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "Would start first",
         "t0000",
         "t0002",
-        "after epochs 2, 6",
+        "after epochs 3, 9",
         "30 epochs in 3 trials",
         "85.90 GB are free",
     ):

@@ -139,7 +139,7 @@ def test_each_time_that_it_goes_on_is_noted_with_its_circumstances(tmp_path: Pat
         ({"trials": 7}, "- trials: 4", "+ trials: 7"),
         ({"trials": 2}, "- trials: 4", "+ trials: 2"),
         ({"seed": 1}, "- seed: 0", "+ seed: 1"),
-        ({"method": "random"}, "- method: tpe", "+ method: random"),
+        ({"method": "random"}, "- method: gp", "+ method: random"),
         ({"keep": {"trials": 1}}, "- trials: 3", "+ trials: 1"),
         ({"budget": {"hours": 2}}, "- hours: null", "+ hours: 2.0"),
         ({"metric": {"target": 0.9}}, "- target: null", "+ target: 0.9"),

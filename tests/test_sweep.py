@@ -46,8 +46,9 @@ def _ray() -> Iterator[None]:
 
 def spec_of(**changes: Any) -> SweepSpec:
     parameters = {"epochs": {"value": 9}, "pretrained": {"value": False}, "learning_rate": RATE}
+    usual = {"name": "replay", "trials": 6, "method": "tpe", "early_stop": {"grace_epochs": 2}}
     one_at_a_time = {"cpu": 2}  # a second worker would take as long to start as all the rest
-    return SweepSpec(**{"name": "replay", "trials": 6, "parameters": parameters, "resources": one_at_a_time, **changes})
+    return SweepSpec(**{**usual, "parameters": parameters, "resources": one_at_a_time, **changes})
 
 
 def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: Any) -> tuple[Outcome, RunFolder]:
