@@ -1,6 +1,8 @@
 """Fixtures that several rooms' tests use."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,12 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's own cache of decoded photographs."""
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """`cli.main` takes over the package's logger; the tests after these get it back as it was."""
+    ours = logging.getLogger("retina")
+    before = ours.level, ours.handlers, ours.propagate
+    yield
+    ours.level, ours.handlers, ours.propagate = before

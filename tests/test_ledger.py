@@ -66,7 +66,8 @@ def run_one(ledger: Ledger, values: list[float], state: str = "COMPLETE", reason
 def told(root: Path, study: int = -1) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{root / STUDY_FILE}"
     name = optuna.get_all_study_names(storage)[study]
-    return optuna.load_study(study_name=name, storage=storage).trials
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    return [trial for trial in trials if trial.user_attrs.get("reason") != "tried before"]
 
 
 @pytest.mark.parametrize(
@@ -378,3 +379,37 @@ def test_a_share_of_the_trials_is_drawn_at_random() -> None:
     learned, random = np.mean(rates(0.0)), np.mean(rates(1.0))
     assert learned < 0.5 < random  # orders of magnitude from the best; 1 for a uniform draw
     assert learned < np.mean(rates(0.5)) < random
+
+
+@pytest.mark.parametrize("method", ["gp", "tpe", "random"])
+def test_no_configuration_is_tried_twice_while_there_are_others(tmp_path: Path, method: Any) -> None:
+    """Else the search proposes the end of a range, or the best choice of a small space, again and again."""
+    parameters = {"batch_size": {"values": [4, 8, 16, 32, 64], "ordered": True}, "head_layers": {"values": [2, 3]}}
+    spec = spec_of(parameters=parameters, method=method, trials=12)
+    ledger = begun(tmp_path / "run", spec)
+    asked = []
+    for _ in range(10):
+        name, config = ledger.ask()
+        asked.append(config)
+        ledger.started(name, config)
+        ledger.epoch(name, 1, result(1, config.batch_size / 100 + config.head_layers / 10))
+        ledger.end(name, "COMPLETE", "")
+    assert len({config.stable_hash() for config in asked}) >= 9  # twenty draws may miss the last of ten
+    ledger.ask()  # there is no other left, and the sweep goes on all the same
+    assert [trial.user_attrs["trial_id"] for trial in told(tmp_path / "run")] == [f"t{i:04d}" for i in range(11)]
+
+
+def test_killed_between_the_new_study_and_the_new_sweep_file_the_old_file_goes_on(tmp_path: Path) -> None:
+    """The study searches one space, the file says another: the study is made anew, and told of every trial."""
+    old = spec_of()
+    ledger = begun(tmp_path / "run", old)
+    run_one(ledger, [0.1, 0.2])
+    changed = spec_of(parameters={**PARAMETERS, "batch_size": {"values": [8, 16, 32], "ordered": True}})
+    again(tmp_path / "run", changed)  # killed here, before sweep.yaml was written
+    back = again(tmp_path / "run", old)
+    names = [run_one(back, [0.3]) for _ in range(4)]
+    assert names == ["t0001", "t0002", "t0003", "t0004"]
+    trials = told(tmp_path / "run")
+    assert [trial.user_attrs["trial_id"] for trial in trials] == ["t0000", *names]
+    stored = [PARAMETERS["batch_size"]["values"][trial.params["batch_size_index"]] for trial in trials]
+    assert stored == [back.folder.recorded(name)["batch_size"] for name in ["t0000", *names]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -20,15 +18,6 @@ from retina.results import RunFolder, write_json, write_text
 from retina.sweep.spec import SweepSpec
 
 PARAMETERS = {"epochs": {"value": 4}, "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2}}
-
-
-@pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """`cli.main` takes over the package's logger; the tests after these get it back as it was."""
-    ours = logging.getLogger("retina")
-    before = ours.level, ours.handlers, ours.propagate
-    yield
-    ours.level, ours.handlers, ours.propagate = before
 
 
 def sweep(results: Path, name: str = "demo", *, hours_ago: float = 2.0, trials: int = 3, **changes: Any) -> RunFolder:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections import namedtuple
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -43,15 +41,6 @@ PARAMETERS: dict[str, Any] = {
 GRID: dict[str, Any] = {"batch_size": {"values": [4, 8, 16]}, "epochs": {"values": [2, 5]}}
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024  # as shutil's own
-
-
-@pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """`cli.main` takes over the package's logger; the tests after these get it back as it was."""
-    ours = logging.getLogger("retina")
-    before = ours.level, ours.handlers, ours.propagate
-    yield
-    ours.level, ours.handlers, ours.propagate = before
 
 
 def spec_of(**changes: Any) -> SweepSpec:

@@ -61,7 +61,9 @@ METHODS: dict[str, tuple[Callable[[SweepSpec], Search], dict[str, Any]]] = {
     "TPE, 30% random + ASHA 3/3": _ours("tpe", asha(3, 3), 0.3),
     "TPE, 30% random + ASHA 3/2": _ours("tpe", asha(3, 2), 0.3),
     "TPE, 50% random + ASHA 3/3": _ours("tpe", asha(3, 3), 0.5),
+    "GP + ASHA 3/3": _ours("gp", asha(3, 3)),
     "GP, 30% random + ASHA 3/3": _ours("gp", asha(3, 3), 0.3),
+    "GP, 50% random + ASHA 3/3": _ours("gp", asha(3, 3), 0.5),
 }
 """ASHA g/e: the first rung after g epochs, one in e goes on. TPE and GP without a share learn from all they draw."""
 

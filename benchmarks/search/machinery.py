@@ -4,7 +4,8 @@
 
 Replayed trials, whose "weights" are one number, go through real Ray: our whole sweep, and beside it, in turn, the same
 trials as Ray's documentation joins OptunaSearch and ASHA, without files of their own. Counted from the first trial's
-first epoch, when the workers have started, to the end.
+first epoch, when the workers have started, to the end. Ours runs with trials drawn at random, which is the machinery
+alone, and once with the default, whose gaussian process thinks as well.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -99,6 +101,10 @@ class Bare(tune.Trainable):
         """Nothing."""
 
 
+Measure = Callable[[SweepSpec, Path], tuple[float, int]]
+"""Seconds from the first trial's start to the end, and epochs run."""
+
+
 class _First(logging.Handler):
     """When the ledger first spoke of a trial."""
 
@@ -109,7 +115,7 @@ class _First(logging.Handler):
             self.at = time.time()
 
 
-def spec_of(trials: int, seed: int) -> SweepSpec:
+def spec_of(trials: int, seed: int, method: Literal["gp", "random"] = "gp") -> SweepSpec:
     """A sweep of replays."""
     parameters = {
         "epochs": {"value": EPOCHS},
@@ -118,7 +124,7 @@ def spec_of(trials: int, seed: int) -> SweepSpec:
         "batch_size": {"values": [4, 8, 16, 32], "ordered": True},
         "optimizer": {"values": ["sgd", "adamw"]},
     }
-    return SweepSpec(name="machinery", trials=trials, seed=seed, parameters=parameters)
+    return SweepSpec(name="machinery", trials=trials, seed=seed, method=method, parameters=parameters)
 
 
 def ours(spec: SweepSpec, root: Path) -> tuple[float, int]:
@@ -170,11 +176,16 @@ def main() -> None:
     quiet()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    per_trial: dict[str, list[float]] = {"ours": [], "Ray's own wiring": []}
+    ways: dict[str, tuple[Measure, Literal["gp", "random"]]] = {
+        "ours, random": (ours, "random"),
+        "ours, gp": (ours, "gp"),
+        "Ray's own wiring, TPE": (bare, "gp"),
+    }
+    per_trial: dict[str, list[float]] = {name: [] for name in ways}
     for seed in range(options.repeats):
-        for name, measure in (("ours", ours), ("Ray's own wiring", bare)):
+        for name, (measure, method) in ways.items():
             with tempfile.TemporaryDirectory() as place:
-                seconds, epochs = measure(spec_of(options.trials, seed), Path(place) / "sweep")
+                seconds, epochs = measure(spec_of(options.trials, seed, method), Path(place) / "sweep")
             per_trial[name].append(seconds / options.trials)
             told = f"{seconds:.1f} s, {1000 * seconds / options.trials:.0f} ms a trial, {epochs} epochs"
             print(f"{name}, seed {seed}: {options.trials} trials in {told}", flush=True)  # noqa: T201

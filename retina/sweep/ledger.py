@@ -56,7 +56,7 @@ class Ledger:
 
     @classmethod
     def open(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
-        """For a sweep that was begun before, brought into step.
+        """For a sweep that was begun before, brought into step; with a new study where its space has changed.
 
         Raises:
             ResultsError: its study is gone.
@@ -67,6 +67,8 @@ class Ledger:
             return cls.create(spec, folder)
         ledger = cls(spec, folder, SweepStudy.open(spec, folder.root / STUDY_FILE, name, _configs(folder)))
         ledger._bring_into_step()
+        if not ledger._study.fits:
+            return cls.create(spec, folder)
         return ledger
 
     @property

@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 WITHOUT_EXTENSION = "trials_without_extension"
 """The note of how many trials the sweep file, or the command, says; what `--extend` added comes on top of them."""
 SHOWN_CHANGES = 6
-SHAPES_THE_STUDY = ("parameters", "method", "random_share", "seed")
-"""Keys whose change needs a new study, which is told of the trials so far."""
 
 
 def recorded_spec(folder: RunFolder) -> SweepSpec:
@@ -98,10 +96,7 @@ def reopened(
         code=again["code"],
         **{WITHOUT_EXTENSION: said},
     )
-    if any(getattr(before, key) != getattr(spec, key) for key in SHAPES_THE_STUDY):
-        ledger = Ledger.create(spec, folder)
-    else:
-        ledger = Ledger.open(spec, folder)
+    ledger = Ledger.open(spec, folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.note(ended_by=limit)
     return folder, ledger

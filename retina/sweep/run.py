@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
 from retina.errors import ResultsError
@@ -100,6 +101,22 @@ def _own_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class _Acknowledge(Callback):
+    """Says at once that a first Ctrl-C was heard: Tune lets the epochs that run come to their end first."""
+
+    def setup(self, **_: Any) -> None:
+        """Tune has taken Ctrl-C for itself by now."""
+        theirs = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(theirs):
+            return
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            log.info("stopping: the epochs that run end first; Ctrl-C again stops at once")
+            theirs(number, frame)
+
+        signal.signal(signal.SIGINT, heard)
+
+
 def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose: bool, watch: Watch | None) -> Tuner:
     folder = ledger.folder
     rungs = Rungs(spec)
@@ -120,7 +137,10 @@ def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose
             name=f"{len(list((folder.root / TUNE_FOLDER).glob('*'))):03d}",  # each time that the sweep goes on, anew
             storage_path=str(folder.root / TUNE_FOLDER),
             stop=Limits(ledger),
-            callbacks=[Recorder(ledger, Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None)],
+            callbacks=[
+                Recorder(ledger, Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None),
+                _Acknowledge(),
+            ],
             failure_config=FailureConfig(max_failures=WORKER_RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # ours lie in the results folder
             verbose=1 if verbose else 0,

@@ -7,14 +7,17 @@ the best value so far, never the last.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from retina.config import TrialConfig
@@ -28,6 +31,11 @@ NAME = "trial_id"
 REASON = "reason"
 POINT = "point"
 """Of a trial that was given: which start point, or which point of the grid, it is."""
+SHAPE = "shape"
+"""Of the study: what it searches, and how. A sweep that searches otherwise needs another study."""
+SHAPED_BY = ("parameters", "method", "random_share", "seed")
+REDRAWS = 20
+"""How often a configuration that was tried before is drawn anew; a small space may have no other."""
 
 
 def trial_name(number: int) -> str:
@@ -66,6 +74,7 @@ class SweepStudy:
         self._reported: dict[str, set[int]] = {}
         trials = study.get_trials(deepcopy=False)
         self._unfinished = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        self._tried = {_key(config) for config in tried.values()}
         numbers = [int(name[1:]) for name in (*tried, *(trial.user_attrs.get(NAME, "t-1") for trial in trials))]
         self._next = max(numbers, default=-1) + 1
         given = {trial.user_attrs.get(POINT) for trial in trials}
@@ -87,6 +96,7 @@ class SweepStudy:
             direction="maximize" if spec.metric.sign > 0 else "minimize",
             study_name=f"{name}-{len(there)}" if name in there else name,  # a space that was changed, and changed back
         )
+        study.set_user_attr(SHAPE, _shape(spec))
         return cls(spec, study, tried or {})
 
     @classmethod
@@ -104,6 +114,11 @@ class SweepStudy:
         # else its random numbers would begin anew, and the first trials come again
         study.sampler = sampler(spec, len(study.get_trials(deepcopy=False)))
         return cls(spec, study, tried)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it searches what its sweep says now, as it says."""
+        return bool(self._study.user_attrs.get(SHAPE) == _shape(self._spec))
 
     @property
     def name(self) -> str:
@@ -128,9 +143,11 @@ class SweepStudy:
             self._study.enqueue_trial(to_study(self._spec, point), user_attrs={POINT: _told(point)})
             name = self._register(self._study.ask())
         else:
-            name = self._register(self._study.ask())
+            name = self._register(self._new())
         # what was chosen before stays chosen; what was not yet, when the process was killed, is chosen now
-        return name, suggest(self._asked[name], self._spec)
+        config = suggest(self._asked[name], self._spec)
+        self._tried.add(_key(config))
+        return name, config
 
     def put_back(self, name: str) -> None:
         """Let a trial that was asked for be asked for again."""
@@ -195,6 +212,19 @@ class SweepStudy:
             self._unfinished.append(self._study.get_trials(deepcopy=False)[-1])
         return True
 
+    def _new(self) -> optuna.Trial:
+        """What the sampler chooses; not what was tried already, which would train to the same end once more."""
+        trial = self._study.ask()
+        for _ in range(REDRAWS):
+            if _key(suggest(trial, self._spec)) not in self._tried:
+                break
+            trial.set_user_attr(REASON, "tried before")
+            self._study.tell(trial, state=TrialState.FAIL)
+            if isinstance(self._study.sampler, Exploring):
+                self._study.sampler.explore_next()
+            trial = self._study.ask()
+        return trial
+
     def _register(self, trial: optuna.Trial, reported: Iterable[int] = ()) -> str:
         name = trial.user_attrs.get(NAME)
         if name is None:
@@ -213,6 +243,15 @@ class SweepStudy:
         self._unfinished.remove(left)
         live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
         return self._register(live, left.intermediate_values)
+
+
+def _key(config: TrialConfig) -> str:
+    return config.stable_hash()
+
+
+def _shape(spec: SweepSpec) -> str:
+    shape = spec.model_dump_json(include=set(SHAPED_BY))
+    return hashlib.sha256(shape.encode()).hexdigest()[:16]
 
 
 def _told(point: Mapping[str, Any]) -> str:
@@ -275,10 +314,16 @@ class Exploring(optuna.samplers.BaseSampler):
         self._random = optuna.samplers.RandomSampler(seed=np.random.SeedSequence([seed, 1]).generate_state(1)[0])
         self._chance = np.random.default_rng([seed, 2])
         self._at_random: set[int] = set()
+        self._explores_next = False
+
+    def explore_next(self) -> None:
+        """Draw the next trial at random: what was learned has led to a trial that there was before."""
+        self._explores_next = True
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """The parameters that are chosen together: none of a random trial. Optuna asks once, at a trial's start."""
-        if self._chance.random() < self._share:
+        if self._explores_next or self._chance.random() < self._share:
+            self._explores_next = False
             self._at_random.add(trial.number)
             return {}
         return self._inner.infer_relative_search_space(study, trial)
@@ -287,7 +332,8 @@ class Exploring(optuna.samplers.BaseSampler):
         """Choose them."""
         if trial.number in self._at_random:
             return {}
-        return self._inner.sample_relative(study, trial, search_space)
+        with _one_thread():
+            return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
@@ -310,3 +356,14 @@ class Exploring(optuna.samplers.BaseSampler):
         """New random numbers, for a study that is shared by processes; ours is not."""
         self._inner.reseed_rng()
         self._random.reseed_rng()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A gaussian process of a few hundred points gains nothing from threads, and the trials want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
