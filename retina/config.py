@@ -82,9 +82,14 @@ class TrialConfig(Frozen):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adam and adamw do not use it")
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    loss: Literal["cross_entropy", "emd", "corn", "mse", "huber"] = Field("cross_entropy", description="see ordinal.py")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of cross_entropy; the others do not use it")
     class_weights: Literal["none", "balanced"] = "none"
     augmentation: Literal["none", "flip", "rotate", "full"] = "flip"
+    freeze_epochs: int = Field(0, ge=0, description="first epochs in which only the head learns")
+    backbone_rate: float = Field(1.0, gt=0, description="the backbone's learning rate, as a multiple of the head's")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0: none is kept")
+    flips: bool = Field(False, description="judge a photograph as the mean of itself and its three mirror images")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**32)
 

@@ -7,14 +7,15 @@ import itertools
 import logging
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
+from retina import ordinal
 from retina.config import GRADES, TrialConfig
 from retina.data.batches import Drawn, Part, load
 from retina.errors import TrainError
@@ -98,9 +99,9 @@ def single(where: str, part: Part, net: str) -> str:
     return f"{where}: out of memory with a single photograph of {part.pixels.shape[1]} px in {net}"
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[torch.autocast | None]:
     """Compute in `precision` where that is safe; nothing for float32."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32)
+    return nullcontext() if precision is torch.float32 else torch.autocast(device.type, dtype=precision)
 
 
 class Gradients:
@@ -126,6 +127,7 @@ class Gradients:
         self._precision, self._scaler, self._smoothing = precision, scaler, config.label_smoothing
         weights = _class_weights(config, train)
         self._class_weights = weights.to(device)
+        self._reading = ordinal.reading_of(net)
         self._photograph_weights = weights.double().numpy()[train.grades]  # on the host: no need to ask the device
 
     def __call__(self, drawn: Drawn, seed: int, where: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -163,10 +165,11 @@ class Gradients:
         with autocast(self._device, self._precision):
             logits = self._net(images)
         weights, smoothing = self._class_weights, self._smoothing
-        summed = F.cross_entropy(logits.float(), grades, weight=weights, label_smoothing=smoothing, reduction="sum")
-        loss = summed / total  # for a batch in one piece this is cross_entropy's own weighted mean
+        raw = logits.float()
+        summed = ordinal.losses(self._reading.loss, raw, grades, weights, smoothing)
+        loss = summed / total  # of cross_entropy, for a batch in one piece, this is torch's own weighted mean
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), logits.detach().argmax(dim=1)
+        return loss.detach(), self._reading(raw.detach())[1]
 
 
 def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:

@@ -13,8 +13,9 @@ import torch
 import torchvision
 from torch import nn
 
-from retina.config import GRADES, TrialConfig
+from retina.config import TrialConfig
 from retina.errors import WeightsError
+from retina.ordinal import OUTPUTS, Reading
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
 """Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
@@ -25,10 +26,12 @@ StateDict = Mapping[str, torch.Tensor]
 
 
 def build(config: TrialConfig, image_size: int, weights: StateDict | None = None) -> nn.Module:
-    """A grader: (B, 3, S, S) float normalised by ImageNet's mean and deviation -> (B, 5) logits.
+    """A grader: (B, 3, S, S) float normalised by ImageNet's mean and deviation -> raw output, (B, 5) logits mostly.
+
+    Its attribute `reading` turns the raw output into probabilities and grades; see `retina.ordinal`.
 
     Args:
-        config: `arch`, `head_layers`, `dropout` and `pretrained` are used.
+        config: `arch`, `head_layers`, `dropout`, `loss` and `pretrained` are used.
         image_size: side of the photographs in pixels; chooses the stem.
         weights: a torchvision state dict for `arch`; needed where `config.pretrained`, not looked at otherwise. Its
             classifier is not used, nor its stem where the photographs are small.
@@ -46,6 +49,7 @@ def build(config: TrialConfig, image_size: int, weights: StateDict | None = None
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         net.maxpool = nn.Identity()
     net.fc = head(net.fc.in_features, config)
+    net.reading = Reading(config.loss)
     grader: nn.Module = net
     return grader
 
@@ -77,12 +81,12 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
 
 
 def head(features: int, config: TrialConfig) -> nn.Sequential:
-    """The grading head: (B, features) -> (B, 5) logits, in `config.head_layers` layers with `config.dropout`."""
+    """The grading head: (B, features) -> raw output, in `config.head_layers` layers with `config.dropout`."""
     layers: list[nn.Module] = []
     for width in HEAD_WIDTHS[config.head_layers]:
         layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(config.dropout)]
         features = width
-    return nn.Sequential(*layers, nn.Linear(features, GRADES))
+    return nn.Sequential(*layers, nn.Linear(features, OUTPUTS[config.loss]))
 
 
 def _load_backbone(net: nn.Module, weights: StateDict, arch: str) -> None:
@@ -127,7 +131,7 @@ def _fetch(url: str, file: Path) -> None:
         raise WeightsError(
             f"pretrained=true needs {file.name}, which could not be fetched: {error}\n"
             f"put that file into {file.parent}, or name a file or folder with --weights,\n"
-            "or search without it: --set parameters.pretrained.value=false start=[]"
+            "or search without it: --set parameters.pretrained.value=false start=[] (retina train: -c 0 -p 0)"
         ) from None
 
 

@@ -6,23 +6,21 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
-from retina import metrics, micro, model
+from retina import metrics, micro, model, optim, ordinal
 from retina.config import TrialConfig
-from retina.data.batches import Drawn, Part, drawn_batches, load, seed_of
+from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
 from retina.errors import TrainError
+from retina.evaluation import Evaluation, outputs, read
 
-EVALUATION_PIXELS = 128 * 224 * 224
-"""Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
+RESIDENT = 0.2
+"""Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,6 @@ class Training(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A model on a split: `loss` (mean cross entropy), `grades` int64 (N,) and `probabilities` float64 (N, 5)."""
-
-    loss: float
-    grades: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64]
-
-    @property
-    def metrics(self) -> metrics.GradeMetrics:
-        """Accuracy, QWK and the rest."""
-        return metrics.measure(self.grades, self.probabilities)
-
-
 def default_device() -> torch.device:
     """CUDA where it is there, the CPU else."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -135,21 +119,25 @@ class GradingTask:
         photographs: to train and judge on.
         weights: torchvision state dicts by architecture, for trials with `pretrained`.
         track_test: follow the test split by epoch.
+        gpu_share: what a trial gets of a GPU, 0 to 1, if it gets one; of its memory `RESIDENT` may hold photographs.
     """
 
     photographs: Photographs
     weights: Mapping[str, model.StateDict]
     track_test: bool = False
+    gpu_share: float = 1.0
 
     def __call__(self, config: TrialConfig) -> Fit:
         """Start the run."""
-        return fit(
-            config,
-            self.photographs.part("train"),
-            self.photographs.part("val"),
-            test=self.photographs.part("test") if self.track_test else None,
-            weights=self.weights.get(config.arch),
-        )
+        device = default_device()
+        most_bytes = 0
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # an epoch's batches are all of one size, but for the last
+            memory = torch.cuda.get_device_properties(device).total_memory
+            most_bytes = int(RESIDENT * min(1.0, self.gpu_share) * memory)
+        train, val, test = (self.photographs.part(name, device, most_bytes) for name in ("train", "val", "test"))
+        weights = self.weights.get(config.arch)
+        return fit(config, train, val, test=test if self.track_test else None, weights=weights, device=device)
 
 
 class Fit(Iterator[EpochResult]):
@@ -175,8 +163,11 @@ class Fit(Iterator[EpochResult]):
         self._epoch = 0
         self._precision = precision_of(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
-        self._optimizer = _optimizer(config, self.model)
-        self._schedule = _schedule(config, self._optimizer, math.ceil(len(train) / config.batch_size))
+        self._reading = ordinal.reading_of(self.model)
+        self._steps_an_epoch = math.ceil(len(train) / config.batch_size)
+        self._optimizer = optim.optimizer_of(config, self.model)
+        self._schedule = optim.schedule_of(config, self._optimizer, self._steps_an_epoch)
+        self._averaged = optim.Averaged(self.model, config.ema) if config.ema else None
         self._gradients = micro.Gradients(
             config,
             self.model,
@@ -195,10 +186,8 @@ class Fit(Iterator[EpochResult]):
         epoch = self._epoch + 1
         trained = self._train_epoch(epoch)
         training_seconds = time.perf_counter() - started
-        val = self.evaluate(self._val)
+        val = self._validate(epoch)
         test = self.evaluate(self._test) if self._test is not None else None
-        if not math.isfinite(val.loss):
-            raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
         if test and not math.isfinite(test.loss):
             test = None  # not even by failing does the test split decide over a trial
         self._epoch = epoch
@@ -218,13 +207,18 @@ class Fit(Iterator[EpochResult]):
             micro_batch=self._gradients.micro_batch,
         )
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged and saved: the one that is trained, or the moving average of its weights."""
+        return self._averaged.net if self._averaged else self.model
+
     def evaluate(self, part: Part) -> Evaluation:
         """The model as it is now, on `part`."""
-        return evaluate(self.model, part, device=self.device, precision=self._precision)
+        return read(self._outputs(part), part, self._reading)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """See `Training`."""
-        return {name: _snapshot(tensor) for name, tensor in self.model.state_dict().items()}
+        return {name: _snapshot(tensor) for name, tensor in self.judged.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
         """See `Training`."""
@@ -234,19 +228,39 @@ class Fit(Iterator[EpochResult]):
             "optimizer": _snapshot(self._optimizer.state_dict()),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "trained": _snapshot(self.model.state_dict()) if self._averaged else None,
         }
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """See `Training`."""
-        self.model.load_state_dict(weights)
+        self.judged.load_state_dict(weights)
+        if state["trained"]:
+            self.model.load_state_dict(state["trained"])
         self._optimizer.load_state_dict(_snapshot(state["optimizer"]))  # else it would train on the caller's tensors
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         self._gradients.micro_batch = state["micro_batch"]
         self._epoch = state["epoch"]
 
+    def _outputs(self, part: Part) -> torch.Tensor:
+        flips = self.config.flips
+        return outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
+
+    def _validate(self, epoch: int) -> Evaluation:
+        """Judge the validation split; the cut-points of an ordinal model are fitted on it first."""
+        raw = self._outputs(self._val)
+        if not bool(raw.isfinite().all()):
+            raise TrainError(f"epoch {epoch}: the validation loss is nan")
+        self._reading.fit(raw, self._val.grades)
+        val = read(raw, self._val, self._reading)
+        if not math.isfinite(val.loss):
+            raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
+        return val
+
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.model.train()
+        if self.config.freeze_epochs:
+            optim.set_frozen(self.model, frozen=epoch <= self.config.freeze_epochs)
         losses, guesses, batches = [], [], []
         learning_rate = math.nan
         drawing = drawn_batches(
@@ -262,6 +276,8 @@ class Fit(Iterator[EpochResult]):
             # seeded by the step, so that a resumed epoch repeats itself
             loss, guessed = self._gradients(drawn, seed_of(self.config.seed, epoch, step), where)
             self._update(where)
+            if self._averaged:
+                self._averaged.update((epoch - 1) * self._steps_an_epoch + step)
             if self.device.type == "cpu":  # elsewhere a look at the loss would halt the device: see _finite
                 _finite(loss[None], epoch, step)
             losses.append(loss)
@@ -291,43 +307,6 @@ class Fit(Iterator[EpochResult]):
             ) from error
         self._scaler.update()
         self._schedule.step()
-
-
-def evaluate(
-    grader: nn.Module, part: Part, *, device: torch.device, precision: torch.dtype = torch.float32
-) -> Evaluation:
-    """`grader`, on `device` already, on every photograph of `part`, in its order.
-
-    Fewer are taken at once where memory is short, which changes nothing: each is judged by itself.
-
-    Raises:
-        TrainError: a single photograph does not fit into memory.
-    """
-    grader.eval()
-    logits = []
-    refusal = micro.single("evaluation", part, type(grader).__name__)
-    size = at_most = _evaluation_batch(part)
-    with torch.inference_mode(), micro.autocast(device, precision):
-        for start in range(0, len(part), size):
-            batch = Drawn(np.arange(start, min(start + size, len(part))))
-            judge = partial(_logits, grader, part, batch, device)
-            done, at_most = micro.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
-            logits += done
-    all_logits, grades = torch.cat(logits), part.grades.copy()
-    return Evaluation(
-        loss=float(F.cross_entropy(all_logits, torch.from_numpy(grades).to(device))),
-        grades=grades,
-        probabilities=all_logits.double().softmax(dim=1).cpu().numpy(),
-    )
-
-
-def _logits(grader: nn.Module, part: Part, batch: Drawn, device: torch.device, cut: list[slice]) -> list[torch.Tensor]:
-    return [grader(load(part, batch[piece], device)[0]).float() for piece in cut]
-
-
-def _evaluation_batch(part: Part) -> int:
-    size = int(part.pixels.shape[1])
-    return max(1, min(128, EVALUATION_PIXELS // size**2))
 
 
 def precision_of(wish: str, device: torch.device) -> torch.dtype:
@@ -365,26 +344,3 @@ def _snapshot(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _snapshot(one) for key, one in value.items()}
     return [_snapshot(one) for one in value] if isinstance(value, list) else value
-
-
-def _optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(net.parameters(), momentum=config.momentum, **common)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(net.parameters(), **common)
-
-
-def _schedule(
-    config: TrialConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    steps = steps_an_epoch * config.epochs
-    if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    if config.schedule == "one_cycle" and steps > 1:
-        # the momentum is searched on its own, so the cycle leaves it alone; one step more than torch counts, since
-        # the schedule is stepped after the last batch too
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.learning_rate, total_steps=steps + 1, cycle_momentum=False
-        )
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CPU, part
+from tiny import AUGMENTATIONS, CPU, part
 
 from retina.data import batches
 from retina.data.batches import (
@@ -25,7 +25,6 @@ from retina.data.batches import (
     to_float,
 )
 
-KINDS = ["none", "flip", "rotate", "full"]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -75,7 +74,7 @@ def test_an_epoch_holds_every_photograph_once_with_its_grade(n: int, batch_size:
     assert len(seen[-1][1]) == (n - 1) % batch_size + 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_seed_and_epoch_decide_everything(kind: str) -> None:
     of = part([0, 1, 2, 3, 4, 0, 1])
     torch.manual_seed(1)
@@ -106,7 +105,7 @@ def test_without_augmentation_a_photograph_stays_as_it_is() -> None:
     assert same(epoch(photograph), [plain(photograph)])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_a_batch_in_pieces_is_the_whole_batch(kind: str) -> None:
     of = part([0, 1, 2, 3, 4, 0, 1], 20, beside=2)
     (drawn,) = drawn_batches(of, batch_size=7, augmentation=kind, seed=3, epoch=1)
@@ -118,7 +117,7 @@ def test_a_batch_in_pieces_is_the_whole_batch(kind: str) -> None:
     assert torch.equal(torch.cat(grades), all_grades)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_the_pixels_file_is_never_written_to(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "pixels.npy"
     np.save(file, part([0, 1, 2, 3, 4]).pixels)
@@ -155,7 +154,7 @@ def test_conversion_and_normalisation_are_exact_at_the_ends() -> None:
     assert normal == pytest.approx([(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_batches_lie_channels_last(kind: str) -> None:
     (images, grades), *_ = epoch(part([0, 1, 2, 3]), augmentation=kind)
     assert images.shape == (4, 3, 16, 16)
@@ -164,7 +163,7 @@ def test_batches_lie_channels_last(kind: str) -> None:
     assert grades.dtype == torch.int64
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_the_same_generator_draws_the_same_choices(kind: str) -> None:
     one, other = draw(kind, 6, generator(3)), draw(kind, 6, generator(3))
     for name in ("flips", "affine", "colour"):
@@ -173,7 +172,7 @@ def test_the_same_generator_draws_the_same_choices(kind: str) -> None:
 
 
 def test_each_kind_draws_what_it_is_named_for() -> None:
-    drawn = {kind: draw(kind, 1, generator()) for kind in KINDS}
+    drawn = {kind: draw(kind, 1, generator()) for kind in AUGMENTATIONS}
     present = {
         kind: [name for name in ("flips", "affine", "colour") if getattr(one, name) is not None]
         for kind, one in drawn.items()
@@ -231,6 +230,20 @@ def test_what_a_shift_brings_in_is_black_as_around_the_disc() -> None:
     seen = apply(Augmentation(affine=affine), torch.ones(1, 3, 8, 8))
     assert seen[..., :4].min() > 0.99
     assert seen[..., 4:].max() == 0
+
+
+def test_mirrored_and_turned_at_once_is_mirrored_then_turned() -> None:
+    images, chosen = random_images(6, 9), draw("rotate", 6, generator(3))
+    mirrored = apply(Augmentation(flips=chosen.flips), images)
+    wanted = apply(Augmentation(affine=chosen.affine), mirrored)
+    torch.testing.assert_close(apply(chosen, images), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_photographs_that_lie_on_the_device_give_the_same_batches(kind: str) -> None:
+    mapped = part([0, 1, 2, 3, 4, 0, 1])
+    there = Part(torch.from_numpy(np.array(mapped.pixels)), mapped.rows, mapped.grades)
+    assert same(epoch(there, augmentation=kind), epoch(mapped, augmentation=kind))
 
 
 def test_colours_are_multiplied_and_stay_colours() -> None:

@@ -2,55 +2,22 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from decoding import draw, manifest_of, names, wanted
 from PIL import Image
 
 from retina.data import cache, decode
 from retina.data.cache import PixelCache, cache_folder, open_cache
-from retina.data.fundus import read, to_square
-from retina.data.manifest import COLUMNS, Manifest
+from retina.data.manifest import Manifest
 from retina.errors import DataError
 
 MANY = 70  # enough for processes of their own
-
-
-def manifest_of(paths: list[Path], array: str = "", rows: list[int] | None = None) -> Manifest:
-    n = len(paths)
-    frame = pd.DataFrame(
-        {
-            "image": [f"{path.stem}{'' if rows is None else rows[i]}" for i, path in enumerate(paths)],
-            "path": [str(path) for path in paths],
-            "array": array,
-            "index": -1 if rows is None else rows,
-            "grade": 0,
-            "patient": [str(i) for i in range(n)],
-            "eye": "",
-            "split": "train",
-            "where": [f"labels.csv:{i + 2}" for i in range(n)],
-        }
-    ).astype(COLUMNS)
-    return Manifest(frame, "folders", paths[0].parent)
-
-
-def draw(folder: Path, n: int) -> list[Path]:
-    """Small photographs, each with a disc of its own size and colour."""
-    folder.mkdir(exist_ok=True)
-    rows, columns = np.mgrid[:90, :120]
-    paths = []
-    for i in range(n):
-        disc = np.hypot(rows - 45, columns - 60) < 30 + i % 15
-        shade = (np.array([200, 60 + i, 40]) * (0.7 + rows / 300)[..., None]).astype(np.uint8)
-        paths.append(folder / f"{i:03}.jpg")
-        Image.fromarray(np.where(disc[..., None], shade, 2).astype(np.uint8)).save(paths[-1])
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +28,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def few(tmp_path: Path) -> list[Path]:
     return draw(tmp_path / "photographs", 6)
-
-
-def wanted(paths: list[Path], size: int) -> np.ndarray:
-    return np.stack([to_square(read(path, at_least=2 * size), size)[0] for path in paths])
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +49,8 @@ def test_every_photograph_is_in_its_row(many: list[Path], tmp_path: Path, worker
     assert not got.pixels.flags.writeable
     assert np.array_equal(got.pixels, wanted(many, 32))
     assert np.array_equal(got.kept, np.arange(MANY))
-    assert (got.built, got.bad, got.discless) == (True, [], 0)
+    assert (got.built, got.decoded, got.bad, got.discless) == (True, MANY, [], 0)
+    assert told[0] == (0, MANY)
     assert told[-1] == (MANY, MANY)
     assert told == sorted(told)
     assert names(tmp_path / "c") == [got.path.name]
@@ -104,7 +64,7 @@ def test_the_second_time_it_is_only_mapped(few: list[Path], monkeypatch: pytest.
     nothing_is_decoded(monkeypatch)
     manifest.frame["grade"], manifest.frame["split"] = 3, "test"  # neither changes a pixel
     again = open_cache(manifest, 32)
-    assert not again.built
+    assert (again.built, again.decoded) == (False, 0)
     assert again.path == first.path
     assert np.array_equal(again.pixels, first.pixels)
 
@@ -131,7 +91,6 @@ def test_bad_photographs_stop_or_are_left_out(tmp_path: Path, workers: int) -> N
     manifest, folder = manifest_of(paths), tmp_path / "c"
     with pytest.raises(DataError, match=r"3 of the photographs[^|]*labels.csv:5: 003: [^|]*:42: 040: [^|]*:71: 069: "):
         open_cache(manifest, 24, workers=workers, folder=folder)
-    assert names(folder) == []
     good = [i for i in range(MANY) if i not in {3, 40, 69}]
     for built in (True, False):
         got = open_cache(manifest, 24, on_bad="skip", workers=workers, folder=folder)
@@ -140,6 +99,7 @@ def test_bad_photographs_stop_or_are_left_out(tmp_path: Path, workers: int) -> N
         assert [bad.image for bad in got.bad] == ["003", "040", "069"]
         assert got.discless == 1
         assert np.array_equal(got.pixels, wanted([paths[i] for i in good], 24))
+        assert names(folder) == [got.path.name]
     with pytest.raises(DataError, match="3 of the photographs"):
         open_cache(manifest, 24, folder=folder)
 
@@ -190,19 +150,17 @@ def test_a_damaged_cache_is_built_again(few: list[Path], tmp_path: Path, damage:
     assert names(folder) == [got.path.name]
 
 
-# Run with the folder of the photographs, that of the cache and what to do at the first sign of progress. It has no
-# __main__ guard and a main script that must not be imported again.
+# Run with the folders of the photographs, of the cache and of the tests. It has no __main__ guard, and is a main script
+# that must not be imported again.
 SCRIPT = """
-import os, signal, sys, time
+import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[4])
-from test_cache import manifest_of
+sys.path.insert(0, sys.argv[3])
+from decoding import manifest_of
 from retina.data.cache import open_cache
 
 def at_progress(done, total):
     print("started", flush=True)
-    if sys.argv[3] == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.1)
 
 got = open_cache(
@@ -212,34 +170,21 @@ print("built" if got.built else "mapped", int(got.pixels.sum(dtype="int64")), fl
 """
 
 
-def run_script(photographs: Path, folder: Path, what: str) -> subprocess.Popen[str]:
+def run_script(photographs: Path, folder: Path) -> subprocess.Popen[str]:
     script = folder.parent / "script.py"
     script.write_text(SCRIPT)
     here = Path(__file__).resolve().parent
     return subprocess.Popen(
-        [sys.executable, str(script), str(photographs), str(folder), what, str(here)],
+        [sys.executable, str(script), str(photographs), str(folder), str(here)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(here.parent)},
     )
 
 
-def test_a_killed_build_is_never_taken_for_a_whole_one(many: list[Path], tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    with run_script(many[0].parent, folder, "die") as killed:
-        killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    (left,) = names(folder)
-    assert ".building-" in left
-    got = open_cache(manifest_of(many), 32, workers=2, folder=folder)
-    assert got.built
-    assert np.array_equal(got.pixels, wanted(many, 32))
-    assert names(folder) == [got.path.name]
-
-
 def test_of_two_that_ask_at_once_one_builds(many: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    both = [run_script(many[0].parent, folder, "go on") for _ in range(2)]
+    both = [run_script(many[0].parent, folder) for _ in range(2)]
     said = [process.communicate(timeout=60)[0].split() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(words[-2] for words in said) == ["built", "mapped"]
@@ -247,7 +192,9 @@ def test_of_two_that_ask_at_once_one_builds(many: list[Path], tmp_path: Path) ->
     assert ["started" in words for words in said].count(True) == 1
 
 
-def test_an_interrupted_build_leaves_nothing(many: list[Path], tmp_path: Path) -> None:
+def test_a_build_that_is_interrupted_before_anything_was_decoded_leaves_nothing(
+    many: list[Path], tmp_path: Path
+) -> None:
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 

@@ -3,11 +3,14 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from tiny import DATA, counts, photographs
@@ -85,6 +88,7 @@ def test_no_patient_is_in_two_splits(settings: dict[str, Any]) -> None:
 
 def test_a_part_holds_its_splits_pixels_and_grades(folder: Path) -> None:
     made = load(folder)
+    assert made.decoded == len(LEVELS)
     for name in SPLITS:
         mine = made.part(name)
         rows = made.frame[made.frame["split"] == name]
@@ -109,6 +113,7 @@ def test_all_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = photographs()
     nothing_is_done_twice(monkeypatch)
     second = photographs()
+    assert second.decoded == 0
     assert second.fingerprint == first.fingerprint
     assert second.pixels_file == first.pixels_file
     pd.testing.assert_frame_equal(second.frame, first.frame)
@@ -136,6 +141,37 @@ def test_pixels_are_not_pickled_and_are_mapped_again(folder: Path) -> None:
     assert (again.pixels == made.pixels).all()
     assert again.config == made.config
     assert again.fingerprint == made.fingerprint
+
+
+READS = """
+import pickle, sys
+from pathlib import Path
+made = pickle.loads(Path(sys.argv[1]).read_bytes())
+int(made.pixels.sum(dtype="int64"))
+print("read", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PSS is Linux's")
+def test_trials_on_one_machine_share_one_copy_of_the_pixels(folder: Path, tmp_path: Path) -> None:
+    made = load(folder, image_size=256)
+    file, content = str(made.pixels_file.resolve()), tmp_path / "pickled"
+    content.write_bytes(pickle.dumps(made))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READS, str(content)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    try:
+        assert [worker.stdout.readline() for worker in workers if worker.stdout] == ["read\n"] * 3
+        maps = [one for w in workers for one in psutil.Process(w.pid).memory_maps() if one.path == file]
+    finally:
+        for worker in workers:
+            worker.communicate()
+    assert [one.rss for one in maps] == [pytest.approx(made.pixels.nbytes, rel=0.1)] * 3  # each has read all of it
+    assert sum(one.pss for one in maps) == pytest.approx(made.pixels.nbytes, rel=0.1)
 
 
 def test_pixels_are_mapped_once_and_cannot_be_written(folder: Path) -> None:

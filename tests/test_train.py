@@ -21,7 +21,8 @@ from retina import metrics, model
 from retina.config import TrialConfig
 from retina.data.batches import Drawn, load
 from retina.errors import TrainError, WeightsError
-from retina.train import EpochResult, Fit, GradingTask, evaluate, fit, precision_of
+from retina.evaluation import evaluate
+from retina.train import EpochResult, Fit, GradingTask, fit, precision_of
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -231,7 +232,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(more)
         return F.cross_entropy(*arguments, **more)
 
-    for room in ("train", "micro"):
+    for room in ("ordinal", "evaluation"):
         monkeypatch.setattr(f"retina.{room}.F", SimpleNamespace(cross_entropy=record))
     return asked
 

@@ -1,5 +1,7 @@
 """Photographs so small that a grader learns them in seconds."""
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,6 +11,7 @@ from retina.data.batches import Part
 from retina.data.photographs import Photographs, prepare
 
 CPU = torch.device("cpu")
+AUGMENTATIONS = get_args(TrialConfig.model_fields["augmentation"].annotation)
 DATA = DataConfig(
     image_size=16, synthetic=SyntheticConfig(photographs=24, size=64, proportions="balanced"), validation=0.2, test=0.25
 )

@@ -3,7 +3,8 @@
 Augmentation stands after the cache of decoded photographs, never before it. Its random numbers are drawn apart from
 being applied (`draw`, `apply`), from a CPU generator seeded by trial and epoch: an epoch can be replayed on any device,
 and a trial that is resumed sees what it would have seen. A batch is drawn as a whole (`drawn_batches`) but loaded by
-itself (`load`), in pieces where the device cannot hold all of it.
+itself (`load`), in pieces where the device cannot hold all of it. Nothing here waits for a GPU: what is sent to it goes
+from pinned memory on a stream of its own, so that the copy for one batch runs beside the arithmetic of the one before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ STD = (0.229, 0.224, 0.225)
 """Mean and deviation of ImageNet's channels on a 0 to 1 scale: what torchvision's weights were trained with."""
 
 MAX_ZOOM, MAX_SHIFT = 0.1, 0.05
+UPLOAD_BYTES = 64 * 2**20
+"""Sent at once when all of a data set goes to the device."""
 MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION = 0.2, 0.2, 0.2
 
 
@@ -30,12 +34,12 @@ class Part:
     """The photographs of one split.
 
     Attributes:
-        pixels: uint8 (N, S, S, 3), usually memory-mapped and larger than the split.
+        pixels: uint8 (N, S, S, 3), larger than the split, usually memory-mapped; a tensor where it lies on the device.
         rows: int64 (M,), which of `pixels` belong to the split.
         grades: int64 (M,), 0 to 4, in the order of `rows`.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] | torch.Tensor
     rows: npt.NDArray[np.int64]
     grades: npt.NDArray[np.int64]
 
@@ -62,6 +66,11 @@ class Augmentation:
         """The choices for some of the photographs."""
         parts = (self.flips, self.affine, self.colour)
         return Augmentation(*(None if choices is None else choices[which] for choices in parts))
+
+    def on(self, device: torch.device) -> Augmentation:
+        """The same on `device`."""
+        parts = (self.flips, self.affine, self.colour)
+        return Augmentation(*(None if choices is None else _sent(choices, device) for choices in parts))
 
 
 @dataclass(frozen=True)
@@ -108,15 +117,21 @@ def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
 
 
 def apply(chosen: Augmentation, images: torch.Tensor) -> torch.Tensor:
-    """`images`, float (B, 3, S, S) on a 0 to 1 scale, changed as chosen; same shape and dtype, channels last."""
-    if chosen.flips is not None:
-        for axis, flip in zip((3, 2), chosen.flips.to(images.device).T, strict=True):
+    """`images`, float (B, 3, S, S) on a 0 to 1 scale, changed as chosen; same shape and dtype, channels last.
+
+    Both on the same device.
+    """
+    flips, affine = chosen.flips, chosen.affine
+    if flips is not None and affine is not None:  # one pass for both: a mirrored photograph is sampled mirrored
+        affine, flips = affine * torch.where(flips, -1.0, 1.0)[:, :, None], None
+    if flips is not None:
+        for axis, flip in zip((3, 2), flips.T, strict=True):
             images = torch.where(flip[:, None, None, None], images.flip(axis), images)
-    if chosen.affine is not None:
-        grid = F.affine_grid(chosen.affine.to(images.device), list(images.shape), align_corners=False)
+    if affine is not None:
+        grid = F.affine_grid(affine, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if chosen.colour is not None:
-        brightness, contrast, saturation = chosen.colour.to(images.device).T[:, :, None, None, None]
+        brightness, contrast, saturation = chosen.colour.T[:, :, None, None, None]
         images = images * brightness
         middle = images.mean(dim=(1, 2, 3), keepdim=True)
         images = middle + (images - middle) * contrast
@@ -132,9 +147,15 @@ def to_float(pixels: torch.Tensor) -> torch.Tensor:
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Float (B, 3, S, S), 0 to 1, to ImageNet's mean 0 and deviation 1 a channel."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    mean, std = _statistics(images.device)
     return (images - mean) / std
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    # made once: to send them with each batch would wait for the device each time
+    with torch.inference_mode(mode=False):  # for training too, whoever asks first
+        return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))  # type: ignore[return-value]
 
 
 def seed_of(*parts: int) -> int:
@@ -159,9 +180,40 @@ def load(part: Part, drawn: Drawn, device: torch.device) -> tuple[torch.Tensor, 
 
     Both on `device`, where nothing else is kept.
     """
-    pixels = torch.from_numpy(part.pixels[part.rows[drawn.chosen]])
-    grades = torch.from_numpy(part.grades[drawn.chosen])
-    if device.type == "cuda":
-        pixels, grades = pixels.pin_memory(), grades.pin_memory()
-    images = to_float(pixels.to(device, non_blocking=True))
-    return normalise(apply(drawn.augmentation, images)), grades.to(device, non_blocking=True)
+    rows = torch.from_numpy(part.rows[drawn.chosen])
+    if isinstance(part.pixels, torch.Tensor):
+        pixels = part.pixels.index_select(0, _sent(rows, part.pixels.device)).to(device)
+    else:
+        pixels = _sent(torch.from_numpy(part.pixels[rows.numpy()]), device)
+    images = apply(drawn.augmentation.on(device), to_float(pixels))
+    return normalise(images), _sent(torch.from_numpy(part.grades[drawn.chosen]), device)
+
+
+def resident(
+    pixels: npt.NDArray[np.uint8], device: torch.device, most_bytes: int
+) -> npt.NDArray[np.uint8] | torch.Tensor:
+    """`pixels`, uint8 (N, S, S, 3), on `device` if they take `most_bytes` or fewer there; else, and on a CPU, as is."""
+    if device.type == "cpu" or pixels.nbytes > most_bytes:
+        return pixels
+    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    rows = max(1, UPLOAD_BYTES // max(1, pixels[:1].nbytes))
+    for start in range(0, len(pixels), rows):
+        there[start : start + rows].copy_(torch.from_numpy(np.array(pixels[start : start + rows])))
+    return there
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor`, of the host, on `device`, without waiting for either."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    with torch.cuda.stream(_copies(device)):
+        there = tensor.pin_memory().to(device, non_blocking=True)
+    now = torch.cuda.current_stream(device)
+    now.wait_stream(_copies(device))
+    there.record_stream(now)  # else its memory could be given away when it is dropped here and still read there
+    return there
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

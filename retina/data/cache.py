@@ -1,14 +1,13 @@
 """Photographs decoded, cropped and resized once, and mapped into memory by every trial.
 
 On disk: `<folder>/<key>/pixels.npy`, a plain (n, size, size, 3) uint8 array, and `index.json` beside it. The folder
-gets its name when it is whole, by one rename; until then it is `<key>.building-<pid>-...`, which a killed build leaves
-behind and the next one removes. The key is over the photographs (name, size and time of each file), the image size and
-the version of the preprocessing; grades and splits are not in it.
+gets its name when it is whole, by one rename; until then it is `<key>.building`, with a journal of what is decoded.
+Whatever stops a build leaves that behind, and the next one decodes the rest. The key is over the photographs (name,
+size and time of each file), the image size and the version of the preprocessing; grades and splits are not in it.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -16,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,18 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from retina.data.decode import Job, Outcome, Target, decode, decode_in_processes
+from retina.data.decode import Job, Outcome, decode, decode_in_processes, put
 from retina.data.fundus import PREPROCESSING, Pixels, to_square
+from retina.data.journal import Journal, source_of
 from retina.data.manifest import Bad, Manifest, refuse
+from retina.data.rows import Target, close_up, intact, open_up, reserve
 from retina.errors import DataError
 from retina.machine import cores
 
 CHUNK = 16  # photographs that a process is given at a time
 FEW = 64  # photographs, and
 LITTLE = 16 * 2**20  # bytes of files, for which it does not pay to start processes
+JOURNAL = "done.jsonl"
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -49,7 +51,8 @@ class PixelCache:
         bad: those that could not; always empty under `on_bad: stop`.
         discless: how many of `kept` show no disc, and are there as the whole photograph.
         path: the folder of this cache.
-        built: whether this call decoded them; else they had been there.
+        built: whether this call made the cache; else it had been there.
+        decoded: how many photographs this call looked at: all, those that a stopped build had left, or none.
         seconds: what this call took.
     """
 
@@ -59,6 +62,7 @@ class PixelCache:
     discless: int
     path: Path
     built: bool
+    decoded: int
     seconds: float
 
 
@@ -79,21 +83,23 @@ def open_cache(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> PixelCache:
-    """Map the decoded photographs of a manifest; decode them first if that was not done before.
+    """Map the decoded photographs of a manifest; decode first what was not decoded before.
 
-    Of several processes that ask at once, one decodes and the others wait for it.
+    Of several processes that ask at once, one decodes and the others wait for it. What a build has decoded when it is
+    stopped, by Ctrl-C, `kill -9`, a power cut or a `DataError`, is kept for the next one; photographs with problems
+    are looked at again.
 
     Args:
         manifest: the photographs, files or rows of npz arrays.
         image_size: side of the square in pixels.
         on_bad: "stop" or "skip" photographs that cannot be read.
         workers: processes to decode in; by default one for each core that this process may use.
-        progress: is called with how many are done and how many there are.
+        progress: is called with how many are done and how many there are, the first time before any is decoded.
         folder: instead of `cache_folder()`.
 
     Raises:
-        DataError: no photographs; some cannot be read and `on_bad` is "stop" (all are looked at before, and nothing is
-            kept); none can be read; not enough free disk; the folder cannot be written.
+        DataError: no photographs; some cannot be read and `on_bad` is "stop" (all are looked at before); none can be
+            read; not enough free disk; the folder cannot be written; a process that decodes died.
     """
     start = time.perf_counter()
     if manifest.frame.empty:
@@ -101,17 +107,18 @@ def open_cache(
     folder = (folder or cache_folder()).absolute()
     key, total_bytes = _key(manifest, image_size)
     builder = _Builder(manifest, image_size, folder / key, total_bytes)
-    built = False
+    built, decoded = False, 0
     if (loaded := builder.load()) is None:
         with _locked(folder, key):
             if (loaded := builder.load()) is None:
-                built, loaded = True, builder.build(on_bad, workers or cores(), progress or (lambda *_: None))
+                built = True
+                decoded, loaded = builder.build(on_bad, workers or cores(), progress or (lambda *_: None))
     pixels, index = loaded
     bad = builder.name_bad(index["bad"])
     refuse(bad, manifest.root, on_bad)
     kept = _all_but(index["bad"], len(manifest.frame))
     seconds = time.perf_counter() - start
-    return PixelCache(pixels, kept, bad, len(index["discless"]), folder / key, built, seconds)
+    return PixelCache(pixels, kept, bad, len(index["discless"]), folder / key, built, decoded, seconds)
 
 
 def _key(manifest: Manifest, image_size: int) -> tuple[str, int]:
@@ -176,24 +183,56 @@ class _Builder:
             return None
         return (pixels, index) if whole else None
 
-    def build(self, on_bad: str, workers: int, progress: Progress) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Decode everything into a temporary folder and give it its name when it is whole; the lock must be held."""
+    def build(self, on_bad: str, workers: int, progress: Progress) -> tuple[int, tuple[Pixels, dict[str, Any]]]:
+        """Decode what no build before has, and give the folder its name when it is whole; the lock must be held.
+
+        Returns:
+            How many photographs were decoded, and what `load` gives.
+        """
+        start = time.perf_counter()
         shutil.rmtree(self.path, ignore_errors=True)  # it was damaged, or there is nothing
-        for left in self.path.parent.glob(f"{self.path.name}.building-*"):
+        for left in self.path.parent.glob(f"{self.path.name}.building-*"):  # so called when each build began anew
             shutil.rmtree(left, ignore_errors=True)
-        temporary = self.path.with_name(f"{self.path.name}.building-{os.getpid()}-{time.time_ns():x}")
-        temporary.mkdir()
-        try:
-            self._fill(temporary, on_bad, workers, progress)
-            temporary.rename(self.path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        building = self.path.with_name(f"{self.path.name}.building")
+        building.mkdir(exist_ok=True)
+        with self._journal(building) as journal:
+            try:
+                target = self._reserve(building / "pixels.npy")
+                outcomes, decoded = self._fill(target, journal, workers, progress)
+                self._finish(target, outcomes, on_bad, start)
+            except BaseException as error:
+                self._stopped(building, journal.noted)
+                if isinstance(error, OSError):
+                    raise DataError(f"{building}: photographs cannot be decoded into it: {error}") from None
+                raise
+        building.rename(self.path)
+        (self.path / JOURNAL).unlink()
         _to_disk(self.path.parent)
+        self._clear()
         loaded = self.load()
         if loaded is None:
             raise DataError(f"{self.path}: was written, but cannot be read back")
-        return loaded
+        return decoded, loaded
+
+    def _journal(self, building: Path) -> Journal:
+        about = {"preprocessing": PREPROCESSING, "image_size": self.size, "photographs": len(self.manifest.frame)}
+        return Journal(building / JOURNAL, about, len(self.manifest.frame), str(self.manifest.root))
+
+    def _stopped(self, building: Path, noted: dict[int, Outcome]) -> None:
+        """Keep what was decoded; nothing where nothing was."""
+        good = sum(not outcome.problem for outcome in noted.values())
+        if good:
+            log.info("stopped; the %d of %d photographs that are decoded are kept", good, len(self.manifest.frame))
+        else:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Remove what was left of the same photographs at the same size before some of them changed, and so the key."""
+        for other in self.path.parent.glob("*.building"):
+            mine = other.stem == self.path.name
+            if not mine and source_of(other / JOURNAL) == (str(self.manifest.root), self.size):
+                with suppress(Timeout, OSError), FileLock(other.with_suffix(".lock"), timeout=0):
+                    shutil.rmtree(other, ignore_errors=True)
 
     def name_bad(self, bad: list[tuple[int, str]]) -> list[Bad]:
         """Positions and problems with the label file's line and the name of the photograph."""
@@ -201,17 +240,36 @@ class _Builder:
         named = zip(rows["where"], rows["image"], bad, strict=True)
         return [Bad(where, image, problem) for where, image, (_, problem) in named]
 
-    def _fill(self, temporary: Path, on_bad: str, workers: int, progress: Progress) -> None:
-        start, n = time.perf_counter(), len(self.manifest.frame)
-        log.info("decoding %d photographs of %s to %d pixels", n, self.manifest.root, self.size)
-        target = self._reserve(temporary / "pixels.npy", n)
-        outcomes = self._decode_all(target, workers, progress)
+    def _reserve(self, path: Path) -> Target:
+        try:
+            return reserve(path, len(self.manifest.frame), self.size)
+        except DataError:
+            self._clear()  # it may be this that takes the room
+            return reserve(path, len(self.manifest.frame), self.size)
+
+    def _fill(self, target: Target, journal: Journal, workers: int, progress: Progress) -> tuple[list[Outcome], int]:
+        """Decode what is not yet in the array; the outcomes of all photographs, and how many are of this call."""
+        n = len(self.manifest.frame)
+        done = _intact(journal.noted, target, n, workers)
+        before = len(done)
+        going_on = f"; {before} of them are there, from a build that was stopped" if before else ""
+        log.info("decoding %d photographs of %s to %d pixels%s", n, self.manifest.root, self.size, going_on)
+        progress(before, n)
+        for some in self._decode(target, done, workers, journal.descriptor):
+            journal.add(some)
+            done.update((outcome.row, outcome) for outcome in some)
+            progress(len(done), n)
+        return [done[row] for row in range(n)], n - before
+
+    def _finish(self, target: Target, outcomes: list[Outcome], on_bad: str, start: float) -> None:
+        """Close it up and write the index; both are on the disk when this is over."""
+        n = len(outcomes)
         bad = [(outcome.row, outcome.problem) for outcome in outcomes if outcome.problem]
         refuse(self.name_bad(bad), self.manifest.root, on_bad)
         if len(bad) == n:
             raise DataError(f"{self.manifest.root}: none of its {n} photographs can be read; {bad[0][1]}")
         if bad:
-            _close_up(target, _all_but(bad, n))
+            close_up(target, _all_but(bad, n).tolist())
         index = {
             "source": str(self.manifest.root),
             "preprocessing": PREPROCESSING,
@@ -221,51 +279,37 @@ class _Builder:
             "discless": [outcome.row for outcome in outcomes if not (outcome.disc or outcome.problem)],
             "seconds": round(time.perf_counter() - start, 3),
         }
-        (temporary / "index.json").write_text(json.dumps(index, indent=1))
-        for written in (temporary / "pixels.npy", temporary / "index.json", temporary):
+        pixels = Path(target.path)
+        (pixels.parent / "index.json").write_text(json.dumps(index, indent=1))
+        for written in (pixels, pixels.parent / "index.json", pixels.parent):
             _to_disk(written)
 
-    def _reserve(self, path: Path, n: int) -> Target:
-        """Write the array's header and take its space on the disk."""
-        needed, free = n * self.size**2 * 3, shutil.disk_usage(path.parent).free
-        too_little = DataError(
-            f"{path.parent.parent}: {n} photographs of {self.size} pixels need {needed:,} bytes, {free:,} are free "
-            "(set RETINA_CACHE to another disk, or data.image_size to less)"
-        )
-        if needed > free:
-            raise too_little
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, _header((n, self.size, self.size, 3)))
-            offset = file.tell()
-            file.truncate(offset + needed)
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, offset + needed)
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise too_little from None
-        return Target(str(path), offset, self.size)
-
-    def _decode_all(self, target: Target, workers: int, progress: Progress) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for some in self._decode(target, workers):
-            outcomes += some
-            progress(len(outcomes), len(self.manifest.frame))
-        return sorted(outcomes, key=lambda outcome: outcome.row)
-
-    def _decode(self, target: Target, workers: int) -> Iterator[list[Outcome]]:
-        frame = self.manifest.frame
-        in_array = (frame["array"] != "").to_numpy()
-        jobs: list[Job] = [(row, path) for row, path in enumerate(frame["path"]) if not in_array[row]]
+    def _decode(
+        self, target: Target, done: dict[int, Outcome], workers: int, inherited: int
+    ) -> Iterator[list[Outcome]]:
+        """Those that are not done; as files first, then as arrays."""
+        frame = self.manifest.frame[["path", "array", "index"]].assign(row=np.arange(len(self.manifest.frame)))
+        frame = frame[~frame["row"].isin(list(done))]
+        files, inside = frame[frame["array"] == ""], frame[frame["array"] != ""]
+        jobs: list[Job] = list(zip(files["row"].tolist(), files["path"], strict=True))
         length = max(min(CHUNK, len(jobs) // (4 * workers)), 1)
         chunks = (jobs[first : first + length] for first in range(0, len(jobs), length))
-        if workers > 1 and (len(jobs) >= FEW or (len(jobs) > 1 and self.total_bytes > LITTLE)):
-            yield from decode_in_processes(chunks, target, workers)
+        total_bytes = self.total_bytes * len(jobs) / len(self.manifest.frame)
+        if workers > 1 and (len(jobs) >= FEW or (len(jobs) > 1 and total_bytes > LITTLE)):
+            yield from decode_in_processes(chunks, target, workers, inherited)
         else:
             yield from (decode(chunk, target) for chunk in chunks)
-        inside = frame[["path", "array", "index"]].assign(row=np.arange(len(frame)))[in_array]
-        for (path, array), rows in inside.groupby(["path", "array"], sort=False):
-            yield from _from_array(str(path), str(array), list(zip(rows["row"], rows["index"], strict=True)), target)
+        for (path, array), some in inside.groupby(["path", "array"], sort=False):
+            rows = list(zip(some["row"].tolist(), some["index"].tolist(), strict=True))
+            yield from _from_array(str(path), str(array), rows, target)
+
+
+def _intact(noted: dict[int, Outcome], target: Target, n: int, threads: int) -> dict[int, Outcome]:
+    """Of the rows that were decoded before, those that are in the file as they were written."""
+    checksums = {row: outcome.checksum for row, outcome in noted.items() if not outcome.problem}
+    if len(checksums) < len(noted) == n:  # all was decoded, so it may have been stopped while it was closed up
+        open_up(target, checksums)
+    return {row: noted[row] for row in intact(target, checksums, threads)}
 
 
 def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Target) -> Iterator[list[Outcome]]:
@@ -281,8 +325,7 @@ def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Targ
                 yield [Outcome(row, problem=f"{path}: {array} has {len(photographs)} rows, no row {index}")]
                 continue
             square, found = to_square(photographs[index], target.size)
-            target.write(file, row, square)
-            yield [Outcome(row, found)]
+            yield [put(square, found, row, target, file)]
 
 
 def _load_array(path: str, array: str) -> Pixels:
@@ -298,24 +341,6 @@ def _load_array(path: str, array: str) -> Pixels:
             f"{path}: {array} is {photographs.dtype} {photographs.shape}; uint8 (n, height, width, 3) needed"
         )
     return photographs
-
-
-def _header(shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"descr": "|u1", "fortran_order": False, "shape": shape}
-
-
-def _close_up(target: Target, kept: NDArray[np.int64]) -> None:
-    """Move the kept rows up over the others and cut the file; numpy's header has room for any number of rows."""
-    with Path(target.path).open("r+b") as file:
-        for new, old in enumerate(kept.tolist()):
-            if new != old:
-                file.seek(target.offset + old * target.row_bytes)
-                row = file.read(target.row_bytes)
-                file.seek(target.offset + new * target.row_bytes)
-                file.write(row)
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, _header((len(kept), target.size, target.size, 3)))
-        file.truncate(target.offset + len(kept) * target.row_bytes)
 
 
 def _to_disk(path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retina.data.fundus import Pixels, read_square
+from retina.data.rows import Target
 from retina.errors import DataError
 
 Job = tuple[int, str]
@@ -28,30 +30,12 @@ Job = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one photograph: whether a disc was found, and what is wrong with it if anything is."""
+    """What became of one photograph: whether a disc was found, what is wrong with it if anything is, its checksum."""
 
     row: int
     disc: bool = False
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The file of a (rows, size, size, 3) uint8 array whose values start at byte `offset`."""
-
-    path: str
-    offset: int
-    size: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one photograph."""
-        return self.size * self.size * 3
-
-    def write(self, file: BinaryIO, row: int, square: Pixels) -> None:
-        """Put a photograph in its row; written, not mapped, so that a full disk is an error and not a SIGBUS."""
-        file.seek(self.offset + row * self.row_bytes)
-        file.write(square.tobytes())
+    checksum: int = 0
 
 
 def decode(jobs: list[Job], target: Target) -> list[Outcome]:
@@ -65,12 +49,26 @@ def _decode_one(row: int, path: str, target: Target, file: BinaryIO) -> Outcome:
         square, found = read_square(Path(path), target.size)
     except DataError as error:
         return Outcome(row, problem=str(error))
-    target.write(file, row, square)
-    return Outcome(row, found)
+    return put(square, found, row, target, file)
 
 
-def decode_in_processes(chunks: Iterator[list[Job]], target: Target, workers: int) -> Iterator[list[Outcome]]:
+def put(square: Pixels, disc: bool, row: int, target: Target, file: BinaryIO) -> Outcome:
+    """Write a photograph into its row."""
+    data = square.tobytes()
+    target.write(file, row, data)
+    return Outcome(row, disc, checksum=zlib.crc32(data))
+
+
+def decode_in_processes(
+    chunks: Iterator[list[Job]], target: Target, workers: int, inherited: int
+) -> Iterator[list[Outcome]]:
     """`decode` each chunk in one of so many processes; chunks are taken only when a process is free for them.
+
+    Args:
+        chunks: what is to be decoded.
+        target: where to.
+        workers: how many processes.
+        inherited: an open file that each of them keeps open until it ends.
 
     Yields:
         The outcomes of a chunk as soon as it is done, in any order.
@@ -81,27 +79,28 @@ def decode_in_processes(chunks: Iterator[list[Job]], target: Target, workers: in
     with ExitStack() as stack:
         busy: dict[Connection, list[Job]] = {}
         for chunk in (chunk for _, chunk in zip(range(workers), chunks, strict=False)):
-            worker = _start(stack)
+            worker = _start(stack, inherited)
             _send(worker, (target, chunk))
             busy[worker] = chunk
         while busy:
             ready = wait(list(busy))
             for worker in [worker for worker in busy if worker in ready]:
-                yield _receive(worker, busy.pop(worker))
+                outcomes = _receive(worker, busy.pop(worker))
                 following = next(chunks, None)
-                if following is not None:
+                if following is not None:  # first: it decodes while our caller looks at the outcomes
                     _send(worker, (target, following))
                     busy[worker] = following
+                yield outcomes
 
 
-def _start(stack: ExitStack) -> Connection:
+def _start(stack: ExitStack, inherited: int) -> Connection:
     ours, theirs = Pipe()
     stack.enter_context(ours)
     with theirs:
         code = f"from {__name__} import serve; serve({theirs.fileno()})"
         process = subprocess.Popen(  # noqa: S603 -- our own code, no shell
             [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), inherited],
             stdin=subprocess.DEVNULL,
             env=_environment(),
         )

@@ -15,10 +15,11 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import sources, split, synthetic
-from retina.data.batches import Part
+from retina.data.batches import Part, resident
 from retina.data.cache import cache_folder, open_cache
 from retina.data.manifest import Bad, Manifest
 from retina.errors import DataError
@@ -40,6 +41,8 @@ class Photographs:
             decoded. A photograph replaced by one of the very same length goes unnoticed.
         warnings: what a person should know before trusting a score.
         discless: photographs on which no fundus disc was found; they are used whole.
+        decoded: how many photographs were decoded for it; the others had been before.
+        seconds: how long that took.
     """
 
     config: DataConfig
@@ -48,9 +51,11 @@ class Photographs:
     fingerprint: str
     warnings: list[str] = field(default_factory=list)
     discless: int = 0
+    decoded: int = 0
+    seconds: float = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "pixels"}
+        return {key: value for key, value in self.__dict__.items() if key not in {"pixels", "_resident"}}
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -75,10 +80,26 @@ class Photographs:
         """The manifest's table."""
         return self.manifest.frame
 
-    def part(self, name: str) -> Part:
-        """The photographs of the split `name`: "train", "val" or "test"."""
+    @cached_property
+    def _resident(self) -> dict[torch.device, npt.NDArray[np.uint8] | torch.Tensor]:
+        return {}
+
+    def part(self, name: str, device: torch.device | None = None, most_bytes: int = 0) -> Part:
+        """The photographs of the split `name`: "train", "val" or "test".
+
+        Args:
+            name: the split.
+            device: where they are to be used. A GPU gets all photographs of all splits, once in this process, if they
+                take `most_bytes` of its memory or fewer; else they stay memory-mapped.
+            most_bytes: see `device`.
+        """
+        pixels: npt.NDArray[np.uint8] | torch.Tensor = self.pixels
+        if device is not None:
+            if device not in self._resident:
+                self._resident[device] = resident(self.pixels, device, most_bytes)
+            pixels = self._resident[device]
         mine = (self.frame["split"] == name).to_numpy()
-        return Part(self.pixels, np.flatnonzero(mine), self.frame.loc[mine, "grade"].to_numpy(dtype=np.int64))
+        return Part(pixels, np.flatnonzero(mine), self.frame.loc[mine, "grade"].to_numpy(dtype=np.int64))
 
     def summary(self) -> dict[str, Any]:
         """What a results folder says of its data: fingerprint, layout, photographs a split and grade, warnings."""
@@ -145,6 +166,8 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         fingerprint=_fingerprint(assigned.frame),
         warnings=warnings,
         discless=cache.discless,
+        decoded=cache.decoded,
+        seconds=cache.seconds,
     )
 
 

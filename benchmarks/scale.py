@@ -1,0 +1,269 @@
+"""What preparing and training cost as photographs grow from 1,000 to 100,000: seconds and memory.
+
+    python -m benchmarks.scale --figure scale.png
+
+A few hundred photographs of 64 pixels are drawn and hard-linked under as many names as it takes, in the layout of
+EyePACS: the files are tiny, so that what the project does with each of them weighs as much as it can. Measured are
+
+build   `prepare` without a cache: reading the labels, decoding on all cores, splitting, the fingerprint
+again   `prepare` with the cache there, which every later sweep and every worker on another machine does
+epoch   an epoch of `fit` on one core, validation included, of a network so small that the batches are what costs
+
+Each count has fresh processes of its own, one that builds and one that trains, and counts take turns. Memory is the
+highest of many samples. "Own" memory is what is resident and not shared: not the mapped photographs, which the kernel
+takes back when it needs to, and which count in the resident size (RSS). Linux only. Prints tables, writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from benchmarks.decode import spread
+from retina.config import DataConfig, SyntheticConfig, TrialConfig
+from retina.data import photographs, synthetic
+from retina.data.photographs import Photographs, prepare
+from retina.provenance import environment
+from retina.train import fit
+
+DRAWN = 500
+"""Photographs that are drawn; a file may have 65,000 names (ext4)."""
+SAMPLES_A_SECOND = 50
+MB = 1e6
+STAGES = {"labels": "find", "cache": "open_cache", "split": "split.assign"}
+"""What `prepare` calls, by where `retina.data.photographs` has it; the rest is mostly the fingerprint."""
+Answer = SimpleQueue[dict[str, Any]]
+
+
+class TinyNet(nn.Module):
+    """One convolution, (B, 3, S, S) float -> (B, 5) logits: nearly free, so that an epoch shows what is around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Grade."""
+        logits: torch.Tensor = self.layers(images)
+        return logits
+
+
+def link(originals: Path, count: int, folder: Path) -> None:
+    """`count` photographs in the layout of EyePACS, two a patient, all of them names of the originals."""
+    with (originals / "trainLabels.csv").open(newline="", encoding="utf-8") as file:
+        drawn = [(row["image"], row["level"]) for row in csv.DictReader(file)]
+    (folder / "train").mkdir(parents=True)
+    with (folder / "trainLabels.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "level"])
+        for number in range(count):
+            image, level = drawn[number % len(drawn)]
+            name = f"{number // 2 + 1}_{('left', 'right')[number % 2]}"
+            os.link(originals / "train" / f"{image}.jpeg", folder / "train" / f"{name}.jpeg")
+            rows.writerow([name, level])
+
+
+def staged(config: DataConfig) -> tuple[Photographs, dict[str, float]]:
+    """`prepare`, and the seconds of its stages."""
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*given, **named)
+            finally:
+                seconds[stage] = time.perf_counter() - started
+
+        return run
+
+    with ExitStack() as stack:
+        for stage, name in STAGES.items():
+            *inside, last = name.split(".")
+            owner = getattr(photographs, inside[0]) if inside else photographs
+            stack.enter_context(mock.patch.object(owner, last, timed(stage, getattr(owner, last))))
+        started = time.perf_counter()
+        prepared = prepare(config)
+        seconds["all"] = time.perf_counter() - started
+    seconds["rest"] = seconds["all"] - sum(seconds[stage] for stage in STAGES)
+    return prepared, seconds
+
+
+def _build(config: DataConfig, epochs: int, answer: Answer) -> None:  # noqa: ARG001  # called as _train is
+    answer.put({"build": staged(config)[1]})
+
+
+def _train(config: DataConfig, epochs: int, answer: Answer) -> None:
+    torch.set_num_threads(1)  # a second one has next to nothing to do, and waits for what else runs
+    prepared, again = staged(config)
+    trial = TrialConfig(pretrained=False, batch_size=64, epochs=epochs + 1, precision="float32")
+    training = fit(trial, prepared.part("train"), prepared.part("val"), net=TinyNet(), device=torch.device("cpu"))
+    taken = [result.seconds for result in training]
+    answer.put({"again": again, "epoch": taken[1:]})  # the first one warms up
+
+
+def watched(work: Callable[[DataConfig, int, Answer], None], config: DataConfig, epochs: int) -> dict[str, Any]:
+    """Run `work` in a fresh process: what it answers, and the most memory of it and of its workers, in bytes."""
+    context = multiprocessing.get_context("spawn")
+    answer: Answer = context.SimpleQueue()
+    process = context.Process(target=work, args=(config, epochs, answer))
+    process.start()
+    most = {"own": 0, "rss": 0, "workers": 0}
+    seen = psutil.Process(process.pid)
+    while process.is_alive():
+        for name, value in _memory(seen).items():
+            most[name] = max(most[name], value)
+        time.sleep(1 / SAMPLES_A_SECOND)
+    if process.exitcode:
+        raise SystemExit(f"{work.__name__.strip('_')} of {config.path} ended with {process.exitcode}")
+    return {**answer.get(), "memory": most}
+
+
+def _memory(process: psutil.Process) -> dict[str, int]:
+    try:
+        mine, workers = process.memory_info(), process.children()
+    except psutil.Error:
+        return {}
+    return {"own": mine.rss - mine.shared, "rss": mine.rss, "workers": sum(_own(worker) for worker in workers)}
+
+
+def _own(process: psutil.Process) -> int:
+    try:
+        info = process.memory_info()
+    except psutil.Error:  # it has just ended
+        return 0
+    return int(info.rss - info.shared)
+
+
+def measure(folder: Path, size: int, epochs: int) -> Iterator[tuple[str, float]]:
+    """One build and one training of the photographs in `folder`: names and values, of an epoch several."""
+    config = DataConfig(path=str(folder), layout="eyepacs", image_size=size)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
+        os.environ["RETINA_CACHE"] = cache  # the processes inherit it
+        built, trained = watched(_build, config, epochs), watched(_train, config, epochs)
+    for name, seconds in (("build", built["build"]), ("again", trained["again"])):
+        yield f"{name} s", seconds["all"]
+        for stage in (*STAGES, "rest"):
+            yield f"{name}: {stage} s", seconds[stage]
+    for seconds in trained["epoch"]:
+        yield "epoch s", seconds
+    yield "build own MB", built["memory"]["own"] / MB
+    yield "decoders own MB", built["memory"]["workers"] / MB
+    yield "training own MB", trained["memory"]["own"] / MB
+    yield "training RSS MB", trained["memory"]["rss"] / MB
+
+
+def report(rows: list[dict[str, Any]], names: list[str]) -> Table:
+    """A line a count; seconds with the power of the count, memory with the kB a photograph, since the line before."""
+    lines = Table(box=MARKDOWN)
+    for column in ("photographs", *names):
+        lines.add_column(column, justify="right")
+    for before, row in zip([None, *rows], rows, strict=False):
+        lines.add_row(f"{row['photographs']:,}", *(_told(row, before, name) for name in names))
+    return lines
+
+
+def _told(row: dict[str, Any], before: dict[str, Any] | None, name: str) -> str:
+    value, count = row[name]["median"], row["photographs"]
+    told = f"{value:.0f}" if name.endswith("MB") else f"{value:.2f}, {1000 * value / count:.3f} ms each"
+    if before is None:
+        return told
+    if name.endswith("MB"):
+        more = (value - before[name]["median"]) / (count - before["photographs"])
+        return f"{told}, {1000 * more:+.2f} kB each"
+    power = math.log(value / before[name]["median"]) / math.log(count / before["photographs"])
+    return f"{told}, n^{power:.2f}"
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """Seconds and own memory against photographs, medians with the least and most."""
+    drawn = Figure(figsize=(11, 4.5), layout="constrained")
+    seconds, memory = drawn.subplots(1, 2)
+    timed = {"build s": "build, no cache", "again s": "prepared again", "epoch s": "epoch, tiny network"}
+    held = {"build own MB": "building", "decoders own MB": "its decoders together", "training own MB": "training"}
+    for axes, names in ((seconds, timed), (memory, held)):
+        for (name, label), colour, marker in zip(names.items(), ("#0072b2", "#d55e00", "#009e73"), "os^", strict=True):
+            _draw(axes, rows, name, label=label, color=colour, marker=marker)
+    counts = [row["photographs"] for row in rows]
+    for name in timed:
+        last = rows[-1][name]["median"] / counts[-1]
+        line = "in proportion to the last" if name == "build s" else None
+        seconds.plot(
+            counts, [last * count for count in counts], color="#777777", linewidth=1, linestyle=":", label=line
+        )
+    _draw(memory, rows, "training RSS MB", label="training, mapped photographs too", color="#009e73", linestyle="--")
+    seconds.set(xscale="log", yscale="log", xlabel="photographs", ylabel="seconds")
+    memory.set(xscale="log", yscale="log", xlabel="photographs", ylabel="most memory of its own, MB")
+    for axes in (seconds, memory):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return drawn
+
+
+def _draw(axes: Axes, rows: list[dict[str, Any]], name: str, **look: Any) -> None:
+    middle, low, high = ([row[name][which] for row in rows] for which in ("median", "min", "max"))
+    below, above = ([abs(a - b) for a, b in zip(middle, ends, strict=True)] for ends in (low, high))
+    axes.errorbar([row["photographs"] for row in rows], middle, yerr=[below, above], capsize=2, markersize=4, **look)
+
+
+def main() -> None:
+    """Measure every count in turn, print, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", nargs="+", type=int, default=[1000, 3000, 10_000, 30_000, 100_000])
+    parser.add_argument("--size", type=int, default=28, help="side of a cached photograph in pixels")
+    parser.add_argument("--epochs", type=int, default=3, help="that count, after one that does not")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("scale.json"))
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    counts = sorted(options.counts)
+    told: dict[str, Any] = {"environment": environment()}
+    told["options"] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    values: dict[int, dict[str, list[float]]] = {count: defaultdict(list) for count in counts}
+    with tempfile.TemporaryDirectory() as place:
+        originals = Path(place) / "drawn"
+        synthetic.draw(originals, SyntheticConfig(photographs=min(DRAWN, counts[-1]), size=64))
+        for count in counts:
+            link(originals, count, Path(place) / str(count))
+        for turn in range(options.repeats):
+            for count in counts:
+                for name, value in measure(Path(place) / str(count), options.size, options.epochs):
+                    values[count][name].append(value)
+                print(f"turn {turn + 1}: {count:,} photographs", flush=True)  # noqa: T201
+            rows = [{"photographs": n, **{name: spread(v) for name, v in values[n].items()}} for n in counts]
+            options.out.write_text(json.dumps({**told, "counts": rows}, indent=1), encoding="utf-8")
+    totals = ["build s", "again s", "epoch s"]
+    stages = [[name for name in rows[0] if name.startswith(f"{kind}: ")] for kind in ("build", "again")]
+    memory = [name for name in rows[0] if name.endswith("MB")]
+    for names in (totals, *stages, memory):
+        Console(width=170).print(report(rows, names))
+    if options.figure:
+        figure(rows).savefig(options.figure, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

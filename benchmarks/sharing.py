@@ -1,0 +1,215 @@
+"""What trials share: one copy of the photographs, the workers, the device.
+
+    python -m benchmarks.sharing --data data/idrid --image-size 224
+
+pixels    PSS of the decoded photographs in 1 to 8 processes that have read all of them: together no more than one copy
+workers   seconds from a trial's last epoch to the first step of the next one in the same worker, through a real sweep:
+          its report and checkpoint, what the search says, the next model's building
+device    images a second of 1, 2 and 4 trials at once, on one GPU or on all cores (so many threads each), together
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+import torch
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+
+from retina.config import DataConfig, TrialConfig
+from retina.data.batches import Part
+from retina.data.photographs import Photographs, prepare
+from retina.machine import cores
+from retina.provenance import environment
+from retina.results import RunFolder, write_text
+from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.ledger import Ledger
+from retina.sweep.run import run
+from retina.sweep.spec import SweepSpec
+from retina.train import EpochResult, Fit, GradingTask, default_device, fit
+
+PARTS = ("pixels", "workers", "device")
+PROCESSES = (1, 2, 4, 8)
+TRIALS_AT_ONCE = (1, 2, 4)
+DEVICE_SECONDS = 20.0
+
+
+def _read(file: str, ready: Connection) -> None:
+    """Map the photographs, look at each, and wait."""
+    pixels = np.load(file, mmap_mode="r")
+    sum(int(photograph[0, 0, 0]) + int(photograph.sum()) for photograph in pixels)
+    ready.send(True)
+    ready.recv()
+
+
+def pixels_shared(photographs: Photographs) -> list[dict[str, Any]]:
+    """Bytes of the pixels' file in the memory of so many processes: each one's share (PSS) summed, and RSS summed."""
+    spawn = multiprocessing.get_context("spawn")
+    rows = []
+    for count in PROCESSES:
+        ends = [spawn.Pipe() for _ in range(count)]
+        processes = [spawn.Process(target=_read, args=(str(photographs.pixels_file), theirs)) for _, theirs in ends]
+        for process in processes:
+            process.start()
+        for ours, _ in ends:
+            ours.recv()
+        maps = [_map_of(process.pid or 0, photographs.pixels_file) for process in processes]
+        for ours, _ in ends:
+            ours.send(True)
+        for process in processes:
+            process.join()
+        rows.append({"processes": count, "pss": sum(one.pss for one in maps), "rss": sum(one.rss for one in maps)})
+    return rows
+
+
+def _map_of(pid: int, file: Path) -> Any:
+    return next(one for one in psutil.Process(pid).memory_maps() if one.path == str(file.resolve()))
+
+
+@dataclass(frozen=True)
+class TimedTask:
+    """A `GradingTask` whose trainings write down, in `folder`, when a trial's first step begins and its last ends."""
+
+    inner: GradingTask
+    folder: Path
+
+    def __call__(self, config: TrialConfig) -> TimedFit:
+        """Start the run."""
+        return TimedFit(self.inner(config), self.folder / f"{os.getpid()}.txt")
+
+
+class TimedFit(Iterator[EpochResult]):
+    """A `Fit` that is watched."""
+
+    def __init__(self, inner: Fit, file: Path) -> None:
+        self._inner, self._file = inner, file
+        self.weights, self.state, self.restore = inner.weights, inner.state, inner.restore
+
+    def __next__(self) -> EpochResult:
+        begins = time.time()
+        result = next(self._inner)
+        with self._file.open("a") as file:
+            file.write(f"{result.epoch} {begins} {time.time()}\n")
+        return result
+
+
+def workers_reused(photographs: Photographs, arch: str) -> list[float]:
+    """Seconds between the trials of each worker, of a sweep of eight with two epochs each."""
+    spec = SweepSpec(
+        name="sharing",
+        trials=8,
+        method="random",
+        early_stop={"type": "none"},
+        parameters={
+            "arch": {"value": arch},
+            "pretrained": {"value": False},
+            "epochs": {"value": 2},
+            "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2},
+        },
+    )
+    gaps: list[float] = []
+    with tempfile.TemporaryDirectory() as place:
+        root, watched = Path(place) / "sharing", Path(place) / "watched"
+        watched.mkdir()
+        write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        task = TimedTask(GradingTask(photographs, {}), watched)
+        run(spec, Ledger.create(spec, RunFolder.open(root)), task, share_of_a_trial(spec.resources))
+        ray.shutdown()
+        for file in watched.iterdir():
+            epochs = [line.split() for line in file.read_text().splitlines()]
+            ended = [float(end) for epoch, _, end in epochs if epoch == "2"]
+            begun = [float(begin) for epoch, begin, _ in epochs if epoch == "1"]
+            gaps += [begin - end for end, begin in zip(ended, begun[1:], strict=False)]
+    return gaps
+
+
+def _train(photographs: Photographs, config: TrialConfig, threads: int, pipe: Connection) -> None:
+    torch.set_num_threads(threads)
+    train = photographs.part("train")
+    few = Part(train.pixels, train.rows[:48], train.grades[:48])
+    training = fit(config, few, Part(train.pixels, train.rows[:1], train.grades[:1]), device=default_device())
+    next(training)  # warms up
+    pipe.send(True)
+    until, images = pipe.recv(), 0
+    started = time.time()
+    while time.time() < until:
+        next(training)
+        images += len(few)
+    pipe.send(images / (time.time() - started))
+
+
+def device_shared(photographs: Photographs, arch: str, batch_size: int) -> list[dict[str, Any]]:
+    """Images a second of so many trials at once, together."""
+    spawn = multiprocessing.get_context("spawn")
+    config = TrialConfig(arch=arch, pretrained=False, batch_size=batch_size, epochs=10_000, augmentation="rotate")
+    rows = []
+    for count in (one for one in TRIALS_AT_ONCE if default_device().type == "cuda" or one <= 2 * cores()):
+        threads = max(1, cores() // count)
+        ends = [spawn.Pipe() for _ in range(count)]
+        processes = [spawn.Process(target=_train, args=(photographs, config, threads, theirs)) for _, theirs in ends]
+        for process in processes:
+            process.start()
+        for ours, _ in ends:
+            ours.recv()
+        until = time.time() + DEVICE_SECONDS
+        for ours, _ in ends:
+            ours.send(until)
+        rates = [ours.recv() for ours, _ in ends]
+        for process in processes:
+            process.join()
+        rows.append({"trials": count, "threads": threads, "images_per_second": sum(rates)})
+    return rows
+
+
+def main() -> None:
+    """Measure all three, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--batch-size", type=int, default=12)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("sharing.json"))
+    options = parser.parse_args()
+    photographs = prepare(DataConfig(path=options.data, image_size=options.image_size))
+    console = Console(width=120)
+    told: dict[str, Any] = {"environment": environment(), "options": {**vars(options), "out": str(options.out)}}
+    if "pixels" in options.parts:
+        told["pixels"] = pixels_shared(photographs)
+        table = Table("processes", "PSS of the pixels, MB", "RSS, MB", box=MARKDOWN)
+        for row in told["pixels"]:
+            table.add_row(str(row["processes"]), f"{row['pss'] / 1e6:.1f}", f"{row['rss'] / 1e6:.1f}")
+        console.print(table)
+    if "workers" in options.parts:
+        told["gaps"] = gaps = workers_reused(photographs, options.arch)
+        console.print(
+            f"from one trial to the next in the same worker: median {statistics.median(gaps):.2f} s "
+            f"({min(gaps):.2f} to {max(gaps):.2f}, n={len(gaps)}), {options.arch}, {options.image_size} px\n"
+        )
+    if "device" in options.parts:
+        told["device"] = device_shared(photographs, options.arch, options.batch_size)
+        table = Table("trials at once", "threads each", "images/s together", box=MARKDOWN)
+        for row in told["device"]:
+            table.add_row(str(row["trials"]), str(row["threads"]), f"{row['images_per_second']:.1f}")
+        console.print(table)
+    options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""Images a second of five ways to train the same network on the same photographs, in one run.
+
+    python -m benchmarks.throughput --arch resnet18 --image-size 224 --batch-size 12 --data data/idrid
+
+seed      the course report's way: DataLoader over JPEG files that PIL decodes in __getitem__, float32, NCHW, plain SGD
+tutorial  the way of Ray Tune's PyTorch tutorial: the same with loader workers and torchvision's usual augmentation
+timm      timm's loader and a plain loop under automatic mixed precision (left out where timm is not installed)
+ours      `retina.train.fit` as a sweep runs it: augmentation, metrics and the epoch's result included
+limit     forward, backward and step alone, on one batch that is on the device already; model and precision as ours
+
+Several sizes may be given; each combination is a case. In a case the ways take turns, an epoch of the same photographs
+each, so that a machine that slows down slows all of them; the first turn warms up and does not count. Needs no GPU and
+uses one where there is one. Prints a table and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from PIL import Image
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from retina import micro, model
+from retina.config import DataConfig, TrialConfig
+from retina.data.batches import Drawn, Part, load
+from retina.data.photographs import Photographs, prepare
+from retina.machine import cores
+from retina.provenance import environment
+from retina.train import default_device, fit, precision_of
+
+Epoch = Callable[[], None]
+"""Trains once over all photographs of the case, and has ended when it returns."""
+LIMIT_SECONDS = 2.0
+"""An epoch has so many photographs that the limit would take about as long, and two batches at least."""
+WAYS = ("seed", "tutorial", "timm", "ours", "limit")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and on what.
+
+    Attributes:
+        config: of our trial; the other ways take model, batch size, learning rate and momentum from it.
+        part: the photographs as ours has them, a whole number of batches.
+        files: the same photographs as files, in the same order.
+        device: where to train.
+        workers: loader processes of the ways that have them.
+    """
+
+    config: TrialConfig
+    part: Part
+    files: list[Path]
+    device: torch.device
+    workers: int
+
+    @property
+    def size(self) -> int:
+        """Side of a photograph in pixels."""
+        return int(self.part.pixels.shape[1])
+
+    def net(self) -> torch.nn.Module:
+        """The network of all ways, untrained, on the device."""
+        torch.manual_seed(0)
+        return model.build(self.config, image_size=self.size).to(self.device).train()
+
+    def sgd(self, net: torch.nn.Module, *, fused: bool = False) -> torch.optim.SGD:
+        """The optimizer of all ways; only ours and the limit fuse its steps."""
+        config = self.config
+        return torch.optim.SGD(
+            net.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+
+
+class Files(Dataset[tuple[Any, int]]):
+    """Photographs that are decoded whenever they are asked for."""
+
+    def __init__(self, case: Case, transform: Callable[[Image.Image], Any] | None) -> None:
+        self._files, self._grades, self.transform = case.files, case.part.grades, transform
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        with Image.open(self._files[index]) as image:
+            photograph = image.convert("RGB")
+        return self.transform(photograph) if self.transform else photograph, int(self._grades[index])
+
+
+def seed(case: Case) -> Epoch:
+    """PIL in `__getitem__`, float32, NCHW, the loss read in each step."""
+    resize = transforms.Resize((case.size, case.size))
+    files = Files(case, transforms.Compose([resize, transforms.ToTensor()]))
+    return _plain(case, DataLoader(files, batch_size=case.config.batch_size, shuffle=True))
+
+
+def tutorial(case: Case) -> Epoch:
+    """The same with workers and augmentation."""
+    steps = [
+        transforms.Resize((case.size, case.size)),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomRotation(180),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+    loader = DataLoader(
+        Files(case, transforms.Compose(steps)),
+        batch_size=case.config.batch_size,
+        shuffle=True,
+        num_workers=case.workers,
+        persistent_workers=True,
+    )
+    return _plain(case, loader)
+
+
+def _plain(case: Case, loader: DataLoader[tuple[Any, int]]) -> Epoch:
+    net = case.net()
+    optimizer = case.sgd(net)
+
+    def epoch() -> None:
+        total = 0.0
+        for images, grades in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(images.to(case.device)), grades.to(case.device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item()
+
+    return epoch
+
+
+def timm(case: Case) -> Epoch:
+    """The loader of timm, its prefetcher where there is CUDA, and automatic mixed precision."""
+    from timm.data import create_loader  # noqa: PLC0415  # not one of our dependencies
+
+    prefetches = case.device.type == "cuda"
+    loader = create_loader(
+        Files(case, None),
+        input_size=(3, case.size, case.size),
+        batch_size=case.config.batch_size,
+        is_training=True,
+        use_prefetcher=prefetches,
+        num_workers=case.workers,
+        device=case.device,
+    )
+    net = case.net()
+    optimizer = case.sgd(net)
+    precision = precision_of("auto", case.device)
+    scaler = torch.amp.GradScaler(case.device.type, enabled=precision is torch.float16)
+
+    def epoch() -> None:
+        for images, grades in loader:
+            with micro.autocast(case.device, precision):
+                logits = net(images.to(case.device))
+                loss = F.cross_entropy(logits, grades.to(case.device))
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+        _wait(case.device)
+
+    return epoch
+
+
+def ours(case: Case) -> Epoch:
+    """Our trainer; one photograph is judged after each epoch, since the others judge none."""
+    one = Part(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
+    training = fit(case.config, case.part, one, device=case.device)
+
+    def epoch() -> None:
+        next(training)
+
+    return epoch
+
+
+def limit(case: Case) -> Epoch:
+    """What the hardware can do with this model, precision and batch size."""
+    net = case.net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = case.sgd(net, fused=True)
+    precision = precision_of("auto", case.device)
+    images, grades = load(case.part, Drawn(np.arange(case.config.batch_size)), case.device)
+
+    def epoch() -> None:
+        for _ in range(len(case.part) // case.config.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            with micro.autocast(case.device, precision):
+                logits = net(images)
+            F.cross_entropy(logits.float(), grades).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        _wait(case.device)
+
+    return epoch
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+MAKE: dict[str, Callable[[Case], Epoch]] = {
+    "seed": seed,
+    "tutorial": tutorial,
+    "timm": timm,
+    "ours": ours,
+    "limit": limit,
+}
+
+
+def measure(case: Case, ways: list[str], repeats: int) -> dict[str, list[float] | str]:
+    """Images a second of each way, `repeats` values; or, of one that ended in an error, its first line."""
+    found: dict[str, list[float] | str] = {}
+    running: dict[str, Epoch] = {}
+    for turn, way in itertools.product(range(-1, repeats), ways):
+        if isinstance(found.get(way), str):
+            continue
+        try:
+            if turn < 0:
+                running[way], found[way] = MAKE[way](case), []
+            started = time.perf_counter()
+            running[way]()
+            seconds = time.perf_counter() - started
+        except Exception as error:  # one way's lack of memory is no reason to lose the others
+            found[way] = (str(error).splitlines() or [type(error).__name__])[0][:80]
+            running.pop(way, None)
+            gc.collect()
+            continue
+        values = found[way]
+        if turn >= 0 and isinstance(values, list):
+            values.append(len(case.part) / seconds)
+    return found
+
+
+def case_of(photographs: Photographs, files: list[Path], options: argparse.Namespace, arch: str, batch: int) -> Case:
+    """A case with as many photographs as `LIMIT_SECONDS` ask for, taken from the front and again from there."""
+    device = default_device()
+    config = TrialConfig(
+        arch=arch, pretrained=False, batch_size=batch, epochs=10_000, augmentation=options.augmentation
+    )
+    grades = photographs.frame["grade"].to_numpy(dtype=np.int64)
+    probe = Case(config, _first(photographs.pixels, grades, batch), [], device, options.workers)
+    epoch = limit(probe)
+    epoch()
+    started = time.perf_counter()
+    epoch()
+    batches = max(2, min(round(LIMIT_SECONDS / (time.perf_counter() - started)), 200))
+    part = _first(photographs.pixels, grades, batches * batch)
+    return Case(config, part, [files[row] for row in part.rows], device, options.workers)
+
+
+def _first(pixels: Any, grades: Any, count: int) -> Part:
+    rows = np.arange(count) % len(grades)
+    return Part(pixels, rows, grades[rows])
+
+
+def files_of(photographs: Photographs, folder: Path) -> list[Path]:
+    """The photographs' files; those in an array are written to `folder` as JPEG first."""
+    frame = photographs.frame
+    if not (frame["array"] != "").any():
+        return [Path(path) for path in frame["path"]]
+    files = [folder / f"{row}.jpeg" for row in range(len(frame))]
+    for file, square in zip(files, photographs.pixels, strict=True):
+        Image.fromarray(square).save(file, quality=95)
+    return files
+
+
+def cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
+    """Every combination of image size, architecture and batch size."""
+    for size in options.image_size:
+        photographs = prepare(DataConfig(path=options.data, image_size=size))
+        (folder / str(size)).mkdir()
+        files = files_of(photographs, folder / str(size))
+        for arch, batch in itertools.product(options.arch, options.batch_size):
+            yield case_of(photographs, files, options, arch, batch)
+
+
+def report(rows: list[dict[str, Any]]) -> Table:
+    """A line a case: images a second (median, least and most), and ours against seed, timm and limit."""
+    lines = Table(box=MARKDOWN)
+    for column in ("case", *WAYS, "ours/seed", "ours/timm", "ours/limit"):
+        lines.add_column(column, justify="left" if column == "case" else "right")
+    for row in rows:
+        told = [_told(row["images_per_second"].get(way)) for way in WAYS]
+        lines.add_row(
+            f"{row['arch']}, {row['image_size']} px, batch {row['batch_size']}, {row['photographs']} photographs",
+            *told,
+            *(_ratio(row, way) for way in ("seed", "timm", "limit")),
+        )
+    return lines
+
+
+def _told(values: list[float] | str | None) -> str:
+    if not isinstance(values, list):
+        return values or "-"
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def _ratio(row: dict[str, Any], way: str) -> str:
+    ours_, other = (row["images_per_second"].get(name) for name in ("ours", way))
+    if not isinstance(ours_, list) or not isinstance(other, list):
+        return "-"
+    turns = [mine / theirs for mine, theirs in zip(ours_, other, strict=True)]  # side by side, turn by turn
+    return f"{statistics.median(turns):.2f}"
+
+
+def main() -> None:
+    """Measure every case, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="+", default=["resnet18"])
+    parser.add_argument("--image-size", nargs="+", type=int, default=[224])
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[12])
+    parser.add_argument("--data", default="synthetic", help="as the sweep's --data: a folder, a label file, an npz")
+    parser.add_argument("--augmentation", default="rotate", help="ours; see TrialConfig")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--workers", type=int, default=max(2, min(cores(), 8)), help="loader processes of the others")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("throughput.json"))
+    options = parser.parse_args()
+    ways = [way for way in options.ways if way != "timm" or importlib.util.find_spec("timm")]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(options, Path(folder)):
+            found = measure(case, ways, options.repeats)
+            rows.append(
+                {
+                    "arch": case.config.arch,
+                    "image_size": case.size,
+                    "batch_size": case.config.batch_size,
+                    "photographs": len(case.part),
+                    "precision": str(precision_of("auto", case.device)).removeprefix("torch."),
+                    "images_per_second": found,
+                }
+            )
+            told = {"environment": environment(), "options": {**vars(options), "out": str(options.out)}, "cases": rows}
+            options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")  # a long run that is cut off has these
+            print(_line(rows[-1]), flush=True)  # noqa: T201
+    Console(width=170).print(report(rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    told = ", ".join(f"{way} {_told(values)}" for way, values in row["images_per_second"].items())
+    return f"{row['arch']} {row['image_size']} px batch {row['batch_size']} ({row['precision']}): {told} images/s"
+
+
+if __name__ == "__main__":
+    main()

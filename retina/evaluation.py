@@ -1,0 +1,120 @@
+"""A grader on a whole split: its raw outputs, and what they say of each photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import nn
+
+from retina import metrics, micro, ordinal
+from retina.config import GRADES
+from retina.data.batches import Drawn, Part, load
+
+EVALUATION_PIXELS = 128 * 224 * 224
+"""Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a split.
+
+    Attributes:
+        loss: mean negative logarithm of the true grades' probabilities, whatever loss the model was trained with.
+        grades: int64 (N,), the true ones.
+        probabilities: float64 (N, 5).
+        predicted: int64 (N,), the model's grades; of an ordinal model not always the most probable ones.
+    """
+
+    loss: float
+    grades: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
+
+    @property
+    def metrics(self) -> metrics.GradeMetrics:
+        """Accuracy, QWK and the rest."""
+        return metrics.measure(self.grades, self.probabilities, self.predicted)
+
+
+def evaluate(
+    grader: nn.Module,
+    part: Part,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    flips: bool = False,
+) -> Evaluation:
+    """`grader`, on `device` already, on every photograph of `part`, in its order, read as its `reading` says.
+
+    Args:
+        grader: (B, 3, S, S) float, normalised -> raw output, see `retina.ordinal`.
+        part: the split.
+        device: where the grader is.
+        precision: to compute in.
+        flips: mean raw output of each photograph and its three mirror images.
+
+    Raises:
+        TrainError: a single photograph does not fit into memory.
+    """
+    raw = outputs(grader, part, device=device, precision=precision, flips=flips)
+    return read(raw, part, ordinal.reading_of(grader))
+
+
+def outputs(
+    grader: nn.Module, part: Part, *, device: torch.device, precision: torch.dtype = torch.float32, flips: bool = False
+) -> torch.Tensor:
+    """The raw outputs, float32 (N, K) on `device`; as `evaluate`.
+
+    Fewer photographs are taken at once where memory is short, which changes nothing: each is judged by itself.
+    """
+    grader.eval()
+    found = []
+    refusal = micro.single("evaluation", part, type(grader).__name__)
+    size = at_most = _batch(part)
+    ask = partial(mirrored, grader, flips=flips)
+    with torch.inference_mode(), micro.autocast(device, precision):
+        for start in range(0, len(part), size):
+            batch = Drawn(np.arange(start, min(start + size, len(part))))
+            judge = partial(_pieces, ask, part, batch, device)
+            done, at_most = micro.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
+            found += done
+    return torch.cat(found)
+
+
+def read(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
+    """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in."""
+    grades = part.grades.copy()
+    with torch.inference_mode():
+        probabilities, predicted = reading(raw.double())
+        true = torch.from_numpy(grades).to(raw.device)
+        if ordinal.OUTPUTS[reading.loss] == GRADES:
+            loss = F.cross_entropy(raw, true)
+        else:
+            loss = -probabilities.gather(1, true[:, None]).clamp_min(1e-12).log().mean()
+    return Evaluation(float(loss), grades, probabilities.cpu().numpy(), predicted.cpu().numpy())
+
+
+def mirrored(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.Tensor:
+    """The grader's raw output on (B, 3, S, S) images; with `flips` the mean over them and their mirror images."""
+    if not flips:
+        raw: torch.Tensor = grader(images)
+        return raw
+    seen = [grader(images.flip(axes) if axes else images).float() for axes in ((), (3,), (2,), (2, 3))]
+    return torch.stack(seen).mean(dim=0)
+
+
+def _pieces(
+    ask: Callable[[torch.Tensor], torch.Tensor], part: Part, batch: Drawn, device: torch.device, cut: list[slice]
+) -> list[torch.Tensor]:
+    return [ask(load(part, batch[piece], device)[0]).float() for piece in cut]
+
+
+def _batch(part: Part) -> int:
+    size = int(part.pixels.shape[1])
+    return max(1, min(128, EVALUATION_PIXELS // size**2))

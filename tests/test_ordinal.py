@@ -1,0 +1,145 @@
+"""Ordinal losses and readings: grades and probabilities of one kind whatever the loss, cut-points that serve QWK."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import cohen_kappa_score
+
+from retina import ordinal
+from retina.ordinal import OUTPUTS, Reading, fit_cutpoints, losses
+
+LOSSES = list(OUTPUTS)
+ONES = torch.ones(5)
+
+
+def raw_of(loss: str, count: int = 40, seed: int = 0) -> torch.Tensor:
+    made = torch.randn(count, OUTPUTS[loss], generator=torch.Generator().manual_seed(seed))
+    return made * 2 + 2 if OUTPUTS[loss] == 1 else made
+
+
+def grades_of(count: int = 40, seed: int = 1) -> torch.Tensor:
+    return torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def each(loss: str, raw: torch.Tensor, grades: torch.Tensor) -> list[float]:
+    return [float(losses(loss, raw[i : i + 1], grades[i : i + 1], ONES)) for i in range(len(raw))]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_sum_over_photographs_by_the_weight_of_their_grade(loss: str) -> None:
+    """Micro-batches count on it: the parts add up to the whole."""
+    raw, grades, weights = raw_of(loss), grades_of(), torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25])
+    wanted = sum(value * float(weights[grade]) for value, grade in zip(each(loss, raw, grades), grades, strict=True))
+    assert float(losses(loss, raw, grades, weights)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_corn_is_the_library_s_but_for_its_divisor() -> None:
+    """coral-pytorch and dlordinal divide by the number of conditional pairs; here each is written out, by its text."""
+    raw, grades = raw_of("corn"), grades_of()
+    total = 0.0
+    for k in range(4):
+        asked = grades >= k  # the subset S_k of the paper
+        total += float(F.binary_cross_entropy_with_logits(raw[asked, k], (grades[asked] > k).float(), reduction="sum"))
+    assert float(losses("corn", raw, grades, ONES)) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "wanted"), [("mse", [0.25, 4.0]), ("huber", [0.125, 1.5])])
+def test_the_loss_of_a_score(loss: str, wanted: list[float]) -> None:
+    assert each(loss, torch.tensor([[1.5], [2.0]]), torch.tensor([1, 4])) == pytest.approx(wanted)
+
+
+def test_emd_grows_with_the_distance_of_the_mistake() -> None:
+    sure_of_none = torch.tensor([[20.0, 0, 0, 0, 0]]).repeat(5, 1)
+    assert each("emd", sure_of_none, torch.arange(5)) == pytest.approx([0, 1, 2, 3, 4], abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_probabilities_are_some_and_the_grade_fits_them(loss: str, data: st.DataObject) -> None:
+    numbers = st.floats(-30, 30, width=32)
+    raw = torch.from_numpy(data.draw(arrays(np.float32, (6, OUTPUTS[loss]), elements=numbers)))
+    probabilities, grade = Reading(loss)(raw.double())
+    assert probabilities.shape == (6, 5)
+    assert (probabilities >= 0).all()
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6, dtype=torch.float64))
+    for p, g in zip(probabilities, grade.tolist(), strict=True):
+        if OUTPUTS[loss] == 5:
+            assert p[g] == p.max()
+        else:  # the median: not more than half lies beyond it, nor before it
+            assert p[g + 1 :].sum() <= 0.5 + 1e-9
+            assert p[:g].sum() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_learned_is_what_is_read(loss: str) -> None:
+    """A raw output that was fitted to a grade is read as that grade."""
+    grades = torch.arange(5)
+    raw = torch.zeros(5, OUTPUTS[loss], requires_grad=True)
+    optimizer = torch.optim.Adam([raw], lr=0.2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        losses(loss, raw, grades, ONES).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert Reading(loss)(raw.detach())[1].tolist() == [0, 1, 2, 3, 4]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 60), scale=st.floats(0.1, 3), shift=st.floats(-3, 3))
+def test_fitted_cutpoints_ascend_and_agree_at_least_as_well_as_halves(
+    seed: int, count: int, scale: float, shift: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    grades = rng.integers(0, 5, count)
+    score = grades * scale + shift + rng.normal(0, 0.5, count)
+    found = fit_cutpoints(score, grades)
+    assert found.shape == (4,)
+    assert (np.diff(found) > 0).all()
+
+    def qwk(cutpoints: object) -> float:
+        guess = (score[:, None] > np.asarray(cutpoints)).sum(axis=1)
+        if len(set(grades) | set(guess)) == 1:
+            return 0.0
+        return float(cohen_kappa_score(grades, guess, weights="quadratic", labels=range(5)))
+
+    assert qwk(found) >= qwk([0.5, 1.5, 2.5, 3.5]) - 1e-9
+
+
+def test_cutpoints_make_up_for_scores_that_are_too_small() -> None:
+    rng = np.random.default_rng(0)
+    grades = rng.integers(0, 5, 400)
+    raw = torch.from_numpy(0.5 * grades + 0.3 + rng.normal(0, 0.05, 400))[:, None].float()
+    reading = Reading("mse")
+    before = float((reading(raw)[1].numpy() == grades).mean())
+    reading.fit(raw, grades)
+    probabilities, grade = reading(raw.double())
+    assert before < 0.5
+    assert float((grade.numpy() == grades).mean()) > 0.98
+    assert float(probabilities.gather(1, torch.from_numpy(grades)[:, None]).mean()) > 0.9  # and it is sure of it
+
+
+def test_cutpoints_travel_with_the_weights() -> None:
+    fitted, fresh = Reading("huber"), Reading("huber")
+    fitted.fit(torch.linspace(0, 1, 50)[:, None], np.repeat(np.arange(5), 10))
+    fresh.load_state_dict(fitted.state_dict())
+    raw = torch.linspace(-1, 2, 31)[:, None]
+    assert torch.equal(fresh(raw)[1], fitted(raw)[1])
+    assert torch.equal(fresh(raw)[0], fitted(raw)[0])
+    assert Reading("corn").state_dict() == {} == Reading("cross_entropy").state_dict()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_looks_at_the_device(loss: str) -> None:
+    """A tensor of the meta device has no values: whoever asks for one gets an error."""
+    meta = torch.device("meta")
+    raw = torch.zeros(4, OUTPUTS[loss], device=meta, requires_grad=True)
+    grades = torch.zeros(4, dtype=torch.int64, device=meta)
+    losses(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
+    assert Reading(loss).to(meta)(raw.detach())[1].shape == (4,)
+    assert ordinal.reading_of(torch.nn.Identity()).loss == "cross_entropy"
