@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import retina
 from retina.errors import RetinaError, SpecError
+from retina.report.progress import shown
+from retina.runs import arguments as train_arguments
 
 if TYPE_CHECKING:
+    from retina.data.photographs import Photographs
     from retina.report.live import Status
     from retina.results import RunFolder
     from retina.sweep.spec import SweepSpec
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=retina.__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _sweep_arguments(commands.add_parser("sweep", help="search for the best grader (python tune_main.py is the same)"))
+    train = commands.add_parser("train", help="train a network with and without pretraining, and compare")
+    train_arguments.add_arguments(train)
+    train.set_defaults(command=_train)
     data = commands.add_parser("data", help="draw photographs, or check and decode your own")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _draw_arguments(data_commands.add_parser("draw", help="draw fundus photographs in the layout of EyePACS"))
@@ -76,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="the sweeps in a results folder: state, trials, best, age")
     listing.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="DIR")
     listing.set_defaults(command=_list)
+    _report_arguments(commands.add_parser("report", help="write a sweep's report.html, also while it runs"))
     _export_arguments(commands.add_parser("export", help="write the best model as a folder that runs elsewhere"))
     _predict_arguments(commands.add_parser("predict", help="grade photographs with an exported model"))
     return parser
@@ -123,6 +129,12 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_prepare)
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
+    parser.set_defaults(command=_report)
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: RUN/export)")
@@ -135,6 +147,8 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("images", nargs="+", metavar="IMAGE", help="photographs, folders of them, or globs")
     add("--csv", type=Path, metavar="FILE")
     add("--json", type=Path, metavar="FILE")
+    runtime = "what the model runs in (auto: torch where there is a GPU, else onnxruntime)"
+    add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help=runtime)
     add("--on-bad", choices=["stop", "skip"], default="stop")
     parser.set_defaults(command=_predict)
 
@@ -156,7 +170,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
     going = session.Going(resume=options.resume, extend=options.extend, force=options.force)
-    with _progress() as progress, _live() as watch:
+    with shown(out) as progress, _live() as watch:
         folder, outcome = session.sweep(loaded, place, going, verbose=options.verbose, progress=progress, watch=watch)
     if outcome.interrupted:
         out.print(f"\nInterrupted; what was finished is in {folder.root}. Go on with the same command and --resume.")
@@ -181,6 +195,52 @@ def _dry_run(spec: SweepSpec, results: Path) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace) -> int:
+    from retina.results import RunFolder
+    from retina.runs import plan, training
+
+    logging.getLogger("retina").setLevel([logging.WARNING, logging.INFO, logging.DEBUG][options.verbosity])
+    root = options.results / train_arguments.name_of(options)
+    if options.show_only:
+        return _tell_runs(RunFolder.open(root), None)
+    wanted = plan.plan(
+        root,
+        {"arch": options.target_model, **{key: getattr(options, key) for key in train_arguments.SETTINGS}},
+        {"path": options.data, "image_size": options.image_size},
+        pretrained=(True, False) if options.comparison else (options.pretrain,),
+        weights=options.weights,
+    )
+    try:
+        with shown(out) as progress:
+            folder, photographs = training.train(wanted, load=options.load, progress=progress)
+    except KeyboardInterrupt:
+        if not root.is_dir():
+            raise
+        out.print(f"\nInterrupted; what was finished is in {root}. Go on with the same command and --load 1.")
+        return 130
+    return _tell_runs(folder, photographs)
+
+
+def _tell_runs(folder: RunFolder, photographs: Photographs | None) -> int:
+    from retina.report import best, cells, comparison, figures
+
+    failed = folder.trial_ids("FAIL")
+    for trial_id in failed:
+        err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
+    with shown(out) as progress:
+        drawn = comparison.draw(folder, photographs, progress)
+    has_best = (folder.best / "metrics.json").is_file()
+    if has_best or not (drawn or failed):
+        drawn = [*figures.draw(folder), *drawn]
+    if has_best:
+        _show(best.best(folder))
+    out.print(f"\n{cells.told(cells.read(folder))}")
+    _page_at_the_end(folder)
+    drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
+    out.print("\n".join([f"\nWritten to {folder.root}:", *(f"  {file.relative_to(folder.root)}" for file in drawn)]))
+    return 1 if failed else 0
+
+
 def _list(options: argparse.Namespace) -> int:
     from retina.report import sweeps
 
@@ -193,17 +253,57 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
+    from retina.report import best as best_model
     from retina.report import figures, tables
 
     out.print(f"ended by {ended_by or f'trials={len(folder.trial_ids())}: every one was run'}")
     _show(tables.trials(folder, metric))
     if best is None:
+        _page_at_the_end(folder)
         err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
         return 1
     figures.draw(folder)
-    _show(tables.best(folder))
+    _draw_comparison(folder)
+    _page_at_the_end(folder)
+    _show(best_model.best(folder))
     _show(tables.files(folder))
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from retina.results import RunFolder
+
+    folder = RunFolder.open(options.run)
+    _draw_comparison(folder)
+    out.print(f"written: {_write_page(folder, options.out)}")
+    return 0
+
+
+def _draw_comparison(folder: RunFolder) -> None:
+    """Draw the comparison of networks, if the run is one; what hinders it need not hinder its page."""
+    from retina.report import comparison
+
+    try:
+        with shown(out) as progress:
+            comparison.draw(folder, progress=progress)
+    except OSError as error:  # the folder can only be read, say
+        out.print(f"note: the comparison is not drawn: {error}")
+
+
+def _write_page(folder: RunFolder, file: Path | None = None) -> Path:
+    from retina.report import page
+    from retina.sweep.importance import importances
+
+    return page.write(folder, importances(folder), file=file)
+
+
+def _page_at_the_end(folder: RunFolder) -> None:
+    """Write report.html; a defect of a picture is no reason for a sweep to fail."""
+    try:
+        _write_page(folder)
+    except Exception as error:
+        out.print(f"note: no report.html: {' '.join(str(error).split()) or type(error).__name__}")
+        logging.getLogger(__name__).debug("no report.html", exc_info=True)
 
 
 def _show(table: RenderableType) -> None:
@@ -218,7 +318,7 @@ def _draw(options: argparse.Namespace) -> int:
 
     wish = {key: getattr(options, key) for key in ("photographs", "size", "proportions", "seed")}
     config = parse(SyntheticConfig, wish, "retina data draw")
-    with _progress() as progress:
+    with shown(out) as progress:
         synthetic.draw(options.folder, config, progress=lambda done, total: progress("drawing", done, total))
     out.print(f"{config.photographs} photographs in {options.folder}, in the layout of EyePACS")
     return 0
@@ -230,17 +330,23 @@ def _prepare(options: argparse.Namespace) -> int:
     from retina.report import tables
 
     wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "on_bad")}
-    with _progress() as progress:
+    with shown(out) as progress:
         prepared = photographs.prepare(parse(DataConfig, wish, "retina data prepare"), progress)
     _show(tables.data(prepared.summary()))
+    if prepared.decoded:
+        rate = f"{prepared.decoded / prepared.seconds:,.1f} a second"
+        out.print(f"{prepared.decoded:,} photographs decoded in {prepared.seconds:,.1f} s, {rate}")
     out.print(f"decoded: {prepared.pixels_file}")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from retina.export import export
+    from retina.export import folder, write
 
-    out.print(f"written: {export(options.run, options.out)}")
+    target = write.export(options.run, options.out)
+    out.print(f"written: {target}")
+    if agreement := folder.read(target).description.check:
+        out.print(f"checked: {agreement.in_words}")
     return 0
 
 
@@ -248,7 +354,8 @@ def _predict(options: argparse.Namespace) -> int:
     from retina import predict
     from retina.report import tables
 
-    frame = predict.predict(options.folder, predict.images(options.images), on_bad=options.on_bad)
+    images = predict.images(options.images)
+    frame = predict.predict(options.folder, images, runtime=options.runtime, on_bad=options.on_bad)
     if options.csv:
         predict.write_csv(frame, options.csv)
     if options.json:
@@ -285,26 +392,6 @@ def _live() -> Iterator[Callable[[Status], None] | None]:
             yield watch
         finally:
             Lines.live = False
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is done, one after another, gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ExitStack() as open_bars:
-        tasks: dict[str, tuple[Progress, TaskID]] = {}
-
-        def say(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                open_bars.close()  # the one before, if any
-                bars = open_bars.enter_context(Progress(*columns, console=out, transient=out.is_terminal))
-                tasks[what] = bars, bars.add_task(what, total=total)
-            bars, task = tasks[what]
-            bars.update(task, completed=done)
-            if done >= total:
-                open_bars.close()
-
-        yield say
 
 
 def _log_to(console: Console, *, verbose: bool) -> None:

@@ -1,4 +1,4 @@
-"""How good a set of graded photographs is: accuracy, QWK, AUC, recall per grade, confusion matrix.
+"""How good a set of graded photographs is: accuracy, QWK, AUC, recall and precision per grade, confusion matrix.
 
 All numbers come from scikit-learn; what this room adds is a stated meaning where a number is not defined. Such a number
 is never repaired to "healthy": QWK and AUC that cannot be computed are worth nothing (0.0) or unknown (NaN), as said
@@ -8,7 +8,8 @@ below.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,10 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 REFERABLE = 2
 """Grades from here on are sent to an ophthalmologist ("referable", ICDR moderate or worse)."""
+SPECIFICITY = 0.90
+"""At which the sensitivity is told."""
+ROUNDING = 1e-9
+"""A share that is short of a wanted one by no more has reached it: in binary 1 - 0.9 is less than 0.1."""
 
 
 @dataclass(frozen=True)
@@ -29,40 +34,47 @@ class GradeMetrics:
     Attributes:
         n: photographs.
         accuracy: share of exactly right grades, 0 to 1.
+        balanced_accuracy: mean recall of the grades that some photograph has, 0 to 1.
         qwk: quadratic weighted kappa, -1 to 1 (`quadratic_weighted_kappa`).
-        auc: one-vs-rest area under the ROC curve, mean over the grades present, 0 to 1 or NaN (`auc_one_vs_rest`).
-        referable_auc: area under the ROC curve of "grade 2 or worse", 0 to 1 or NaN.
+        macro_f1: mean F1 of the grades that some photograph has or is given, 0 to 1.
         recall: share of each grade that was found, 5 values, NaN for a grade that no photograph has.
+        precision: share of each grade's findings that are right, 5 values, NaN for a grade that is never given.
+        auc: one-vs-rest area under the ROC curve, mean over the grades present, 0 to 1 or NaN (`auc_one_vs_rest`).
+        auc_by_grade: of each grade against the rest, 5 values, NaN for a grade that no photograph has, or every one.
+        referable_auc: area under the ROC curve of "grade 2 or worse", 0 to 1 or NaN.
+        sensitivity_at_90_specificity: of "grade 2 or worse", 0 to 1 or NaN (`sensitivity_at_specificity`).
         confusion_matrix: 5 x 5 counts, rows true grades, columns predicted grades.
     """
 
     n: int
     accuracy: float
+    balanced_accuracy: float
     qwk: float
-    auc: float
-    referable_auc: float
+    macro_f1: float
     recall: tuple[float, ...]
+    precision: tuple[float, ...]
+    auc: float
+    auc_by_grade: tuple[float, ...]
+    referable_auc: float
+    sensitivity_at_90_specificity: float
     confusion_matrix: Ints
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; NaN, which JSON lacks, becomes null."""
-        return {
-            "n": self.n,
-            "accuracy": self.accuracy,
-            "qwk": self.qwk,
-            "auc": _null(self.auc),
-            "referable_auc": _null(self.referable_auc),
-            "recall": [_null(value) for value in self.recall],
-            "confusion_matrix": self.confusion_matrix.tolist(),
-        }
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: null(value) for name, value in told.items()}
 
 
-def measure(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> GradeMetrics:
+def measure(
+    grades: npt.ArrayLike, probabilities: npt.ArrayLike, predicted: npt.ArrayLike | None = None
+) -> GradeMetrics:
     """All metrics of one model on one split.
 
     Args:
         grades: true grades, integers 0 to 4, shape (N,), N >= 1.
-        probabilities: of the five grades, finite, shape (N, 5); the predicted grade is the most probable one.
+        probabilities: of the five grades, finite, shape (N, 5).
+        predicted: the model's grades, integers 0 to 4, shape (N,); the most probable ones if None. A model that cuts a
+            scale in five may say another grade than the most probable one.
 
     Raises:
         ValueError: on other shapes, grades outside 0 to 4, or probabilities that are not finite.
@@ -73,20 +85,31 @@ def measure(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> GradeMetrics
         raise ValueError(f"probabilities have the shape {p.shape}, allowed: ({len(true)}, {GRADES})")
     if not np.isfinite(p).all():
         raise ValueError("probabilities are not finite: NaN is no prediction")
-    predicted = p.argmax(axis=1)
-    matrix = confusion_matrix(true, predicted)
-    seen = matrix.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        recall = np.where(seen > 0, matrix.diagonal() / np.maximum(seen, 1), np.nan)
+    guess = p.argmax(axis=1) if predicted is None else _grades(predicted)
+    if guess.shape != true.shape:
+        raise ValueError(f"predicted has the shape {guess.shape}, allowed: {true.shape}")
+    by_grade = {"labels": range(GRADES), "average": None, "zero_division": np.nan}
+    recall = sk.recall_score(true, guess, **by_grade)
+    areas = auc_by_grade(true, p)
     return GradeMetrics(
         n=len(true),
-        accuracy=accuracy(true, predicted),
-        qwk=quadratic_weighted_kappa(true, predicted),
-        auc=auc_one_vs_rest(true, p),
-        referable_auc=_auc(true >= REFERABLE, p[:, REFERABLE:].sum(axis=1)),
-        recall=tuple(float(value) for value in recall),
-        confusion_matrix=matrix,
+        accuracy=accuracy(true, guess),
+        balanced_accuracy=_mean_of_known(recall),
+        qwk=quadratic_weighted_kappa(true, guess),
+        macro_f1=_mean_of_known(sk.f1_score(true, guess, **by_grade)),
+        recall=tuple(recall.tolist()),
+        precision=tuple(sk.precision_score(true, guess, **by_grade).tolist()),
+        auc=_mean_of_known(areas),
+        auc_by_grade=areas,
+        referable_auc=_auc(true >= REFERABLE, referable(p)),
+        sensitivity_at_90_specificity=sensitivity_at_specificity(true >= REFERABLE, referable(p)),
+        confusion_matrix=confusion_matrix(true, guess),
     )
+
+
+def referable(probabilities: Floats) -> Floats:
+    """The probability of grade 2 or worse, shape (N,), from those of the five grades, shape (N, 5)."""
+    return np.asarray(probabilities[:, REFERABLE:].sum(axis=1))
 
 
 def accuracy(grades: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
@@ -117,11 +140,36 @@ def auc_one_vs_rest(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> floa
     A grade has an AUC where some photographs bear it and some do not; NaN where there is no such grade. This is
     MedMNIST's "AUC" for more than two classes (Yang et al. 2023, doi 10.1038/s41597-022-01721-8).
     """
+    return _mean_of_known(auc_by_grade(grades, probabilities))
+
+
+def auc_by_grade(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, ...]:
+    """Area under the ROC curve of each grade against the rest, 5 values; NaN for a grade that none or all have."""
     true = _grades(grades)
     p = np.asarray(probabilities, dtype=np.float64)
-    areas = [_auc(true == grade, p[:, grade]) for grade in range(GRADES)]
-    known = [area for area in areas if not math.isnan(area)]
-    return float(np.mean(known)) if known else math.nan
+    return tuple(_auc(true == grade, p[:, grade]) for grade in range(GRADES))
+
+
+def sensitivity_at_specificity(
+    positive: npt.NDArray[np.bool_], score: Floats, specificity: float = SPECIFICITY
+) -> float:
+    """The highest sensitivity of all thresholds with at least `specificity`; NaN where all or none are positive.
+
+    Args:
+        positive: who is to be found, shape (N,).
+        score: the higher the likelier, shape (N,); found is who has the threshold or more.
+        specificity: 0 to 1.
+    """
+    if positive.all() or not positive.any():
+        return math.nan
+    false_alarms, found, _ = sk.roc_curve(positive, score, drop_intermediate=False)
+    return float(found[1 - false_alarms >= specificity - ROUNDING].max())
+
+
+def _mean_of_known(values: npt.ArrayLike) -> float:
+    numbers = np.asarray(values, dtype=np.float64)
+    known = numbers[~np.isnan(numbers)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _auc(positive: npt.NDArray[np.bool_], score: Floats) -> float:
@@ -139,5 +187,10 @@ def _grades(values: npt.ArrayLike) -> Ints:
     return grades.astype(np.int64)
 
 
-def _null(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def null(value: Any) -> Any:
+    """A number, or an array or tuple of numbers, as JSON has it: plain, and null where it is NaN."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [null(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

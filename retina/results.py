@@ -354,9 +354,12 @@ def _read_csv(file: Path, columns: list[str]) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"trial_id": str, "reason": str}, keep_default_na=False, na_values=[""])
     except ValueError as error:  # pandas' own are among them
         raise ResultsError(f"{file}: is not a table: {error}") from None
-    if missing := [column for column in columns if column not in table]:
+    missing = [column for column in columns if column not in table]
+    # a setting that was added since: its default is what was done before there was one
+    added = {name: getattr(TrialConfig(), name) for name in missing if name in PARAMETERS and "arch" in table}
+    if missing := [column for column in missing if column not in added]:
         raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
-    return table
+    return table.assign(**added)[columns] if added else table
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,56 +1,83 @@
-"""The best trial, looked at once more: its predictions on validation and test, written to `best/`.
+"""The best trial, looked at once more: its predictions on validation and test, and what they prove, in `best/`.
 
 The only room that touches the test split for a number that is reported, and it does so once, after the choice is made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pandas as pd
 import torch
 
 from retina import model, results
-from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.data.batches import MEAN, STD
+from retina.config import GRADE_NAMES, TrialConfig
+from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
+from retina.evaluation import Evaluation, evaluate
+from retina.evidence import baselines, numbers
+from retina.evidence.seen import COLUMNS, PROBABILITIES
 from retina.results import RunFolder
-from retina.train import Evaluation, default_device, evaluate
+from retina.train import default_device
 
 
-def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, object]:
+def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, Any]:
     """Evaluate a trial's kept weights on validation and test and write `best/`; returns what metrics.json says.
 
     Raises:
         ResultsError: the trial's configuration or its weights are not there.
     """
-    source = folder.trial(trial_id)
-    if not (source / "model.pt").is_file():
-        raise ResultsError(f"{source / 'model.pt'}: is not there; the trial's weights are needed for {folder.best}")
-    config = TrialConfig(**results.read_json(source / "config.json"))
+    config, weights = kept(folder, trial_id)
     row = folder.recorded(trial_id)
-    weights = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
-    device = default_device()
-    grader = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
-    grader.load_state_dict(weights)
-    grader.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    metrics: dict[str, object] = {
+    judge = judge_of(config, weights, photographs)
+    predictions = predictions_of(photographs.frame, {name: judge(photographs.part(name)) for name in ("val", "test")})
+    told = numbers.of_predictions(predictions)
+    metrics: dict[str, Any] = {
+        "verdict": told.pop("verdict"),
         "trial_id": trial_id,
         "epoch": int(row["best_epoch"]),
         "precision": "float32, as the model runs elsewhere; trials.csv has the precision it was trained in",
         "chosen_by": f"{metric} (validation; the test split chose nothing)",
+        **told,
     }
-    predictions = []
-    for name in ("val", "test"):
-        seen = evaluate(grader, photographs.part(name), device=device)
-        metrics[name] = {**seen.metrics.as_json(), "loss": seen.loss}
-        predictions.append(_predictions(photographs, name, seen))
-    results.copy_file(source / "model.pt", folder.best / "model.pt")
+    results.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
     results.write_json(folder.best / "config.json", model_config(config, photographs))
-    results.write_frame(folder.best / "predictions.csv", pd.concat(predictions))
+    results.write_frame(folder.best / "predictions.csv", predictions)
     results.write_json(folder.best / "metrics.json", metrics)
     return metrics
+
+
+def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch.Tensor]]:
+    """The configuration of a trial, and the weights that it kept.
+
+    Raises:
+        ResultsError: one of them is not there.
+    """
+    source = folder.trial(trial_id)
+    if not (source / "model.pt").is_file():
+        raise ResultsError(f"{source / 'model.pt'}: is not there; the trial's weights are needed for {folder.best}")
+    config = TrialConfig(**results.read_json(source / "config.json"))
+    return config, torch.load(source / "model.pt", map_location="cpu", weights_only=True)
+
+
+def judge_of(
+    config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs
+) -> Callable[[Part], Evaluation]:
+    """What evaluates the model with these weights on a split, in float32."""
+    device = default_device()
+    grader = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
+    grader.load_state_dict(weights)
+    grader.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return partial(evaluate, grader, device=device, flips=config.flips)
+
+
+def predictions_of(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.DataFrame:
+    """A row a photograph of each split that was seen, `COLUMNS`: all that `numbers.of_predictions` asks for."""
+    return pd.concat([_predictions(manifest, split, one) for split, one in seen.items()])
 
 
 def model_config(config: TrialConfig, photographs: Photographs) -> dict[str, object]:
@@ -66,10 +93,11 @@ def model_config(config: TrialConfig, photographs: Photographs) -> dict[str, obj
     }
 
 
-def _predictions(photographs: Photographs, name: str, seen: Evaluation) -> pd.DataFrame:
-    frame = photographs.frame.loc[photographs.frame["split"] == name, ["split", "image", "patient", "eye", "grade"]]
+def _predictions(manifest: pd.DataFrame, split: str, seen: Evaluation) -> pd.DataFrame:
+    frame = manifest.loc[manifest["split"] == split, ["split", "image", "patient", "eye", "grade"]]
     frame = frame.reset_index(drop=True)
-    frame["predicted"] = seen.probabilities.argmax(axis=1)
-    for grade in range(GRADES):
-        frame[f"p{grade}"] = seen.probabilities[:, grade]  # unrounded: who measures them again gets the same numbers
-    return frame
+    frame["predicted"] = seen.predicted
+    frame[PROBABILITIES] = seen.probabilities  # unrounded: who measures them again gets the same numbers
+    frame["majority"] = baselines.majority_grade(manifest)
+    frame["fellow_eye"] = baselines.fellow_grades(manifest, split)
+    return frame[COLUMNS]

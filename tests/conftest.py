@@ -4,8 +4,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from exported import World
 
 
 def _shared() -> Path | None:
@@ -37,3 +41,14 @@ def _own_log() -> Iterator[None]:
     before = ours.level, ours.handlers, ours.propagate
     yield
     ours.level, ours.handlers, ours.propagate = before
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """A sweep that has ended and its exported model; made once, so no test changes it."""
+    import exported  # it brings torch, which most tests of files do without
+
+    root = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RETINA_CACHE", str(root / "cache"))
+        return exported.make(root)

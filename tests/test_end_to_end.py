@@ -1,5 +1,7 @@
 """The whole walk, as a user takes it: the commands, in processes of their own, on a machine with nothing prepared."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,7 +14,9 @@ import optuna
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from retina import cli
 from retina.data.photographs import drawn_folder
 from retina.sweep.spec import load
 
@@ -82,6 +86,7 @@ def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
         "environment.json",
         "trials.csv",
         "history.csv",
+        "report.html",
         "study.db",
         "trials",
         "best",
@@ -158,7 +163,9 @@ def test_the_best_model_is_exported_and_grades_new_photographs(home: Path) -> No
     for row in grades.to_dict("records"):
         stem = Path(row["image"]).stem
         if stem in predictions.index:
-            assert row["p0"] == pytest.approx(predictions.loc[stem, "p0"], abs=1e-3)
+            of_training = predictions.loc[stem]
+            assert row["grade"] == of_training["predicted"]
+            assert row["referable_score"] == pytest.approx(of_training[["p2", "p3", "p4"]].sum(), abs=1e-3)
 
 
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(home: Path) -> None:
@@ -228,29 +235,51 @@ def test_a_finished_sweep_is_extended_and_can_be_resumed_after(home: Path) -> No
     assert len(pd.read_csv(home / "results" / "tiny" / "trials.csv")) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--space", "absent.yaml"), "absent.yaml: No such file or directory"),
-        (("--space", "tiny.yaml", "--name", "x", "--data", "nowhere"), "--data synthetic"),
-        (("--space", "tiny.yaml", "--name", "x", "--weights", "no.pth", "--set", *PRETRAINED), "no.pth"),
-        (("--space", "tiny.yaml", "--name", "x", "--address", "127.0.0.1:9"), "no Ray cluster answers there"),
-        (("--space", "tiny.yaml", "--name", "x", "--address", "ray://127.0.0.1:1"), "Ray Client is not supported"),
-        (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
-        (("--space", "tiny.yaml", "--results", "s3://bucket"), "--results s3://bucket: allowed: a folder"),
-        (("--space", "tiny.yaml", "--nonsense"), "unrecognized arguments: --nonsense"),
-        (("export", "results/none"), "results/none"),
-        (("predict", "results/none", "x.jpg"), "x.jpg"),
-        (("data", "prepare", "nowhere"), "nowhere"),
-        (("data", "draw", "drawn", "--photographs", "3"), "photographs: 3"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_answered_in_three_lines_and_leave_nothing(
-    home: Path, arguments: tuple[str, ...], message: str
-) -> None:
-    done = run(*arguments, cwd=home)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr.replace("\n", " ")
-    assert len(done.stderr.strip().splitlines()) <= 3
-    assert "Traceback" not in done.stdout + done.stderr
+MISTAKES = [
+    (("--space", "tiny.yaml", "--name", "x", "--data", "nowhere"), "--data synthetic"),
+    (("--space", "tiny.yaml", "--name", "x", "--weights", "no.pth", "--set", *PRETRAINED), "no.pth"),
+    (("--space", "tiny.yaml", "--name", "x", "--address", "127.0.0.1:9"), "no Ray cluster answers there"),
+    (("--space", "tiny.yaml", "--name", "x", "--address", "ray://127.0.0.1:1"), "Ray Client is not supported"),
+    (("--space", "tiny.yaml", "--results", "s3://bucket"), "--results s3://bucket: allowed: a folder"),
+    (("--space", "tiny.yaml", "--nonsense"), "unrecognized arguments: --nonsense"),
+    (("export", "results/none"), "results/none"),
+    (("predict", "results/none", "x.jpg"), "x.jpg"),
+    (("data", "prepare", "nowhere"), "nowhere"),
+    (("data", "draw", "drawn", "--photographs", "3"), "photographs: 3"),
+]
+OF_A_PROCESS = [
+    (("--space", "absent.yaml"), "absent.yaml: No such file or directory"),
+    (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
+]
+
+
+def is_plain(home: Path, code: int, printed: str, said: str, message: str) -> None:
+    assert code == 2, printed + said
+    assert message in said.replace("\n", " ")
+    assert len(said.strip().splitlines()) <= 3
+    assert "Traceback" not in printed + said
     assert not (home / "results" / "x").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_answered_in_three_lines_and_leave_nothing(
+    home: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(home)
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()) as said:
+        monkeypatch.setattr(cli, "out", Console(file=printed, soft_wrap=True))
+        monkeypatch.setattr(cli, "err", Console(file=said, soft_wrap=True))
+        try:
+            code = cli.main(["sweep", *arguments] if arguments[0] == "--space" else arguments)
+        except SystemExit as ended:  # argparse's way
+            code = int(ended.code or 0)
+    is_plain(home, code, printed.getvalue(), said.getvalue(), message)
+
+
+@pytest.mark.parametrize(("arguments", "message"), OF_A_PROCESS)
+def test_so_they_are_in_a_process_of_their_own(home: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments, cwd=home)
+    is_plain(home, done.returncode, done.stdout, done.stderr, message)

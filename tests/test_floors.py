@@ -11,16 +11,20 @@ HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine"],
     ["config"],
-    ["metrics", "model"],
+    ["metrics", "ordinal"],
+    ["model"],
     ["data", "results", "checkpoints"],
-    ["micro"],
+    ["micro", "optim", "evidence"],
+    ["evaluation"],
     ["train"],
     ["winner", "provenance", "report", "export", "predict"],
+    ["together"],
     ["sweep"],
+    ["runs"],
     ["cli"],
 ]
 """From the ground up. Rooms of one floor import each other only where NEIGHBOURS says so."""
-NEIGHBOURS = {("predict", "export")}
+NEIGHBOURS = {("predict", "export"), ("report", "winner")}
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(HOUSE.rglob("*.py"))
 

@@ -16,6 +16,7 @@ from retina.metrics import (
     confusion_matrix,
     measure,
     quadratic_weighted_kappa,
+    sensitivity_at_specificity,
 )
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -40,7 +41,7 @@ def naive_kappa(true: npt.NDArray[np.int64], guess: npt.NDArray[np.int64]) -> fl
     return 1 - seen / by_chance if by_chance else 0.0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(predictions())
 def test_all_numbers_are_scikit_learns(drawn: Drawn) -> None:
     true, p = drawn
@@ -52,9 +53,15 @@ def test_all_numbers_are_scikit_learns(drawn: Drawn) -> None:
     assert found.qwk == pytest.approx(naive_kappa(true, guess), abs=1e-12)
     recall = sk.recall_score(true, guess, labels=GRADES, average=None, zero_division=np.nan)
     np.testing.assert_allclose(found.recall, recall)
+    precision = sk.precision_score(true, guess, labels=GRADES, average=None, zero_division=np.nan)
+    np.testing.assert_allclose(found.precision, precision)
+    present = sorted(set(true.tolist()))
+    assert found.balanced_accuracy == pytest.approx(sk.recall_score(true, guess, labels=present, average="macro"))
+    either = sorted({*true.tolist(), *guess.tolist()})
+    assert found.macro_f1 == pytest.approx(sk.f1_score(true, guess, labels=either, average="macro"))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(predictions())
 def test_auc_is_the_mean_over_the_grades_that_have_one(drawn: Drawn) -> None:
     true, p = drawn
@@ -63,6 +70,8 @@ def test_auc_is_the_mean_over_the_grades_that_have_one(drawn: Drawn) -> None:
         return
     areas = [sk.roc_auc_score(true == grade, p[:, grade]) for grade in sorted(set(true.tolist()))]
     assert measure(true, p).auc == pytest.approx(np.mean(areas))
+    by_grade = [area for area in measure(true, p).auc_by_grade if not math.isnan(area)]
+    assert by_grade == pytest.approx(areas)
 
 
 def test_auc_of_all_grades_is_scikit_learns_one_vs_rest() -> None:
@@ -71,7 +80,7 @@ def test_auc_of_all_grades_is_scikit_learns_one_vs_rest() -> None:
     assert auc_one_vs_rest(true, p) == pytest.approx(sk.roc_auc_score(true, p, multi_class="ovr"))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(predictions())
 def test_referable_is_grade_two_or_worse(drawn: Drawn) -> None:
     true, p = drawn
@@ -82,8 +91,44 @@ def test_referable_is_grade_two_or_worse(drawn: Drawn) -> None:
         assert found == pytest.approx(sk.roc_auc_score(referable, p[:, 2] + p[:, 3] + p[:, 4]))
 
 
+@settings(deadline=None, max_examples=50)
+@given(predictions(), st.sampled_from([0.5, 0.9, 1.0]))
+def test_sensitivity_is_the_best_of_all_thresholds_that_are_specific_enough(drawn: Drawn, specificity: float) -> None:
+    true, p = drawn
+    positive, score = true >= 2, np.round(p[:, 2:].sum(axis=1), 1)
+    found = sensitivity_at_specificity(positive, score, specificity)
+    if positive.all() or not positive.any():
+        assert math.isnan(found)
+        return
+    cuts = [cut for cut in [*np.unique(score), 2.0] if (score[~positive] < cut).mean() >= specificity - 1e-12]
+    assert found == pytest.approx(max((score[positive] >= cut).mean() for cut in cuts))
+
+
+def test_each_threshold_counts_also_on_a_straight_part_of_the_curve_and_at_the_very_specificity() -> None:
+    score = np.arange(10).repeat(2) / 10  # one positive and one negative at each of ten scores
+    positive = np.arange(20) % 2 == 0
+    assert sensitivity_at_specificity(positive, score, 0.9) == pytest.approx(0.1)
+    assert sensitivity_at_specificity(positive, score, 0.1) == pytest.approx(0.9)
+
+
+def test_grades_that_are_not_the_most_probable_ones_are_taken_as_the_model_s() -> None:
+    true, p = [0, 1, 2, 3, 4], one_hot([0, 0, 0, 0, 0])
+    found = measure(true, p, predicted=[0, 1, 2, 3, 3])
+    assert found.accuracy == 0.8
+    assert found.recall == (1, 1, 1, 1, 0)
+    assert found.precision[:4] == (1, 1, 1, 0.5)
+    assert math.isnan(found.precision[4])
+    assert found.referable_auc == measure(true, p).referable_auc == 0.5
+    with pytest.raises(ValueError, match=r"predicted has the shape \(4,\), allowed: \(5,\)"):
+        measure(true, p, predicted=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match="integers 0 to 4"):
+        measure(true, p, predicted=[0, 1, 2, 3, 5])
+
+
 def test_a_perfect_grader_has_ones_everywhere() -> None:
     found = measure([0, 1, 2, 3, 4], one_hot([0, 1, 2, 3, 4]))
+    assert (found.balanced_accuracy, found.macro_f1, found.sensitivity_at_90_specificity) == (1, 1, 1)
+    assert found.precision == found.auc_by_grade == (1, 1, 1, 1, 1)
     assert (found.accuracy, found.qwk, found.auc, found.referable_auc) == (1, 1, 1, 1)
     assert found.recall == (1, 1, 1, 1, 1)
 

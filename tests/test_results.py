@@ -103,6 +103,15 @@ def test_the_word_none_is_no_missing_value(folder: RunFolder) -> None:
     assert "reason" not in row
 
 
+def test_a_setting_that_was_added_since_had_its_default(folder: RunFolder) -> None:
+    folder.record_trial("t0000", state="COMPLETE", **TrialConfig(loss="emd", ema=0.9).model_dump())
+    table = pd.read_csv(folder.root / "trials.csv", dtype=str, keep_default_na=False)
+    table.drop(columns=["loss", "ema"]).to_csv(folder.root / "trials.csv", index=False)
+    (row,) = folder.trials().to_dict(orient="records")
+    assert (row["loss"], row["ema"]) == (TrialConfig().loss, TrialConfig().ema)
+    assert list(folder.trials().columns) == TRIAL_COLUMNS
+
+
 def test_whole_numbers_stay_whole_beside_a_gap(folder: RunFolder) -> None:
     folder.record_trial("a", epochs_run=3, best_epoch=2)
     folder.record_trial("b", state="RUNNING")

@@ -1,7 +1,9 @@
 """The best trial's evaluation: its numbers are those of its predictions, and nothing in them chose anything."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,13 @@ from retina.config import GRADE_NAMES, TrialConfig
 from retina.data.batches import MEAN, STD
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
+from retina.evaluation import Evaluation, evaluate
+from retina.evidence import baselines, numbers
 from retina.metrics import measure
 from retina.results import RunFolder
-from retina.train import evaluate
 
 TRIAL = "t0003"
-Crowned = tuple[RunFolder, Photographs, dict[str, object]]
+Crowned = tuple[RunFolder, Photographs, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def predictions(folder: RunFolder) -> pd.DataFrame:
     table = pd.read_csv(folder.best / "predictions.csv", dtype=str, keep_default_na=False)
     # Python reads the very number that was written, older pandas its neighbour
     exact = {f"p{grade}": [float(text) for text in table[f"p{grade}"]] for grade in range(5)}
-    return table.assign(**exact).astype({"grade": int, "predicted": int})
+    return table.assign(**exact).astype({"grade": int, "predicted": int, "majority": int})
 
 
 def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> None:
@@ -63,14 +66,15 @@ def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> 
     assert json.loads((folder.best / "metrics.json").read_text()) == said
     assert (said["trial_id"], said["epoch"]) == (TRIAL, 2)
     assert said["chosen_by"] == "val_qwk (validation; the test split chose nothing)"
-    assert list(said) == ["trial_id", "epoch", "precision", "chosen_by", "val", "test"]
+    judged = ["temperature", "operating_point", "val", "test"]
+    assert list(said) == ["verdict", "trial_id", "epoch", "precision", "chosen_by", *judged]
 
 
 def test_the_predictions_are_of_validation_and_test_in_their_order(crowned: Crowned) -> None:
     folder, data, _ = crowned
     table = predictions(folder)
     columns = ["split", "image", "patient", "eye", "grade"]
-    assert list(table.columns) == [*columns, "predicted", "p0", "p1", "p2", "p3", "p4"]
+    assert list(table.columns) == [*columns, "predicted", "p0", "p1", "p2", "p3", "p4", "majority", "fellow_eye"]
     wanted = pd.concat([data.frame[data.frame["split"] == name] for name in ("val", "test")])
     assert table[columns].astype(str).to_numpy().tolist() == wanted[columns].astype(str).to_numpy().tolist()
 
@@ -85,8 +89,51 @@ def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) 
     assert mine["predicted"].tolist() == p.argmax(axis=1).tolist()
     told = said[split]
     assert isinstance(told, dict)
-    loss = -np.log(p[np.arange(len(p)), mine["grade"]]).mean()
-    assert told == {**measure(mine["grade"].to_numpy(), p).as_json(), "loss": pytest.approx(loss, rel=1e-5)}
+    plain = measure(mine["grade"].to_numpy(), p).as_json()
+    assert {name: told[name] for name in plain} == plain
+    assert told["nll"] == pytest.approx(-np.log(p[np.arange(len(p)), mine["grade"]]).mean())
+    assert told["patients"] == mine["patient"].nunique()
+
+
+def test_all_that_is_claimed_can_be_found_again_in_the_predictions(crowned: Crowned) -> None:
+    folder, _, said = crowned
+    again = pd.read_csv(folder.best / "predictions.csv", converters={f"p{grade}": float for grade in range(5)})
+    found = numbers.of_predictions(again)
+    assert found == {name: said[name] for name in found}
+
+
+def test_the_baselines_are_those_of_the_manifest(crowned: Crowned) -> None:
+    folder, data, said = crowned
+    always = baselines.majority(data.frame, "test")
+    told = said["test"]["baselines"]["majority"]
+    assert (told["accuracy"], told["qwk"], told["n"]) == (always.accuracy, always.qwk, always.n)
+    assert predictions(folder)["majority"].unique().tolist() == [baselines.majority_grade(data.frame)]
+    assert predictions(folder)["fellow_eye"].unique().tolist() == [""]  # split by patient: nothing leaks
+
+
+def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig, tmp_path: Path) -> None:
+    folder, data, _ = crowned
+    frame = data.frame.copy()
+    test = frame.index[frame["split"] == "test"]
+    frame.loc[test[:3], "patient"] = frame.loc[frame["split"] == "train", "patient"].iloc[0]
+    leaking = replace(data, manifest=replace(data.manifest, frame=frame))
+    other = RunFolder.create(tmp_path / "mine")
+    other.record_trial(TRIAL, state="COMPLETE", best_epoch=1)
+    for name in ("config.json", "model.pt"):
+        results.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
+    told = winner.crown(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
+    wanted = baselines.fellow_eye(frame, "test")
+    assert told["with_fellow"] == wanted.with_fellow == 3
+    assert (told["accuracy"], told["qwk"]) == (wanted.accuracy, wanted.qwk)
+    assert (predictions(other)["fellow_eye"] != "").sum() == 3
+
+
+def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(crowned: Crowned) -> None:
+    _, data, _ = crowned
+    true = data.part("test").grades
+    seen = Evaluation(1.0, true, np.full((len(true), 5), 0.2), predicted=true)
+    assert winner.predictions_of(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
+    assert max(true) > 0
 
 
 def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: TrialConfig) -> None:

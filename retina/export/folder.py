@@ -1,37 +1,46 @@
-"""What an exported folder holds, and the reading of one.
+"""What an exported folder holds, and the reading of all of it but the weights. Knows no torch.
 
-model.safetensors   the weights; nothing in it can run when it is read
-config.json         settings, architecture, names of the grades, who made it
+model.onnx          the model for onnxruntime: normalised pixels to probabilities and grade
+model.pt2           the same for torch.export.load
+model.safetensors   the weights alone; nothing in it can run when it is read
+config.json         settings, architecture, temperature, cut-points, operating point, names of the grades, who made it
 preprocess.json     what is done to a photograph before the model sees it
 metrics.json        how good it was on validation and test
-README.txt          how to use it
+MODEL_CARD.md       all of that for people: what it is for, and what it is not for
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import safetensors
-import safetensors.torch
-import torch
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
-from torch import nn
 
 import retina
-from retina import model, results
+from retina import results
 from retina.config import Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError, SpecError
 
-WEIGHTS, CONFIG, PREPROCESS, METRICS, README = FILES = (
+ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = FILES = (
+    "model.onnx",
+    "model.pt2",
     "model.safetensors",
     "config.json",
     "preprocess.json",
     "metrics.json",
-    "README.txt",
+    "MODEL_CARD.md",
 )
+OF_EARLIER_LAYOUTS = ("README.txt",)
+LAYOUT = 2
+"""Version of what the folder holds. 1 had neither graphs nor card, no temperature and no operating point."""
+IMAGES, PROBABILITIES, GRADE, REFERABLE_SCORE = "images", "probabilities", "grade", "referable_score"
+"""Names of the graphs' input, float32 (B, 3, S, S), and outputs, float32 (B, 5), int64 (B,) and float32 (B,)."""
+
 Three = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 F = TypeVar("F", bound=Frozen)
@@ -47,85 +56,118 @@ class Preprocess(Frozen):
     scale: Literal["0 to 1"]
     mean: Three
     std: tuple[Positive, Positive, Positive]
+    graph_input: dict[str, Any] = Field(default_factory=dict, description="name, dtype and shape; for other programs")
+
+    def normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Squares uint8 (B, S, S, 3) as the graphs take them, float32 (B, 3, S, S); the arithmetic of training."""
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+        mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in (self.mean, self.std))
+        return (images - mean) / std
+
+
+class OperatingPoint(Frozen):
+    """Who is referred: whose P(grade >= 2), as the graphs' `referable_score` gives it, is `threshold` or more."""
+
+    threshold: float | None = Field(ge=0, description="None where validation had no referable eye, or only such")
+    chosen_on: str
+    target: dict[str, float] = Field(default_factory=dict)
+    met: bool = Field(description="whether the target was reached where the threshold was chosen")
+
+
+class Calibration(Frozen):
+    """What of metrics.json the model itself needs; an earlier version knew neither."""
+
+    temperature: Positive = 1.0
+    operating_point: OperatingPoint | None = None
+
+
+class CutPoints(Frozen):
+    """How the graphs turn the network's score into grades: P(worse than k) = sigmoid((score - cut k) / spread)."""
+
+    cuts: tuple[float, float, float, float]
+    spread: Positive
+
+
+class Check(Frozen):
+    """How the graphs were compared with torch when they were written."""
+
+    photographs: int = Field(ge=1)
+    origin: str = Field(description="where these photographs are from")
+    onnx_difference: float = Field(ge=0, description="largest absolute difference of a probability, by onnxruntime")
+    pt2_difference: float = Field(ge=0, description="and by torch.export.load")
+    other_grades: int = Field(ge=0, description="photographs to which one of the graphs gives another grade")
+    versions: dict[str, str]
+
+    @property
+    def in_words(self) -> str:
+        """For a terminal and the model card."""
+        onnx, pt2 = (f"{difference:.1e}" for difference in (self.onnx_difference, self.pt2_difference))
+        return (
+            f"{self.photographs} photographs {self.origin}: probabilities differ from torch's by at most {onnx} "
+            f"({ONNX}, onnxruntime {self.versions.get('onnxruntime')}) and {pt2} ({PROGRAM}, torch "
+            f"{self.versions.get('torch')}); {self.other_grades} of them get another grade"
+        )
 
 
 class Description(Frozen):
     """config.json: the model and where it comes from."""
 
-    export: Literal[1] = Field(description="version of this layout")
+    export: Literal[1, 2] = Field(description="version of this layout")
     retina: str = Field(description="version that wrote it")
     sweep: str
     trial_id: str
     trial: TrialConfig
     architecture: dict[str, Any] = Field(description="for those who build the network without this package")
     grades: tuple[str, str, str, str, str]
+    temperature: Positive = Field(1.0, description="is in the graphs' probabilities already")
+    operating_point: OperatingPoint | None = None
+    cut_points: CutPoints | None = Field(None, description="of a network that gives a score; in the graphs already")
+    check: Check | None = None
     data_fingerprint: str
 
 
 @dataclass(frozen=True)
-class Exported:
-    """An exported model: `model`, on the CPU and in evaluation mode, turns float (B, 3, S, S) into (B, 5) logits."""
+class Folder:
+    """An exported folder, as far as it can be read without torch."""
 
-    model: nn.Module
-    preprocess: Preprocess
+    path: Path
     description: Description
-
-    @property
-    def grades(self) -> tuple[str, ...]:
-        """The names of the five grades."""
-        return self.description.grades
+    preprocess: Preprocess
 
 
-def load(folder: Path) -> Exported:
-    """The model in an exported folder.
+def read(folder: Path) -> Folder:
+    """What an exported folder says of itself.
 
     Raises:
-        ResultsError: `folder` is none, a file in it is missing or damaged (named), or its photographs were cropped by
-            another version of the preprocessing than this one.
+        ResultsError: `folder` is none, was written by a newer version, a file in it is missing or damaged (named), or
+            its photographs were cropped by another version of the preprocessing than this one.
     """
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+    if not (folder / CONFIG).is_file() or not any((folder / name).is_file() for name in (ONNX, WEIGHTS)):
         raise ResultsError(_no_export(folder))
-    description = _parse(Description, folder / CONFIG)
-    preprocess = _parse(Preprocess, folder / PREPROCESS)
+    described = results.read_json(folder / CONFIG)
+    _refuse_newer(folder / CONFIG, described)
+    description = _parse(Description, described, folder / CONFIG)
+    preprocess = _parse(Preprocess, results.read_json(folder / PREPROCESS), folder / PREPROCESS)
     if preprocess.crop_version != PREPROCESSING:
         raise ResultsError(
             f"{folder / PREPROCESS}: crop_version is {preprocess.crop_version!r}, this retina ({retina.__version__}) "
             f"has {PREPROCESSING!r}; use the one that wrote it, {description.retina}"
         )
-    weights = _read_weights(folder / WEIGHTS)
-    grader = build(description.trial, preprocess.image_size, weights, folder / WEIGHTS)
-    return Exported(grader, preprocess, description)
+    return Folder(folder, description, preprocess)
 
 
-def build(trial: TrialConfig, image_size: int, weights: dict[str, torch.Tensor], file: Path) -> nn.Module:
-    """A model with these weights, in evaluation mode.
+def _refuse_newer(file: Path, described: Any) -> None:
+    layout = described.get("export") if isinstance(described, Mapping) else None
+    if isinstance(layout, int) and layout > LAYOUT:
+        raise ResultsError(
+            f"{file}: export is {layout}, a layout newer than this retina ({retina.__version__}) reads, 1 to {LAYOUT}; "
+            f"use the one that wrote it, {described.get('retina')}"
+        )
 
-    Raises:
-        ResultsError: the weights, which come from `file`, do not fit `trial` or are not finite.
-    """
-    with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
-        grader = model.build(trial.model_copy(update={"pretrained": False}), image_size)
+
+def _parse(kind: type[F], values: Any, file: Path) -> F:
     try:
-        grader.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ResultsError(f"{file}: does not fit {trial.arch} as config.json has it: {problem}") from None
-    broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise ResultsError(f"{file}: {broken[0]} is not finite; this model grades nothing")
-    return grader.eval()
-
-
-def _read_weights(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
-
-
-def _parse(kind: type[F], file: Path) -> F:
-    try:
-        return parse(kind, results.read_json(file), str(file))
+        return parse(kind, values, str(file))
     except SpecError as error:
         raise ResultsError(str(error)) from None
 
@@ -134,7 +176,7 @@ def _no_export(folder: Path) -> str:
     run = folder.parent if folder.name == "best" else folder
     if (run / "sweep.yaml").is_file():
         return f"{folder}: is not an exported model; run first: retina export {run}"
-    missing = WEIGHTS if (folder / CONFIG).is_file() else CONFIG
+    missing = f"{ONNX} and no {WEIGHTS}" if (folder / CONFIG).is_file() else CONFIG
     why = f"it has no {missing}" if folder.is_dir() else "there is no such folder"
     return f"{folder}: is not an exported model, {why}; retina export RUN writes one"
 

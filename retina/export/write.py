@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +15,41 @@ import torch
 
 import retina
 from retina import model, results
-from retina.config import GRADES, TrialConfig, parse
+from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError, SpecError
+from retina.export import check, graphs
+from retina.export.card import card
+from retina.export.facts import SPLITS, Facts
 from retina.export.folder import (
+    CARD,
     CONFIG,
     FILES,
+    IMAGES,
+    LAYOUT,
     METRICS,
+    OF_EARLIER_LAYOUTS,
+    ONNX,
     PREPROCESS,
-    README,
+    PROGRAM,
     WEIGHTS,
+    Calibration,
     Description,
     Preprocess,
-    build,
     first_line,
 )
+from retina.export.grader import Grader, build
+from retina.ordinal import OUTPUTS
 from retina.results import RunFolder
 
-_README = """\
-A grader of fundus photographs for diabetic retinopathy
 
-The best of the sweep {sweep}: trial {trial_id}, {arch}, {size} x {size} pixels.
-{scores}
-Grades: {grades}.
+@dataclass(frozen=True)
+class _Best:
+    """What best/ says of the model beside its weights."""
 
-To grade photographs, with retina-sweeps {retina} installed (FOLDER is the one that holds this file):
-
-  retina predict FOLDER IMAGE... [--csv FILE] [--json FILE]
-
-IMAGE is a photograph, a folder of them, or a pattern such as 'photographs/*.jpg'. In Python:
-
-  from pathlib import Path
-  from retina.predict import images, predict
-  grades = predict(Path("FOLDER"), images(["photographs"]))
-
-Without this package: build the network as config.json says, read model.safetensors with the safetensors package, and
-prepare photographs as preprocess.json says.
-
-For research. This is not a medical device: no eye is healthy because this model says so.
-"""
+    metrics: Mapping[str, Any]
+    description: Description
+    preprocess: Preprocess
 
 
 def export(run: Path, target: Path | None = None) -> Path:
@@ -66,25 +63,39 @@ def export(run: Path, target: Path | None = None) -> Path:
         The folder.
 
     Raises:
-        ResultsError: `run` is no results folder or has no best model yet, one of its files is damaged, or `target`
-            holds something else than an earlier export or cannot be written.
+        ResultsError: `run` is no results folder or has no best model yet, one of its files is damaged, a graph gives
+            other probabilities than torch, `target` holds something else than an earlier export, or cannot be written.
     """
     folder = RunFolder.open(run)
     target = run / "export" if target is None else target
     _refuse_missing(folder)
     _refuse_taken(target)
-    metrics = results.read_json(folder.best / METRICS)
-    description, preprocess = _describe(folder, metrics)
-    weights = _read_best(folder.best / "model.pt")
-    build(description.trial, preprocess.image_size, weights, folder.best / "model.pt")
-    readme = _readme(description, preprocess, metrics, folder.best / METRICS)
+    metrics = _read_metrics(folder.best / METRICS)
+    best = _describe(folder, metrics)
+    size, source = best.preprocess.image_size, folder.best / "model.pt"
+    weights = _read_best(source)
+    grader = build(best.description.trial, size, weights, source, best.description.temperature)
+    program, onnx = _graphs(grader, best)
+    seen = check.sample(folder, size)
+    agreement = check.compare(grader, onnx, program, seen, best.preprocess)
+    description = best.description.model_copy(update={"cut_points": grader.cut_points, "check": agreement})
+    text = card(Facts.of(folder, metrics), description, best.preprocess)
     with _replacing(target) as partial:
+        results.write_bytes(partial / ONNX, onnx)
+        results.write_bytes(partial / PROGRAM, program)
         results.write_bytes(partial / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
         results.write_json(partial / CONFIG, description.model_dump(mode="json"))
-        results.write_json(partial / PREPROCESS, preprocess.model_dump(mode="json"))
+        results.write_json(partial / PREPROCESS, best.preprocess.model_dump(mode="json"))
         results.write_json(partial / METRICS, metrics)
-        results.write_text(partial / README, readme)
+        results.write_text(partial / CARD, text)
     return target
+
+
+def _graphs(grader: Grader, best: _Best) -> tuple[bytes, bytes]:
+    """model.pt2 and model.onnx."""
+    program = graphs.trace(grader, best.preprocess.image_size)
+    told = {"preprocess": best.preprocess.model_dump(mode="json"), "grades": best.description.grades}
+    return graphs.pt2(program), graphs.onnx(program, told)
 
 
 def _refuse_missing(folder: RunFolder) -> None:
@@ -101,7 +112,7 @@ def _refuse_taken(target: Path) -> None:
     if not target.is_dir():
         raise ResultsError(f"{target}: is a file; name a folder")
     names = sorted(file.name for file in target.iterdir())
-    strange = [name for name in names if name not in FILES]
+    strange = [name for name in names if name not in (*FILES, *OF_EARLIER_LAYOUTS)]
     if strange or (names and not _is_export(target)):
         held = ", ".join((strange or names)[:5])
         raise ResultsError(f"{target}: is not an earlier export and will not be overwritten; it holds {held}")
@@ -115,31 +126,50 @@ def _is_export(folder: Path) -> bool:
     return isinstance(described, Mapping) and "export" in described
 
 
-def _describe(folder: RunFolder, metrics: Any) -> tuple[Description, Preprocess]:
+def _read_metrics(file: Path) -> Mapping[str, Any]:
+    told = results.read_json(file)
+    try:
+        scores = [told[split][name] for split in SPLITS for name in ("n", "accuracy", "qwk")]
+        if not isinstance(told["trial_id"], str) or not all(isinstance(score, int | float) for score in scores):
+            raise TypeError("trial_id is no text, or n, accuracy or qwk no number")
+    except (KeyError, TypeError) as error:
+        raise _damaged(file, error) from None
+    return dict(told)
+
+
+def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:
+    known = {name: metrics[name] for name in Calibration.model_fields if name in metrics}
+    return parse(Calibration, known, str(file))
+
+
+def _describe(folder: RunFolder, metrics: Mapping[str, Any]) -> _Best:
     file = folder.best / CONFIG
     told = results.read_json(file)
     try:
         trial = parse(TrialConfig, told["trial"], f"{file}: trial")
+        size = told["image_size"]
         preprocess = {
             "channels": "RGB",
             "crop": "fundus disc",
             "crop_version": told.get("preprocessing", PREPROCESSING),
-            "image_size": told["image_size"],
+            "image_size": size,
             "scale": "0 to 1",
             "mean": told["mean"],
             "std": told["std"],
+            "graph_input": {"name": IMAGES, "dtype": "float32", "shape": ["batch", 3, size, size]},
         }
         description = {
-            "export": 1,
+            "export": LAYOUT,
             "retina": retina.__version__,
             "sweep": folder.name,
             "trial_id": metrics["trial_id"],
             "trial": trial,
-            "architecture": _architecture(trial, told["image_size"]),
+            "architecture": _architecture(trial, size),
             "grades": told["grades"],
+            **_calibration(folder.best / METRICS, metrics).model_dump(),
             "data_fingerprint": told.get("data_fingerprint", ""),
         }
-        return parse(Description, description, str(file)), parse(Preprocess, preprocess, str(file))
+        return _Best(metrics, parse(Description, description, str(file)), parse(Preprocess, preprocess, str(file)))
     except SpecError as error:
         raise ResultsError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
@@ -152,7 +182,7 @@ def _architecture(trial: TrialConfig, image_size: int) -> dict[str, Any]:
         "network": f"torchvision.models.{trial.arch}",
         "stem": "conv1 3x3 of stride 1, no maxpool" if small else "as torchvision's",
         "fc": "linear layers to these widths; ReLU and dropout after all but the last",
-        "fc_widths": [*model.HEAD_WIDTHS[trial.head_layers], GRADES],
+        "fc_widths": [*model.HEAD_WIDTHS[trial.head_layers], OUTPUTS[trial.loss]],
     }
 
 
@@ -183,24 +213,6 @@ def _replacing(target: Path) -> Iterator[Path]:
         raise ResultsError(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _readme(description: Description, preprocess: Preprocess, metrics: Any, file: Path) -> str:
-    try:
-        scores = [
-            f"  {name}: QWK {metrics[split]['qwk']:.3f}, accuracy {metrics[split]['accuracy']:.3f}, "
-            f"{metrics[split]['n']} photographs"
-            for split, name in (("val", "validation"), ("test", "test"))
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(file, error) from None
-    return _README.format(
-        **{name: getattr(description, name) for name in ("sweep", "trial_id", "retina")},
-        arch=description.trial.arch,
-        size=preprocess.image_size,
-        scores="\n".join(scores),
-        grades=", ".join(f"{grade} {name}" for grade, name in enumerate(description.grades)),
-    )
 
 
 def _damaged(file: Path, error: Exception) -> ResultsError:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -68,7 +68,7 @@ def draw(folder: RunFolder) -> list[Path]:
     if not file.is_file():
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     told = read_json(file)
-    judged = [_judged(told, split, file) for split in SPLITS]
+    judged = [judged_on(told, split, file) for split in SPLITS]
     trial_id, epoch = _chosen(told, file)
     headline = f"{folder.name}, trial {trial_id}"
     figures = {}
@@ -81,7 +81,7 @@ def draw(folder: RunFolder) -> list[Path]:
     if curves.empty:
         raise ResultsError(f"{folder.root / 'history.csv'}: has no epoch of trial {trial_id}, which {file} names")
     figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), judged[0])
-    return [_write(figure, folder.best / name) for name, figure in figures.items()]
+    return [write(figure, folder.best / name) for name, figure in figures.items()]
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False) -> Figure:
@@ -92,10 +92,18 @@ def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool 
         title: stands above; its lines are kept.
         by_row: shares of each true grade instead of all photographs; a grade without photographs stays empty.
     """
+    figure = Figure(figsize=(7.2, 6.1), layout="constrained")
+    draw_confusion_matrix(figure, counts, title, by_row=by_row)
+    return figure
+
+
+def draw_confusion_matrix(
+    figure: FigureBase, counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False
+) -> None:
+    """Draw a `confusion_matrix` on a figure, or on a part of one."""
     whole = counts.sum(axis=1, keepdims=True) if by_row else counts.sum(keepdims=True)
     shares = counts / np.maximum(whole, 1)
     top = 1.0 if by_row else max(float(shares.max()), 0.01)
-    figure = Figure(figsize=(7.2, 6.1), layout="constrained")
     axes = figure.add_subplot()
     empty = counts.sum(axis=1) == 0 if by_row else np.zeros(GRADES, np.bool_)
     for true in range(GRADES):
@@ -108,11 +116,10 @@ def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool 
     _label(axes, counts.sum(axis=1))
     axes.set_title(title, fontsize=11, color=_DARK, pad=12)
     bar = figure.colorbar(ScalarMappable(Normalize(0, top), BLUES), ax=axes, shrink=0.85)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     bar.set_label("share of the true grade's photographs" if by_row else "share of all photographs", color=_DARK)
     bar.ax.tick_params(labelsize=9, labelcolor=_DARK, color=_MUTED)
     bar.outline.set_visible(False)
-    return figure
 
 
 def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: Judged) -> Figure:
@@ -155,7 +162,7 @@ def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: Judged) -
 def _cell(axes: Axes, place: tuple[int, int], colour: Any, share: str, count: str) -> None:
     axes.add_patch(_square(place, facecolor=colour))
     x, y = place
-    ink = _ink(colour)
+    ink = ink_on(colour)
     axes.text(x, y - 0.1, share, ha="center", va="center", fontsize=12, fontweight="bold", color=ink)
     axes.text(x, y + 0.22, count, ha="center", va="center", fontsize=9, color=ink)
 
@@ -171,7 +178,7 @@ def _square(place: tuple[int, int], facecolor: Any) -> Rectangle:
     return Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, facecolor=facecolor, edgecolor="white", linewidth=2)
 
 
-def _ink(background: tuple[float, float, float, float]) -> str:
+def ink_on(background: tuple[float, float, float, float]) -> str:
     """Black or white, whichever has more contrast by WCAG 2; it is then at least 4.5 : 1 on any background."""
     rgb = np.asarray(background[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -196,7 +203,12 @@ def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
     note.set(color=colour, weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
-def _judged(told: Any, split: str, file: Path) -> Judged:
+def judged_on(told: Any, split: str, file: Path) -> Judged:
+    """What metrics.json, read as `told`, says of a split.
+
+    Raises:
+        ResultsError: it lacks something, or that is damaged; names `file`.
+    """
     try:
         one = told[split]
         counts = np.array(one["confusion_matrix"], dtype=np.int64)
@@ -217,7 +229,8 @@ def _chosen(told: Any, file: Path) -> tuple[str, int]:
         raise ResultsError(f"{file}: trial_id and epoch are needed: {type(error).__name__}: {error}") from None
 
 
-def _write(figure: Figure, file: Path) -> Path:
+def write(figure: Figure, file: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; returns `file`."""
     picture = io.BytesIO()
     FigureCanvasAgg(figure)
     told = {"Title": figure.axes[0].get_title().replace("\n", "; ")}  # the file says what it is, also without its name

@@ -99,7 +99,7 @@ def _read(root: Path) -> Summary:
     test = read_json(folder.best / "metrics.json")["test"] if (folder.best / "metrics.json").is_file() else {}
     return Summary(
         name=root.name,
-        state=_state(folder, notes, left=spec["trials"] - finished),
+        state=state_of(folder, notes, left=spec["trials"] - finished),
         planned=spec["trials"],
         finished=finished,
         failed=len(folder.trial_ids("FAIL")),
@@ -110,7 +110,8 @@ def _read(root: Path) -> Summary:
     )
 
 
-def _state(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
+def state_of(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
+    """A sweep's state, as in `Summary`; `left` are the trials that are still to end."""
     if folder.is_running:
         return "running"
     if notes.get("ended_by"):

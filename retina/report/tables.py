@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
-from retina.results import PARAMETERS, RunFolder, read_json
+from retina.results import PARAMETERS, RunFolder
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
 
@@ -33,32 +33,18 @@ def trials(folder: RunFolder, metric: str) -> Table:
     return table
 
 
-def best(folder: RunFolder) -> Table:
-    """The best model's numbers on validation and test."""
-    metrics = read_json(folder.best / "metrics.json")
-    title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
-    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
-    splits = {"val": "validation", "test": "test"}
-    for split, name in splits.items():
-        table.add_column(f"{name} (n={metrics[split]['n']})", justify="right")
-    for name in ("QWK", "accuracy", "AUC", "referable AUC"):
-        key = name.lower().replace(" ", "_")
-        table.add_row(name, *(_three(metrics[split][key]) for split in splits))
-    for grade, name in enumerate(GRADE_NAMES):
-        table.add_row(f"recall of {grade} {name}", *(_three(metrics[split]["recall"][grade]) for split in splits))
-    return table
-
-
 def files(folder: RunFolder) -> Table:
     """Everything that the sweep wrote, and what it is."""
     table = Table(title=f"Written to {folder.root}", title_justify="left", show_header=False, box=None)
     told = [
+        ("report.html", "all of it on one page, for a browser"),
         ("trials.csv", "a row a trial"),
         ("history.csv", "a row an epoch"),
         ("study.db", "the Optuna study; opens in optuna-dashboard"),
         ("sweep.yaml", "this sweep, every default filled in; works as --space"),
         ("environment.json", "command, versions, hardware, data"),
         ("skipped.csv", "photographs and labels that could not be used"),
+        ("comparison/", "networks with and without pretraining: accuracy by epoch, confusion matrices on test"),
         ("trials/", "configuration and log of each trial, weights of the best"),
         ("best/", "the best model, its metrics and predictions, and these figures:"),
     ]
@@ -95,10 +81,6 @@ def predictions(frame: pd.DataFrame) -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(_short(value) for value in row))
     return table
-
-
-def _three(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import model, provenance, winner
+from retina import model, provenance, together, winner
 from retina.data.photographs import Photographs, Progress, find, prepare, skipped_rows
 from retina.results import RunFolder, write_csv, write_text
 from retina.sweep.cluster import Share, connected, share_of_a_trial, slots
@@ -83,9 +83,9 @@ def sweep(
     spec = _with_layout(spec, photographs)
     for warning in photographs.warnings:
         log.warning("note: %s", warning)
-    task = GradingTask(photographs, weights, spec.track_test)
     with connected(place.address, spec.name, verbose=verbose):
         share = share_of_a_trial(spec.resources)
+        task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
         refuse_full_disk(spec, root, slots(share))
         folder = RunFolder.open(root) if going.on else _created(root, spec, photographs)
         with folder.held():
@@ -112,6 +112,8 @@ def _held(
     if outcome.best and not outcome.interrupted:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
         winner.crown(folder, outcome.best, task.photographs, spec.metric.name)
+        found = together.safely(folder, task.photographs, spec.metric.name, spec.metric.sign)
+        log.info("%s", together.told(found))
     folder.note(interrupted=outcome.interrupted, best=outcome.best)
     return folder, outcome
 

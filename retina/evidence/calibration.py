@@ -1,0 +1,73 @@
+"""Whether a probability means what it says: temperature scaling, and the expected calibration error."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import optimize, special
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from retina.config import GRADES
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+BINS = 15
+"""Of the confidence, of equal width: as in Guo et al. 2017."""
+COLDEST, HOTTEST = 0.05, 20.0
+"""A temperature beyond these says that the probabilities are useless, or perfect, which they are on few photographs."""
+
+
+def temperature(grades: Ints, probabilities: Floats) -> float:
+    """The temperature at which `tempered` is likeliest (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        grades: true grades, int64 (N,).
+        probabilities: of the five grades, float64 (N, 5).
+
+    Returns:
+        0.05 to 20; above 1 where the model is too sure of itself. As the likelihood is convex in 1/T, it is the best.
+    """
+    logs = _logs(probabilities)
+
+    def loss(log_temperature: float) -> float:
+        told = special.log_softmax(logs / math.exp(log_temperature), axis=1)
+        return -float(told[np.arange(len(grades)), grades].mean())
+
+    found = optimize.minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return math.exp(found.x)
+
+
+def tempered(probabilities: Floats, temperature: float) -> Floats:
+    """Probabilities whose logits are divided by `temperature`, float64 (N, 5): their order stays, so does the grade."""
+    return np.asarray(special.softmax(_logs(probabilities) / temperature, axis=1))
+
+
+def expected_calibration_error(grades: Ints, probabilities: Floats) -> float:
+    """How far the most probable grade's probability is from its share of right ones; 0 to 1 (torchmetrics).
+
+    A mean over bins of the probability, each by its photographs. It is of the probabilities alone: where a model's
+    grade is not its most probable one, that does not enter.
+    """
+    told, true = torch.tensor(probabilities), torch.tensor(grades)
+    return float(multiclass_calibration_error(told, true, num_classes=GRADES, n_bins=BINS, norm="l1"))
+
+
+def gaps_by_bin(grades: Ints, probabilities: Floats) -> Floats:
+    """Right or not (1 or 0) less the confidence, in the column of its bin: float64 (N, BINS + 1), other columns 0.
+
+    The expected calibration error is the sum over the columns of the absolute column sums, divided by N. Bins are
+    torchmetrics': the lower edge belongs to a bin, and a confidence of 1 has one of its own.
+    """
+    confidence = probabilities.max(axis=1)
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float32)
+    at = torch.bucketize(torch.from_numpy(confidence).float(), edges, right=True).numpy() - 1
+    gaps = np.zeros((len(grades), BINS + 1))
+    gaps[np.arange(len(grades)), at] = (probabilities.argmax(axis=1) == grades) - confidence
+    return gaps
+
+
+def _logs(probabilities: Floats) -> Floats:
+    return np.asarray(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))

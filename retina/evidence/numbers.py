@@ -1,0 +1,121 @@
+"""From a table of predictions to everything that is claimed of a model: the door of this room.
+
+The temperature and the operating point come from validation alone; test is only measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn import metrics as sk
+
+from retina import metrics
+from retina.config import GRADES
+from retina.evidence import baselines, bootstrap, calibration, operating
+from retina.evidence.bootstrap import RESAMPLES
+from retina.evidence.operating import OperatingPoint
+from retina.evidence.seen import Seen
+from retina.evidence.verdict import COMPARED, verdict
+from retina.evidence.weighted import Weighted
+
+Floats = npt.NDArray[np.float64]
+DISTANCES = ("ece", "ece_calibrated")
+"""Numbers whose interval is that of `bootstrap.interval_of_distance`."""
+
+
+def of_predictions(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """What metrics.json says of a model's predictions.
+
+    Args:
+        frame: `seen.COLUMNS`, rows of the splits "val" and "test"; best/predictions.csv, as pandas reads it, say.
+        resamples: of the patients of each split.
+        seed: of the resamples.
+
+    Returns:
+        Plain values for a JSON file, null where a number is not defined: "verdict" (one sentence, on test),
+        "temperature", "operating_point", and for "val" and "test" the numbers, their 95% "intervals" and "baselines".
+
+    Raises:
+        ValueError: as `Seen.of`, or as `retina.metrics.measure`.
+    """
+    seen = {split: Seen.of(frame, split) for split in ("val", "test")}
+    temperature = calibration.temperature(seen["val"].grades, seen["val"].probabilities)
+    point = operating.choose(seen["val"].grades, seen["val"].probabilities)
+    told = {name: of_split(split, temperature, point, resamples=resamples, seed=seed) for name, split in seen.items()}
+    return {
+        "verdict": verdict(told["test"], "test"),
+        "temperature": temperature,
+        "operating_point": point.as_json(),
+        **told,
+    }
+
+
+def of_split(
+    seen: Seen, temperature: float, point: OperatingPoint, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """What metrics.json says of one split, measured with a temperature and operating point that are given."""
+    calibrated = calibration.tempered(seen.probabilities, temperature)
+    operated = _operated(seen, point)
+    numbers = {
+        **metrics.measure(seen.grades, seen.probabilities, seen.predicted).as_json(),
+        "ece": calibration.expected_calibration_error(seen.grades, seen.probabilities),
+        "ece_calibrated": calibration.expected_calibration_error(seen.grades, calibrated),
+        "nll": _negative_log_likelihood(seen, seen.probabilities),
+        "nll_calibrated": _negative_log_likelihood(seen, calibrated),
+        "operating": operated,
+    }
+    drawn = bootstrap.distributions(
+        Weighted(seen, calibrated, point), seen.n_patients, len(seen), resamples=resamples, seed=seed
+    )
+    flat = {**numbers, **{f"operating_{name}": value for name, value in operated.items()}}
+    return {
+        "n": numbers.pop("n"),
+        "patients": seen.n_patients,
+        **numbers,
+        "intervals": {name: _intervals(drawn[name], flat[name], name) for name in flat if name in drawn},
+        "resamples": resamples,
+        "baselines": _baselines(seen, drawn),
+    }
+
+
+def _operated(seen: Seen, point: OperatingPoint) -> dict[str, float | None]:
+    refers = point.refers(seen.probabilities)
+    positive = seen.grades >= metrics.REFERABLE
+    if refers is None:
+        return {"sensitivity": None, "specificity": None}
+    rates = {"labels": [False, True], "average": None, "zero_division": np.nan}
+    specificity, sensitivity = sk.recall_score(positive, refers, **rates)
+    return {"sensitivity": metrics.null(sensitivity), "specificity": metrics.null(specificity)}
+
+
+def _negative_log_likelihood(seen: Seen, probabilities: Floats) -> float:
+    return float(sk.log_loss(seen.grades, probabilities, labels=range(GRADES)))
+
+
+def _intervals(drawn: Floats, value: Any, name: str) -> Any:
+    if isinstance(value, list):
+        return [_intervals(one, number, name) for one, number in zip(drawn, value, strict=True)]
+    if value is None:
+        return None
+    found = bootstrap.interval_of_distance(value, drawn) if name in DISTANCES else bootstrap.interval(drawn)
+    # where every resample says the same, all photographs or none being right, the bootstrap knows no uncertainty at all
+    return _plain(found) if found and found[0] < found[1] else None
+
+
+def _plain(between: tuple[float, float] | None) -> list[float] | None:
+    return list(between) if between else None
+
+
+def _baselines(seen: Seen, drawn: dict[str, Floats]) -> dict[str, dict[str, Any]]:
+    told = {}
+    for name, guess in seen.baselines.items():
+        found = baselines.measured(seen.grades, guess)
+        gain = {number: _plain(bootstrap.interval(drawn[f"{number} over {name}"])) for number in COMPARED}
+        told[name] = {"accuracy": found.accuracy, "qwk": found.qwk, "gain": gain, "n": len(seen)}
+    told["majority"]["grade"] = int(seen.majority[0])
+    if "fellow_eye" in told:
+        told["fellow_eye"]["with_fellow"] = seen.with_fellow
+    return told

@@ -1,0 +1,70 @@
+"""Whom to refer: a threshold on the probability of grade 2 or worse, chosen on validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sk
+
+from retina.metrics import REFERABLE, ROUNDING, SPECIFICITY, referable
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+SENSITIVITY = 0.87
+"""With a specificity of 0.90 what the first autonomous system showed in its trial, 87.2% and 90.7% (Abràmoff et al.
+2018, doi 10.1038/s41746-018-0040-6)."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Who has `threshold` or more is referred; None where it cannot be chosen. `met`: it reaches both targets."""
+
+    threshold: float | None
+    met: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in metrics.json."""
+        target = {"sensitivity": SENSITIVITY, "specificity": SPECIFICITY}
+        return {"threshold": self.threshold, "chosen_on": "val", "target": target, "met": self.met}
+
+    def refers(self, probabilities: Floats) -> npt.NDArray[np.bool_] | None:
+        """Who is referred, shape (N,), by the probabilities of the five grades, shape (N, 5)."""
+        return None if self.threshold is None else referable(probabilities) >= self.threshold
+
+
+def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
+    """The threshold to use, from validation alone.
+
+    Of the thresholds that meet both targets the one with the most to spare, that is the largest smaller margin, since
+    another split will take some of it away. If none does, the one with the highest sensitivity at a specificity of at
+    least 90%. It lies half-way between two photographs, so that no rounding elsewhere moves one of them across.
+
+    Args:
+        grades: true grades, int64 (N,).
+        probabilities: of the five grades, float64 (N, 5); not tempered.
+
+    Returns:
+        No threshold where all photographs are of referable eyes, or none.
+    """
+    positive = grades >= REFERABLE
+    if positive.all() or not positive.any():
+        return OperatingPoint(None, met=False)
+    false_alarms, sensitivity, scores = sk.roc_curve(positive, referable(probabilities), drop_intermediate=False)
+    specificity = 1 - false_alarms
+    spare = np.minimum(sensitivity - SENSITIVITY, specificity - SPECIFICITY)
+    met = bool(spare.max() >= -ROUNDING)
+    allowed = np.where(specificity >= SPECIFICITY - ROUNDING, sensitivity, -1.0)
+    at = int((spare if met else allowed).argmax())  # of equal ones the first: the highest threshold
+    return OperatingPoint(_between(scores, at), met)
+
+
+def _between(scores: Floats, at: int) -> float:
+    """A threshold that divides the descending `scores` after the place `at`; the first one stands for infinity."""
+    if at == 0:
+        return float(np.nextafter(scores[1], np.inf))
+    lower = float(scores[at + 1]) if at + 1 < len(scores) else 0.0
+    middle = (float(scores[at]) + lower) / 2
+    return middle if middle > lower else float(scores[at])

@@ -1,0 +1,48 @@
+"""One sentence first: whether the model is better than what needs no photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {"qwk": "QWK", "accuracy": "accuracy"}
+COMPARED = tuple(NAMES)
+"""By these a model is compared with its baselines."""
+
+
+def baseline_name(name: str, told: Mapping[str, Any]) -> str:
+    """What a person calls a baseline of metrics.json."""
+    return f"always grade {told['grade']}" if name == "majority" else "fellow eye's grade"
+
+
+def verdict(split: Mapping[str, Any], where: str) -> str:
+    """Better than its baselines or not, by accuracy and by QWK; one line.
+
+    A model is better by a number if what it has more than the baseline is above 0 for every baseline: the whole 95%
+    interval of it, with both in the same resamples of patients.
+
+    Args:
+        split: a split of metrics.json.
+        where: what a person calls it.
+    """
+    others: Mapping[str, Any] = split["baselines"]
+    won = [number for number in COMPARED if all(_is_above(one["gain"][number]) for one in others.values())]
+    lost = [number for number in COMPARED if number not in won]
+    by = f" by {NAMES[won[0]]} but not by {NAMES[lost[0]]}" if won and lost else ""
+    head = f"{'Better' if won else 'Not better'} than {_count(len(others))} on {where}{by}"
+    return f"{head}: {'; '.join(_told(split, number) for number in COMPARED)}."
+
+
+def _is_above(interval: list[float] | None) -> bool:
+    return interval is not None and interval[0] > 0
+
+
+def _count(baselines: int) -> str:
+    return "its baseline" if baselines == 1 else "its baselines"
+
+
+def _told(split: Mapping[str, Any], number: str) -> str:
+    between = split["intervals"][number]
+    shown = f" [{between[0]:.3f}, {between[1]:.3f}]" if between else ""
+    others = [f"{one[number]:.3f} ({baseline_name(name, one)})" for name, one in split["baselines"].items()]
+    return f"{NAMES[number]} {split[number]:.3f}{shown} against {' and '.join(others)}"

@@ -1,0 +1,130 @@
+"""The exported model in torch: a network, and how its raw output becomes five probabilities and a grade."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from retina import model
+from retina.config import GRADES, TrialConfig
+from retina.errors import ResultsError
+from retina.evaluation import mirrored
+from retina.export.folder import WEIGHTS, CutPoints, Folder, first_line, read
+from retina.metrics import REFERABLE
+from retina.ordinal import OUTPUTS, Reading, reading_of
+
+
+class Grader(nn.Module):
+    """What training evaluates, as one module, with calibrated probabilities.
+
+    Images float (B, 3, S, S), normalised, to three:
+        probabilities: float (B, 5), rows sum to 1; `temperature` spreads them and leaves the grades as they are.
+        grade: int64 (B,), 0 to 4.
+        referable_score: float (B,), the probability of grade 2 or worse before the temperature, which the operating
+            point looks at, see `retina.evidence.operating`.
+
+    With `flips` a photograph is judged by itself and its three mirror images, as its trial was.
+    """
+
+    def __init__(self, net: nn.Module, *, temperature: float = 1.0, flips: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.temperature = temperature
+        self.flips = flips
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Grade a batch."""
+        logs, grades = log_reading(reading_of(self.net), mirrored(self.net, images, flips=self.flips).float())
+        probabilities = (logs / self.temperature).softmax(dim=1)
+        return probabilities, grades, logs[:, REFERABLE:].exp().sum(dim=1)
+
+    @property
+    def cut_points(self) -> CutPoints | None:
+        """Of a network whose output is a score."""
+        reading = reading_of(self.net)
+        if not reading.is_fitted:
+            return None
+        first, second, third, fourth = reading.cutpoints.tolist()
+        return CutPoints(cuts=(first, second, third, fourth), spread=float(reading.spread))
+
+
+def log_reading(reading: Reading, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reading(raw)`, but the probabilities' logarithms: (B, 5) like `raw`, and grades int64 (B,).
+
+    A temperature divides logarithms. Those of probabilities that were computed as differences in float32, as the graphs
+    compute, would be off by a hundredth where it is 4; these are exact. Nor has ONNX the products that corn asks for.
+    """
+    if OUTPUTS[reading.loss] == GRADES:
+        return raw.log_softmax(dim=1), raw.argmax(dim=1)
+    if reading.is_fitted:
+        beyond = (raw - reading.cutpoints.to(raw.dtype)) / reading.spread.to(raw.dtype)
+        # of sigmoid(a) - sigmoid(b), where a - b is the distance of two cut-points
+        between = _log_sigmoid(beyond[:, :-1]) + _log_sigmoid(-beyond[:, 1:])
+        between = between + (-torch.expm1(beyond[:, 1:] - beyond[:, :-1])).log()
+        logs = torch.cat([_log_sigmoid(-beyond[:, :1]), between, _log_sigmoid(beyond[:, -1:])], dim=1)
+        return logs, (beyond > 0).sum(dim=1)
+    worse = _log_sigmoid(raw).cumsum(dim=1)
+    better = _log_sigmoid(-raw)
+    logs = torch.cat([better[:, :1], worse[:, :-1] + better[:, 1:], worse[:, -1:]], dim=1)
+    return logs, (worse > -math.log(2)).sum(dim=1)
+
+
+def _log_sigmoid(values: torch.Tensor) -> torch.Tensor:
+    """By exponentials: onnxruntime's sigmoid is exact to 1e-7, which leaves nothing of the logarithm of 1e-7."""
+    return values.clamp(max=0) - (-values.abs()).exp().log1p()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model: its folder, and its grader on the CPU and in evaluation mode."""
+
+    folder: Folder
+    grader: Grader
+
+
+def load(folder: Path) -> Exported:
+    """The model in an exported folder, from its weights.
+
+    Raises:
+        ResultsError: as `retina.export.folder.read`; or there are no weights, they are damaged or do not fit.
+    """
+    return of_folder(read(folder))
+
+
+def of_folder(folder: Folder) -> Exported:
+    """The model of a folder whose descriptions are read; raises as `load`."""
+    file = folder.path / WEIGHTS
+    try:
+        weights = safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
+    described = folder.description
+    return Exported(folder, build(described.trial, folder.preprocess.image_size, weights, file, described.temperature))
+
+
+def build(
+    trial: TrialConfig, image_size: int, weights: dict[str, torch.Tensor], file: Path, temperature: float = 1.0
+) -> Grader:
+    """A grader with these weights, in evaluation mode.
+
+    Raises:
+        ResultsError: the weights, which come from `file`, do not fit `trial` or are not finite.
+    """
+    with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
+        net = model.build(trial.model_copy(update={"pretrained": False}), image_size)
+    try:
+        net.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ResultsError(f"{file}: does not fit {trial.arch} as config.json has it: {problem}") from None
+    broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ResultsError(f"{file}: {broken[0]} is not finite; this model grades nothing")
+    grader = Grader(net, temperature=temperature, flips=trial.flips)
+    return grader.requires_grad_(requires_grad=False).eval()

@@ -1,0 +1,115 @@
+"""What a terminal shows of the best model: the verdict, then each number with its interval, baselines beside."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from retina.config import GRADE_NAMES
+from retina.evidence.verdict import NAMES, baseline_name
+from retina.results import RunFolder, read_json
+
+WIDTH = 98
+SPLITS = {"val": "validation", "test": "test"}
+"""Keys of metrics.json and what a person calls them."""
+SHOWN = {
+    **NAMES,
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auc": "AUC, mean of the grades",
+    "referable_auc": "referable AUC",
+    "sensitivity_at_90_specificity": "  sensitivity at 90% specificity",
+}
+Told = Mapping[str, Any]
+
+
+def best(folder: RunFolder) -> RenderableType:
+    """The best model's numbers on validation and test, 100 columns wide at most.
+
+    Of a sweep that an earlier version judged it shows what that version knew.
+    """
+    told = read_json(folder.best / "metrics.json")
+    title = f"Best: trial {told['trial_id']}, epoch {told['epoch']}, chosen by {told['chosen_by']}"
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
+    for split, name in SPLITS.items():
+        table.add_column(f"{name}\n{_size(told[split])}", no_wrap=True)
+    for label, *cells in _rows(told):
+        if any(cells):
+            table.add_row(label, *cells)
+    if "verdict" not in told:
+        return table
+    table.caption = "\n".join(_notes(told))
+    return Group(Text(f"\n{textwrap.fill(told['verdict'], WIDTH)}\n", style="bold"), table)
+
+
+def _size(split: Told) -> str:
+    return f"n={split['n']:,}" + (f", {split['patients']:,} patients" if "patients" in split else "")
+
+
+def _rows(told: Told) -> Iterator[tuple[str, ...]]:
+    for key, label in SHOWN.items():
+        yield label, *(_cell(told[split], key) for split in SPLITS)
+        if key in NAMES:
+            yield from _baselines(told, key)
+    threshold = told.get("operating_point", {}).get("threshold")
+    if threshold is not None:
+        for key in ("sensitivity", "specificity"):
+            yield f"  {key} from p = {threshold:.3f}", *(_operating(told[split], key) for split in SPLITS)
+    yield "ECE", *(_cell(told[split], "ece") for split in SPLITS)
+    yield (
+        f"  at temperature {_three(told.get('temperature'))}",
+        *(_cell(told[split], "ece_calibrated") for split in SPLITS),
+    )
+    for key in ("recall", "precision"):
+        for grade, name in enumerate(GRADE_NAMES):
+            yield f"{key} of {grade} {name}", *(_cell(told[split], key, grade) for split in SPLITS)
+
+
+def _baselines(told: Told, key: str) -> Iterator[tuple[str, ...]]:
+    known = {split: told[split].get("baselines", {}) for split in SPLITS}
+    for name in ("majority", "fellow_eye"):
+        having = [baselines[name] for baselines in known.values() if name in baselines]
+        if having:
+            cells = [_three(known[split][name][key]) if name in known[split] else "" for split in SPLITS]
+            yield f"  {baseline_name(name, having[-1])}", *cells
+
+
+def _cell(split: Told, key: str, grade: int | None = None) -> str:
+    """A number and its interval; nothing where the sweep's version did not know it."""
+    if key not in split:
+        return ""
+    value, between = split[key], split.get("intervals", {}).get(key)
+    if grade is not None:
+        value, between = value[grade], between and between[grade]
+    return _with_interval(value, between)
+
+
+def _operating(split: Told, key: str) -> str:
+    return _with_interval(split["operating"][key], split["intervals"][f"operating_{key}"])
+
+
+def _with_interval(value: float | None, between: list[float] | None) -> str:
+    return _three(value) + (f" [{between[0]:.3f}, {between[1]:.3f}]" if between else "")
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _notes(told: Told) -> Iterator[str]:
+    yield f"In brackets 95% intervals, from {told['test']['resamples']:,} resamples of the patients."
+    point = told["operating_point"]
+    aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"
+    if point["met"]:
+        yield f"Referred from p = {point['threshold']:.3f} on, validation meets {aim}."
+    elif point["threshold"] is not None:
+        yield f"No threshold meets {aim} on validation."
+    fellow = told["test"]["baselines"].get("fellow_eye")
+    if fellow:
+        yield f"{fellow['with_fellow']:,} of {fellow['n']:,} test photographs have a fellow eye in train or validation."

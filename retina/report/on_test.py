@@ -1,0 +1,103 @@
+"""The models of a comparison on the test split: evaluated once, after all are trained, and stored beside the figures.
+
+    results/<name>/comparison/   <network>_<pretrained or scratch>.json: the numbers, .csv: the predictions
+
+Nothing is chosen here: the epoch of each model is the one that validation chose.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retina import results, winner
+from retina.config import DataConfig, parse
+from retina.data.photographs import Photographs, Progress, prepare
+from retina.errors import ResultsError, RetinaError
+from retina.report.cells import Cell
+from retina.results import RunFolder
+
+FOLDER = "comparison"
+
+log = logging.getLogger(__name__)
+
+
+def judged(
+    folder: RunFolder, cells: list[Cell], photographs: Photographs | None = None, progress: Progress | None = None
+) -> dict[str, dict[str, Any]]:
+    """What each model of a comparison comes to on test, by trial; one that cannot be judged is told of and left out.
+
+    Args:
+        folder: the run.
+        cells: its models; only those whose training has ended are judged.
+        photographs: the run's, if they are at hand; else they are prepared again where a model is still to be judged.
+        progress: told of what takes long.
+
+    Returns:
+        What the JSON files say: `retina.metrics.GradeMetrics`, "trial_id", "epoch", "network", "pretrained", "loss".
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        if cell.state not in {"COMPLETE", "PRUNED"} or cell.epoch is None:
+            continue
+        stored = _stored(folder, cell)
+        if stored is None:
+            try:
+                photographs = photographs or _photographs(folder, progress)
+                stored = _judge(folder, cell, photographs)
+            except RetinaError as error:  # the curves can be drawn all the same
+                log.warning("note: no confusion matrix of %s: %s", cell.title, error)
+                continue
+        found[cell.trial_id] = stored
+    return found
+
+
+def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
+    """What an earlier call has found, if it was of the same weights."""
+    file = folder.root / FOLDER / f"{cell.slug}.json"
+    told = results.read_json(file) if file.is_file() else None
+    same = isinstance(told, dict) and (told.get("trial_id"), told.get("epoch")) == (cell.trial_id, cell.epoch)
+    return told if same else None
+
+
+def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str, Any]:
+    log.info("evaluating %s on test, epoch %d", cell.title, cell.epoch)
+    file = folder.trial(cell.trial_id) / "model.pt"
+    if not file.is_file():
+        raise ResultsError(f"{file}: is not there; keep.trials says how many trials keep their weights")
+    config, weights = winner.kept(folder, cell.trial_id)
+    seen = winner.judge_of(config, weights, photographs)(photographs.part("test"))
+    told = {
+        "trial_id": cell.trial_id,
+        "network": cell.network,
+        "pretrained": cell.pretrained,
+        "epoch": cell.epoch,
+        "split": "test",
+        **seen.metrics.as_json(),
+        "loss": seen.loss,
+    }
+    place = folder.root / FOLDER
+    results.write_frame(place / f"{cell.slug}.csv", winner.predictions_of(photographs.frame, {"test": seen}))
+    results.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
+    return told
+
+
+def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
+    """The photographs that the run was trained on, prepared once more.
+
+    Raises:
+        RetinaError: they are not there any more, or not the same.
+    """
+    file: Path = folder.root / "sweep.yaml"
+    spec = yaml.safe_load(file.read_text(encoding="utf-8"))
+    photographs = prepare(parse(DataConfig, spec["data"], f"{file}: data"), progress)
+    then = folder.notes().get("data", {}).get("fingerprint")
+    if photographs.fingerprint != then:
+        raise ResultsError(
+            f"{photographs.config.path}: photographs, grades or splits have changed since the run "
+            f"(fingerprint {photographs.fingerprint}, then {then})"
+        )
+    return photographs

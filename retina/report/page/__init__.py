@@ -1,0 +1,104 @@
+"""report.html: a whole sweep on one page that needs no network and no other file, also while the sweep runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from markupsafe import Markup
+
+import retina
+from retina.errors import ResultsError
+from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
+from retina.report.page.facts import ENOUGH, Facts
+from retina.results import RunFolder, write_text
+
+FILE = "report.html"
+
+
+def write(
+    folder: RunFolder,
+    importances: Mapping[str, float],
+    *,
+    file: Path | None = None,
+    device: torch.device | None = None,
+) -> Path:
+    """Write the page of a sweep as it stands, whole or not at all.
+
+    Args:
+        folder: the sweep's.
+        importances: of the parameters, 0 to 1, adding up to 1; empty where they are not known.
+        file: instead of `folder`/report.html.
+        device: where Grad-CAM runs; CUDA if there is any, else the CPU, if None.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResultsError: a file of the folder is damaged, or the page cannot be written.
+    """
+    target = file or folder.root / FILE
+    text = render(facts.read(folder), importances, device=device)
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise ResultsError(f"{target}: cannot be written: {error.strerror}") from None
+    return target
+
+
+def render(told: Facts, importances: Mapping[str, float], *, device: torch.device | None = None) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__name__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = _own("page.css"), _own("page.js")
+    return environment.get_template("page.html").render(
+        **_results(told, importances, device),
+        facts=told,
+        about=about,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=retina.__version__,
+        style=style,
+        script=script,
+        # the page may hold text of others, file names say: no script runs but this one, and nothing is fetched
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _results(told: Facts, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
+    best = told.best or {}
+    return {
+        "best": best,
+        "splits": list(numbers.splits(best).values()),
+        "resamples": numbers.resamples(best),
+        "overall": numbers.overall(best),
+        "by_grade": numbers.by_grade(best),
+        "baselines": numbers.baselines(best),
+        "baseline_notes": numbers.baseline_notes(best),
+        "matrices": list(numbers.matrices(best)),
+        "trials": trials.table(told),
+        "search": search.pictures(told),
+        "slices": search.slices(told),
+        "importances": about.importances(dict(importances)),
+        "enough": ENOUGH,
+        "curves": curves.pictures(told),
+        "chances": chances.pictures(told),
+        "mistakes": mistakes.find(told, device),
+        "comparison": about.comparison(told),
+    }
+
+
+def _own(name: str) -> Markup:
+    """A file of ours as it is, to stand inside the page."""
+    return Markup(resources.files(__name__).joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704

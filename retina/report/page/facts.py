@@ -1,0 +1,226 @@
+"""Everything that a page tells, read from a results folder once: what is not there yet is None or empty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from retina.config import GRADES, TrialConfig
+from retina.errors import ResultsError
+from retina.report import sweeps
+from retina.results import FINISHED, MEASURES, RunFolder, read_json
+
+PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
+ENOUGH = 10
+"""Trials with a value from which on importances are told."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A parameter that the sweep searched.
+
+    Attributes:
+        name: its name.
+        is_log: whether it is searched by orders of magnitude.
+        ends: of a range; None where it has `choices`.
+        choices: as they are shown, in their order.
+        when: settings of others under which it is used at all, as they are shown.
+    """
+
+    name: str
+    is_log: bool
+    ends: tuple[float, float] | None
+    choices: tuple[str, ...]
+    when: Mapping[str, tuple[str, ...]]
+
+    def is_used(self, row: Mapping[str, Any]) -> bool:
+        """Whether a trial, a row of trials.csv, uses it."""
+        return all(word(row[other]) in wanted for other, wanted in self.when.items())
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a results folder holds.
+
+    Attributes:
+        folder: the folder.
+        spec: sweep.yaml.
+        notes: environment.json.
+        trials: trials.csv, in the order in which they were started.
+        history: history.csv.
+        best: best/metrics.json; None before there is a winner.
+        predictions: best/predictions.csv; None where it is not there.
+        state: "running", "finished", "interrupted", "ended by ...".
+    """
+
+    folder: RunFolder
+    spec: dict[str, Any]
+    notes: dict[str, Any]
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    best: dict[str, Any] | None
+    predictions: pd.DataFrame | None
+    state: str
+
+    @property
+    def metric(self) -> str:
+        """What the sweep goes by."""
+        return str(self.spec["metric"]["name"])
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.spec["metric"]["goal"] == "maximize" else -1
+
+    @cached_property
+    def ranking(self) -> list[str]:
+        """The trials that have a value, running ones included, best first; equal ones as they were started."""
+        values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.sign
+        of_use = values[values.notna() & (self.trials["state"] != "FAIL")]
+        order = of_use.sort_values(ascending=False, kind="stable").index
+        return [str(trial) for trial in self.trials.loc[order, "trial_id"]]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """trials.csv as dictionaries, in its order."""
+        return [{str(key): value for key, value in row.items()} for row in self.trials.to_dict(orient="records")]
+
+    @cached_property
+    def searched(self) -> list[Searched]:
+        """The parameters that could differ between trials, in the sweep file's order."""
+        found = [_searched(name, told) for name, told in self.spec["parameters"].items()]
+        return [one for one in found if one.ends or len(one.choices) > 1]
+
+    @cached_property
+    def rungs(self) -> list[int]:
+        """Epochs after which ASHA may stop a trial, ascending; empty where nothing stops one."""
+        early = self.spec.get("early_stop") or {}
+        return rungs(int(early["grace_epochs"]), float(early["eta"]), self.longest) if _stops(early) else []
+
+    @property
+    def longest(self) -> int:
+        """The most epochs that a trial can ask for."""
+        told = self.spec["parameters"].get("epochs")
+        if told is None:
+            return int(TrialConfig.model_fields["epochs"].default)
+        return int(max(told.get("values") or [told.get("value", told.get("max"))]))
+
+    def count(self, *states: str) -> int:
+        """How many trials are in one of `states`."""
+        return int(self.trials["state"].isin(states).sum())
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, failed ones included."""
+        return self.count(*FINISHED)
+
+
+def read(folder: RunFolder) -> Facts:
+    """Read a results folder.
+
+    Raises:
+        ResultsError: a file of it is damaged; names it.
+    """
+    spec = _spec(folder)
+    notes = folder.notes()
+    trials = folder.trials()
+    left = int(spec.get("trials") or 0) - int(trials["state"].isin(FINISHED).sum())
+    metrics = folder.best / "metrics.json"
+    best = read_json(metrics) if metrics.is_file() else None
+    if best is not None and not isinstance(best, dict):
+        raise ResultsError(f"{metrics}: holds no keys and values")
+    return Facts(
+        folder=folder,
+        spec=spec,
+        notes=notes,
+        trials=trials,
+        history=folder.history(),
+        best=best,
+        predictions=_predictions(folder) if best is not None else None,
+        state=sweeps.state_of(folder, notes, left=left),
+    )
+
+
+def rungs(grace: int, eta: float, longest: int) -> list[int]:
+    """ASHA's rungs at `grace` x `eta`^k that lie before the last of `longest` epochs, as the epochs that end them."""
+    found: list[int] = []
+    milestone = float(grace)
+    while milestone < longest:
+        found.append(math.ceil(milestone))
+        milestone *= eta
+    return found
+
+
+def word(value: Any) -> str:
+    """A setting as it is shown: `true`, `0.001`, `adamw`; empty where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return ""
+    if isinstance(value, bool | np.bool_) or str(value) in {"True", "False"}:
+        return str(value).lower()
+    if isinstance(value, int | np.integer):
+        return str(value)
+    try:
+        return f"{float(value):.6g}"
+    except ValueError:
+        return str(value)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _stops(early: Mapping[str, Any]) -> bool:
+    return early.get("type") == "asha" and "grace_epochs" in early and float(early.get("eta", 0)) > 1
+
+
+def _spec(folder: RunFolder) -> dict[str, Any]:
+    file = folder.root / "sweep.yaml"
+    try:
+        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ResultsError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    whole = isinstance(spec, dict) and isinstance(spec.get("metric"), dict) and isinstance(spec.get("parameters"), dict)
+    if not whole or spec["metric"].get("name") not in MEASURES or "goal" not in spec["metric"]:
+        raise ResultsError(f"{file}: lacks metric (name: one of {', '.join(MEASURES)}; goal) or parameters")
+    return dict(spec)
+
+
+def _searched(name: str, told: Mapping[str, Any]) -> Searched:
+    when = {
+        other: tuple(word(one) for one in (wanted if isinstance(wanted, list) else [wanted]))
+        for other, wanted in (told.get("when") or {}).items()
+    }
+    distribution = str(told.get("distribution") or "")
+    if distribution:
+        return Searched(name, "log" in distribution, (float(told["min"]), float(told["max"])), (), when)
+    values = told["values"] if told.get("values") is not None else [told.get("value")]
+    if told.get("ordered"):
+        values = sorted(values)
+    return Searched(name, False, None, tuple(word(value) for value in values), when)
+
+
+def _predictions(folder: RunFolder) -> pd.DataFrame | None:
+    file = folder.best / "predictions.csv"
+    if not file.is_file():
+        return None
+    try:
+        frame = pd.read_csv(file, dtype={"image": str, "patient": str, "eye": str}, keep_default_na=False)
+    except ValueError as error:
+        raise ResultsError(f"{file}: is not a table: {error}") from None
+    if missing := [name for name in ("split", "image", "grade", *PROBABILITIES) if name not in frame]:
+        raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
+    if "predicted" not in frame:
+        frame["predicted"] = frame[PROBABILITIES].to_numpy().argmax(axis=1)
+    return frame

@@ -1,0 +1,91 @@
+"""All trials as a table that can be sorted and filtered: its columns and cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retina.report.page.facts import Facts, number, word
+from retina.results import MEASURES, PARAMETERS
+
+TEXTS = {"trial_id", "state", "reason"}
+NAMES = {"trial_id": "trial", "images_per_second": "images/s", "seconds": "minutes", "reason": "why it ended"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `name` as in trials.csv, which a filter may use; `label` as it is shown; whether it holds numbers."""
+
+    name: str
+    label: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what it is sorted by: a number, a text, or None where there is nothing."""
+
+    text: str
+    key: float | str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial, and its cells in the order of the columns."""
+
+    trial: str
+    state: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The trials, best first, those without a value last; `same` are the settings that all of them share."""
+
+    columns: list[Column]
+    rows: list[Row]
+    same: list[tuple[str, str]]
+
+
+def table(facts: Facts) -> Table:
+    """All trials of a sweep."""
+    varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
+    same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
+    measures = [facts.metric, *(name for name in MEASURES if name != facts.metric)]
+    names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "seconds", "images_per_second"]
+    names.append("reason")
+    columns = [Column(name, NAMES.get(name, name), _is_numeric(name, facts.rows)) for name in names]
+    places = {trial: place for place, trial in enumerate(facts.ranking)}
+    rows = sorted(facts.rows, key=lambda row: places.get(row["trial_id"], len(places)))
+    return Table(columns, [_row(row, columns) for row in rows], [(name, told) for name, told in same if told])
+
+
+def _row(told: dict[str, Any], columns: list[Column]) -> Row:
+    return Row(str(told["trial_id"]), str(told["state"]), [_cell(told[one.name], one) for one in columns])
+
+
+def _cell(value: Any, column: Column) -> Cell:
+    text = _word(value)
+    if not text:
+        return Cell("", None)
+    if not column.numeric:
+        return Cell(text, text)
+    found = number(value)
+    if found is None:
+        return Cell(text, None)
+    if column.name == "seconds":
+        return Cell(f"{found / 60:.1f}", found)
+    return Cell(str(int(found)) if found == int(found) and abs(found) < 1e6 else f"{found:.4g}", found)
+
+
+def _is_numeric(name: str, rows: list[dict[str, Any]]) -> bool:
+    told = [row[name] for row in rows if _word(row[name])]
+    return name not in TEXTS and all(number(value) is not None and not _is_truth(value) for value in told)
+
+
+def _is_truth(value: Any) -> bool:
+    return word(value) in {"true", "false"}
+
+
+def _word(value: Any) -> str:
+    return word(value).strip()

@@ -1,0 +1,1 @@
+"""Training runs in this process, without Ray: one, or the report's comparison of with and without pretraining."""

@@ -1,0 +1,152 @@
+"""The results folder of training runs: a sweep's, but for the study."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+from retina import checkpoints, provenance, results
+from retina.config import DataConfig, TrialConfig, parse
+from retina.data.photographs import Photographs, skipped_rows
+from retina.errors import ResultsError
+from retina.report.cells import SHARED
+from retina.results import RunFolder
+from retina.runs.plan import METRIC, Plan, as_sweep
+from retina.sweep import spec as sweep_file
+
+log = logging.getLogger(__name__)
+
+
+def refuse_taken(wanted: Plan) -> None:
+    """Stop where a new folder would overwrite something.
+
+    Raises:
+        ResultsError: it is there already and not empty.
+    """
+    root = wanted.root
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ResultsError(
+            f"{root} is there already and will not be overwritten;\n"
+            "go on with what it holds (--load 1), choose another --name, or remove that folder"
+        )
+
+
+def refuse_others(wanted: Plan) -> None:
+    """Stop where the folder's runs cannot be compared with those that are wanted.
+
+    Raises:
+        ResultsError: it is no results folder, a sweep's, or of other settings; names the first differences.
+    """
+    folder = RunFolder.open(wanted.root)
+    if "study" in folder.notes():
+        raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
+    before = sweep_file.load(folder.root / "sweep.yaml")
+    asked = wanted.data.model_copy(update={"layout": before.data.layout})
+    changed = _changes(before.data, asked, list(DataConfig.model_fields))
+    for config in list(configs(folder).values())[:1]:  # the others are like it
+        changed += _changes(config, wanted.configs[0], SHARED)
+    if changed:
+        raise ResultsError(
+            f"{folder.root}: was trained with other settings: {'; '.join(changed[:4])}\n"
+            "--load wants the flags that it was begun with; for others choose another --name"
+        )
+
+
+def create(wanted: Plan, photographs: Photographs) -> None:
+    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
+    root = wanted.root
+    for left in root.parent.glob(f".{root.name}.*.new"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
+    folder.note(**provenance.environment(), data=photographs.summary())
+    skipped = skipped_rows(photographs)
+    if skipped:
+        results.write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
+    _write_sweep(folder, wanted, photographs)
+    folder.flush()
+    folder.root.rename(root)
+
+
+def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
+    """Note that runs begin in a folder, are added to it, or go on.
+
+    Raises:
+        ResultsError: the photographs are not those of the runs that are there.
+    """
+    notes = folder.notes()
+    then = notes["data"]["fingerprint"]
+    if then != photographs.fingerprint:
+        raise ResultsError(
+            f"{wanted.data.path}: photographs, grades or splits have changed since {folder.root} began\n"
+            f"(fingerprint {photographs.fingerprint}, then {then}); begin anew with another --name"
+        )
+    if folder.trial_ids():
+        now = provenance.environment()
+        if notes["code"]["source"] != now["code"]["source"]:
+            log.warning("note: the code has changed since %s began", folder.root)
+        folder.note(resumed=[*notes.get("resumed", []), now], code=now["code"])
+    _write_sweep(folder, wanted, photographs)
+    folder.note(interrupted=True)  # until it has ended
+
+
+def settle(folder: RunFolder) -> str | None:
+    """Keep the weights of the runs that have ended, and note how it stands; returns the best one.
+
+    Raises:
+        ResultsError: the tables cannot be written.
+    """
+    if not folder.flush():
+        raise ResultsError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
+    for trial_id in folder.trial_ids("COMPLETE"):
+        checkpoints.keep(folder.trial(trial_id), best_epoch(folder, trial_id))
+    seconds = sum(float(folder.recorded(trial_id).get("seconds", 0)) for trial_id in folder.trial_ids())
+    folder.note(seconds=round(seconds, 1))
+    return next(iter(folder.ranking(METRIC, 1)), None)
+
+
+def is_crowned(folder: RunFolder, trial_id: str) -> bool:
+    """Whether `best/` is of this run and its best epoch."""
+    file = folder.best / "metrics.json"
+    told = results.read_json(file) if file.is_file() else {}
+    return (told.get("trial_id"), told.get("epoch")) == (trial_id, best_epoch(folder, trial_id))
+
+
+def best_epoch(folder: RunFolder, trial_id: str) -> int:
+    """The epoch that a run's weights are of."""
+    return int(folder.recorded(trial_id)["best_epoch"])
+
+
+def configs(folder: RunFolder) -> dict[str, TrialConfig]:
+    """The runs in the tables, by their ids."""
+    where = str(folder.root / "trials.csv")
+    rows = {trial_id: folder.recorded(trial_id) for trial_id in folder.trial_ids()}
+    fields = TrialConfig.model_fields
+    return {
+        trial_id: parse(TrialConfig, {key: row[key] for key in fields if key in row}, where)
+        for trial_id, row in rows.items()
+    }
+
+
+def missing(folder: RunFolder, wanted: Plan) -> list[TrialConfig]:
+    """The wanted runs that are not there, unfinished, or failed: what failed for want of disk may now succeed."""
+    complete = [one for trial_id, one in configs(folder).items() if folder.recorded(trial_id)["state"] == "COMPLETE"]
+    return [config for config in wanted.configs if config not in complete]
+
+
+def trial_id_of(folder: RunFolder, config: TrialConfig) -> str:
+    """The id of a run, or of a new one."""
+    there = configs(folder)
+    return next((trial_id for trial_id, one in there.items() if one == config), f"t{len(there):04d}")
+
+
+def _changes(then: DataConfig | TrialConfig, now: DataConfig | TrialConfig, keys: list[str]) -> list[str]:
+    pairs = [(key, getattr(then, key), getattr(now, key)) for key in keys]
+    return [f"{key} was {old}, now {new}" for key, old, new in pairs if old != new]
+
+
+def _write_sweep(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
+    """sweep.yaml: of what is there and what is wanted."""
+    runs = dict.fromkeys([*configs(folder).values(), *wanted.configs])
+    data = wanted.data.model_copy(update={"layout": photographs.manifest.layout})
+    results.write_text(folder.root / "sweep.yaml", as_sweep(wanted.root.name, runs, data).to_yaml())

@@ -1,0 +1,145 @@
+"""What a sweep gives besides its best model: its kept trials as an ensemble, and their greedy weight soup.
+
+Both are made of the trials that kept their weights, and judged as the best single model is: validation alone chooses,
+test is measured once. The soup (Wortsman et al. 2022, arXiv 2203.05482) averages weights: it begins with the best trial
+and takes in each further one that does not make validation worse. Only trials of one architecture, head and loss can be
+averaged, and averaging helps where they began at the same pretrained weights; from scratch the soup mostly is the best
+trial alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from retina import results, winner
+from retina.config import TrialConfig
+from retina.data.photographs import Photographs
+from retina.errors import ResultsError
+from retina.evaluation import Evaluation
+from retina.evidence import numbers
+from retina.results import RunFolder
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("val", "test")
+SAME = ("arch", "head_layers", "loss")
+"""Settings in which the trials of a soup must agree."""
+Seen = dict[str, Evaluation]
+State = dict[str, torch.Tensor]
+
+
+def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int) -> dict[str, Any]:
+    """Judge ensemble and soup, write `best/together.json`, and `best/soup.pt` where the soup is of several trials.
+
+    Args:
+        folder: of a sweep whose best model stands in `best/`.
+        photographs: of the sweep.
+        metric: of validation, as the sweep's: val_qwk, val_accuracy, val_auc or val_loss.
+        sign: 1 where more of it is better, -1 where less is.
+
+    Returns:
+        "metric", "single", "ensemble" and "soup": each "members", "val" and "test" as in metrics.json, and "better":
+        which of the three is the best by validation. Empty where fewer than two trials kept their weights.
+    """
+    kept = [name for name in folder.ranking(metric, sign) if (folder.trial(name) / "model.pt").is_file()]
+    if len(kept) < 2:
+        return {}
+    seen = {name: _judged(folder, name, photographs) for name in kept}
+    everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
+    members, soup, state = _soup(folder, kept, photographs, seen, (metric, sign))
+    told: dict[str, Any] = {"metric": metric}
+    ways = {"single": (kept[:1], seen[kept[0]]), "ensemble": (kept, everyone), "soup": (members, soup)}
+    for way, (names, evaluations) in ways.items():
+        told[way] = {"members": names, **_measured(evaluations, photographs)}
+    told["better"] = max(ways, key=lambda way: sign * _value(ways[way][1]["val"], metric))  # the first of equal ones
+    if len(members) > 1:
+        content = io.BytesIO()
+        torch.save(state, content)
+        results.write_bytes(folder.best / "soup.pt", content.getvalue())
+    results.write_json(folder.best / "together.json", told)
+    return told
+
+
+def _judged(folder: RunFolder, name: str, photographs: Photographs) -> Seen:
+    config, weights = winner.kept(folder, name)
+    return _look(config, weights, photographs)
+
+
+def _look(config: TrialConfig, weights: State, photographs: Photographs) -> Seen:
+    judge = winner.judge_of(config, weights, photographs)
+    return {split: judge(photographs.part(split)) for split in SPLITS}
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The ensemble: the mean of its members' probabilities; its grade is the most probable one."""
+    probabilities = np.mean([one.probabilities for one in evaluations], axis=0)
+    true = probabilities[np.arange(len(probabilities)), evaluations[0].grades]
+    return dataclasses.replace(
+        evaluations[0],
+        loss=float(-np.log(np.maximum(true, 1e-12)).mean()),
+        probabilities=probabilities,
+        predicted=probabilities.argmax(axis=1),
+    )
+
+
+def _soup(
+    folder: RunFolder, kept: list[str], photographs: Photographs, seen: dict[str, Seen], by: tuple[str, int]
+) -> tuple[list[str], Seen, State]:
+    """The members of the greedy soup, what it sees, and its weights."""
+    metric, sign = by
+    config, state = winner.kept(folder, kept[0])
+    members, best = [kept[0]], seen[kept[0]]["val"]
+    for name in kept[1:]:
+        other, weights = winner.kept(folder, name)
+        if any(getattr(other, key) != getattr(config, key) for key in SAME):
+            continue
+        share = 1 / (len(members) + 1)
+        tried = {key: _between(value, weights[key], share) for key, value in state.items()}
+        val = winner.judge_of(config, tried, photographs)(photographs.part("val"))
+        if sign * _value(val, metric) >= sign * _value(best, metric):
+            members, best, state = [*members, name], val, tried
+    if len(members) == 1:
+        return members, seen[kept[0]], state
+    test = winner.judge_of(config, state, photographs)(photographs.part("test"))  # once the choice is made
+    return members, {"val": best, "test": test}, state
+
+
+def _between(mine: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Tensor:
+    return torch.lerp(mine, theirs, share) if mine.is_floating_point() else mine
+
+
+def _value(seen: Evaluation, metric: str) -> float:
+    name = metric.removeprefix("val_")
+    return seen.loss if name == "loss" else float(getattr(seen.metrics, name))
+
+
+def _measured(seen: Seen, photographs: Photographs) -> dict[str, Any]:
+    told = numbers.of_predictions(winner.predictions_of(photographs.frame, seen))
+    return {split: told[split] for split in SPLITS}
+
+
+def told(found: dict[str, Any]) -> str:
+    """One line of what `combine` found."""
+    if not found:
+        return "no ensemble: fewer than two trials kept their weights"
+    parts = [
+        f"{way} ({len(found[way]['members'])}) {found[way]['val']['qwk']:.3f}/{found[way]['test']['qwk']:.3f}"
+        for way in ("single", "ensemble", "soup")
+    ]
+    return f"QWK validation/test: {', '.join(parts)}; best on validation: {found['better']}"
+
+
+def safely(folder: RunFolder, photographs: Photographs, metric: str, sign: int) -> dict[str, Any]:
+    """`combine`; a by-product that cannot be made fails no sweep, it is said in the log."""
+    try:
+        return combine(folder, photographs, metric, sign)
+    except (ResultsError, OSError) as error:
+        log.warning("note: no ensemble and no soup: %s", error)
+        return {}

@@ -1,0 +1,131 @@
+"""A sweep that has ended and its exported model, on photographs drawn in a moment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import nn
+
+from retina import model, results, winner
+from retina.config import DataConfig, TrialConfig
+from retina.data import fundus, photographs
+from retina.data.batches import normalise, to_float
+from retina.data.photographs import Photographs
+from retina.evaluation import Evaluation, evaluate
+from retina.export.write import export
+from retina.results import RunFolder
+
+CPU = torch.device("cpu")
+P = [f"p{grade}" for grade in range(5)]
+TRIAL = "t0001"
+SIZE = 64
+CONFIG = TrialConfig(pretrained=False, head_layers=3)
+
+
+def draw(file: Path, seed: int) -> Path:
+    """A disc of coloured blotches on black, larger than the model sees it, off centre; seed 0 has no disc."""
+    rng = np.random.default_rng(seed)
+    noise = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((420, 300))
+    colours = np.array(noise.filter(ImageFilter.GaussianBlur(4))) * (0.4 + 0.6 * rng.random(3)) + 30
+    rows, columns = np.mgrid[:300, :420]
+    disc = np.hypot(rows - 150, columns - 200 - seed) < 120 + seed
+    pixels = np.where(disc[..., None], colours, 2) if seed else np.full((300, 420, 3), 7)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
+    return file
+
+
+def tuned(config: TrialConfig, size: int, seen: torch.Tensor) -> nn.Module:
+    """A random grader whose statistics fit `seen` and whose grades differ, as those of one that was trained."""
+    torch.manual_seed(3)
+    net: Any = model.build(config, size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad():
+        for _ in range(12):
+            net.train()(seen)
+        net.fc[-1].weight *= 40
+        net.fc[-1].bias -= net.eval()(seen).mean(dim=0)
+    return net.eval()  # type: ignore[no-any-return]
+
+
+@dataclass
+class World:
+    """Photographs, prepared as for training; a model; its results folder and exported folder, which no test changes."""
+
+    data: Photographs
+    net: nn.Module
+    run: Path
+    exported: Path
+
+    def evaluated(self, split: str) -> tuple[list[Path], Evaluation]:
+        """The photographs of a split, and what training's evaluation says of them."""
+        frame = self.data.frame
+        paths = [Path(path) for path in frame.loc[frame["split"] == split, "path"]]
+        return paths, evaluate(self.net, self.data.part(split), device=CPU)
+
+    @property
+    def checked(self) -> int:
+        """How many photographs an export is to be checked on: four of each grade, or as many as there are."""
+        return int(self.data.frame["grade"].value_counts().clip(upper=4).sum())
+
+    @property
+    def paths(self) -> list[Path]:
+        """All photographs; the first shows no disc."""
+        return sorted((Path(path) for path in self.data.frame["path"]), key=lambda path: path.name)
+
+
+def make(root: Path) -> World:
+    """Draw photographs, judge a model on them as a sweep does its winner, and export it.
+
+    Of each split the model grades the second and every third one after it wrongly, by one grade.
+    """
+    torch.set_num_threads(1)
+    drawn = [draw(root / f"{seed:02}.{'png' if seed % 4 == 3 else 'jpg'}", seed) for seed in range(24)]
+    squares = torch.from_numpy(np.stack([fundus.read_square(file, SIZE)[0] for file in drawn]))
+    net = tuned(CONFIG, SIZE, normalise(to_float(squares)))
+    with torch.inference_mode():
+        grades = net(normalise(to_float(squares))).argmax(dim=1).tolist()
+    for at, (file, grade) in enumerate(zip(drawn, grades, strict=True)):
+        true = grade if at % 3 != 1 else grade + 1 if grade < 4 else 3
+        place = root / "eyes" / ("train", "val", "test")[at // 8] / str(true)
+        place.mkdir(parents=True, exist_ok=True)
+        file.rename(place / file.name)
+    data = photographs.prepare(DataConfig(path=str(root / "eyes"), layout="folders", image_size=SIZE))
+    run = write_run(root / "results" / "demo", data, net)
+    return World(data, net, run, export(run))
+
+
+def copy(source: Path, target: Path, *without: str) -> Path:
+    """A folder of one's own, but for what `without` matches. Weights are linked: replace them, write nothing into them.
+
+    A few dozen copies of 45 MB would be most of these tests' time.
+    """
+
+    def one(file: str, to: str) -> None:
+        if Path(file).suffix in {".pt", ".pt2", ".onnx", ".safetensors"}:
+            os.link(file, to)
+        else:
+            shutil.copy2(file, to)
+
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without), copy_function=one))
+
+
+def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig = CONFIG) -> Path:
+    """A results folder as a finished sweep leaves it, as far as its best model goes."""
+    folder = RunFolder.create(root)
+    searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
+    spec = {"name": root.name, "data": data.config.model_dump(mode="json"), "method": "gp", "parameters": searched}
+    results.write_json(root / "sweep.yaml", spec)  # JSON is YAML
+    folder.note(data=data.summary(), seconds=7200.0, cores=2, cpu="a processor", gpus=[], git="0123456789ab")
+    results.write_json(folder.trial(TRIAL) / "config.json", config.model_dump(mode="json"))
+    torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
+    folder.record_trial("t0000", state="PRUNED", best_epoch=1, epochs_run=3, val_qwk=0.1)
+    folder.record_trial(TRIAL, state="COMPLETE", best_epoch=2, epochs_run=5, val_qwk=0.9)
+    winner.crown(folder, TRIAL, data, "val_qwk")
+    return root

@@ -1,0 +1,91 @@
+"""What a terminal says of the best model: the verdict first, calm and narrow."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from predicted import predictions
+from rich.console import Console
+
+from retina.evidence.numbers import of_predictions
+from retina.report.best import best
+from retina.results import RunFolder, write_json
+
+HEAD = {"trial_id": "t0007", "epoch": 12, "chosen_by": "val_qwk (validation; the test split chose nothing)"}
+
+
+def shown(tmp_path: Path, told: dict[str, Any]) -> list[str]:
+    folder = RunFolder(tmp_path / "mine")
+    write_json(folder.best / "metrics.json", {**HEAD, **told})
+    console = Console(width=100, highlight=False, markup=False, record=True)
+    with console.capture() as captured:
+        console.print(best(folder))
+    return captured.get().splitlines()
+
+
+def row(lines: list[str], label: str) -> list[str]:
+    (line,) = [line for line in lines if line.strip().startswith(f"{label} ")]
+    return [cell for cell in line.strip().removeprefix(label).split("   ") if cell.strip()]
+
+
+def test_the_verdict_stands_first_and_everything_fits_a_hundred_columns(tmp_path: Path) -> None:
+    told = of_predictions(predictions(fellows=9), resamples=100)
+    for split in ("val", "test"):
+        told[split] |= {"n": 35_126, "patients": 17_563}
+    lines = shown(tmp_path, told)
+    assert max(map(len, lines)) <= 100
+    said = [line for line in lines if line.strip()]
+    assert told["verdict"].startswith(said[0].strip())
+    assert not any("…" in line for line in lines)
+    assert any(line.rstrip().endswith("n=35,126, 17,563 patients") for line in lines)
+    assert len(row(lines, "sensitivity at 90% specificity")) == 2
+    assert any("Best: trial t0007, epoch 12, chosen by val_qwk" in line for line in lines)
+
+
+def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) -> None:
+    told = of_predictions(predictions(fellows=9), resamples=100)
+    lines = shown(tmp_path, told)
+    test = told["test"]
+    for key, label in {"qwk": "QWK", "accuracy": "accuracy", "referable_auc": "referable AUC", "ece": "ECE"}.items():
+        low, high = test["intervals"][key]
+        assert row(lines, label)[-1].strip() == f"{test[key]:.3f} [{low:.3f}, {high:.3f}]"
+        if key in {"qwk", "accuracy"}:
+            at = next(at for at, line in enumerate(lines) if line.strip().startswith(f"{label} "))
+            assert lines[at + 1].split()[:3] == ["always", "grade", "0"]
+            assert lines[at + 2].split()[-1] == f"{test['baselines']['fellow_eye'][key]:.3f}"
+    low, high = test["intervals"]["recall"][3]
+    assert row(lines, "recall of 3 severe")[-1].strip() == f"{test['recall'][3]:.3f} [{low:.3f}, {high:.3f}]"
+    text = " ".join(" ".join(lines).split())
+    assert "95% intervals, from 100 resamples of the patients" in text
+    assert "9 of 120 test photographs have a fellow eye in train or validation" in text
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.05, "validation meets 87%"), (3.0, "No threshold meets 87%")])
+def test_it_says_whether_the_operating_point_was_found(tmp_path: Path, noise: float, said: str) -> None:
+    lines = shown(tmp_path, of_predictions(predictions(noise=noise), resamples=50))
+    assert said in " ".join(" ".join(lines).split())
+
+
+def test_what_is_not_defined_is_a_dash(tmp_path: Path) -> None:
+    frame: pd.DataFrame = predictions()
+    lines = shown(tmp_path, of_predictions(frame.assign(grade=0), resamples=50))
+    assert [cell.strip() for cell in row(lines, "referable AUC")] == ["-", "-"]
+    assert not any("nan" in line.lower() or "None" in line for line in lines)
+
+
+def test_a_sweep_that_was_judged_before_there_were_intervals_is_shown_too(tmp_path: Path) -> None:
+    old = {
+        "n": 160,
+        "accuracy": 0.431,
+        "qwk": 0.654,
+        "auc": 0.789,
+        "referable_auc": None,
+        "recall": [0.281, 0.545, 0.355, None, 0.419],
+        "confusion_matrix": [[32] * 5] * 5,
+        "loss": 1.2,
+    }
+    lines = shown(tmp_path, {"precision": "float32", "val": old, "test": {**old, "qwk": 0.5}})
+    assert [cell.strip() for cell in row(lines, "QWK")] == ["0.654", "0.500"]
+    assert [cell.strip() for cell in row(lines, "recall of 3 severe")] == ["-", "-"]
+    assert not any("ECE" in line or "precision" in line for line in lines)

@@ -1,0 +1,149 @@
+"""Ensemble and soup of the kept trials: validation chooses, test is only measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import config
+from torch import nn
+
+from retina import model, results, together, winner
+from retina.config import TrialConfig
+from retina.data.photographs import Photographs
+from retina.ordinal import OUTPUTS, Reading
+from retina.results import RunFolder
+
+
+class Bright(nn.Module):
+    """Grades by brightness alone, so that a test can say how good it is."""
+
+    def __init__(self, loss: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(1, OUTPUTS[loss])
+        self.reading = Reading(loss)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raw: torch.Tensor = self.fc(images.mean(dim=(1, 2, 3))[:, None])
+        return raw
+
+
+@pytest.fixture(autouse=True)
+def _bright(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "build", lambda config, *_, **__: Bright(config.loss))
+
+
+def photographs() -> Photographs:
+    """Grey squares, the brighter the worse their grade."""
+    data = tiny.photographs()
+    pixels = np.zeros_like(data.pixels)
+    pixels += (40 + 40 * data.frame["grade"].to_numpy()).astype(np.uint8)[:, None, None, None]
+    data.__dict__["pixels"] = pixels
+    return data
+
+
+def weights(*, slope: float, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Right about all of them with a slope above 0, the more surely the larger; wrong below."""
+    grade, noise = torch.arange(5.0), torch.randn(5, generator=torch.Generator().manual_seed(seed)) * 0.01
+    return {
+        "fc.weight": (slope * grade / 0.697 + noise)[:, None],
+        "fc.bias": slope * (grade * 1.3 / 0.697 - grade**2 / 2),
+    }
+
+
+def sweep(root: Path, trials: list[tuple[float, dict[str, torch.Tensor], TrialConfig]]) -> RunFolder:
+    """A sweep whose trials reached these QWK, and kept these weights."""
+    folder = RunFolder.create(root)
+    for number, (value, state, settings) in enumerate(trials):
+        name = f"t{number:04d}"
+        results.write_json(folder.trial(name) / "config.json", settings.model_dump(mode="json"))
+        torch.save(state, folder.trial(name) / "model.pt")
+        folder.record_trial(name, state="COMPLETE", best_epoch=1, val_qwk=value)
+    return folder
+
+
+def combine(folder: RunFolder, data: Photographs | None = None) -> dict[str, Any]:
+    return together.combine(folder, data or photographs(), "val_qwk", 1)
+
+
+def test_the_ensemble_is_the_mean_of_all_kept_trials(tmp_path: Path) -> None:
+    states = [weights(slope=slope, seed=seed) for seed, slope in enumerate((3.0, -1.0, 0.5))]
+    folder = sweep(tmp_path / "x", [(0.5 - i / 10, state, config()) for i, state in enumerate(states)])
+    data = photographs()
+    said = combine(folder, data)
+    assert said["ensemble"]["members"] == ["t0000", "t0001", "t0002"]
+    assert said["single"]["members"] == ["t0000"]
+    for split in ("val", "test"):
+        seen = [winner.judge_of(config(), state, data)(data.part(split)) for state in states]
+        mean = np.mean([one.probabilities for one in seen], axis=0)
+        assert said["ensemble"][split]["accuracy"] == pytest.approx(float((mean.argmax(1) == seen[0].grades).mean()))
+        assert said["single"][split]["qwk"] == pytest.approx(seen[0].metrics.qwk)
+    assert json.loads((folder.best / "together.json").read_text()) == said
+
+
+def test_a_soup_takes_in_what_does_no_harm_and_leaves_the_rest(tmp_path: Path) -> None:
+    good = weights(slope=3.0)
+    twin = {name: tensor.clone() for name, tensor in good.items()}
+    backwards = {name: -20 * tensor for name, tensor in good.items()}
+    folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, backwards, config()), (0.3, twin, config())])
+    said = combine(folder)
+    assert said["soup"]["members"] == ["t0000", "t0002"]
+    soup = torch.load(folder.best / "soup.pt", weights_only=True)
+    assert all(torch.allclose(soup[name], tensor) for name, tensor in good.items())
+    assert said["soup"]["val"]["qwk"] == said["single"]["val"]["qwk"] == 1
+
+
+def test_three_in_a_soup_count_alike(tmp_path: Path) -> None:
+    base = weights(slope=3.0)
+    states = [{name: tensor + shift for name, tensor in base.items()} for shift in (0.0, 3e-3, 6e-3)]
+    folder = sweep(tmp_path / "x", [(0.5 - i / 10, state, config()) for i, state in enumerate(states)])
+    assert combine(folder)["soup"]["members"] == ["t0000", "t0001", "t0002"]  # too small a shift to move a grade
+    soup = torch.load(folder.best / "soup.pt", weights_only=True)
+    torch.testing.assert_close(soup["fc.weight"], base["fc.weight"] + 3e-3)
+
+
+def test_other_networks_are_no_ingredients(tmp_path: Path) -> None:
+    state = weights(slope=3.0)
+    other = {"fc.weight": torch.ones(4, 1), "fc.bias": torch.zeros(4)}
+    trials = [(0.5, state, config()), (0.4, other, config(loss="corn")), (0.3, state, config(arch="resnet50"))]
+    folder = sweep(tmp_path / "x", trials)
+    said = combine(folder)
+    assert said["soup"]["members"] == ["t0000"]
+    assert len(said["ensemble"]["members"]) == 3  # their probabilities can be averaged all the same
+    assert not (folder.best / "soup.pt").exists()
+
+
+def test_the_test_split_chooses_nothing(tmp_path: Path) -> None:
+    states = [weights(slope=slope, seed=seed) for seed, slope in enumerate((3.0, 2.0, -1.0))]
+    data = photographs()
+    frame = data.frame.copy()
+    rows = frame["split"] == "test"
+    frame.loc[rows, "grade"] = 4 - frame.loc[rows, "grade"]
+    turned = dataclasses.replace(data, manifest=dataclasses.replace(data.manifest, frame=frame))
+    trials = [(0.5 - i / 10, state, config()) for i, state in enumerate(states)]
+    plain, other = combine(sweep(tmp_path / "a", trials), data), combine(sweep(tmp_path / "b", trials), turned)
+    assert plain["soup"]["members"] == other["soup"]["members"]
+    assert plain["better"] == other["better"]
+    assert plain["single"]["test"]["qwk"] != other["single"]["test"]["qwk"]
+    best = max(("single", "ensemble", "soup"), key=lambda way: plain[way]["val"]["qwk"])
+    assert plain[plain["better"]]["val"]["qwk"] == plain[best]["val"]["qwk"]
+
+
+def test_one_trial_alone_is_no_ensemble(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config())])
+    assert combine(folder) == {}
+    assert not (folder.best / "together.json").exists()
+    assert "fewer than two" in together.told({})
+
+
+def test_damaged_weights_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, weights(slope=1.0), config())])
+    (folder.trial("t0001") / "config.json").write_text("{")
+    assert together.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert "no ensemble" in caplog.text
