@@ -16,6 +16,7 @@ from retina import metrics, micro, ordinal
 from retina.config import GRADES
 from retina.data.batches import Drawn, Part, load
 
+FOLDS = 5
 EVALUATION_PIXELS = 128 * 224 * 224
 """Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
 
@@ -98,6 +99,31 @@ def read(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
         else:
             loss = -probabilities.gather(1, true[:, None]).clamp_min(1e-12).log().mean()
     return Evaluation(float(loss), grades, probabilities.cpu().numpy(), predicted.cpu().numpy())
+
+
+def validate(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
+    """Fit a reading's cut-points on all of a validation split, and judge it as if it had not seen it.
+
+    What is said of each fifth of the photographs comes from cut-points fitted on the other four. Cut-points that are
+    judged by the photographs they were fitted on look better than they are (on the 62 of IDRiD, QWK 0.83 beside 0.46 on
+    test), and a search would choose such a loss for that alone. A reading without cut-points is simply read.
+    """
+    if not reading.is_fitted or len(part) < FOLDS:
+        reading.fit(raw, part.grades)
+        return read(raw, part, reading)
+    fold_of = np.argsort(np.argsort(part.grades, kind="stable"), kind="stable") % FOLDS  # each has its share of a grade
+    loss, probabilities, predicted = 0.0, np.zeros((len(part), GRADES)), np.zeros(len(part), dtype=np.int64)
+    for fold in range(FOLDS):
+        inside = np.flatnonzero(fold_of == fold)
+        outside = np.flatnonzero(fold_of != fold)
+        other = ordinal.Reading(reading.loss).to(raw.device)
+        other.fit(raw[torch.from_numpy(outside).to(raw.device)], part.grades[outside])
+        here = Part(part.pixels, part.rows[inside], part.grades[inside])
+        seen = read(raw[torch.from_numpy(inside).to(raw.device)], here, other)
+        loss += seen.loss * len(inside) / len(part)
+        probabilities[inside], predicted[inside] = seen.probabilities, seen.predicted
+    reading.fit(raw, part.grades)
+    return Evaluation(loss, part.grades.copy(), probabilities, predicted)
 
 
 def mirrored(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.Tensor:

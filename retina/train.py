@@ -17,7 +17,7 @@ from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
 from retina.errors import TrainError
-from retina.evaluation import Evaluation, outputs, read
+from retina.evaluation import Evaluation, outputs, read, validate
 
 RESIDENT = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
@@ -247,12 +247,11 @@ class Fit(Iterator[EpochResult]):
         return outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
 
     def _validate(self, epoch: int) -> Evaluation:
-        """Judge the validation split; the cut-points of an ordinal model are fitted on it first."""
+        """Judge the validation split, on which the cut-points of an ordinal model are fitted too."""
         raw = self._outputs(self._val)
         if not bool(raw.isfinite().all()):
             raise TrainError(f"epoch {epoch}: the validation loss is nan")
-        self._reading.fit(raw, self._val.grades)
-        val = read(raw, self._val, self._reading)
+        val = validate(raw, self._val, self._reading)
         if not math.isfinite(val.loss):
             raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
         return val

@@ -160,7 +160,8 @@ def test_every_loss_learns_what_can_be_learned(loss: str) -> None:
     assert results[-1].train_loss < results[0].train_loss
     judged = run.evaluate(val)
     assert judged.probabilities.sum(axis=1) == pytest.approx(1)
-    assert judged.metrics.qwk == results[-1].val_qwk
+    if OUTPUTS[loss] > 1:  # a score's cut-points are not judged by the photographs that they were fitted on
+        assert judged.metrics.qwk == results[-1].val_qwk
 
 
 def test_a_network_without_a_head_of_its_own_is_all_head() -> None:

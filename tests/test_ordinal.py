@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score
+from tiny import part
 
 from retina import ordinal
+from retina.evaluation import read, validate
 from retina.ordinal import OUTPUTS, Reading, fit_cutpoints, losses
 
 LOSSES = list(OUTPUTS)
@@ -143,3 +145,29 @@ def test_nothing_looks_at_the_device(loss: str) -> None:
     losses(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
     assert Reading(loss).to(meta)(raw.detach())[1].shape == (4,)
     assert ordinal.reading_of(torch.nn.Identity()).loss == "cross_entropy"
+
+
+def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
+    """Scores that say nothing of the grades must not look as if they did, however few photographs there are."""
+    found: dict[str, list[float]] = {"fair": [], "fitted": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        of = part(rng.integers(0, 5, 40).tolist(), size=4)
+        raw = torch.from_numpy(rng.normal(2, 1, (40, 1))).float()
+        reading = Reading("mse")
+        found["fair"].append(validate(raw, of, reading).metrics.qwk)
+        found["fitted"].append(read(raw, of, reading).metrics.qwk)
+    assert np.mean(found["fitted"]) > 0.15
+    assert abs(np.mean(found["fair"])) < 0.1
+
+
+def test_a_reading_is_fitted_on_all_of_validation_in_the_end() -> None:
+    of = part([0, 1, 2, 3, 4] * 8, size=4)
+    raw = torch.from_numpy(of.grades * 0.5 + np.linspace(0, 0.1, 40))[:, None].float()
+    judged, alone = Reading("huber"), Reading("huber")
+    seen = validate(raw, of, judged)
+    alone.fit(raw, of.grades)
+    assert torch.equal(judged.cutpoints, alone.cutpoints)
+    assert seen.metrics.accuracy > 0.9  # what can be told from the others is told
+    assert seen.probabilities.sum(axis=1) == pytest.approx(1)
+    assert seen.grades.tolist() == of.grades.tolist()
