@@ -98,7 +98,7 @@ class TimedFit(Iterator[EpochResult]):
 
     def __init__(self, inner: Fit, file: Path) -> None:
         self._inner, self._file = inner, file
-        self.weights, self.state, self.restore = inner.weights, inner.state, inner.restore
+        self.weights, self.state, self.restore, self.abandon = inner.weights, inner.state, inner.restore, inner.abandon
 
     def __next__(self) -> EpochResult:
         begins = time.time()

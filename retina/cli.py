@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _draw_arguments(data_commands.add_parser("draw", help="draw fundus photographs in the layout of EyePACS"))
     _prepare_arguments(data_commands.add_parser("prepare", help="check a data set and decode it into the cache"))
+    _audit_arguments(data_commands.add_parser("audit", help="say what is wrong with a data set"))
     listing = commands.add_parser("list", help="the sweeps in a results folder: state, trials, best, age")
     listing.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="DIR")
     listing.set_defaults(command=_list)
@@ -127,6 +128,16 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, default=224, metavar="PIXELS")
     add("--on-bad", choices=["stop", "skip"], default="stop")
     parser.set_defaults(command=_prepare)
+
+
+def _audit_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("path", help="a folder, a label file or an npz; the photographs may be absent")
+    add("--html", type=Path, metavar="FILE", help="where the page goes (default: audit-NAME.html in this folder)")
+    add("--layout", default="auto")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="what discs should at least have (default: 224)")
+    add("--seed", type=int, default=0, help="of the photographs drawn for the page's contact sheets")
+    parser.set_defaults(command=_audit)
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,7 +265,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
     from retina.report import best as best_model
-    from retina.report import figures, tables
+    from retina.report import figures, tables, ways
 
     out.print(f"ended by {ended_by or f'trials={len(folder.trial_ids())}: every one was run'}")
     _show(tables.trials(folder, metric))
@@ -266,6 +277,8 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
     _draw_comparison(folder)
     _page_at_the_end(folder)
     _show(best_model.best(folder))
+    if made := ways.read(folder, best):
+        _show(ways.table(made))
     _show(tables.files(folder))
     return 0
 
@@ -337,6 +350,22 @@ def _prepare(options: argparse.Namespace) -> int:
         rate = f"{prepared.decoded / prepared.seconds:,.1f} a second"
         out.print(f"{prepared.decoded:,} photographs decoded in {prepared.seconds:,.1f} s, {rate}")
     out.print(f"decoded: {prepared.pixels_file}")
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from retina.audit import page, run, terminal
+    from retina.config import DataConfig, parse
+
+    wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "seed")}
+    config = parse(DataConfig, wish, "retina data audit")
+    file = options.html or page.default_file(Path(options.path))
+    page.refuse_foreign(file)  # before minutes are spent on what could not be written
+    with shown(out) as progress:
+        found = run.audit(config, progress)
+        page.write(found, file, seed=options.seed, progress=progress)
+    _show(terminal.view(found))
+    out.print(f"written: {file}")
     return 0
 
 

@@ -86,6 +86,8 @@ class TrialConfig(Frozen):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of cross_entropy; the others do not use it")
     class_weights: Literal["none", "balanced"] = "none"
     augmentation: Literal["none", "flip", "rotate", "full"] = "flip"
+    mix: Literal["none", "mixup", "cutmix"] = Field("none", description="of photographs and grades within a batch")
+    mix_alpha: float = Field(0.2, gt=0, description="of mix: shares are drawn from Beta(alpha, alpha)")
     freeze_epochs: int = Field(0, ge=0, description="first epochs in which only the head learns")
     backbone_rate: float = Field(1.0, gt=0, description="the backbone's learning rate, as a multiple of the head's")
     ema: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0: none is kept")

@@ -20,6 +20,10 @@ class DataError(RetinaError, ValueError):
     """Photographs or labels that are missing, unreadable or contradict each other."""
 
 
+class PhotographsAbsentError(DataError):
+    """Label files whose photographs are not there, not one of them."""
+
+
 class WeightsError(RetinaError, OSError):
     """Pretrained weights that are not there and cannot be fetched, or do not fit the model."""
 

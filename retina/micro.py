@@ -162,14 +162,19 @@ class Gradients:
     def _piece(self, drawn: Drawn, total: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of one piece, of a batch whose photographs weigh `total`. Its tensors go with the call."""
         images, grades = load(self._train, drawn, self._device)
+        images, share = drawn.mix(images) if drawn.mix else (images, 1.0)
         with autocast(self._device, self._precision):
             logits = self._net(images)
-        weights, smoothing = self._class_weights, self._smoothing
         raw = logits.float()
-        summed = ordinal.losses(self._reading.loss, raw, grades, weights, smoothing)
+        summed = self._losses(raw, grades)
+        if drawn.mix:
+            summed = share * summed + (1 - share) * self._losses(raw, grades.roll(1))
         loss = summed / total  # of cross_entropy, for a batch in one piece, this is torch's own weighted mean
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), self._reading(raw.detach())[1]
+
+    def _losses(self, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
+        return ordinal.losses(self._reading.loss, raw, grades, self._class_weights, self._smoothing)
 
 
 def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:

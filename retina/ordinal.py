@@ -12,6 +12,8 @@ Everything after the raw output is the same for all: five probabilities and a gr
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -115,6 +117,33 @@ def reading_of(net: nn.Module) -> Reading:
     """The reading that belongs to a network; of one that brings none, that of five logits."""
     reading = getattr(net, "reading", None)
     return reading if isinstance(reading, Reading) else Reading()
+
+
+def log_reading(reading: Reading, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reading(raw)`, but the probabilities' logarithms: (B, 5) like `raw`, and grades int64 (B,).
+
+    A temperature divides logarithms. Those of probabilities that were computed as differences in float32, as exported
+    graphs compute, would be off by a hundredth where it is 4, and their gradient is 0 where a sigmoid is saturated;
+    these are exact. Nor has ONNX the products that corn asks for.
+    """
+    if OUTPUTS[reading.loss] == GRADES:
+        return raw.log_softmax(dim=1), raw.argmax(dim=1)
+    if reading.is_fitted:
+        beyond = (raw - reading.cutpoints.to(raw.dtype)) / reading.spread.to(raw.dtype)
+        # of sigmoid(a) - sigmoid(b), where a - b is the distance of two cut-points
+        between = _log_sigmoid(beyond[:, :-1]) + _log_sigmoid(-beyond[:, 1:])
+        between = between + (-torch.expm1(beyond[:, 1:] - beyond[:, :-1])).log()
+        logs = torch.cat([_log_sigmoid(-beyond[:, :1]), between, _log_sigmoid(beyond[:, -1:])], dim=1)
+        return logs, (beyond > 0).sum(dim=1)
+    worse = _log_sigmoid(raw).cumsum(dim=1)
+    better = _log_sigmoid(-raw)
+    logs = torch.cat([better[:, :1], worse[:, :-1] + better[:, 1:], worse[:, -1:]], dim=1)
+    return logs, (worse > -math.log(2)).sum(dim=1)
+
+
+def _log_sigmoid(values: torch.Tensor) -> torch.Tensor:
+    """By exponentials: onnxruntime's sigmoid is exact to 1e-7, which leaves nothing of the logarithm of 1e-7."""
+    return values.clamp(max=0) - (-values.abs()).exp().log1p()
 
 
 def fit_cutpoints(score: npt.NDArray[np.float64], grades: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

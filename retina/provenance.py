@@ -1,11 +1,13 @@
-"""Where a result came from: the command, the versions, the commit and the hardware."""
+"""Where a result came from: the command, the versions, the commit, the hardware and the photographs."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,9 +17,26 @@ from typing import Any
 import torch
 
 import retina
+from retina.data.photographs import Photographs, skipped_rows
 from retina.machine import cores
+from retina.results import RunFolder, write_csv, write_text
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow", "scikit-learn", "pydantic")
+
+
+def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
+    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
+    for left in root.parent.glob(f".{root.name}.*.new"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
+    folder.note(**environment(), data=photographs.summary())
+    skipped = skipped_rows(photographs)
+    if skipped:
+        write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
+    write_text(folder.root / "sweep.yaml", sweep_yaml)
+    folder.flush()
+    folder.root.rename(root)
+    return RunFolder.open(root)
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ reader, or a machine that loses its power, never meets half a file.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -314,6 +315,8 @@ def copy_file(source: Path, target: Path) -> None:
 @contextmanager
 def _whole(file: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
+    if not file.name:  # "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:

@@ -75,6 +75,10 @@ class Training(Protocol):
         """Go on from what `weights` and `state` once gave."""
         ...
 
+    def abandon(self) -> None:
+        """Called from another thread: no more epochs are wanted, and one that is under way had better end at once."""
+        ...
+
 
 def default_device() -> torch.device:
     """CUDA where it is there, the CPU else."""
@@ -161,6 +165,7 @@ class Fit(Iterator[EpochResult]):
         net = net or model.build(config, image_size=train.pixels.shape[1], weights=weights)
         self.model = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._epoch = 0
+        self._abandoned = False
         self._precision = precision_of(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
         self._reading = ordinal.reading_of(self.model)
@@ -242,6 +247,10 @@ class Fit(Iterator[EpochResult]):
         self._gradients.micro_batch = state["micro_batch"]
         self._epoch = state["epoch"]
 
+    def abandon(self) -> None:
+        """See `Training`. The epoch ends after the step that it is at, with a `TrainError`."""
+        self._abandoned = True
+
     def _outputs(self, part: Part) -> torch.Tensor:
         flips = self.config.flips
         return outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
@@ -268,10 +277,14 @@ class Fit(Iterator[EpochResult]):
             augmentation=self.config.augmentation,
             seed=self.config.seed,
             epoch=epoch,
+            mix=self.config.mix,
+            mix_alpha=self.config.mix_alpha,
         )
         for step, drawn in enumerate(drawing, start=1):
             learning_rate = float(self._schedule.get_last_lr()[0])
             where = f"epoch {epoch}, step {step}"
+            if self._abandoned:
+                raise TrainError(f"{where}: abandoned")
             # seeded by the step, so that a resumed epoch repeats itself
             loss, guessed = self._gradients(drawn, seed_of(self.config.seed, epoch, step), where)
             self._update(where)

@@ -13,16 +13,20 @@ import pandas as pd
 import torch
 
 from retina import model, results
-from retina.config import GRADE_NAMES, TrialConfig
+from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
-from retina.errors import ResultsError
+from retina.errors import ResultsError, SpecError
 from retina.evaluation import Evaluation, evaluate
 from retina.evidence import baselines, numbers
 from retina.evidence.seen import COLUMNS, PROBABILITIES
+from retina.ordinal import OUTPUTS
 from retina.results import RunFolder
 from retina.train import default_device
+
+FITTED = "The cut-points were fitted on validation, so its numbers here flatter; trials.csv has cross-fitted ones."
+"""Said of a model that was trained with `mse` or `huber`."""
 
 
 def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
         "epoch": int(row["best_epoch"]),
         "precision": "float32, as the model runs elsewhere; trials.csv has the precision it was trained in",
         "chosen_by": f"{metric} (validation; the test split chose nothing)",
+        **({"note": FITTED} if OUTPUTS[config.loss] == 1 else {}),
         **told,
     }
     results.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
@@ -55,22 +60,40 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
     """The configuration of a trial, and the weights that it kept.
 
     Raises:
-        ResultsError: one of them is not there.
+        ResultsError: one of them is not there, or damaged.
     """
     source = folder.trial(trial_id)
     if not (source / "model.pt").is_file():
         raise ResultsError(f"{source / 'model.pt'}: is not there; the trial's weights are needed for {folder.best}")
-    config = TrialConfig(**results.read_json(source / "config.json"))
-    return config, torch.load(source / "model.pt", map_location="cpu", weights_only=True)
+    try:
+        config = parse(TrialConfig, results.read_json(source / "config.json"), str(source / "config.json"))
+        weights: dict[str, torch.Tensor] = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
+    except SpecError as error:
+        raise ResultsError(str(error)) from None
+    except ResultsError:
+        raise
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        raise ResultsError(f"{source / 'model.pt'}: cannot be read as weights: {type(error).__name__}") from None
+    return config, weights
 
 
 def judge_of(
     config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs
 ) -> Callable[[Part], Evaluation]:
-    """What evaluates the model with these weights on a split, in float32."""
+    """What evaluates the model with these weights on a split, in float32.
+
+    Raises:
+        ResultsError: the weights are not of such a model.
+    """
     device = default_device()
     grader = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
-    grader.load_state_dict(weights)
+    try:
+        grader.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        problem = " ".join(str(error).split())[:160]
+        raise ResultsError(
+            f"weights of a trial do not fit {config.arch} as its config.json has it: {problem}"
+        ) from None
     grader.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return partial(evaluate, grader, device=device, flips=config.flips)
 

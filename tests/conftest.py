@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from exported import World
+    from matplotlib.figure import Figure
 
 
 def _shared() -> Path | None:
@@ -52,3 +53,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETINA_CACHE", str(root / "cache"))
         return exported.make(root)
+
+
+@pytest.fixture
+def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not about how figures and the page look need not wait for them."""
+    from retina.report import figures, page  # here: few tests need to wait for matplotlib
+    from retina.results import write_bytes
+
+    def write(figure: "Figure", file: Path) -> Path:
+        write_bytes(file, b"")
+        return file
+
+    monkeypatch.setattr(figures, "write", write)
+    monkeypatch.setattr(page, "write", lambda *_, **__: Path("nowhere"))

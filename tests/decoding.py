@@ -1,17 +1,24 @@
-"""Small photographs, their manifest, and what a cache of them must hold."""
+"""Small photographs, their manifest, what a cache of them must hold, and builds of it that are stopped."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
-from retina.data.fundus import read, to_square
+from retina.data.cache import open_cache
+from retina.data.fundus import Pixels, read, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
+from retina.errors import DataError
+
+SIZE = 32
 
 
 def manifest_of(paths: list[Path], array: str = "", rows: list[int] | None = None) -> Manifest:
@@ -58,3 +65,55 @@ def contents(cache: Path) -> dict[str, Any]:
     index = json.loads((cache / "index.json").read_text())
     assert index.pop("seconds") >= 0
     return index | {"pixels": (cache / "pixels.npy").read_bytes()}
+
+
+@dataclass
+class Decoded:
+    """The photographs that were read in this process."""
+
+    paths: list[Path] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)
+
+    def read(self, path: Path, size: int) -> tuple[Pixels, bool]:
+        self.paths.append(path)
+        if path in self.broken:
+            raise DataError(f"{path}: cannot be read: the network is down")
+        return read_square(path, size)
+
+    def now(self) -> list[Path]:
+        """Those since this was last asked."""
+        before, self.paths = self.paths, []
+        return before
+
+
+def stop_at(number: int) -> Callable[[int, int], None]:
+    """What Ctrl-C does once so many photographs are decoded."""
+
+    def progress(done: int, _: int) -> None:
+        if done >= number:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def stopped(paths: list[Path], folder: Path, number: int, **how: Any) -> Path:
+    """The folder of a build that was interrupted after so many photographs or a few more."""
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(manifest_of(paths), SIZE, folder=folder, progress=stop_at(number), **how)
+    (left,) = folder.glob("*.building")
+    return left
+
+
+def noted(building: Path) -> set[int]:
+    """Rows that a journal says are decoded: those without a problem in the last word on them."""
+    last: dict[int, str] = {}
+    for line in (building / "done.jsonl").read_text().split("\n")[1:]:
+        try:
+            last.update((row, problem) for row, _, problem, _ in json.loads(line))
+        except ValueError:
+            continue
+    return {row for row, problem in last.items() if not problem}
+
+
+def fresh(paths: list[Path], folder: Path, on_bad: str = "stop") -> dict[str, Any]:
+    return contents(open_cache(manifest_of(paths), SIZE, folder=folder, on_bad=on_bad).path)

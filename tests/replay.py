@@ -71,6 +71,9 @@ class Replay:
         assert int(weights["epoch"]) == state["epoch"]
         self.epoch = state["epoch"]
 
+    def abandon(self) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class ReplayTask:

@@ -17,7 +17,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -26,9 +25,9 @@ from tiny import DATA, config, photographs
 from retina import model
 from retina.config import TrialConfig
 from retina.errors import ResultsError
-from retina.report import cells, comparison, figures
+from retina.report import cells, comparison
 from retina.report.cells import Cell
-from retina.results import RunFolder, write_bytes, write_json, write_text
+from retina.results import RunFolder, write_json, write_text
 from retina.sweep import spec
 from retina.sweep.spec import SweepSpec
 
@@ -89,17 +88,6 @@ def root(trained: Path, tmp_path: Path) -> Path:
 def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     with caplog.at_level(logging.INFO, logger="retina"):
         yield caplog
-
-
-@pytest.fixture
-def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not about how the figures look need not wait for them."""
-
-    def write(figure: Figure, file: Path) -> Path:
-        write_bytes(file, b"")
-        return file
-
-    monkeypatch.setattr(figures, "write", write)
 
 
 def names(files: list[Path]) -> list[str]:

@@ -122,7 +122,16 @@ def test_what_is_judged_and_saved_is_the_average() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ema": 0.9}, {"loss": "mse"}, {"loss": "corn"}, {"freeze_epochs": 2}, {"backbone_rate": 0.1}]
+    "changes",
+    [
+        {"ema": 0.9},
+        {"loss": "mse"},
+        {"loss": "corn"},
+        {"freeze_epochs": 2},
+        {"backbone_rate": 0.1},
+        {"mix": "mixup"},
+        {"loss": "emd", "mix": "cutmix"},
+    ],
 )
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(changes: dict[str, Any]) -> None:
     expected = [told(one) for one in start(epochs=3, **changes)]
@@ -147,12 +156,20 @@ def test_mirror_images_are_judged_together() -> None:
     torch.testing.assert_close(mirrored(net, upside_down, flips=True), wanted)  # so the way up no longer matters
 
 
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
 @pytest.mark.parametrize("loss", OUTPUTS)
-def test_every_loss_learns_what_can_be_learned(loss: str) -> None:
+def test_every_loss_learns_what_can_be_learned(loss: str, mix: str) -> None:
     grades = [0, 1, 2, 3, 4] * 6
     train, val = part(grades), part(grades, seed=1)
     settings = TrialConfig(
-        pretrained=False, loss=loss, epochs=12, batch_size=5, learning_rate=0.03, optimizer="adam", augmentation="none"
+        pretrained=False,
+        loss=loss,
+        mix=mix,
+        epochs=12,
+        batch_size=5,
+        learning_rate=0.03,
+        optimizer="adam",
+        augmentation="none",
     )
     run = fit(settings, train, val, device=CPU)
     results = list(run)

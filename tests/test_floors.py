@@ -17,7 +17,7 @@ FLOORS = [
     ["micro", "optim", "evidence"],
     ["evaluation"],
     ["train"],
-    ["winner", "provenance", "report", "export", "predict"],
+    ["winner", "provenance", "report", "export", "predict", "audit"],
     ["together"],
     ["sweep"],
     ["runs"],

@@ -11,9 +11,9 @@ from torch import nn
 from retina.evidence.calibration import tempered
 from retina.export import graphs
 from retina.export.folder import CutPoints
-from retina.export.grader import Grader, log_reading
+from retina.export.grader import Grader
 from retina.metrics import referable
-from retina.ordinal import OUTPUTS, Reading
+from retina.ordinal import OUTPUTS, Reading, log_reading
 
 
 class Tiny(nn.Module):

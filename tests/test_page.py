@@ -78,7 +78,7 @@ def test_the_table_holds_every_trial_as_trials_csv_has_it(finished: RunFolder, s
         assert row["batch_size"] == one["batch_size"]
         assert float(row["learning_rate"]) == pytest.approx(float(one["learning_rate"]), rel=1e-3)
         assert row["val_qwk"] == (f"{float(one['val_qwk']):.4g}" if one["val_qwk"] else "")
-        assert row["seconds"] == (f"{float(one['seconds']) / 60:.1f}" if one["seconds"] else "")
+        assert row["minutes"] == (f"{float(one['seconds']) / 60:.1f}" if one["seconds"] else "")
     assert "arch" not in next(iter(rows.values())), "what is the same in all trials stands beside"
     beside = shown.section("trials").find("dl")[0].find("div")
     assert "archresnet18" in [one.words for one in beside]
@@ -110,6 +110,24 @@ def with_interval(split: dict[str, Any], key: str, grade: int | None = None) -> 
         value, between = value[grade], between[grade]
     interval = f" {between[0]:.3f} to {between[1]:.3f}" if between else ""
     return ("-" if value is None else f"{value:.3f}") + interval
+
+
+def test_ensemble_and_soup_stand_beside_the_best_model(copied: RunFolder) -> None:
+    best = read_json(copied.best / "metrics.json")
+    told: dict[str, Any] = {"metric": "val_qwk", "better": "soup"}
+    for at, (way, members) in enumerate({"single": 1, "ensemble": 3, "soup": 2}.items()):
+        splits = {split: {**best[split], "qwk": at / 10} for split in ("val", "test")}
+        told[way] = {"members": [BEST, "t0009", "t0003"][:members], **splits}
+    write_json(copied.best / "together.json", told)
+    shown = written(copied)
+    rows = shown.numbers()
+    for at, name in enumerate(["best trial alone", "ensemble of 3", "soup of 2"]):
+        assert [cell.split()[0] for cell in rows[name]] == [
+            f"{value:.3f}"
+            for split in ("val", "test")
+            for value in (at / 10, best[split]["accuracy"], best[split]["auc"])
+        ]
+    assert f"Best by val_qwk: soup of 2. The ensemble: {BEST}, t0009, t0003." in shown.section("best").text
 
 
 def test_the_confusion_matrices_count_every_photograph(finished: RunFolder, shown: Read) -> None:

@@ -104,7 +104,7 @@ def test_it_opens_without_a_word_and_without_a_network(opened: Browser) -> None:
 
 
 def test_a_click_sorts_numbers_as_numbers_and_what_is_empty_last(opened: Browser) -> None:
-    for name in ("learning_rate", "batch_size", "val_qwk", "seconds"):
+    for name in ("learning_rate", "batch_size", "val_qwk", "minutes"):
         for down in (True, False):
             head(opened, name).click()
             texts = column(opened, name)

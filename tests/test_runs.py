@@ -17,13 +17,12 @@ import pytest
 import torch
 import torchvision
 from elsewhere import held_elsewhere
-from matplotlib.figure import Figure
 
 from retina import cli
 from retina.config import SyntheticConfig
 from retina.data import synthetic
-from retina.report import figures, page, sweeps
-from retina.results import RunFolder, write_bytes
+from retina.report import sweeps
+from retina.results import RunFolder
 from retina.runs import arguments
 from retina.sweep import spec
 from retina.train import Fit
@@ -79,18 +78,6 @@ def copy(home: Path) -> Path:
     sweep = target / "sweep.yaml"
     sweep.write_text(sweep.read_text().replace("name: first", "name: copy"))
     return target
-
-
-@pytest.fixture
-def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not about figures need not wait for them."""
-
-    def write(figure: Figure, file: Path) -> Path:
-        write_bytes(file, b"")
-        return file
-
-    monkeypatch.setattr(figures, "write", write)
-    monkeypatch.setattr(page, "write", lambda *_, **__: Path("nowhere"))
 
 
 def parsed(given: str = "") -> dict[str, Any]:

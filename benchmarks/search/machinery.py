@@ -75,6 +75,9 @@ class Replay:
         """Go on."""
         self._epoch = state["epoch"]
 
+    def abandon(self) -> None:
+        """An epoch takes no time."""
+
 
 class Bare(tune.Trainable):
     """The same trial without anything of ours."""

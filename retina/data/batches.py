@@ -19,6 +19,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 
+from retina.data import mixing
+from retina.data.mixing import Mix
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Mean and deviation of ImageNet's channels on a 0 to 1 scale: what torchvision's weights were trained with."""
@@ -80,10 +83,12 @@ class Drawn:
     Attributes:
         chosen: int64 (B,), which of a `Part`'s photographs.
         augmentation: what was drawn for them.
+        mix: how they are to be mixed, which `load` leaves to the caller; pieces of a batch are mixed each in itself.
     """
 
     chosen: npt.NDArray[np.int64]
     augmentation: Augmentation = Augmentation()
+    mix: Mix | None = None
 
     def __len__(self) -> int:
         """Photographs in the batch."""
@@ -91,7 +96,7 @@ class Drawn:
 
     def __getitem__(self, which: slice) -> Drawn:
         """Some of the batch."""
-        return Drawn(self.chosen[which], self.augmentation[which])
+        return Drawn(self.chosen[which], self.augmentation[which], self.mix)
 
 
 def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
@@ -163,16 +168,26 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def drawn_batches(part: Part, *, batch_size: int, augmentation: str, seed: int, epoch: int) -> Iterator[Drawn]:
+def drawn_batches(
+    part: Part,
+    *,
+    batch_size: int,
+    augmentation: str,
+    seed: int,
+    epoch: int,
+    mix: str = "none",
+    mix_alpha: float = 1.0,
+) -> Iterator[Drawn]:
     """One epoch over `part` in random order, in batches to be loaded, the last of which may be smaller.
 
-    Order and augmentation follow from `seed` and `epoch` alone.
+    Order, augmentation and mixing (see `mixing.draw`) follow from `seed` and `epoch` alone.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     order = torch.randperm(len(part), generator=generator).numpy()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        yield Drawn(chosen, draw(augmentation, len(chosen), generator))
+        mixed = mixing.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
+        yield Drawn(chosen, draw(augmentation, len(chosen), generator), mixed)
 
 
 def load(part: Part, drawn: Drawn, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

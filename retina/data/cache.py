@@ -29,6 +29,7 @@ from retina.data.fundus import PREPROCESSING, Pixels, to_square
 from retina.data.journal import Journal, source_of
 from retina.data.manifest import Bad, Manifest, refuse
 from retina.data.rows import Target, close_up, intact, open_up, reserve
+from retina.data.sources import arrays
 from retina.errors import DataError
 from retina.machine import cores
 
@@ -315,7 +316,7 @@ def _intact(noted: dict[int, Outcome], target: Target, n: int, threads: int) -> 
 def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Target) -> Iterator[list[Outcome]]:
     """The photographs of one array of an npz file, in this process: they need no decoding."""
     try:
-        photographs = _load_array(path, array)
+        photographs = arrays.load(path, array)
     except DataError as error:
         yield [Outcome(row, problem=str(error)) for row, _ in rows]
         return
@@ -326,21 +327,6 @@ def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Targ
                 continue
             square, found = to_square(photographs[index], target.size)
             yield [put(square, found, row, target, file)]
-
-
-def _load_array(path: str, array: str) -> Pixels:
-    try:
-        with np.load(path) as arrays:
-            photographs: Pixels = arrays[array]
-    except Exception as error:  # zipfile, zlib and numpy have each their own
-        raise DataError(f"{path}: {array} cannot be read: {error}") from None
-    if photographs.ndim == 3:
-        photographs = np.repeat(photographs[..., None], 3, axis=-1)
-    if photographs.dtype != np.uint8 or photographs.ndim != 4 or photographs.shape[-1] != 3:
-        raise DataError(
-            f"{path}: {array} is {photographs.dtype} {photographs.shape}; uint8 (n, height, width, 3) needed"
-        )
-    return photographs
 
 
 def _to_disk(path: Path) -> None:

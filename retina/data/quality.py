@@ -2,12 +2,13 @@
 
 The limits were set on the 516 photographs of IDRiD (Porwal et al. 2018) and on altered copies of them:
 
-- brightness: as they are they lie at 36 to 137, half of them above 97; darkened to a fifth, at 7 to 28. At 30 the
+- brightness: as they are they lie at 36 to 139, half of them above 97; darkened to a fifth, at 7 to 28. At 30 the
   vessels of a median photograph differ by two grey levels from what is around them.
 - sharpness: as they are they lie at 0.59 to 1.10 and one, in which even the vessels have no edges, at 0.46; blurred by
   a Gaussian whose sigma is 1% of the disc's width, which is as wide as a large vein, at 0.33 to 0.51; by 1.5%, at 0.30
   to 0.39, and with noise over that (2 grey levels) at 0.31 to 0.49. Darkening changes it by no more than 0.02 down to
-  a fifth.
+  a fifth. Of what is darker than that and blurred too, mostly the darkness is told: the steps of the grey levels are
+  as fine as its finest details.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import torch
 from torch import nn
 
 from retina import model
-from retina.config import GRADES, TrialConfig
+from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.evaluation import mirrored
 from retina.export.folder import WEIGHTS, CutPoints, Folder, first_line, read
 from retina.metrics import REFERABLE
-from retina.ordinal import OUTPUTS, Reading, reading_of
+from retina.ordinal import log_reading, reading_of
 
 
 class Grader(nn.Module):
@@ -52,32 +51,6 @@ class Grader(nn.Module):
             return None
         first, second, third, fourth = reading.cutpoints.tolist()
         return CutPoints(cuts=(first, second, third, fourth), spread=float(reading.spread))
-
-
-def log_reading(reading: Reading, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reading(raw)`, but the probabilities' logarithms: (B, 5) like `raw`, and grades int64 (B,).
-
-    A temperature divides logarithms. Those of probabilities that were computed as differences in float32, as the graphs
-    compute, would be off by a hundredth where it is 4; these are exact. Nor has ONNX the products that corn asks for.
-    """
-    if OUTPUTS[reading.loss] == GRADES:
-        return raw.log_softmax(dim=1), raw.argmax(dim=1)
-    if reading.is_fitted:
-        beyond = (raw - reading.cutpoints.to(raw.dtype)) / reading.spread.to(raw.dtype)
-        # of sigmoid(a) - sigmoid(b), where a - b is the distance of two cut-points
-        between = _log_sigmoid(beyond[:, :-1]) + _log_sigmoid(-beyond[:, 1:])
-        between = between + (-torch.expm1(beyond[:, 1:] - beyond[:, :-1])).log()
-        logs = torch.cat([_log_sigmoid(-beyond[:, :1]), between, _log_sigmoid(beyond[:, -1:])], dim=1)
-        return logs, (beyond > 0).sum(dim=1)
-    worse = _log_sigmoid(raw).cumsum(dim=1)
-    better = _log_sigmoid(-raw)
-    logs = torch.cat([better[:, :1], worse[:, :-1] + better[:, 1:], worse[:, -1:]], dim=1)
-    return logs, (worse > -math.log(2)).sum(dim=1)
-
-
-def _log_sigmoid(values: torch.Tensor) -> torch.Tensor:
-    """By exponentials: onnxruntime's sigmoid is exact to 1e-7, which leaves nothing of the logarithm of 1e-7."""
-    return values.clamp(max=0) - (-values.abs()).exp().log1p()
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,11 @@ def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:
 def _describe(folder: RunFolder, metrics: Mapping[str, Any]) -> _Best:
     file = folder.best / CONFIG
     told = results.read_json(file)
+    if (crop := told.get("preprocessing", PREPROCESSING) if isinstance(told, Mapping) else None) != PREPROCESSING:
+        raise ResultsError(
+            f"{file}: its photographs were cropped in another way (preprocessing {crop!r}; this retina, "
+            f"{retina.__version__}, has {PREPROCESSING!r}); export with the version that trained it"
+        )
     try:
         trial = parse(TrialConfig, told["trial"], f"{file}: trial")
         size = told["image_size"]
@@ -208,10 +213,10 @@ def _replacing(target: Path) -> Iterator[Path]:
         partial.rename(place)
         shutil.rmtree(earlier, ignore_errors=True)
     except OSError as error:
-        if earlier.exists() and not place.exists():
-            earlier.rename(place)
         raise ResultsError(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
+        if earlier.exists() and not place.exists():  # Ctrl-C comes here too
+            earlier.rename(place)
         shutil.rmtree(partial, ignore_errors=True)
 
 

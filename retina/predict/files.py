@@ -30,6 +30,13 @@ def images(arguments: Sequence[str]) -> list[Path]:
 
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
+    try:
+        return _named(argument, path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise DataError(f"{argument[:200]}: {error.strerror}") from None
+
+
+def _named(argument: str, path: Path) -> list[Path]:
     if not argument:  # an unset variable of the shell, which Path takes for the folder one is in
         found, missing = [], "'': an empty name is no photograph"
     elif path.is_dir():

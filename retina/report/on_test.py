@@ -1,4 +1,4 @@
-"""The models of a comparison on the test split: evaluated once, after all are trained, and stored beside the figures.
+"""The models of a comparison on the test split: evaluated once, when each is trained, and stored beside the figures.
 
     results/<name>/comparison/   <network>_<pretrained or scratch>.json: the numbers, .csv: the predictions
 
@@ -56,11 +56,13 @@ def judged(
 
 
 def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
-    """What an earlier call has found, if it was of the same weights."""
+    """What an earlier call has found, if it was of the same weights and photographs."""
     file = folder.root / FOLDER / f"{cell.slug}.json"
     told = results.read_json(file) if file.is_file() else None
-    same = isinstance(told, dict) and (told.get("trial_id"), told.get("epoch")) == (cell.trial_id, cell.epoch)
-    return told if same else None
+    if not isinstance(told, dict) or (told.get("trial_id"), told.get("epoch")) != (cell.trial_id, cell.epoch):
+        return None
+    now = _fingerprint(folder)  # of the photographs, which a sweep that was forced on may have changed
+    return told if told.get("data_fingerprint", now) == now else None
 
 
 def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
         "split": "test",
         **seen.metrics.as_json(),
         "loss": seen.loss,
+        "data_fingerprint": photographs.fingerprint,
     }
     place = folder.root / FOLDER
     results.write_frame(place / f"{cell.slug}.csv", winner.predictions_of(photographs.frame, {"test": seen}))
@@ -92,12 +95,21 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
         RetinaError: they are not there any more, or not the same.
     """
     file: Path = folder.root / "sweep.yaml"
-    spec = yaml.safe_load(file.read_text(encoding="utf-8"))
-    photographs = prepare(parse(DataConfig, spec["data"], f"{file}: data"), progress)
-    then = folder.notes().get("data", {}).get("fingerprint")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ResultsError(f"{file}: is not what a sweep writes: {type(error).__name__}") from None
+    photographs = prepare(parse(DataConfig, data, f"{file}: data"), progress)
+    then = _fingerprint(folder)
     if photographs.fingerprint != then:
         raise ResultsError(
             f"{photographs.config.path}: photographs, grades or splits have changed since the run "
             f"(fingerprint {photographs.fingerprint}, then {then})"
         )
     return photographs
+
+
+def _fingerprint(folder: RunFolder) -> str | None:
+    """Of the photographs that the run was trained on."""
+    told: dict[str, str] = folder.notes().get("data", {})
+    return told.get("fingerprint")

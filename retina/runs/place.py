@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
+from collections.abc import Sequence
 
 from retina import checkpoints, provenance, results
 from retina.config import DataConfig, TrialConfig, parse
-from retina.data.photographs import Photographs, skipped_rows
+from retina.data.photographs import Photographs
 from retina.errors import ResultsError
 from retina.report.cells import SHARED
 from retina.results import RunFolder
@@ -54,18 +53,8 @@ def refuse_others(wanted: Plan) -> None:
 
 
 def create(wanted: Plan, photographs: Photographs) -> None:
-    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
-    root = wanted.root
-    for left in root.parent.glob(f".{root.name}.*.new"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
-    folder.note(**provenance.environment(), data=photographs.summary())
-    skipped = skipped_rows(photographs)
-    if skipped:
-        results.write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
-    _write_sweep(folder, wanted, photographs)
-    folder.flush()
-    folder.root.rename(root)
+    """A new results folder, whole or not there."""
+    provenance.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
 
 
 def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
@@ -86,8 +75,16 @@ def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
         if notes["code"]["source"] != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
         folder.note(resumed=[*notes.get("resumed", []), now], code=now["code"])
-    _write_sweep(folder, wanted, photographs)
+    there = [*configs(folder).values(), *wanted.configs]
+    results.write_text(folder.root / "sweep.yaml", _sweep_yaml(wanted, there, photographs))
     folder.note(interrupted=True)  # until it has ended
+
+
+def keep_weights(folder: RunFolder) -> None:
+    """Make the checkpoints of runs that have ended their `model.pt`, once the tables that say so are on the disk."""
+    if folder.is_flushed:
+        for trial_id in folder.trial_ids("COMPLETE"):
+            checkpoints.keep(folder.trial(trial_id), best_epoch(folder, trial_id))
 
 
 def settle(folder: RunFolder) -> str | None:
@@ -98,8 +95,7 @@ def settle(folder: RunFolder) -> str | None:
     """
     if not folder.flush():
         raise ResultsError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
-    for trial_id in folder.trial_ids("COMPLETE"):
-        checkpoints.keep(folder.trial(trial_id), best_epoch(folder, trial_id))
+    keep_weights(folder)
     seconds = sum(float(folder.recorded(trial_id).get("seconds", 0)) for trial_id in folder.trial_ids())
     folder.note(seconds=round(seconds, 1))
     return next(iter(folder.ranking(METRIC, 1)), None)
@@ -145,8 +141,6 @@ def _changes(then: DataConfig | TrialConfig, now: DataConfig | TrialConfig, keys
     return [f"{key} was {old}, now {new}" for key, old, new in pairs if old != new]
 
 
-def _write_sweep(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
-    """sweep.yaml: of what is there and what is wanted."""
-    runs = dict.fromkeys([*configs(folder).values(), *wanted.configs])
+def _sweep_yaml(wanted: Plan, runs: Sequence[TrialConfig], photographs: Photographs) -> str:
     data = wanted.data.model_copy(update={"layout": photographs.manifest.layout})
-    results.write_text(folder.root / "sweep.yaml", as_sweep(wanted.root.name, runs, data).to_yaml())
+    return as_sweep(wanted.root.name, dict.fromkeys(runs), data).to_yaml()

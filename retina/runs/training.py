@@ -69,6 +69,7 @@ def train(
             task = GradingTask(photographs, weights, track_test=True)
             for config in missing:
                 _run(folder, place.trial_id_of(folder, config), config, task)
+                place.keep_weights(folder)
         best = place.settle(folder)
         if best is not None and not place.is_crowned(folder, best):
             log.info("evaluating the best run, %s, on validation and test", best)

@@ -124,7 +124,7 @@ def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose
         rungs.catch_up(name, ledger.values(name))
     search = LedgerSearch(ledger, lambda: slots(share))
     return Tuner(
-        _trainable(spec, folder, task, share),
+        _trainable(spec, folder, task, share, rungs),
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=rungs,
@@ -148,13 +148,14 @@ def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose
     )
 
 
-def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, share: Share) -> Any:
+def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, share: Share, rungs: Rungs) -> Any:
     settings = Settings(
         folder=folder.root / "trials",
         metric=spec.metric.name,
         sign=spec.metric.sign,
         threads=share.cpu,
         gpu=share.gpu > 0,
+        rungs=frozenset(rung.epoch for rung in rungs.standing()),
     )
     trainable = tune.with_resources(
         tune.with_parameters(GraderTrial, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from retina import model, provenance, together, winner
-from retina.data.photographs import Photographs, Progress, find, prepare, skipped_rows
-from retina.results import RunFolder, write_csv, write_text
+from retina.data.photographs import Photographs, Progress, find, prepare
+from retina.results import RunFolder
 from retina.sweep.cluster import Share, connected, share_of_a_trial, slots
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import refuse_full_disk
@@ -87,7 +86,7 @@ def sweep(
         share = share_of_a_trial(spec.resources)
         task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
         refuse_full_disk(spec, root, slots(share))
-        folder = RunFolder.open(root) if going.on else _created(root, spec, photographs)
+        folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
         with folder.held():
             return _held(spec, folder, task, share, going, verbose=verbose, watch=watch)
 
@@ -136,18 +135,3 @@ def resolved(spec: SweepSpec) -> SweepSpec:
 
 def _with_layout(spec: SweepSpec, photographs: Photographs) -> SweepSpec:
     return spec.model_copy(update={"data": spec.data.model_copy(update={"layout": photographs.manifest.layout})})
-
-
-def _created(root: Path, spec: SweepSpec, photographs: Photographs) -> RunFolder:
-    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
-    for left in root.parent.glob(f".{root.name}.*.new"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
-    folder.note(**provenance.environment(), data=photographs.summary())
-    skipped = skipped_rows(photographs)
-    if skipped:
-        write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
-    write_text(folder.root / "sweep.yaml", spec.to_yaml())
-    folder.flush()
-    folder.root.rename(root)
-    return RunFolder.open(root)

@@ -17,6 +17,7 @@ from ray import tune
 from retina import checkpoints
 from retina.config import TrialConfig
 from retina.errors import RetinaError
+from retina.sweep.ahead import Ahead
 from retina.sweep.rungs import BEST, EPOCH
 from retina.train import Training
 
@@ -36,6 +37,7 @@ class Settings:
         sign: 1 where more of it is better, -1 where less is.
         threads: torch's.
         gpu: whether a trial was given a GPU, or a share of one.
+        rungs: epochs at which a trial may be stopped; the next one waits for what is said of it.
     """
 
     folder: Path
@@ -43,15 +45,16 @@ class Settings:
     sign: int
     threads: int
     gpu: bool
+    rungs: frozenset[int]
 
 
 class GraderTrial(tune.Trainable):
     """One trial, or one after another: the worker is kept and given the next configuration.
 
     A step is an epoch. Where it was the best so far, its checkpoint is on the disk before it is reported, so that a
-    sweep that ends in that very moment has the weights of every epoch it knows of. A worker that finds a checkpoint of
-    its trial goes on from there: it reports the saved epoch once more, with those before it, since the process that
-    they were reported to may have been killed before it wrote them down.
+    sweep that ends in that very moment has the weights of every epoch it knows of; the next epoch is under way by then.
+    A worker that finds a checkpoint of its trial goes on from there: it reports the saved epoch once more, with those
+    before it, since the process that they were reported to may have been killed before it wrote them down.
 
     Whatever an epoch raises ends this trial with a reason and is not tried again: the same settings would fail in the
     same way. A worker that dies is another matter; Ray starts its trial again in another.
@@ -65,14 +68,17 @@ class GraderTrial(tune.Trainable):
         if not settings.gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves them visible to those who were given none
         torch.set_num_threads(settings.threads)
+        self._ahead = Ahead(settings.threads)
         self._log = _TrialLog()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further trial of the worker."""
+        self._ahead.let_go()
         self._trial = str(new_config["trial"])
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
+        self._is_taken_up = False
         self._past: list[dict[str, Any]] = []
         self._best: tuple[float, int] | None = None
         self._log.write_to(self._folder / "log.txt")
@@ -97,6 +103,7 @@ class GraderTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let go of the model before the worker ends."""
+        self._ahead.let_go()
         self._training = None
 
     def __repr__(self) -> str:
@@ -112,20 +119,35 @@ class GraderTrial(tune.Trainable):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
             self._training = self._task(self._config)
-            if self._taken_up(self._training):
+            self._ahead.take(self._training)
+            self._is_taken_up = self._taken_up(self._training)
+            if self._is_taken_up:
                 return self._reported(self._past[-1], before=self._past[:-1])
-        result = next(self._training)
+        result = self._ahead.result()
         epoch = asdict(result)
         self._past.append(epoch)
         value, sign = float(epoch[self._settings.metric]), self._settings.sign
-        if math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0]):
-            self._best = (value, result.epoch)
-            state = {"training": self._training.state(), "past": self._past, "best": self._best}
-            try:
-                checkpoints.save(self._folder, result.epoch, self._training.weights(), state)
-            except OSError as error:
-                return self._failed(f"epoch {result.epoch}: its weights cannot be saved: {error.strerror}")
+        improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
+        try:
+            if improved:
+                self._best = (value, result.epoch)
+                weights, state = self._training.weights(), self._training.state()  # as they are now
+            if self._goes_on(result.epoch):
+                self._ahead.begin()
+            if improved:
+                state = {"training": state, "past": self._past, "best": self._best}
+                checkpoints.save(self._folder, result.epoch, weights, state)
+        except OSError as error:
+            return self._failed(f"epoch {result.epoch}: its weights cannot be saved: {error.strerror}")
         return self._reported(epoch)
+
+    def _goes_on(self, epoch: int) -> bool:
+        """Whether the next epoch may begin at once: not where its end is likely, nor where a worker has died before.
+
+        What is trained ahead could be what it dies of, and would take the epoch before with it each time.
+        """
+        last = epoch >= self._config.epochs or epoch in self._settings.rungs
+        return not (last or self._is_taken_up or self._best is None)
 
     def _taken_up(self, training: Training) -> bool:
         """Bring `training` to where the trial was when its last worker ended; False where it is new."""
@@ -144,6 +166,7 @@ class GraderTrial(tune.Trainable):
         return {**epoch, BEST: self._best[0], "before": before or [], "finished": finished, "done": finished}
 
     def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
+        self._ahead.let_go()
         self._training = None
         # the key must be there for Tune, and NaN is what its percentiles leave out
         return {EPOCH: 0, BEST: math.nan, "failure": reason, "traceback": trace, "finished": False, "done": True}

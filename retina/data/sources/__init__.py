@@ -18,7 +18,7 @@ from retina.data.sources import arrays, folders, lists
 from retina.data.sources.lists import Place
 from retina.data.sources.rows import Labels, assume, check, is_absent, locate, to_frame
 from retina.data.sources.tree import Tree, own_name
-from retina.errors import DataError
+from retina.errors import DataError, PhotographsAbsentError
 
 __all__ = ["read"]
 
@@ -61,8 +61,8 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
         photographs: False reads label lists alone; `path` is then where a photograph belongs.
 
     Raises:
-        DataError: nothing there, no known layout, label files that cannot be read, no photographs; and bad rows,
-            unless `config.on_bad` is "skip".
+        DataError: nothing there, no known layout, label files that cannot be read, no photographs (then it is a
+            PhotographsAbsentError); and bad rows, unless `config.on_bad` is "skip".
     """
     place = _place(config.path)
     tree = Tree()
@@ -143,11 +143,11 @@ def _with_photographs(labels: list[Labels], tree: Tree, place: Place, layout: st
     return kept
 
 
-def _no_photographs(labels: list[Labels], place: Place, layout: str, total: int) -> DataError:
+def _no_photographs(labels: list[Labels], place: Place, layout: str, total: int) -> PhotographsAbsentError:
     first = next(row for one in labels for row in one.rows)
     belongs = first.folders[0] if first.folders else place.root
     sources = " and ".join(one.source for one in labels)
-    return DataError(
+    return PhotographsAbsentError(
         f"{place.root}: {sources} list {total:,} photographs, and none of them is there.\n"
         f"They belong in {belongs} ({own_name(first.name)}.jpeg, .jpg or .png); {_ORIGINS.get(layout, _EYEPACS)}.\n"
         f"{_WITHOUT}"

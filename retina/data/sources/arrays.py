@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retina.data.fundus import Pixels
 from retina.data.sources.lists import Place
 from retina.data.sources.rows import Labels, Row
 from retina.data.sources.tree import Tree
@@ -39,6 +40,26 @@ def medmnist(tree: Tree, place: Place) -> list[Labels]:
             return [_half(file, archive, split) for split in given]
     except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{file}: cannot be read as an npz file: {error}") from None
+
+
+def load(path: str, array: str) -> Pixels:
+    """The photographs of one array of an npz file, uint8 (n, height, width, 3) RGB; grey ones are made so.
+
+    Raises:
+        DataError: it cannot be read, or holds something else.
+    """
+    try:
+        with np.load(path) as arrays:
+            photographs: Pixels = arrays[array]
+    except Exception as error:  # zipfile, zlib and numpy have each their own
+        raise DataError(f"{path}: {array} cannot be read: {error}") from None
+    if photographs.ndim == 3:
+        photographs = np.repeat(photographs[..., None], 3, axis=-1)
+    if photographs.dtype != np.uint8 or photographs.ndim != 4 or photographs.shape[-1] != 3:
+        raise DataError(
+            f"{path}: {array} is {photographs.dtype} {photographs.shape}; uint8 (n, height, width, 3) needed"
+        )
+    return photographs
 
 
 def _npz(tree: Tree, place: Place) -> Path | None:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 import retina
 from retina.errors import ResultsError
+from retina.report import ways
 from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
 from retina.report.page.facts import ENOUGH, Facts
 from retina.results import RunFolder, write_text
@@ -86,6 +87,9 @@ def _results(told: Facts, importances: Mapping[str, float], device: torch.device
         "by_grade": numbers.by_grade(best),
         "baselines": numbers.baselines(best),
         "baseline_notes": numbers.baseline_notes(best),
+        "ways": numbers.ways(told.ways),
+        "ways_note": ways.note(told.ways) if told.ways else "",
+        "way_numbers": list(ways.NUMBERS.values()),
         "matrices": list(numbers.matrices(best)),
         "trials": trials.table(told),
         "search": search.pictures(told),

@@ -55,7 +55,8 @@ def _reliability(facts: Facts, predictions: pd.DataFrame) -> Picture:
     told = (facts.best or {}).get(split, {})
     errors = {"as it is": told.get("ece"), "at that temperature": told.get("ece_calibrated")}
     known = [f"{value:.3f} {name}" for name, value in errors.items() if number(value) is not None]
-    note = f"On {NAMES[split]}, n = {len(grades):,}: each point a tenth of the photographs, bars 95% (Wilson)."
+    each = "a tenth of the photographs" if len(grades) >= BINS else "a photograph"
+    note = f"On {NAMES[split]}, n = {len(grades):,}: each point {each}, bars 95% (Wilson)."
     note += f" Expected calibration error {', '.join(known)}." if known else ""
     alt = f"reliability diagram on {NAMES[split]}: share of right ones by the probability of the most probable grade"
     return svg.picture(figure, "reliability", "Reliability", note, alt)
@@ -105,7 +106,8 @@ def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
             f"; the target, {wanted}, {met}." if wanted else "."
         )
     else:
-        note += "No operating point was chosen; the hollow marks are what the grades themselves come to."
+        note += "No operating point was chosen."
+    note += " Hollow marks: what the grades themselves come to."
     return [svg.picture(figure, "roc", "ROC of referable", note, f"ROC curves: {'; '.join(told)}")]
 
 

@@ -14,7 +14,8 @@ import yaml
 
 from retina.config import GRADES, TrialConfig
 from retina.errors import ResultsError
-from retina.report import sweeps
+from retina.report import sweeps, ways
+from retina.report.ways import Way
 from retina.results import FINISHED, MEASURES, RunFolder, read_json
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
@@ -57,6 +58,7 @@ class Facts:
         history: history.csv.
         best: best/metrics.json; None before there is a winner.
         predictions: best/predictions.csv; None where it is not there.
+        ways: the best model beside ensemble and soup; empty where they were not made.
         state: "running", "finished", "interrupted", "ended by ...".
     """
 
@@ -67,6 +69,7 @@ class Facts:
     history: pd.DataFrame
     best: dict[str, Any] | None
     predictions: pd.DataFrame | None
+    ways: list[Way]
     state: str
 
     @property
@@ -144,6 +147,7 @@ def read(folder: RunFolder) -> Facts:
         history=folder.history(),
         best=best,
         predictions=_predictions(folder) if best is not None else None,
+        ways=ways.read(folder, str(best.get("trial_id"))) if best is not None else [],
         state=sweeps.state_of(folder, notes, left=left),
     )
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
 from retina.config import GRADES
-from retina.ordinal import reading_of
+from retina.ordinal import log_reading, reading_of
 
 FIELDS = 4
 """A side of a map that still says where: of photographs below 128 pixels the last stage has only 2 x 2 fields or 1."""
@@ -61,9 +61,8 @@ def score(net: nn.Module, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tens
     """
     if raw.shape[1] == GRADES:
         return raw.gather(1, grades[:, None])[:, 0]
-    probabilities, _ = reading_of(net)(raw)
-    chosen: torch.Tensor = probabilities.gather(1, grades[:, None])[:, 0]
-    return chosen.clamp_min(1e-12).log()
+    logs, _ = log_reading(reading_of(net), raw)
+    return logs.gather(1, grades[:, None])[:, 0]
 
 
 def _keep(outputs: dict[str, torch.Tensor], name: str) -> Hook:

@@ -13,6 +13,7 @@ from retina.evidence.verdict import baseline_name
 from retina.report.best import SHOWN, SPLITS
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.facts import number
+from retina.report.ways import NUMBERS, Way
 
 BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
 Told = Mapping[str, Any]
@@ -112,6 +113,11 @@ def baseline_notes(best: Told) -> list[str]:
             n = f"{fellow['with_fellow']:,} of {fellow.get('n', best[split].get('n', 0)):,}"
             found.append(f"On {SPLITS[split]} the grade of a fellow eye is known, from {known}, for {n} photographs.")
     return found
+
+
+def ways(made: list[Way]) -> list[Line]:
+    """The best trial alone, the ensemble and the soup: `NUMBERS` on validation, then on test."""
+    return [Line(way.name, [_cell(way.told[split], key) for split in SPLITS for key in NUMBERS]) for way in made]
 
 
 def matrices(best: Told) -> Iterator[Matrix]:

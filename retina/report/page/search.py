@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -212,6 +211,3 @@ def state_handle(state: str, *, lines: bool, count: int | None = None, colour: s
     if lines:
         return Line2D([], [], color=colour or style.colour, linestyle=style.line, linewidth=1.6, label=text)
     return Line2D([], [], color=style.colour, marker=style.marker, linestyle="none", markersize=5.5, label=text)
-
-
-Floats = npt.NDArray[np.float64]

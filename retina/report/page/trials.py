@@ -9,12 +9,12 @@ from retina.report.page.facts import Facts, number, word
 from retina.results import MEASURES, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
-NAMES = {"trial_id": "trial", "images_per_second": "images/s", "seconds": "minutes", "reason": "why it ended"}
+NAMES = {"trial_id": "trial", "images_per_second": "images/s", "reason": "why it ended"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `name` as in trials.csv, which a filter may use; `label` as it is shown; whether it holds numbers."""
+    """A column: `name` as in trials.csv and `label` as it is shown, a filter may use both; whether it holds numbers."""
 
     name: str
     label: str
@@ -52,11 +52,12 @@ def table(facts: Facts) -> Table:
     varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
     same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
     measures = [facts.metric, *(name for name in MEASURES if name != facts.metric)]
-    names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "seconds", "images_per_second"]
+    names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "minutes", "images_per_second"]
     names.append("reason")
-    columns = [Column(name, NAMES.get(name, name), _is_numeric(name, facts.rows)) for name in names]
+    told = [{**row, "minutes": _minutes(row["seconds"])} for row in facts.rows]
+    columns = [Column(name, NAMES.get(name, name), _is_numeric(name, told)) for name in names]
     places = {trial: place for place, trial in enumerate(facts.ranking)}
-    rows = sorted(facts.rows, key=lambda row: places.get(row["trial_id"], len(places)))
+    rows = sorted(told, key=lambda row: places.get(row["trial_id"], len(places)))
     return Table(columns, [_row(row, columns) for row in rows], [(name, told) for name, told in same if told])
 
 
@@ -73,9 +74,14 @@ def _cell(value: Any, column: Column) -> Cell:
     found = number(value)
     if found is None:
         return Cell(text, None)
-    if column.name == "seconds":
-        return Cell(f"{found / 60:.1f}", found)
+    if column.name == "minutes":
+        return Cell(f"{found:.1f}", round(found, 4))
     return Cell(str(int(found)) if found == int(found) and abs(found) < 1e6 else f"{found:.4g}", found)
+
+
+def _minutes(seconds: Any) -> float | None:
+    found = number(seconds)
+    return None if found is None else found / 60
 
 
 def _is_numeric(name: str, rows: list[dict[str, Any]]) -> bool:

@@ -11,6 +11,7 @@
   const rows = Array.from(body.rows);
   const heads = Array.from(table.tHead.rows[0].cells);
   const names = heads.map((head) => head.dataset.name);
+  const labels = heads.map((head) => head.textContent.trim());
   const filter = document.getElementById("filter");
   const boxes = Array.from(document.querySelectorAll(".by-state"));
   const shown = document.getElementById("shown");
@@ -24,7 +25,7 @@
   function sort(column) {
     const numeric = "numeric" in heads[column].dataset;
     const before = heads[column].getAttribute("aria-sort");
-    // numbers from the best down first, names from a up
+    // numbers from the largest down first, names from a up
     const down = before ? before === "ascending" : numeric;
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
@@ -42,7 +43,7 @@
   // one word of the filter: name>number, name<=number, name=text, or a text that the row must have
   function test(word) {
     const parts = /^([\w/]+)(<=|>=|=|<|>)(.*)$/.exec(word);
-    const column = parts ? names.indexOf(parts[1]) : -1;
+    const column = parts ? Math.max(names.indexOf(parts[1]), labels.indexOf(parts[1])) : -1;
     if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
     const [, , relation, wanted] = parts;
     const limit = Number(wanted);

@@ -1,0 +1,145 @@
+"""What an audit found, in sentences, what matters most first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from retina.audit.duplicates import Group
+from retina.audit.run import Audit
+from retina.config import GRADE_NAMES
+from retina.data.quality import BLURRED, NO_DISC, VERY_DARK
+
+UNFIT = {
+    NO_DISC: "show no fundus disc; they are used whole",
+    VERY_DARK: "are very dark",
+    BLURRED: "are blurred",
+}
+FEW = 10
+"""Photographs of a grade in a split, below which what is measured of that grade there is luck."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence.
+
+    Attributes:
+        text: without a full stop.
+        section: where the page has more of it.
+        serious: whether it makes scores wrong, or photographs useless; else it is good to know.
+    """
+
+    text: str
+    section: str
+    serious: bool = True
+
+
+def find(audit: Audit) -> list[Finding]:
+    """All of an audit's findings; empty where nothing is wrong."""
+    found = [finding for way in _WAYS for finding in way(audit)]
+    return sorted(found, key=lambda finding: not finding.serious)
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """1 photograph, 2 photographs, 1,000 photographs."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """12.5%."""
+    return f"{part / whole:.1%}" if whole else "0.0%"
+
+
+def _unusable(audit: Audit) -> Iterator[Finding]:
+    bad = audit.manifest.skipped
+    if bad:
+        what = counted(len(bad), "label or photograph cannot be used", "labels or photographs cannot be used")
+        yield Finding(f"{what}; the first: {bad[0]}", "labels")
+
+
+def _overlaps(audit: Audit) -> Iterator[Finding]:
+    for overlap in audit.labels.overlaps:
+        yield Finding(
+            f"{overlap.photographs:,} of {overlap.of:,} {overlap.split} photographs "
+            f"({share(overlap.photographs, overlap.of)}) are of patients who are in {overlap.others} too "
+            f"({counted(overlap.patients, 'patient')}), so that {overlap.split} scores flatter; "
+            "data.split=by_patient makes a split without them",
+            "patients",
+        )
+
+
+def _duplicates(audit: Audit) -> Iterator[Finding]:
+    groups = audit.groups
+    crossing, conflicting = [g for g in groups if g.crosses], [g for g in groups if g.conflict]
+    if crossing:
+        which = " and ".join(sorted({" with ".join(filter(None, group.splits)) for group in crossing}))
+        yield Finding(
+            f"{counted(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
+            f"of a split ({which}): what was learnt by heart counts as known",
+            "duplicates",
+        )
+    if conflicting:
+        yield Finding(
+            f"{counted(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
+            "conflicting grades: one photograph, two answers",
+            "duplicates",
+        )
+    if groups:
+        yield Finding(f"{_kinds(groups)}; {counted(_superfluous(groups), 'photograph')} could go", "duplicates", False)
+
+
+def _kinds(groups: list[Group]) -> str:
+    exact = sum(group.exact for group in groups)
+    kinds = [(exact, "of the same file"), (len(groups) - exact, "of nearly the same picture")]
+    told = " and ".join(f"{n:,} {kind}" for n, kind in kinds if n)
+    return f"{counted(len(groups), 'group')} of duplicates, {told}"
+
+
+def _superfluous(groups: list[Group]) -> int:
+    return sum(len(group.rows) - 1 for group in groups)
+
+
+def _photographs(audit: Audit) -> Iterator[Finding]:
+    if audit.seen is None:
+        return
+    n = len(audit.seen)
+    if unreadable := audit.unreadable:
+        told = counted(len(unreadable), "photograph") + " cannot be read (data.on_bad=skip goes on without)"
+        yield Finding(f"{told}; the first: {audit.seen[unreadable[0]].unreadable}", "unfit")
+    for problem, told in UNFIT.items():
+        if unfit := audit.unfit(problem):
+            yield Finding(f"{len(unfit):,} of {n:,} photographs ({share(len(unfit), n)}) {told}", "unfit")
+    size = audit.config.image_size
+    if small := sum(0 < one.side < size for one in audit.seen):
+        told = f"have a disc of fewer than {size} pixels and are enlarged for an image size of {size}"
+        yield Finding(f"{small:,} of {n:,} photographs ({share(small, n)}) {told}", "sizes", False)
+
+
+def _grades(audit: Audit) -> Iterator[Finding]:
+    for split, counts in audit.labels.counts.iterrows():
+        where = f"in {split}" if split else "in all"
+        few = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < FEW}
+        if few:
+            told = ", ".join(f"{n or 'none'} of {name}" for name, n in few.items())
+            yield Finding(f"fewer than {FEW} photographs of a grade {where}: {told}", "labels", not all(few.values()))
+
+
+def _notes(audit: Audit) -> Iterator[Finding]:
+    if audit.seen is None:
+        what = f"not one of the {len(audit.manifest.frame):,} photographs is there: only their labels were looked at"
+        yield Finding(what, "labels", False)
+    if not audit.labels.named:
+        told = "the labels do not say which photographs are of one patient; both sides of a split may have some"
+        yield Finding(told, "patients", False)
+    if "test" not in audit.labels.counts.index:
+        yield Finding("no test split is given; a sweep cuts one, by patient (data.test)", "labels", False)
+
+
+_WAYS: tuple[Callable[[Audit], Iterator[Finding]], ...] = (
+    _unusable,
+    _overlaps,
+    _duplicates,
+    _photographs,
+    _grades,
+    _notes,
+)

@@ -1,0 +1,80 @@
+"""One photograph looked at: its size, whether it is fit to be graded, and what tells it from others."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from retina.audit import likeness
+from retina.audit.parallel import Source
+from retina.data import fundus, quality
+from retina.data.fundus import Pixels
+from retina.data.quality import Quality
+from retina.errors import DataError
+
+_AT_LEAST = 448  # pixels of a JPEG's shorter side: twice those that quality is measured in
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen on one photograph.
+
+    Attributes:
+        width: in pixels, as its file has them, upright.
+        height: likewise.
+        side: of the square around its disc, in those pixels; 0 where there is no disc.
+        quality: see `retina.data.quality`; None where it cannot be read.
+        digest: 32 hex digits over the bytes of its file, or over its pixels if it is in an npz file; equal for equal.
+        details: 1,024 bytes, see `retina.audit.likeness`; empty where there is nothing to compare.
+        unreadable: why it cannot be read, else "".
+    """
+
+    width: int = 0
+    height: int = 0
+    side: int = 0
+    quality: Quality | None = None
+    digest: str = ""
+    details: bytes = b""
+    unreadable: str = ""
+
+    @property
+    def problems(self) -> list[str]:
+        """What makes it unfit to be graded, as `Quality.problems`; empty also where it cannot be read."""
+        return self.quality.problems if self.quality else []
+
+
+def look(source: Source) -> Seen:
+    """Look at a photograph. Of a large JPEG a smaller version is decoded: the fine print does not matter here."""
+    try:
+        if isinstance(source, str):
+            path = Path(source)
+            pixels = fundus.read(path, at_least=_AT_LEAST)
+            with Image.open(path) as image:
+                largest, digest = max(image.size), _digest(path.read_bytes())
+        else:
+            pixels = source
+            largest, digest = max(pixels.shape[:2]), _digest(pixels.tobytes() + str(pixels.shape).encode())
+    except (DataError, OSError) as error:
+        return Seen(unreadable=str(error))
+    return _measured(pixels, largest / max(pixels.shape[:2]), digest)
+
+
+def _measured(pixels: Pixels, scale: float, digest: str) -> Seen:
+    height, width = pixels.shape[:2]
+    measured = quality.measure(pixels)
+    details = likeness.describe(pixels, measured.disc) if measured.disc else None
+    return Seen(
+        width=round(width * scale),
+        height=round(height * scale),
+        side=round(measured.disc.square()[2] * scale) if measured.disc else 0,
+        quality=measured,
+        digest=digest,
+        details=b"" if details is None else details.tobytes(),
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,100 @@
+"""The best trial alone, the kept trials as an ensemble, and their weight soup: as a terminal and the page show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+
+from retina.errors import ResultsError
+from retina.report.best import SPLITS
+from retina.results import RunFolder, read_json
+
+NAMES = {"single": "best trial alone", "ensemble": "ensemble of {}", "soup": "soup of {}"}
+NUMBERS = {"qwk": "QWK", "accuracy": "accuracy", "auc": "AUC"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the three.
+
+    Attributes:
+        name: what it is, in words.
+        metric: by which validation compares them.
+        members: ids of its trials.
+        told: what `best/together.json` says of it, by split.
+        is_best: whether it is the best of the three by validation.
+    """
+
+    name: str
+    metric: str
+    members: list[str]
+    told: dict[str, Mapping[str, Any]]
+    is_best: bool
+
+
+def read(folder: RunFolder, trial_id: str) -> list[Way]:
+    """Those that were judged, the best trial first; a soup of that trial alone is left out.
+
+    Args:
+        folder: the sweep's.
+        trial_id: of the best model; what was made of another one, before the sweep was extended say, does not count.
+
+    Raises:
+        ResultsError: `best/together.json` is damaged.
+    """
+    file = folder.best / "together.json"
+    if not file.is_file():
+        return []
+    try:
+        return _ways(read_json(file), trial_id)
+    except (KeyError, TypeError) as error:
+        raise ResultsError(f"{file}: lacks {error}") from None
+
+
+def _ways(told: Mapping[str, Any], trial_id: str) -> list[Way]:
+    if told["single"]["members"] != [trial_id]:
+        return []
+    made = [way for way in NAMES if way != "soup" or len(told[way]["members"]) > 1]
+    best = told["better"] if told["better"] in made else "single"
+    return [
+        Way(
+            name=NAMES[way].format(len(told[way]["members"])),
+            metric=str(told["metric"]),
+            members=list(told[way]["members"]),
+            told={split: told[way][split] for split in SPLITS},
+            is_best=way == best,
+        )
+        for way in made
+    ]
+
+
+def note(ways: list[Way]) -> str:
+    """What the table says, in a sentence or two; which trials the ensemble is of."""
+    (best,) = (way for way in ways if way.is_best)
+    everyone = next(way for way in ways if len(way.members) > 1)
+    added = any("soup" in way.name for way in ways)
+    soup = "" if added else " No other trial's weights could be averaged with the best one's to its gain."
+    return f"Best by {best.metric}: {best.name}. The ensemble: {', '.join(everyone.members)}.{soup}"
+
+
+def table(ways: list[Way]) -> Table:
+    """Validation and test beside each other, with the 95% intervals of test; 100 columns wide at most."""
+    shown = Table(Column("", no_wrap=True), box=SIMPLE_HEAD, caption=note(ways), caption_justify="left")
+    shown.add_column("val.\nQWK", justify="right")
+    for name in NUMBERS.values():
+        shown.add_column(f"test\n{name}", justify="right", no_wrap=True)
+    for way in ways:
+        test = way.told["test"]
+        shown.add_row(way.name, f"{way.told['val']['qwk']:.3f}", *(_cell(test, key) for key in NUMBERS))
+    return shown
+
+
+def _cell(told: Mapping[str, Any], key: str) -> str:
+    value, between = told[key], told.get("intervals", {}).get(key)
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{between[0]:.3f}, {between[1]:.3f}]" if between else "")

@@ -1,0 +1,87 @@
+"""Data sets to audit: some of IDRiD's photographs, as they are or altered, under a label list of our own."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageFilter
+
+from retina.audit import run
+from retina.audit.run import Audit
+from retina.config import DataConfig
+from retina.data.manifest import COLUMNS
+
+TWINS = {
+    ("train_IDRiD_045", "train_IDRiD_333"),
+    ("train_IDRiD_073", "train_IDRiD_375"),
+    ("train_IDRiD_021", "train_IDRiD_391"),
+    ("test_IDRiD_064", "train_IDRiD_118"),
+    ("train_IDRiD_028", "train_IDRiD_327"),
+    ("train_IDRiD_079", "train_IDRiD_279"),
+}
+"""The same files under two names."""
+LIKE = ("train_IDRiD_013", "train_IDRiD_397")
+"""The same eye in the same pose, at two exposures."""
+
+
+def real(shared: Path, name: str) -> Path:
+    """The file of one of IDRiD's photographs."""
+    return shared / "data" / "idrid" / "images" / f"{name}.jpg"
+
+
+def labelled(shared: Path) -> dict[str, tuple[int, str]]:
+    """Grade and split of IDRiD's photographs, by name."""
+    with (shared / "data" / "idrid" / "labels.csv").open(newline="") as file:
+        return {row["image"].removesuffix(".jpg"): (int(row["level"]), row["split"]) for row in csv.DictReader(file)}
+
+
+def some_of_idrid(shared: Path, folder: Path, names: Iterable[str]) -> Path:
+    """A folder with these photographs, hard links or copies, and their own labels."""
+    folder.mkdir(parents=True)
+    known = labelled(shared)
+    lines = ["image,level,split"]
+    for name in names:
+        (folder / f"{name}.jpg").write_bytes(real(shared, name).read_bytes())
+        lines.append(f"{name}.jpg,{known[name][0]},{known[name][1]}")
+    (folder / "labels.csv").write_text("\n".join(lines) + os.linesep)
+    return folder
+
+
+def list_of(folder: Path, rows: Iterable[tuple[str, int]], header: str = "image,level") -> Path:
+    """Write labels.csv beside the photographs."""
+    (folder / "labels.csv").write_text("\n".join([header, *(f"{name},{grade}" for name, grade in rows)]) + "\n")
+    return folder
+
+
+def darkened(photograph: Image.Image) -> Image.Image:
+    return photograph.point(lambda value: value * 0.15)
+
+
+def blurred(photograph: Image.Image) -> Image.Image:
+    return photograph.filter(ImageFilter.GaussianBlur(0.02 * photograph.width))
+
+
+def audited(path: Path, **settings: object) -> Audit:
+    """The audit of a folder, in one process."""
+    return run.audit(DataConfig.model_validate({"path": str(path), **settings}), workers=1)
+
+
+def names(audit: Audit, rows: Iterable[int]) -> set[str]:
+    """The names of photographs, without suffix."""
+    return {str(audit.manifest.frame["image"].iloc[row]).rpartition(".")[0] for row in rows}
+
+
+def frame(rows: Iterable[tuple[str, str, str, int]]) -> pd.DataFrame:
+    """A manifest's table of (patient, eye, split, grade)."""
+    table = [(f"{n}", "", "", -1, grade, who, eye, split, "") for n, (who, eye, split, grade) in enumerate(rows)]
+    return pd.DataFrame(table, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def noise(n: int, seed: int = 0) -> np.ndarray:
+    """Details of n photographs that have nothing in common, int8 (n, 32, 32)."""
+    return np.random.default_rng(seed).integers(-100, 100, (n, 32, 32)).astype(np.int8)

@@ -1,0 +1,127 @@
+"""The same photograph twice is found, whatever was done to its file; two eyes are never taken for one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import audited
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from retina.audit import likeness
+from retina.config import SyntheticConfig
+from retina.data import synthetic
+
+SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
+
+
+def compressed(photograph: Image.Image, quality: int = 50) -> Image.Image:
+    stream = io.BytesIO()
+    photograph.save(stream, "JPEG", quality=quality)
+    return Image.open(stream)
+
+
+ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "compressed": compressed,
+    "smaller": lambda one: one.resize((224, 224), Image.Resampling.LANCZOS),
+    "darker": lambda one: ImageEnhance.Brightness(one).enhance(0.7),
+    "brighter": lambda one: ImageEnhance.Brightness(one).enhance(1.15),
+    "greyer": lambda one: ImageEnhance.Color(one).enhance(0.5),
+    "with more black around": lambda one: _bordered(one, 40),
+}
+
+
+def _bordered(photograph: Image.Image, pixels: int) -> Image.Image:
+    whole = Image.new("RGB", (photograph.width + 2 * pixels, photograph.height + pixels))
+    whole.paste(photograph, (pixels, pixels // 2))
+    return whole
+
+
+def test_idrid_s_duplicates_are_found_and_no_others(shared: Path, tmp_path: Path) -> None:
+    twins = [name for pair in audited.TWINS for name in pair]
+    others = [f"train_IDRiD_{n:03}" for n in range(100, 117)]
+    audit = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", [*twins, *audited.LIKE, *others]))
+    known = audited.labelled(shared)
+    found = {frozenset(audited.names(audit, group.rows)): group for group in audit.groups}
+    assert set(found) == {frozenset(pair) for pair in (*audited.TWINS, audited.LIKE)}
+    for pair, group in found.items():
+        assert group.exact == (pair != frozenset(audited.LIKE))
+        assert group.grades == tuple(sorted({known[name][0] for name in pair}))
+        assert set(group.splits) == {known[name][1] for name in pair}
+        assert group.conflict == (len({known[name][0] for name in pair}) == 2)
+    assert audit.groups[0].crosses, "the one across train and test comes first"
+    assert sum(group.crosses for group in audit.groups) == 1
+
+
+@pytest.mark.parametrize("how", ALTERATIONS)
+def test_an_altered_copy_is_found(shared: Path, tmp_path: Path, how: str) -> None:
+    rows = []
+    for name in SOME:
+        with Image.open(audited.real(shared, name)) as photograph:
+            photograph.save(tmp_path / f"{name}.png")
+            ALTERATIONS[how](photograph.convert("RGB")).save(tmp_path / f"{name}-again.png")
+        rows += [(f"{name}.png", 0), (f"{name}-again.png", 0)]
+    audit = audited.audited(audited.list_of(tmp_path, rows))
+    assert {frozenset(audited.names(audit, group.rows)) for group in audit.groups} == {
+        frozenset({name, f"{name}-again"}) for name in SOME
+    }
+    assert not any(group.exact for group in audit.groups)
+
+
+def test_the_two_eyes_of_a_patient_are_no_duplicates(tmp_path: Path) -> None:
+    synthetic.draw(tmp_path / "drawn", SyntheticConfig(photographs=24, size=128, proportions="balanced"))
+    audit = audited.audited(tmp_path / "drawn")
+    assert audit.labels.both_eyes == 12
+    assert audit.groups == []
+
+
+def test_what_shows_nothing_is_compared_by_its_file_alone(tmp_path: Path) -> None:
+    for n in range(4):
+        Image.new("RGB", (96, 64), (n // 2, 0, 0)).save(tmp_path / f"{n}.png")
+    audit = audited.audited(audited.list_of(tmp_path, [(f"{n}.png", n) for n in range(4)]))
+    assert [group.rows for group in audit.groups] == [(0, 1), (2, 3)]
+    assert all(group.exact and group.conflict for group in audit.groups)
+
+
+def test_rows_of_an_npz_are_compared_by_their_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 28, 28, 3)).astype(np.uint8)
+    pixels[4] = pixels[1]
+    labels = np.arange(6) % 5
+    np.savez(tmp_path / "set.npz", train_images=pixels[:3], train_labels=labels[:3], test_images=pixels[3:],
+             test_labels=labels[3:])  # fmt: skip
+    audit = audited.audited(tmp_path / "set.npz")
+    assert [(group.rows, group.exact, group.crosses) for group in audit.groups] == [((1, 4), True, True)]
+
+
+def test_copies_are_found_wherever_they_stand_among_thousands() -> None:
+    details = audited.noise(3000)
+    planted = [(0, 1), (5, 2999), (1500, 1501), (2047, 2048)]
+    for first, second in planted:
+        details[second] = details[first] + np.random.default_rng(first).integers(-9, 9, (32, 32))
+    assert sorted(map(tuple, likeness.near_pairs(details).tolist())) == planted
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 12), st.integers(0, 2**32 - 1), st.data())
+def test_pairs_are_the_ones_that_comparing_each_with_each_gives(n: int, seed: int, data: st.DataObject) -> None:
+    details = audited.noise(n, seed)
+    for row in range(1, n):
+        copied = data.draw(st.integers(-1, row - 1), label=f"row {row} is a copy of")
+        if copied >= 0:
+            blend = data.draw(st.sampled_from([1.0, 0.8, 0.5]))
+            details[row] = (blend * details[copied] + (1 - blend) * details[row]).astype(np.int8)
+    bits = np.unpackbits(likeness.prints(details).view(np.uint8), axis=1) if n else np.empty((0, 256))
+    flat = details.reshape(n, 32 * 32).astype(float)
+    wanted = [
+        (i, j)
+        for i in range(n)
+        for j in range(i + 1, n)
+        if (bits[i] != bits[j]).sum() <= likeness.MOST_BITS
+        and np.corrcoef(flat[i], flat[j])[0, 1] >= likeness.LEAST_CORRELATION
+    ]
+    assert sorted(map(tuple, likeness.near_pairs(details).tolist())) == wanted

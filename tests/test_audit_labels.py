@@ -1,0 +1,139 @@
+"""What an audit tells of labels alone: counts, patients on both sides, baselines, what cannot be used."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import audited
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layouts import text
+
+from retina import cli
+from retina.audit import findings, labels, run
+from retina.config import GRADES, DataConfig
+
+SPLITS = ("train", "val", "test", "")
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefgh"), st.sampled_from(["left", "right", ""]), st.sampled_from(SPLITS), st.integers(0, 4)
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def told(path: Path, capsys: pytest.CaptureFixture[str], html: Path) -> str:
+    assert cli.main(["data", "audit", str(path), "--html", str(html)]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_course_leaks_and_says_what_that_is_worth(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = told(shared / "data" / "course", capsys, tmp_path / "page.html")
+    assert "5,618 of 7,026 test photographs (80.0%) are of patients who are in train too" in said
+    fellow = next(line for line in said.splitlines() if "fellow eye" in line)
+    assert fellow.split()[-3:] == ["test", "84.73%", "0.723"]
+    assert "not one of the 35,123 photographs is there" in said
+    page = (tmp_path / "page.html").read_text()
+    assert "5,618" in page
+    assert "84.73%" in page
+
+
+def test_official_test_lists_without_photographs_are_audited_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n13_left,4\n")
+    said = told(tmp_path, capsys, tmp_path / "page.html")
+    assert "3 photographs of 2 patients: 2 left, 1 right; 1 with both eyes" in said
+
+
+@given(ROWS)
+def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
+    found = labels.count(audited.frame(rows))
+    assert found.photographs == len(rows) == sum(found.eyes.values())
+    assert list(found.counts.columns) == list(range(GRADES))
+    for split in SPLITS:
+        mine = [grade for _, _, of, grade in rows if of == split]
+        assert (split in found.counts.index) == bool(mine)
+        if mine:
+            assert found.counts.loc[split].tolist() == [mine.count(grade) for grade in range(GRADES)]
+    assert found.patients == len({who for who, *_ in rows})
+    both = {who for who, eye, *_ in rows if eye == "left"} & {who for who, eye, *_ in rows if eye == "right"}
+    assert found.both_eyes == len(both)
+
+
+@given(ROWS)
+def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str, int]]) -> None:
+    found = {overlap.split: overlap for overlap in labels.count(audited.frame(rows)).overlaps}
+    has_train = any(split == "train" for *_, split, _ in rows)
+    for split, others in (("val", {"train"}), ("test", {"train", "val"})):
+        known = {who for who, _, of, _ in rows if of in others}
+        mine = [who for who, _, of, _ in rows if of == split and who in known]
+        if not (mine and has_train):
+            assert split not in found
+            continue
+        assert (found[split].patients, found[split].photographs) == (len(set(mine)), len(mine))
+        assert found[split].of == sum(of == split for *_, of, _ in rows)
+
+
+def test_a_clean_split_has_no_overlap_and_no_such_finding() -> None:
+    rows = [(f"{split}{n}", "left", split, n % 5) for split in ("train", "val", "test") for n in range(60)]
+    frame = audited.frame(rows)
+    found = labels.count(frame)
+    assert found.overlaps == []
+    assert found.fellow_eye == {}
+    assert set(found.majority) == {"val", "test"}
+
+
+def test_bad_labels_are_findings_and_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,7\n13_left,4\n13_left,2\n14_left,1\n")
+    said = told(tmp_path, capsys, tmp_path / "page.html")
+    assert "! 3 labels or photographs cannot be used; the first: trainLabels.csv:3: 10_right: its grade is '7'" in said
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("two grades for one photograph") == 2
+
+
+def test_a_photograph_that_is_missing_among_others_is_named(shared: Path, tmp_path: Path) -> None:
+    folder = audited.some_of_idrid(shared, tmp_path / "set", ["train_IDRiD_002", "test_IDRiD_003"])
+    (folder / "train_IDRiD_002.jpg").unlink()
+    found = audited.audited(folder)
+    assert [bad.image for bad in found.manifest.skipped] == ["train_IDRiD_002.jpg"]
+    assert found.seen is not None
+    assert len(found.seen) == 1
+
+
+def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: Path) -> None:
+    rows = [(f"p{n}", n % 3) for n in range(60)] + [("q", 3)]
+    found = findings.find(run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows)))))
+    few = next(one for one in found if "fewer than 10" in one.text)
+    assert few.text.endswith("1 of 3 severe, none of 4 proliferative")
+    assert few.serious
+    audited.list_of(tmp_path, [*rows, ("r", 4)])
+    found = findings.find(run.audit(DataConfig(path=str(tmp_path))))
+    assert not next(one for one in found if "fewer than 10" in one.text).serious
+
+
+@pytest.mark.parametrize("named", ["nowhere", "empty"])
+def test_what_is_no_data_set_is_refused(named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    html = tmp_path / "page.html"
+    assert cli.main(["data", "audit", str(tmp_path / named), "--html", str(html)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / named) in error
+    assert len(error.strip().splitlines()) <= 3
+    assert not html.exists()
+
+
+def test_a_layout_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "audit", str(tmp_path), "--layout", "kaggle"]) == 2
+    assert "layout" in capsys.readouterr().err
+
+
+def test_one_npz_serves_too(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(shared / "data" / "retinamnist.npz", tmp_path)
+    said = told(tmp_path / "retinamnist.npz", capsys, tmp_path / "page.html")
+    assert "28 x 28 (1,600)" in said

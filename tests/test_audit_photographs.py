@@ -1,0 +1,120 @@
+"""An audit looks at every photograph: unfit ones are named, whatever they are, and it ends with 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import audited
+import numpy as np
+import pytest
+from PIL import Image
+
+from retina import cli
+from retina.audit import findings, measures, parallel
+from retina.audit.look import look
+from retina.data import quality
+
+SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
+
+
+def spoilt(shared: Path, folder: Path) -> Path:
+    """One fit photograph, and one for each thing that can be wrong with one."""
+    with Image.open(audited.real(shared, SOME[0])) as photograph:
+        photograph.save(folder / "fit.png")
+        audited.darkened(photograph).save(folder / "dark.png")
+        audited.blurred(photograph).save(folder / "blurred.png")
+    Image.new("RGB", (300, 200), (128, 128, 128)).save(folder / "page.png")
+    (folder / "torn.jpg").write_bytes(audited.real(shared, SOME[1]).read_bytes()[:5000])
+    (folder / "text.jpg").write_text("not a photograph")
+    names = ("fit.png", "dark.png", "blurred.png", "page.png", "torn.jpg", "text.jpg")
+    return audited.list_of(folder, [(name, 0) for name in names])
+
+
+def test_each_kind_of_unfit_photograph_is_named(shared: Path, tmp_path: Path) -> None:
+    audit = audited.audited(spoilt(shared, tmp_path))
+    assert {problem: audited.names(audit, audit.unfit(problem)) for problem in findings.UNFIT} == {
+        quality.NO_DISC: {"page"},
+        quality.VERY_DARK: {"dark"},
+        quality.BLURRED: {"blurred"},
+    }
+    assert audited.names(audit, audit.unreadable) == {"torn", "text"}
+
+
+def test_problems_are_no_errors(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoilt(shared, tmp_path)
+    assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out
+    assert "! 2 photographs cannot be read (data.on_bad=skip goes on without)" in said
+    assert "torn.jpg" in said
+    for problem in ("show no fundus disc", "are very dark", "are blurred"):
+        assert f"! 1 of 6 photographs (16.7%) {problem}" in said
+    assert said.strip().splitlines()[-1] == f"written: {tmp_path / 'page.html'}"
+
+
+def test_the_worst_come_first(shared: Path, tmp_path: Path) -> None:
+    with Image.open(audited.real(shared, SOME[0])) as photograph:
+        for percent in (12, 3, 8):
+            photograph.point(lambda value, by=percent: value * by / 100).save(tmp_path / f"{percent}.png")  # type: ignore[misc]
+    audit = audited.audited(audited.list_of(tmp_path, [(f"{percent}.png", 0) for percent in (12, 3, 8)]))
+    assert [audit.manifest.frame["image"].iloc[row] for row in audit.unfit(quality.VERY_DARK)] == [
+        "3.png",
+        "8.png",
+        "12.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("alter", "problems"),
+    [
+        (lambda one: one, []),
+        (audited.darkened, [quality.VERY_DARK]),
+        (audited.blurred, [quality.BLURRED]),
+    ],
+    ids=["as it is", "darkened", "blurred"],
+)
+@pytest.mark.parametrize("size", [512, 224])
+def test_quality_is_seen_at_any_size(
+    shared: Path, alter: Callable[[Image.Image], Image.Image], problems: list[str], size: int
+) -> None:
+    for name in SOME:
+        with Image.open(audited.real(shared, name)) as photograph:
+            pixels = np.asarray(alter(photograph).resize((size, size), Image.Resampling.LANCZOS))
+        assert quality.measure(pixels).problems == problems, name
+
+
+def test_a_photograph_of_a_camera_is_measured_as_it_is_stored(shared: Path) -> None:
+    original = next(iter(sorted((shared / "data" / "idrid" / "originals").glob("*.jpg"))))
+    seen = look(str(original))
+    assert (seen.width, seen.height) == (4288, 2848)
+    assert 3000 < seen.side < 4288
+    assert seen.problems == []
+
+
+def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
+    folder = audited.some_of_idrid(shared, tmp_path / "set", SOME)
+    for size, told in ((768, True), (224, False)):
+        found = findings.find(audited.audited(folder, image_size=size))
+        enlarged = [one for one in found if f"enlarged for an image size of {size}" in one.text]
+        assert bool(enlarged) == told
+        assert not any(one.serious for one in enlarged)
+
+
+def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
+    audit = audited.audited(spoilt(shared, tmp_path))
+    assert audit.seen is not None
+    found = {one.name: one for one in measures.measures(audit.seen, 224)}
+    longest = found["longer side, pixels"]
+    assert (longest.least, longest.median, longest.most) == (300, 512, 512)
+    assert found["brightness, 0 to 255"].least < quality.LEAST_BRIGHTNESS < found["brightness, 0 to 255"].most
+    assert dict(measures.sizes(audit.seen)) == {"512 x 512": 3, "300 x 200": 1}
+
+
+def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
+    frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
+    heard: list[tuple[int, int]] = []
+    alone = parallel.over(frame, look, workers=1)
+    together = parallel.over(frame, look, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == alone
+    assert heard[0] == (0, len(SOME))
+    assert heard[-1] == (len(SOME), len(SOME))
