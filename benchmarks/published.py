@@ -49,7 +49,10 @@ CASES = {
         "retinamnist", "retinamnist", ("parameters.arch.value=resnet18",), ".717 / .524; AutoML .750 / .531"
     ),
     "retinamnist-resnet50": Case(
-        "retinamnist", "retinamnist", ("parameters.arch.value=resnet50",), ".726 / .528; AutoML .750 / .531"
+        "retinamnist",
+        "retinamnist",
+        ("parameters.arch.value=resnet50", "trials=6", "parameters.epochs.value=15"),
+        ".726 / .528; AutoML .750 / .531",
     ),
     "idrid-pretrained": Case("idrid", "idrid", ("parameters.pretrained.value=true",), ""),
     "idrid-scratch": Case("idrid", "idrid", ("parameters.pretrained.value=false", "start=[]"), ""),

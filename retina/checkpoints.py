@@ -82,7 +82,8 @@ def keep(folder: Path, epoch: int) -> None:
     checkpoint = next((one for one in _all(folder) if one.epoch == epoch), None)
     if checkpoint and (checkpoint.path / WEIGHTS_FILE).is_file():
         (checkpoint.path / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
-    _remove_checkpoints(folder)
+    if (folder / WEIGHTS_FILE).is_file():  # else they are all that is left of it
+        _remove_checkpoints(folder)
 
 
 def drop(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
@@ -61,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RetinaError as error:
         err.print(str(error))
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise  # a defect, or another library's
+        err.print(f"{error.filename or 'a file of ours'}: {error.strerror}")
+        return 1
     except KeyboardInterrupt:
         err.print("interrupted")
         return 130

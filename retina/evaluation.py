@@ -95,7 +95,7 @@ def read(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
         probabilities, predicted = reading(raw.double())
         true = torch.from_numpy(grades).to(raw.device)
         if ordinal.OUTPUTS[reading.loss] == GRADES:
-            loss = F.cross_entropy(raw, true)
+            loss = F.cross_entropy(raw.double(), true)
         else:
             loss = -probabilities.gather(1, true[:, None]).clamp_min(1e-12).log().mean()
     return Evaluation(float(loss), grades, probabilities.cpu().numpy(), predicted.cpu().numpy())

@@ -21,7 +21,7 @@ import torch
 from retina import results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs
-from retina.errors import ResultsError
+from retina.errors import RetinaError
 from retina.evaluation import Evaluation
 from retina.evidence import numbers
 from retina.results import RunFolder
@@ -73,8 +73,8 @@ def _judged(folder: RunFolder, name: str, photographs: Photographs) -> Seen:
 
 
 def _look(config: TrialConfig, weights: State, photographs: Photographs) -> Seen:
-    judge = winner.judge_of(config, weights, photographs)
-    return {split: judge(photographs.part(split)) for split in SPLITS}
+    judge = winner.Judge(config, weights, photographs)
+    return {"val": judge.validated(), "test": judge(photographs.part("test"))}
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -102,12 +102,13 @@ def _soup(
             continue
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
-        val = winner.judge_of(config, tried, photographs)(photographs.part("val"))
+        judge = winner.Judge(config, tried, photographs)
+        val = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
         if sign * _value(val, metric) >= sign * _value(best, metric):
-            members, best, state = [*members, name], val, tried
+            members, best, state = [*members, name], val, judge.weights()
     if len(members) == 1:
         return members, seen[kept[0]], state
-    test = winner.judge_of(config, state, photographs)(photographs.part("test"))  # once the choice is made
+    test = winner.Judge(config, state, photographs)(photographs.part("test"))  # once the choice is made
     return members, {"val": best, "test": test}, state
 
 
@@ -140,6 +141,6 @@ def safely(folder: RunFolder, photographs: Photographs, metric: str, sign: int) 
     """`combine`; a by-product that cannot be made fails no sweep, it is said in the log."""
     try:
         return combine(folder, photographs, metric, sign)
-    except (ResultsError, OSError) as error:
+    except (RetinaError, OSError) as error:
         log.warning("note: no ensemble and no soup: %s", error)
         return {}

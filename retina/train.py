@@ -191,6 +191,7 @@ class Fit(Iterator[EpochResult]):
         epoch = self._epoch + 1
         trained = self._train_epoch(epoch)
         training_seconds = time.perf_counter() - started
+        self._end_if_abandoned(f"epoch {epoch}")
         val = self._validate(epoch)
         test = self.evaluate(self._test) if self._test is not None else None
         if test and not math.isfinite(test.loss):
@@ -248,8 +249,12 @@ class Fit(Iterator[EpochResult]):
         self._epoch = state["epoch"]
 
     def abandon(self) -> None:
-        """See `Training`. The epoch ends after the step that it is at, with a `TrainError`."""
+        """See `Training`. The epoch ends after the step or the evaluation that it is at, with a `TrainError`."""
         self._abandoned = True
+
+    def _end_if_abandoned(self, where: str) -> None:
+        if self._abandoned:
+            raise TrainError(f"{where}: abandoned")
 
     def _outputs(self, part: Part) -> torch.Tensor:
         flips = self.config.flips
@@ -283,8 +288,7 @@ class Fit(Iterator[EpochResult]):
         for step, drawn in enumerate(drawing, start=1):
             learning_rate = float(self._schedule.get_last_lr()[0])
             where = f"epoch {epoch}, step {step}"
-            if self._abandoned:
-                raise TrainError(f"{where}: abandoned")
+            self._end_if_abandoned(where)
             # seeded by the step, so that a resumed epoch repeats itself
             loss, guessed = self._gradients(drawn, seed_of(self.config.seed, epoch, step), where)
             self._update(where)

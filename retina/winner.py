@@ -5,8 +5,7 @@ The only room that touches the test split for a number that is reported, and it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import copy
 from typing import Any
 
 import pandas as pd
@@ -18,15 +17,12 @@ from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
-from retina.evaluation import Evaluation, evaluate
+from retina.evaluation import Evaluation, evaluate, outputs, validate
 from retina.evidence import baselines, numbers
 from retina.evidence.seen import COLUMNS, PROBABILITIES
-from retina.ordinal import OUTPUTS
+from retina.ordinal import reading_of
 from retina.results import RunFolder
 from retina.train import default_device
-
-FITTED = "The cut-points were fitted on validation, so its numbers here flatter; trials.csv has cross-fitted ones."
-"""Said of a model that was trained with `mse` or `huber`."""
 
 
 def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, Any]:
@@ -37,8 +33,9 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
     """
     config, weights = kept(folder, trial_id)
     row = folder.recorded(trial_id)
-    judge = judge_of(config, weights, photographs)
-    predictions = predictions_of(photographs.frame, {name: judge(photographs.part(name)) for name in ("val", "test")})
+    judge = Judge(config, weights, photographs)
+    seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
+    predictions = predictions_of(photographs.frame, seen)
     told = numbers.of_predictions(predictions)
     metrics: dict[str, Any] = {
         "verdict": told.pop("verdict"),
@@ -46,7 +43,6 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
         "epoch": int(row["best_epoch"]),
         "precision": "float32, as the model runs elsewhere; trials.csv has the precision it was trained in",
         "chosen_by": f"{metric} (validation; the test split chose nothing)",
-        **({"note": FITTED} if OUTPUTS[config.loss] == 1 else {}),
         **told,
     }
     results.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
@@ -77,25 +73,39 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
     return config, weights
 
 
-def judge_of(
-    config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs
-) -> Callable[[Part], Evaluation]:
-    """What evaluates the model with these weights on a split, in float32.
+class Judge:
+    """A model with the weights of a trial, or of several, in float32: what it sees on a split."""
 
-    Raises:
-        ResultsError: the weights are not of such a model.
-    """
-    device = default_device()
-    grader = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
-    try:
-        grader.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        problem = " ".join(str(error).split())[:160]
-        raise ResultsError(
-            f"weights of a trial do not fit {config.arch} as its config.json has it: {problem}"
-        ) from None
-    grader.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return partial(evaluate, grader, device=device, flips=config.flips)
+    def __init__(self, config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs) -> None:
+        """Raises ResultsError where the weights are not of such a model."""
+        self._device, self._flips, self._photographs = default_device(), config.flips, photographs
+        net = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
+        try:
+            net.load_state_dict(weights)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            what = f"{config.arch} at {photographs.config.image_size} px as config.json has it"
+            problem = " ".join(str(error).split())[:160]
+            raise ResultsError(f"a trial's weights do not fit {what}: {problem}") from None
+        self._net = net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, part: Part) -> Evaluation:
+        """What it says of the photographs of a split."""
+        return evaluate(self._net, part, device=self._device, flips=self._flips)
+
+    def validated(self, *, refit: bool = False) -> Evaluation:
+        """The validation split, as training judges it: by cut-points fitted on the other four fifths, if it has any.
+
+        Args:
+            refit: let the model have cut-points that are fitted on all of it, instead of those it came with.
+        """
+        part = self._photographs.part("val")
+        raw = outputs(self._net, part, device=self._device, flips=self._flips)
+        mine = reading_of(self._net)
+        return validate(raw, part, mine if refit else copy.deepcopy(mine))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Its state dict, on the CPU."""
+        return {name: tensor.cpu() for name, tensor in self._net.state_dict().items()}
 
 
 def predictions_of(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.DataFrame:

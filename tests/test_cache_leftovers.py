@@ -6,7 +6,7 @@ import os
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -130,6 +130,24 @@ def test_a_disk_that_fills_up_is_told_and_what_was_decoded_is_kept(good: list[Pa
     got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")
     assert got.decoded < len(good)
     assert contents(got.path) == fresh(good, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("full", ["mkdir", "open"])
+def test_a_disk_without_room_for_a_folder_is_told(
+    good: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    begun = getattr(Path, full)
+
+    def refuse(path: Path, *given: Any, **more: Any) -> Any:
+        if ".building" in str(path):
+            raise OSError(28, "No space left on device")
+        return begun(path, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, full, refuse)
+        with pytest.raises(DataError, match=r"building: photographs cannot be decoded into it: .*No space left"):
+            open_cache(manifest_of(good), SIZE, workers=1, folder=tmp_path / "c")
+    assert open_cache(manifest_of(good), SIZE, folder=tmp_path / "c").decoded == len(good)
 
 
 def test_arrays_of_an_npz_are_gone_on_with_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,9 @@ def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None
     checkpoints.drop(tmp_path)
     checkpoints.drop(tmp_path)
     assert names(tmp_path) == ["log.txt"]
+
+
+def test_weights_of_another_epoch_than_the_wanted_one_are_not_thrown_away(tmp_path: Path) -> None:
+    save(tmp_path, 4)
+    checkpoints.keep(tmp_path, 7)
+    assert names(tmp_path) == ["checkpoint_00004"]

@@ -153,6 +153,36 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
 
 
 @pytest.mark.usefixtures("_unpainted")
+def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
+    folder = RunFolder.open(root)
+    folder.note(data={**folder.notes()["data"], "fingerprint": "another"})  # the sweep was forced on
+    assert names(comparison.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
+    assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
+
+
+@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("trials/t0002/model.pt", b"PK damaged"),
+        ("trials/t0002/config.json", b'{"later": 1}'),
+        ("sweep.yaml", b"{"),
+        ("sweep.yaml", b"name: both"),
+    ],
+)
+def test_damage_of_one_model_leaves_the_others(
+    root: Path, trained: Path, file: str, content: bytes, told: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(trained / "trials", root / "trials", dirs_exist_ok=True)
+    (root / "comparison" / "resnet50_pretrained.json").unlink()
+    (root / file).write_bytes(content)
+    assert names(comparison.draw(RunFolder.open(root))) == sorted(
+        set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"}
+    )
+    assert f"no confusion matrix of ResNet50 (w/ pretraining): {root / file}" in told.text
+
+
+@pytest.mark.usefixtures("_unpainted")
 def test_while_it_runs_there_are_the_curves_and_the_models_that_have_ended(root: Path) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0003", state="RUNNING")

@@ -324,6 +324,12 @@ def test_damage_in_best_is_named(run: Path, name: str, content: bytes, named: st
     assert not (run / "export").exists()
 
 
+def test_a_model_of_other_crops_is_not_exported(run: Path) -> None:
+    edit(run / "best" / "config.json", preprocessing="0")
+    assert "preprocessing '0'; this retina" in refusal(export, run)
+    assert not (run / "export").exists()
+
+
 def test_weights_that_are_not_finite_are_not_exported(run: Path) -> None:
     state = torch.load(run / "best" / "model.pt", weights_only=True)
     state["fc.0.weight"][3, 3] = float("nan")

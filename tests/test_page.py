@@ -281,7 +281,7 @@ def test_what_an_earlier_version_did_not_measure_is_left_out(copied: RunFolder) 
     assert not {"macro F1", "calibration error (ECE)"} & set(rows)
     assert not [name for name in rows if name.startswith(("always", "precision"))]
     assert shown.find("p", **{"class": "verdict"})[0].words.startswith(f"Best model: trial {BEST}, on test QWK ")
-    assert "hollow marks" in shown.section("chances").words
+    assert "Hollow marks" in shown.section("chances").words
 
 
 def test_photographs_that_are_gone_cost_their_pictures_only(
@@ -363,6 +363,11 @@ def test_a_page_that_cannot_be_made_is_said_and_fails_no_sweep(
     assert cli._tell(copied, best, "", "val_qwk") == (0 if best else 1)
     said = [line for line in capsys.readouterr().out.splitlines() if "report.html" in line and "note" in line]
     assert said == ["note: no report.html: a defect of two lines"]
+
+
+def test_a_folder_is_no_page(copied: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(copied.root), "--out", "."]) == 2
+    assert capsys.readouterr().err == ".: cannot be written: Is a directory\n"
 
 
 def test_the_templates_are_part_of_the_package() -> None:

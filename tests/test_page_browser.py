@@ -127,12 +127,14 @@ def test_a_click_sorts_numbers_as_numbers_and_what_is_empty_last(opened: Browser
         ("batch_size=16", lambda row: row["batch_size"] == "16"),
         ("val_qwk>0.2 val_qwk<=0.45", lambda row: row["val_qwk"] and 0.2 < float(row["val_qwk"]) <= 0.45),
         ("learning_rate<1e-3", lambda row: float(row["learning_rate"]) < 1e-3),
+        ("trial=t0004", lambda row: row["trial_id"] == "t0004"),
+        ("minutes>3.5", lambda row: row["minutes"] and float(row["minutes"]) > 3.5),
         ("no such trial", lambda _: False),
         ("val_qwk>", lambda _: True),
     ],
 )
 def test_a_filter_narrows(opened: Browser, typed: str, wanted: Any) -> None:
-    names = ("trial_id", "state", "optimizer", "batch_size", "val_qwk", "learning_rate")
+    names = ("trial_id", "state", "optimizer", "batch_size", "val_qwk", "learning_rate", "minutes")
     rows = [dict(zip(names, cells, strict=True)) for cells in zip(*(column(opened, n) for n in names), strict=True)]
     expected = [row["trial_id"] for row in rows if wanted(row)]
     opened.find_element(By.ID, "filter").send_keys(typed)

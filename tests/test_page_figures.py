@@ -176,6 +176,17 @@ def test_every_kind_of_network_has_a_score_that_rises_with_the_grades_probabilit
         assert (after.gather(1, chosen) > before.gather(1, chosen)).all()
 
 
+@pytest.mark.parametrize(("loss", "sure"), [("huber", 9.0), ("mse", -9.0), ("corn", 60.0)])
+def test_a_sure_score_still_has_a_slope(loss: str, sure: float) -> None:
+    net = nn.Linear(1, 1)
+    net.reading = reading = Reading(loss)  # type: ignore[assignment]
+    if reading.is_fitted:
+        reading.spread.fill_(0.02)
+    raw = torch.full((1, OUTPUTS[loss]), sure).requires_grad_()
+    (slopes,) = torch.autograd.grad(gradcam.score(net, raw, reading(raw)[1]).sum(), raw)
+    assert slopes.abs().max() > 0
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.floats(0.3, 1)), min_size=1, max_size=40),
     st.booleans(),

@@ -47,8 +47,8 @@ def test_the_columns_are_the_contracts(folder: RunFolder) -> None:
     folder.flush()
     assert (folder.root / "trials.csv").read_text() == (
         "trial_id,state,arch,pretrained,head_layers,dropout,batch_size,epochs,learning_rate,optimizer,momentum,"
-        "weight_decay,schedule,loss,label_smoothing,class_weights,augmentation,freeze_epochs,backbone_rate,ema,flips,"
-        "precision,seed,epochs_run,best_epoch,"
+        "weight_decay,schedule,loss,label_smoothing,class_weights,augmentation,mix,mix_alpha,freeze_epochs,"
+        "backbone_rate,ema,flips,precision,seed,epochs_run,best_epoch,"
         "val_qwk,val_accuracy,val_auc,val_loss,seconds,images_per_second,reason\n"
     )
     assert (folder.root / "history.csv").read_text() == (

@@ -176,6 +176,13 @@ def test_another_metric_is_refused_also_by_force(tmp_path: Path, extend: int, *,
     assert "--force" not in said
 
 
+def test_another_image_size_is_refused_also_by_force(tmp_path: Path) -> None:
+    root = ran(tmp_path / "x").root
+    other = spec_of(data=tiny.DATA.model_copy(update={"image_size": 32}))
+    with pytest.raises(ResultsError, match=r"data.image_size was 16, now 32;\n.*begin a new sweep"):
+        go_on(root, other, force=True)
+
+
 def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x")
     with held_elsewhere(folder.root) as other:

@@ -17,6 +17,7 @@ from torch import nn
 from retina import model, results, together, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs
+from retina.evaluation import outputs, validate
 from retina.ordinal import OUTPUTS, Reading
 from retina.results import RunFolder
 
@@ -39,9 +40,9 @@ def _bright(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "build", lambda config, *_, **__: Bright(config.loss))
 
 
-def photographs() -> Photographs:
+def photographs(**changed: object) -> Photographs:
     """Grey squares, the brighter the worse their grade."""
-    data = tiny.photographs()
+    data = tiny.photographs(**changed)
     pixels = np.zeros_like(data.pixels)
     pixels += (40 + 40 * data.frame["grade"].to_numpy()).astype(np.uint8)[:, None, None, None]
     data.__dict__["pixels"] = pixels
@@ -80,7 +81,7 @@ def test_the_ensemble_is_the_mean_of_all_kept_trials(tmp_path: Path) -> None:
     assert said["ensemble"]["members"] == ["t0000", "t0001", "t0002"]
     assert said["single"]["members"] == ["t0000"]
     for split in ("val", "test"):
-        seen = [winner.judge_of(config(), state, data)(data.part(split)) for state in states]
+        seen = [winner.Judge(config(), state, data)(data.part(split)) for state in states]
         mean = np.mean([one.probabilities for one in seen], axis=0)
         assert said["ensemble"][split]["accuracy"] == pytest.approx(float((mean.argmax(1) == seen[0].grades).mean()))
         assert said["single"][split]["qwk"] == pytest.approx(seen[0].metrics.qwk)
@@ -147,3 +148,40 @@ def test_damaged_weights_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCapture
     (folder.trial("t0001") / "config.json").write_text("{")
     assert together.safely(folder, photographs(), "val_qwk", 1) == {}
     assert "no ensemble" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"arch": "resnet18", "later": 1}'])
+def test_a_configuration_of_another_version_fails_no_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, weights(slope=1.0), config())])
+    (folder.trial("t0001") / "config.json").write_bytes(damage)
+    assert together.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert "config.json" in caplog.text
+
+
+def test_weights_that_do_not_fit_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = {"fc.weight": torch.ones(4, 1), "fc.bias": torch.zeros(4)}
+    folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, other, config())])
+    assert together.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert "do not fit resnet18 at 16 px" in caplog.text
+
+
+def test_cut_points_are_not_judged_by_the_photographs_they_were_fitted_on(tmp_path: Path) -> None:
+    data = photographs(validation=0.5)
+    data.__dict__["pixels"] = np.random.default_rng(0).integers(0, 255, data.pixels.shape, dtype=np.uint8)  # luck
+    val = data.part("val")
+    trials = []
+    for seed in range(2):
+        net = Bright("mse")
+        net.load_state_dict({"fc.weight": torch.full((1, 1), 40.0 + seed), "fc.bias": torch.zeros(1)}, strict=False)
+        validate(outputs(net, val, device=tiny.CPU), val, net.reading)
+        trials.append((0.5 - seed / 10, net.state_dict(), config(loss="mse")))
+    folder = sweep(tmp_path / "x", trials)
+    said = combine(folder, data)
+    judge = winner.Judge(config(loss="mse"), trials[0][1], data)
+    assert said["single"]["val"]["qwk"] == pytest.approx(judge.validated().metrics.qwk)
+    assert said["single"]["val"]["qwk"] < judge(val).metrics.qwk, "what they were fitted on flatters"
+    assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.part("test")).metrics.qwk)
+    crowned = winner.crown(folder, "t0000", data, "val_qwk")
+    assert crowned["val"]["qwk"] == said["single"]["val"]["qwk"]

@@ -195,20 +195,21 @@ class _Builder:
         for left in self.path.parent.glob(f"{self.path.name}.building-*"):  # so called when each build began anew
             shutil.rmtree(left, ignore_errors=True)
         building = self.path.with_name(f"{self.path.name}.building")
-        building.mkdir(exist_ok=True)
-        with self._journal(building) as journal:
-            try:
-                target = self._reserve(building / "pixels.npy")
-                outcomes, decoded = self._fill(target, journal, workers, progress)
-                self._finish(target, outcomes, on_bad, start)
-            except BaseException as error:
-                self._stopped(building, journal.noted)
-                if isinstance(error, OSError):
-                    raise DataError(f"{building}: photographs cannot be decoded into it: {error}") from None
-                raise
-        building.rename(self.path)
-        (self.path / JOURNAL).unlink()
-        _to_disk(self.path.parent)
+        try:
+            building.mkdir(exist_ok=True)
+            with self._journal(building) as journal:
+                try:
+                    target = self._reserve(building / "pixels.npy")
+                    outcomes, decoded = self._fill(target, journal, workers, progress)
+                    self._finish(target, outcomes, on_bad, start)
+                except BaseException:
+                    self._stopped(building, journal.noted)
+                    raise
+            building.rename(self.path)
+            (self.path / JOURNAL).unlink()
+            _to_disk(self.path.parent)
+        except OSError as error:
+            raise DataError(f"{building}: photographs cannot be decoded into it: {error}") from None
         self._clear()
         loaded = self.load()
         if loaded is None:

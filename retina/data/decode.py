@@ -103,6 +103,7 @@ def _start(stack: ExitStack, inherited: int) -> Connection:
             pass_fds=[theirs.fileno(), inherited],
             stdin=subprocess.DEVNULL,
             env=_environment(),
+            process_group=0,  # Ctrl-C is for us to answer: while they start, it would meet their imports
         )
     stack.enter_context(process)
     stack.callback(process.kill)

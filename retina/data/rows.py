@@ -70,7 +70,7 @@ def reserve(path: Path, rows: int, size: int) -> Target:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, offset + length)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise too_little from None
     return Target(str(path), offset, size)
 

@@ -103,8 +103,6 @@ def _three(value: float | None) -> str:
 
 
 def _notes(told: Told) -> Iterator[str]:
-    if "note" in told:
-        yield str(told["note"])
     yield f"In brackets 95% intervals, from {told['test']['resamples']:,} resamples of the patients."
     point = told["operating_point"]
     aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"

@@ -71,7 +71,7 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
     if not file.is_file():
         raise ResultsError(f"{file}: is not there; keep.trials says how many trials keep their weights")
     config, weights = winner.kept(folder, cell.trial_id)
-    seen = winner.judge_of(config, weights, photographs)(photographs.part("test"))
+    seen = winner.Judge(config, weights, photographs)(photographs.part("test"))
     told = {
         "trial_id": cell.trial_id,
         "network": cell.network,

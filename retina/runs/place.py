@@ -57,19 +57,28 @@ def create(wanted: Plan, photographs: Photographs) -> None:
     provenance.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
 
 
+def refuse_changed(folder: RunFolder, photographs: Photographs) -> None:
+    """Stop where the photographs are not those of the runs that are there.
+
+    Raises:
+        ResultsError: they are not.
+    """
+    then = folder.notes()["data"]["fingerprint"]
+    if then != photographs.fingerprint:
+        raise ResultsError(
+            f"{photographs.config.path}: photographs, grades or splits have changed since {folder.root} began\n"
+            f"(fingerprint {photographs.fingerprint}, then {then}); begin anew with another --name"
+        )
+
+
 def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
     """Note that runs begin in a folder, are added to it, or go on.
 
     Raises:
         ResultsError: the photographs are not those of the runs that are there.
     """
+    refuse_changed(folder, photographs)
     notes = folder.notes()
-    then = notes["data"]["fingerprint"]
-    if then != photographs.fingerprint:
-        raise ResultsError(
-            f"{wanted.data.path}: photographs, grades or splits have changed since {folder.root} began\n"
-            f"(fingerprint {photographs.fingerprint}, then {then}); begin anew with another --name"
-        )
     if folder.trial_ids():
         now = provenance.environment()
         if notes["code"]["source"] != now["code"]["source"]:

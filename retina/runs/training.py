@@ -74,6 +74,7 @@ def train(
         if best is not None and not place.is_crowned(folder, best):
             log.info("evaluating the best run, %s, on validation and test", best)
             photographs = photographs or prepare(wanted.data, progress)
+            place.refuse_changed(folder, photographs)
             winner.crown(folder, best, photographs, METRIC)
         folder.note(ended_by="", interrupted=False, best=best)
     return folder, photographs

@@ -63,8 +63,8 @@ def reopened(
         force: go on although the sweep file, the photographs or the code have changed.
 
     Raises:
-        ResultsError: something has changed, and `force` was not given; or the metric has, which no force helps. Names
-            the first differences.
+        ResultsError: something has changed, and `force` was not given; or the metric or the image size has, which no
+            force helps. Names the first differences.
     """
     folder = RunFolder.open(root)
     before = recorded_spec(folder)
@@ -72,6 +72,11 @@ def reopened(
         raise ResultsError(
             f"{root / 'sweep.yaml'}: metric.name was {before.metric.name}, now {spec.metric.name};\n"
             "each trial kept the weights of its best epoch by the former: begin a new sweep with another --name"
+        )
+    if before.data.image_size != spec.data.image_size:
+        raise ResultsError(
+            f"{root / 'sweep.yaml'}: data.image_size was {before.data.image_size}, now {spec.data.image_size};\n"
+            "what trials reached at two sizes cannot be compared: begin a new sweep with another --name"
         )
     changes = _changes(folder, before, spec, photographs, extend)
     if changes and not force:

@@ -102,7 +102,7 @@ def _own_interrupt() -> Iterator[None]:
 
 
 class _Acknowledge(Callback):
-    """Says at once that a first Ctrl-C was heard: Tune lets the epochs that run come to their end first."""
+    """Says at once that a first Ctrl-C was heard: Tune gives the epochs that run ten seconds to end."""
 
     def setup(self, **_: Any) -> None:
         """Tune has taken Ctrl-C for itself by now."""
@@ -111,7 +111,7 @@ class _Acknowledge(Callback):
             return
 
         def heard(number: int, frame: FrameType | None) -> None:
-            log.info("stopping: the epochs that run end first; Ctrl-C again stops at once")
+            log.info("stopping; epochs that end in ten seconds count, others begin again; Ctrl-C again stops at once")
             theirs(number, frame)
 
         signal.signal(signal.SIGINT, heard)

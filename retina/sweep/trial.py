@@ -142,12 +142,13 @@ class GraderTrial(tune.Trainable):
         return self._reported(epoch)
 
     def _goes_on(self, epoch: int) -> bool:
-        """Whether the next epoch may begin at once: not where its end is likely, nor where a worker has died before.
+        """Whether the next epoch may begin at once: not where the trial's end is likely.
 
-        What is trained ahead could be what it dies of, and would take the epoch before with it each time.
+        Nor where a worker has died before, or nothing is on the disk yet: what is trained ahead could be what a worker
+        dies of, and would take the epoch before with it each time.
         """
         last = epoch >= self._config.epochs or epoch in self._settings.rungs
-        return not (last or self._is_taken_up or self._best is None)
+        return not (last or self._is_taken_up or self._best is None or len(self._past) < 2)
 
     def _taken_up(self, training: Training) -> bool:
         """Bring `training` to where the trial was when its last worker ended; False where it is new."""

@@ -52,7 +52,7 @@ def heatmaps(net: nn.Module, images: torch.Tensor, grades: torch.Tensor) -> torc
 
 
 def score(net: nn.Module, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
-    """What a map explains, (B,): the grade's own logit as in the paper; of an ordinal network, its log-probability.
+    """What a map explains, (B,): the grade's own logit as in the paper; of an ordinal network, its log-odds.
 
     Args:
         net: whose `reading` says what its raw output means.
@@ -62,7 +62,9 @@ def score(net: nn.Module, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tens
     if raw.shape[1] == GRADES:
         return raw.gather(1, grades[:, None])[:, 0]
     logs, _ = log_reading(reading_of(net), raw)
-    return logs.gather(1, grades[:, None])[:, 0]
+    mine = F.one_hot(grades, GRADES).bool()
+    # against all others, since of a probability near 1 the logarithm has no slope any more
+    return logs[mine] - logs.masked_fill(mine, -torch.inf).logsumexp(dim=1)
 
 
 def _keep(outputs: dict[str, torch.Tensor], name: str) -> Hook:
