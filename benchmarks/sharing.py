@@ -4,13 +4,15 @@
 
 pixels    PSS of the decoded photographs in 1 to 8 processes that have read all of them: together no more than one copy
 workers   seconds from a trial's last epoch to the first step of the next one in the same worker, through a real sweep:
-          its report and checkpoint, what the search says, the next model's building
+          its report and checkpoint, what the search says, the next model's building; and from one epoch to the next:
+          after the first one the worker waits until its checkpoint is written and reported, after others it does not
 device    images a second of 1, 2 and 4 trials at once, on one GPU or on all cores (so many threads each), together
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -108,21 +110,24 @@ class TimedFit(Iterator[EpochResult]):
         return result
 
 
-def workers_reused(photographs: Photographs, arch: str) -> list[float]:
-    """Seconds between the trials of each worker, of a sweep of eight with two epochs each."""
+EPOCHS = 4
+
+
+def workers_reused(photographs: Photographs, arch: str) -> dict[str, list[float]]:
+    """Seconds between trials of one worker, after first epochs, and after later ones; of a sweep of six trials."""
     spec = SweepSpec(
         name="sharing",
-        trials=8,
+        trials=6,
         method="random",
         early_stop={"type": "none"},
         parameters={
             "arch": {"value": arch},
             "pretrained": {"value": False},
-            "epochs": {"value": 2},
+            "epochs": {"value": EPOCHS},
             "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2},
         },
     )
-    gaps: list[float] = []
+    gaps: dict[str, list[float]] = {"trials": [], "first epoch": [], "later epochs": []}
     with tempfile.TemporaryDirectory() as place:
         root, watched = Path(place) / "sharing", Path(place) / "watched"
         watched.mkdir()
@@ -132,10 +137,11 @@ def workers_reused(photographs: Photographs, arch: str) -> list[float]:
         run(spec, Ledger.create(spec, RunFolder.open(root)), task, share_of_a_trial(spec.resources))
         ray.shutdown()
         for file in watched.iterdir():
-            epochs = [line.split() for line in file.read_text().splitlines()]
-            ended = [float(end) for epoch, _, end in epochs if epoch == "2"]
-            begun = [float(begin) for epoch, begin, _ in epochs if epoch == "1"]
-            gaps += [begin - end for end, begin in zip(ended, begun[1:], strict=False)]
+            told = [line.split() for line in file.read_text().splitlines()]
+            epochs = [(int(epoch), float(begin), float(end)) for epoch, begin, end in told]
+            for (before, _, end), (epoch, begin, _) in itertools.pairwise(epochs):
+                which = "trials" if epoch == 1 else "first epoch" if before == 1 else "later epochs"
+                gaps[which].append(begin - end)
     return gaps
 
 
@@ -197,11 +203,11 @@ def main() -> None:
             table.add_row(str(row["processes"]), f"{row['pss'] / 1e6:.1f}", f"{row['rss'] / 1e6:.1f}")
         console.print(table)
     if "workers" in options.parts:
-        told["gaps"] = gaps = workers_reused(photographs, options.arch)
-        console.print(
-            f"from one trial to the next in the same worker: median {statistics.median(gaps):.2f} s "
-            f"({min(gaps):.2f} to {max(gaps):.2f}, n={len(gaps)}), {options.arch}, {options.image_size} px\n"
-        )
+        told["gaps"] = workers_reused(photographs, options.arch)
+        for which, gaps in told["gaps"].items():
+            spread = f"{min(gaps):.3f} to {max(gaps):.3f}, n={len(gaps)}"
+            console.print(f"seconds between {which} and what comes next: {statistics.median(gaps):.3f} ({spread})")
+        console.print(f"{options.arch}, {options.image_size} px\n")
     if "device" in options.parts:
         told["device"] = device_shared(photographs, options.arch, options.batch_size)
         table = Table("trials at once", "threads each", "images/s together", box=MARKDOWN)
