@@ -54,7 +54,10 @@ CASES = {
         ".726 / .528; AutoML .750 / .531",
     ),
     "retinamnist-pretrained": Case(
-        "retinamnist", "retinamnist", ("parameters.pretrained.value=true",), "AutoML .750 / .531"
+        "retinamnist",
+        "retinamnist",
+        ("parameters.pretrained.value=true", "early_stop.type=none", "trials=6"),
+        "AutoML .750 / .531",
     ),
     "idrid-pretrained": Case("idrid", "idrid", ("parameters.pretrained.value=true",), ""),
     "idrid-scratch": Case("idrid", "idrid", ("parameters.pretrained.value=false", "start=[]"), ""),
