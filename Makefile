@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "== running the tests"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	@echo "== lint"

@@ -29,7 +29,7 @@ def test_the_defaults_are_the_reports_settings() -> None:
 
 
 def test_the_hash_is_the_same_on_any_machine() -> None:
-    assert TrialConfig().stable_hash() == "045a341d3677"
+    assert TrialConfig().stable_hash() == "3eef35728d35"
 
 
 def test_the_hash_does_not_follow_pythons_own_seed() -> None:
