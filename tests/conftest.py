@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from decoding import Decoded
     from exported import World
     from matplotlib.figure import Figure
 
@@ -67,3 +68,15 @@ def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(figures, "write", write)
     monkeypatch.setattr(page, "write", lambda *_, **__: Path("nowhere"))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> "Decoded":
+    """The photographs that are decoded in this process, and a way to break some."""
+    from decoding import Decoded
+
+    from retina.data import decode
+
+    seen = Decoded()
+    monkeypatch.setattr(decode, "read_square", seen.read)
+    return seen

@@ -13,7 +13,7 @@ import pytest
 from decoding import SIZE, Decoded, contents, draw, fresh, manifest_of, names, noted, stop_at, stopped, wanted
 from filelock import FileLock
 
-from retina.data import cache, decode
+from retina.data import cache
 from retina.data.cache import PixelCache, open_cache
 from retina.data.fundus import Pixels, to_square
 from retina.data.rows import Target
@@ -23,13 +23,6 @@ from retina.errors import DataError
 @pytest.fixture
 def good(tmp_path: Path) -> list[Path]:
     return draw(tmp_path / "photographs", 24)
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
-    seen = Decoded()
-    monkeypatch.setattr(decode, "read_square", seen.read)
-    return seen
 
 
 def test_after_a_refusal_only_photographs_with_problems_are_looked_at_again(

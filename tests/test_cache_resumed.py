@@ -47,13 +47,6 @@ def good(tmp_path: Path) -> list[Path]:
     return draw(tmp_path / "photographs", 24)
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
-    seen = Decoded()
-    monkeypatch.setattr(decode, "read_square", seen.read)
-    return seen
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_build_is_gone_on_with(
     good: list[Path], tmp_path: Path, decoded: Decoded, workers: int, monkeypatch: pytest.MonkeyPatch

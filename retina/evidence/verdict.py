@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SPLITS = {"val": "validation", "test": "test"}
+"""Keys of metrics.json and what a person calls them."""
 NAMES = {"qwk": "QWK", "accuracy": "accuracy"}
 COMPARED = tuple(NAMES)
 """By these a model is compared with its baselines."""

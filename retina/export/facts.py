@@ -11,11 +11,10 @@ import yaml
 
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
 from retina.errors import ResultsError
-from retina.evidence.verdict import NAMES, baseline_name
+from retina.evidence.verdict import NAMES, SPLITS, baseline_name
 from retina.metrics import REFERABLE
 from retina.results import RunFolder
 
-SPLITS = {"val": "validation", "test": "test"}
 NUMBERS = {
     **NAMES,
     "balanced_accuracy": "balanced accuracy",

@@ -18,9 +18,10 @@ from retina import model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError, SpecError
+from retina.evidence.verdict import SPLITS
 from retina.export import check, graphs
 from retina.export.card import card
-from retina.export.facts import SPLITS, Facts
+from retina.export.facts import Facts
 from retina.export.folder import (
     CARD,
     CONFIG,

@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.config import GRADE_NAMES
-from retina.evidence.verdict import NAMES, baseline_name
+from retina.evidence.verdict import NAMES, SPLITS, baseline_name
 from retina.results import RunFolder, read_json
 
 WIDTH = 98
-SPLITS = {"val": "validation", "test": "test"}
-"""Keys of metrics.json and what a person calls them."""
 SHOWN = {
     **NAMES,
     "balanced_accuracy": "balanced accuracy",

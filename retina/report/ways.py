@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from retina.errors import ResultsError
-from retina.report.best import SPLITS
+from retina.evidence.verdict import SPLITS
 from retina.results import RunFolder, read_json
 
 NAMES = {"single": "best trial alone", "ensemble": "ensemble of {}", "soup": "soup of {}"}

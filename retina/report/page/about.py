@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
-from retina.report.best import SPLITS
+from retina.evidence.verdict import SPLITS
 from retina.report.live import clock
 from retina.report.on_test import FOLDER
 from retina.report.page.facts import Facts, number, word

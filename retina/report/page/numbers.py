@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
-from retina.evidence.verdict import baseline_name
-from retina.report.best import SHOWN, SPLITS
+from retina.evidence.verdict import SPLITS, baseline_name
+from retina.report.best import SHOWN
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.facts import number
 from retina.report.ways import NUMBERS, Way
