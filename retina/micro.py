@@ -169,7 +169,7 @@ class Gradients:
         summed = self._losses(raw, grades)
         if drawn.mix:
             summed = share * summed + (1 - share) * self._losses(raw, grades.roll(1))
-        loss = summed / total  # of cross_entropy, for a batch in one piece, this is torch's own weighted mean
+        loss = summed / total  # of a batch in one piece, and without smoothing, torch's own weighted mean
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), self._reading(raw.detach())[1]
 

@@ -49,8 +49,10 @@ def losses(
         smoothing: of the labels; of cross_entropy alone.
     """
     if loss == "cross_entropy":
-        return F.cross_entropy(raw, grades, weight=weights, label_smoothing=smoothing, reduction="sum")
-    if loss in {"mse", "huber"}:
+        # not by torch's own `weight`: with smoothing it gives every other grade its share times that grade's weight, so
+        # that where few are proliferative a healthy eye would be taught to be so by a third
+        each = F.cross_entropy(raw, grades, label_smoothing=smoothing, reduction="none")
+    elif loss in {"mse", "huber"}:
         measure = F.mse_loss if loss == "mse" else F.huber_loss
         each = measure(raw[:, 0], grades.to(raw.dtype), reduction="none")
     elif loss == "emd":

@@ -98,9 +98,10 @@ def fit(
     """Train a grader as `config` says; iterate to get one `EpochResult` an epoch.
 
     A batch that does not fit into memory is run as micro-batches whose gradients add up to those of the whole; their
-    size is halved until they fit, and kept. One thing differs then: batch normalisation sees a micro-batch at a time.
-    Its statistics are of fewer photographs, and its running statistics are updated once a micro-batch (and by the
-    attempts that failed, with what they had seen of the same batch).
+    size is halved until they fit, and kept. What differs then: dropout draws anew, photographs are mixed with those of
+    their own micro-batch (`mix`), and batch normalisation sees a micro-batch at a time: its statistics are of fewer
+    photographs, and its running statistics are updated once a micro-batch (and by the attempts that failed, with what
+    they had seen of the same batch).
 
     Args:
         config: the run. Its seed fixes the initial weights, the order, the augmentation and the dropout; torch's

@@ -17,6 +17,7 @@ from tiny import AUGMENTATIONS, part
 from retina import micro, model
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, load, resident
+from retina.evaluation import evaluate, outputs
 from retina.train import fit
 
 META = torch.device("meta")
@@ -45,6 +46,34 @@ def test_a_batch_is_learned_from_without_a_look_at_the_device(augmentation: str,
     assert all(parameter.grad is not None for parameter in net.parameters())
     with pytest.raises(RuntimeError):
         loss.item()  # what such a look would come to
+
+
+class Asking(torch.nn.Module):
+    """A network that asks how a GPU would convolve in float32, and says nothing of a photograph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.told.add(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+        return torch.zeros(len(images), 5)
+
+
+def test_photographs_are_judged_in_float32_to_the_letter() -> None:
+    net, before = Asking(), torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    evaluate(net, part([0, 1, 2]), device=torch.device("cpu"))
+    assert net.told == {"ieee"}
+    assert torch.backends.cudnn.conv.fp32_precision == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_says_what_the_cpu_says() -> None:
+    net = model.build(TrialConfig(pretrained=False), image_size=64).eval()
+    of = part([0, 1, 2, 3, 4], 64)
+    here = outputs(net, of, device=torch.device("cpu"))
+    there = outputs(net.cuda(), of, device=torch.device("cuda"))
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

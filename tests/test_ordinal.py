@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -159,6 +161,46 @@ def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
         found["fitted"].append(read(raw, of, reading).metrics.qwk)
     assert np.mean(found["fitted"]) > 0.15
     assert abs(np.mean(found["fair"])) < 0.1
+
+
+def test_nor_by_what_their_fellow_eyes_were_fitted_on() -> None:
+    """A score may know the patient and nothing of the grade: cut-points that have seen the other eye then flatter."""
+    found: dict[str, list[float]] = {"by patient": [], "by photograph": []}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        of = part(np.repeat(rng.integers(0, 5, 30), 2).tolist(), size=4)
+        raw = torch.from_numpy(np.repeat(rng.normal(2, 1, 30), 2)[:, None]).float()
+        both = {"by patient": replace(of, patients=np.repeat(np.arange(30), 2)), "by photograph": of}
+        for name, one in both.items():
+            found[name].append(validate(raw, one, Reading("huber")).metrics.qwk)
+    assert np.mean(found["by photograph"]) > 0.08
+    assert np.mean(found["by patient"]) < 0.02
+
+
+def test_four_photographs_are_not_judged_by_themselves_either() -> None:
+    found = []
+    for seed in range(40):
+        raw = torch.from_numpy(np.random.default_rng(seed).normal(2, 1, (4, 1))).float()
+        found.append(validate(raw, part([0, 1, 2, 3], size=4), Reading("huber")).metrics.qwk)
+    assert np.mean(found) < 0.2
+
+
+def test_probabilities_are_exact_where_a_sigmoid_is_saturated() -> None:
+    """A temperature is fitted on their logarithms: 0 for one would count as the smallest number there is."""
+    seen = read(torch.tensor([[60.0], [-60.0]]), part([0, 4], size=4), Reading("mse"))
+    assert np.log(seen.probabilities[0, 0]) == pytest.approx(-(60 - 0.5) / 0.25)
+    assert np.log(seen.probabilities[1, 4]) == pytest.approx(-(60 + 3.5) / 0.25)
+    assert seen.loss == pytest.approx((59.5 + 63.5) / 0.25 / 2)
+
+
+def test_smoothing_is_of_the_labels_and_class_weights_of_the_photographs() -> None:
+    """torch's own weights and smoothing together teach a healthy eye to be what is rare."""
+    weights = torch.tensor([0.2, 2.0, 1.0, 8.0, 10.0])
+    raw = torch.zeros(1, 5, requires_grad=True)
+    for _ in range(300):
+        (gradient,) = torch.autograd.grad(losses("cross_entropy", raw, torch.tensor([0]), weights, 0.1), raw)
+        raw = (raw - 5 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(raw.softmax(dim=1)[0], torch.tensor([0.92, 0.02, 0.02, 0.02, 0.02]), rtol=0, atol=1e-3)
 
 
 def test_a_reading_is_fitted_on_all_of_validation_in_the_end() -> None:

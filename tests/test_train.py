@@ -6,18 +6,16 @@ import itertools
 import math
 import pickle
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from sklearn.utils.class_weight import compute_class_weight
 from tiny import CPU, config, part, photographs
 from torch import nn
 
-from retina import metrics, model
+from retina import metrics, model, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Drawn, load
 from retina.errors import TrainError, WeightsError
@@ -225,15 +223,15 @@ def test_momentum_is_left_alone_by_one_cycle(small: None) -> None:
 
 @pytest.fixture
 def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What cross entropy is asked for."""
+    """What each step's loss is asked for."""
     asked: list[dict[str, Any]] = []
+    truly = ordinal.losses
 
-    def record(*arguments: Any, **more: Any) -> torch.Tensor:
-        asked.append(more)
-        return F.cross_entropy(*arguments, **more)
+    def record(loss: str, raw: torch.Tensor, grades: torch.Tensor, weights: torch.Tensor, smoothing: float) -> Any:
+        asked.append({"weights": weights, "smoothing": smoothing})
+        return truly(loss, raw, grades, weights, smoothing)
 
-    for room in ("ordinal", "evaluation"):
-        monkeypatch.setattr(f"retina.{room}.F", SimpleNamespace(cross_entropy=record))
+    monkeypatch.setattr("retina.ordinal.losses", record)
     return asked
 
 
@@ -241,8 +239,7 @@ def test_balanced_class_weights_are_scikit_learns(small: None, losses: list[dict
     grades = [0, 0, 0, 0, 1, 1, 2, 3, 4]
     next(start(config(class_weights="balanced"), train=part(grades)))
     wanted = compute_class_weight("balanced", classes=np.arange(5), y=grades)
-    assert losses[0]["weight"].tolist() == pytest.approx(wanted.tolist())
-    assert losses[-1] == {}  # evaluation is not weighted
+    assert losses[0]["weights"].tolist() == pytest.approx(wanted.tolist())
 
 
 def test_balanced_weights_stay_finite_where_a_grade_is_absent(small: None) -> None:
@@ -252,9 +249,9 @@ def test_balanced_weights_stay_finite_where_a_grade_is_absent(small: None) -> No
 
 def test_label_smoothing_is_of_training_alone(small: None, losses: list[dict[str, Any]]) -> None:
     next(start(config(label_smoothing=0.2)))
-    assert losses[0]["label_smoothing"] == 0.2
-    assert losses[0]["weight"].tolist() == [1] * 5
-    assert losses[-1] == {}
+    assert losses[0]["smoothing"] == 0.2
+    assert losses[0]["weights"].tolist() == [1] * 5
+    assert len(losses) == 2  # of the epoch's batches: validation asks for none
 
 
 def test_a_diverged_run_says_at_which_step() -> None:

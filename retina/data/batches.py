@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +41,13 @@ class Part:
         pixels: uint8 (N, S, S, 3), larger than the split, usually memory-mapped; a tensor where it lies on the device.
         rows: int64 (M,), which of `pixels` belong to the split.
         grades: int64 (M,), 0 to 4, in the order of `rows`.
+        patients: int64 (M,), a number for each patient; None where every photograph stands for itself.
     """
 
     pixels: npt.NDArray[np.uint8] | torch.Tensor
     rows: npt.NDArray[np.int64]
     grades: npt.NDArray[np.int64]
+    patients: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Photographs in the split."""
@@ -180,14 +183,24 @@ def drawn_batches(
 ) -> Iterator[Drawn]:
     """One epoch over `part` in random order, in batches to be loaded, the last of which may be smaller.
 
+    Where it would be less than half a batch, the last two share their photographs evenly: a step by a single photograph
+    would be as large as any, and move BatchNorm's running statistics as much, just before validation.
+
     Order, augmentation and mixing (see `mixing.draw`) follow from `seed` and `epoch` alone.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     order = torch.randperm(len(part), generator=generator).numpy()
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for start, end in _edges(len(order), batch_size):
+        chosen = order[start:end]
         mixed = mixing.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
         yield Drawn(chosen, draw(augmentation, len(chosen), generator), mixed)
+
+
+def _edges(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    cuts = [*range(0, count, batch_size), count]
+    if len(cuts) > 2 and 2 * (count - cuts[-2]) < batch_size:
+        cuts[-2] = math.ceil((cuts[-3] + count) / 2)
+    return pairwise(cuts)
 
 
 def load(part: Part, drawn: Drawn, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

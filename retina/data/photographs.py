@@ -99,7 +99,9 @@ class Photographs:
                 self._resident[device] = resident(self.pixels, device, most_bytes)
             pixels = self._resident[device]
         mine = (self.frame["split"] == name).to_numpy()
-        return Part(pixels, np.flatnonzero(mine), self.frame.loc[mine, "grade"].to_numpy(dtype=np.int64))
+        frame = self.frame[mine]
+        patients = pd.factorize(frame["patient"])[0].astype(np.int64)
+        return Part(pixels, np.flatnonzero(mine), frame["grade"].to_numpy(dtype=np.int64), patients)
 
     def summary(self) -> dict[str, Any]:
         """What a results folder says of its data: fingerprint, layout, photographs a split and grade, warnings."""

@@ -87,6 +87,7 @@ def _in_torch(folder: Folder, device: str | None) -> Runtime:
         raise ResultsError("--runtime torch: torch is not installed; pip install torch torchvision, or --runtime onnx")
     import torch  # noqa: PLC0415  # takes seconds, and nobody who runs the other needs it
 
+    from retina.evaluation import to_the_letter  # noqa: PLC0415
     from retina.export import grader  # noqa: PLC0415
 
     model = grader.of_folder(folder).grader
@@ -94,7 +95,7 @@ def _in_torch(folder: Folder, device: str | None) -> Runtime:
     model.to(device=there, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(images: Images) -> Graded:
-        with torch.inference_mode():
+        with torch.inference_mode(), to_the_letter():
             placed = torch.from_numpy(images).to(there, memory_format=torch.channels_last)
             probabilities, grades, referable = model(placed)
         return _floats(probabilities), grades.cpu().numpy(), _floats(referable)
