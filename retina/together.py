@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from retina import results, winner
-from retina.config import TrialConfig
 from retina.data.photographs import Photographs
 from retina.errors import RetinaError
 from retina.evaluation import Evaluation
@@ -28,6 +27,7 @@ from retina.results import RunFolder
 
 log = logging.getLogger(__name__)
 
+TOGETHER, SOUP = "together.json", "soup.pt"
 SPLITS = ("val", "test")
 SAME = ("arch", "head_layers", "loss")
 """Settings in which the trials of a soup must agree."""
@@ -48,12 +48,19 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
         "metric", "single", "ensemble" and "soup": each "members", "val" and "test" as in metrics.json, and "better":
         which of the three is the best by validation. Empty where fewer than two trials kept their weights.
     """
+    for name in (TOGETHER, SOUP):  # of an earlier end, if any: of fewer trials
+        (folder.best / name).unlink(missing_ok=True)
     kept = [name for name in folder.ranking(metric, sign) if (folder.trial(name) / "model.pt").is_file()]
     if len(kept) < 2:
         return {}
-    seen = {name: _judged(folder, name, photographs) for name in kept}
+    val = {name: _judge(folder, name, photographs).validated() for name in kept}
+    members, of_soup, state = _soup(folder, kept, photographs, val, (metric, sign))
+    test = photographs.part("test")  # all is chosen now
+    seen = {name: {"val": val[name], "test": _judge(folder, name, photographs)(test)} for name in kept}
     everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
-    members, soup, state = _soup(folder, kept, photographs, seen, (metric, sign))
+    soup = seen[kept[0]]
+    if len(members) > 1:
+        soup = {"val": of_soup, "test": winner.Judge(winner.kept(folder, kept[0])[0], state, photographs)(test)}
     told: dict[str, Any] = {"metric": metric}
     ways = {"single": (kept[:1], seen[kept[0]]), "ensemble": (kept, everyone), "soup": (members, soup)}
     for way, (names, evaluations) in ways.items():
@@ -62,19 +69,14 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     if len(members) > 1:
         content = io.BytesIO()
         torch.save(state, content)
-        results.write_bytes(folder.best / "soup.pt", content.getvalue())
-    results.write_json(folder.best / "together.json", told)
+        results.write_bytes(folder.best / SOUP, content.getvalue())
+    results.write_json(folder.best / TOGETHER, told)
     return told
 
 
-def _judged(folder: RunFolder, name: str, photographs: Photographs) -> Seen:
+def _judge(folder: RunFolder, name: str, photographs: Photographs) -> winner.Judge:
     config, weights = winner.kept(folder, name)
-    return _look(config, weights, photographs)
-
-
-def _look(config: TrialConfig, weights: State, photographs: Photographs) -> Seen:
-    judge = winner.Judge(config, weights, photographs)
-    return {"val": judge.validated(), "test": judge(photographs.part("test"))}
+    return winner.Judge(config, weights, photographs)
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -90,12 +92,12 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _soup(
-    folder: RunFolder, kept: list[str], photographs: Photographs, seen: dict[str, Seen], by: tuple[str, int]
-) -> tuple[list[str], Seen, State]:
-    """The members of the greedy soup, what it sees, and its weights."""
+    folder: RunFolder, kept: list[str], photographs: Photographs, val: dict[str, Evaluation], by: tuple[str, int]
+) -> tuple[list[str], Evaluation, State]:
+    """The members of the greedy soup, what it sees of validation, and its weights; `val` is what each trial sees."""
     metric, sign = by
     config, state = winner.kept(folder, kept[0])
-    members, best = [kept[0]], seen[kept[0]]["val"]
+    members, best = [kept[0]], val[kept[0]]
     for name in kept[1:]:
         other, weights = winner.kept(folder, name)
         if any(getattr(other, key) != getattr(config, key) for key in SAME):
@@ -103,13 +105,10 @@ def _soup(
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
         judge = winner.Judge(config, tried, photographs)
-        val = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
-        if sign * _value(val, metric) >= sign * _value(best, metric):
-            members, best, state = [*members, name], val, judge.weights()
-    if len(members) == 1:
-        return members, seen[kept[0]], state
-    test = winner.Judge(config, state, photographs)(photographs.part("test"))  # once the choice is made
-    return members, {"val": best, "test": test}, state
+        mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
+        if sign * _value(mixed, metric) >= sign * _value(best, metric):
+            members, best, state = [*members, name], mixed, judge.weights()
+    return members, best, state
 
 
 def _between(mine: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Tensor:

@@ -61,6 +61,17 @@ def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) 
     assert "9 of 120 test photographs have a fellow eye in train or validation" in text
 
 
+def test_photographs_of_nobody_are_not_counted_as_patients(tmp_path: Path) -> None:
+    frame = predictions()
+    told = of_predictions(frame.assign(patient=[f"eye {i}" for i in range(len(frame))]), resamples=50)
+    lines = shown(tmp_path, told)
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert "n=120 " in text
+    assert "120 patients" not in text
+    assert "50 resamples of the photographs, no two of which are known to be of one patient." in text
+
+
 @pytest.mark.parametrize(("noise", "said"), [(0.05, "validation meets 87%"), (3.0, "No threshold meets 87%")])
 def test_it_says_whether_the_operating_point_was_found(tmp_path: Path, noise: float, said: str) -> None:
     lines = shown(tmp_path, of_predictions(predictions(noise=noise), resamples=50))

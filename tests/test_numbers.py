@@ -154,6 +154,17 @@ class TestVerdict:
         assert verdict.startswith("Not better than its baselines on test: QWK ")
         assert verdict.endswith("and 1.000 (fellow eye's grade).")
 
+    @pytest.mark.parametrize(("patients", "is_enough"), [(5, False), (6, True)])
+    def test_of_a_few_patients_nothing_is_claimed(self, frame: pd.DataFrame, patients: int, is_enough: bool) -> None:
+        """All right, in every resample: of two patients a quarter of models worth their baseline would be."""
+        test = frame[frame["split"] == "test"]
+        few = test[test["patient"].isin(test["patient"].unique()[:patients])].assign(grade=[2, 1] * patients)
+        found = told(pd.concat([frame[frame["split"] == "val"], few.assign(predicted=few["grade"])]))
+        assert found["test"]["baselines"]["majority"]["gain"]["qwk"][0] > 0
+        little = ", where 5 of at least 6 patients are too few to tell"
+        begin = "Better than its baseline on test" if is_enough else f"Not better than its baseline on test{little}"
+        assert found["verdict"].startswith(f"{begin}: QWK 1.000")
+
 
 class TestLittle:
     def test_a_test_split_of_healthy_eyes(self, frame: pd.DataFrame) -> None:

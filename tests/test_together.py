@@ -143,6 +143,21 @@ def test_one_trial_alone_is_no_ensemble(tmp_path: Path) -> None:
     assert "fewer than two" in together.told({})
 
 
+@pytest.mark.parametrize("left", [1, 2])
+def test_nothing_is_left_of_an_earlier_end(tmp_path: Path, left: int) -> None:
+    """A sweep that was extended keeps other trials; what was made of those before must not pass for theirs."""
+    good = weights(slope=3.0)
+    folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, weights(slope=2.0), config())])
+    assert combine(folder)["soup"]["members"] == ["t0000", "t0001"]
+    assert (folder.best / "soup.pt").exists()
+    (folder.trial("t0001") / "model.pt").unlink()
+    if left == 2:
+        torch.save({name: -20 * tensor for name, tensor in good.items()}, folder.trial("t0001") / "model.pt")
+    found = combine(folder)
+    assert not (folder.best / "soup.pt").exists()
+    assert (folder.best / "together.json").exists() == bool(found) == (left == 2)
+
+
 def test_damaged_weights_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, weights(slope=1.0), config())])
     (folder.trial("t0001") / "config.json").write_text("{")

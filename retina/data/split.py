@@ -37,7 +37,8 @@ def assign(manifest: Manifest, config: DataConfig) -> Split:
 
     Test is cut first, a share `config.test` of the photographs that no official split claims, then validation, a share
     `config.validation` of what is left. Each cut keeps a patient's photographs together and takes the same share
-    of every grade. The same photographs, seed and shares give the same split, whatever the order of the rows.
+    of every grade. Test is cut from patients who are not in an official validation split, where there are enough. The
+    same photographs, seed and shares give the same split, whatever the order of the rows.
 
     Raises:
         DataError: too few patients to cut, or an official split that leaves nothing to train on.
@@ -51,8 +52,12 @@ def assign(manifest: Manifest, config: DataConfig) -> Split:
     for at, name in enumerate(missing):
         pool = np.flatnonzero(split == "train")
         rng = np.random.default_rng([config.seed, int(name == "test")])
-        cuts_to_come = len(missing) - at - 1
-        taken = _cut(frame.loc[pool, ["patient", "grade"]], shares[name], rng, leave=1 + cuts_to_come)
+        leave, share = len(missing) - at, shares[name]
+        if name == "test":  # validation chooses the model, so that its patients would flatter it
+            apart = pool[~frame.loc[pool, "patient"].isin(frame.loc[split == "val", "patient"]).to_numpy()]
+            if frame.loc[apart, "patient"].nunique() > leave and len(apart) > share * len(pool):
+                pool, share = apart, share * len(pool) / len(apart)
+        taken = _cut(frame.loc[pool, ["patient", "grade"]], share, rng, leave=leave)
         split[pool[taken]] = name
     frame["split"] = pd.Series(split, index=frame.index).astype("str")
     return _described(frame)

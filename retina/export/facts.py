@@ -11,7 +11,7 @@ import yaml
 
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
 from retina.errors import ResultsError
-from retina.evidence.verdict import NAMES, SPLITS, baseline_name
+from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.metrics import REFERABLE
 from retina.results import RunFolder
 
@@ -84,8 +84,13 @@ class Facts:
     def size(self, split: str) -> str:
         """Photographs of a split of metrics.json, and patients where it tells."""
         told: Told = self.metrics[split]
-        patients = f", {told['patients']:,} patients" if "patients" in told else ""
-        return f"{SPLITS[split]} (n={told['n']:,}{patients})"
+        patients = known_patients(told)
+        return f"{SPLITS[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
+
+    @property
+    def resampled(self) -> str:
+        """What the intervals are drawn from."""
+        return resampled(self.metrics["test"])
 
     @property
     def results(self) -> Rows:

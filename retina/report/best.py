@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.config import GRADE_NAMES
-from retina.evidence.verdict import NAMES, SPLITS, baseline_name
+from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.results import RunFolder, read_json
 
 WIDTH = 98
@@ -47,7 +47,8 @@ def best(folder: RunFolder) -> RenderableType:
 
 
 def _size(split: Told) -> str:
-    return f"n={split['n']:,}" + (f", {split['patients']:,} patients" if "patients" in split else "")
+    patients = known_patients(split)
+    return f"n={split['n']:,}" + (f", {patients:,} patients" if patients else "")
 
 
 def _rows(told: Told) -> Iterator[tuple[str, ...]]:
@@ -101,7 +102,7 @@ def _three(value: float | None) -> str:
 
 
 def _notes(told: Told) -> Iterator[str]:
-    yield f"In brackets 95% intervals, from {told['test']['resamples']:,} resamples of the patients."
+    yield f"In brackets 95% intervals, from {told['test']['resamples']:,} resamples of {resampled(told['test'])}."
     point = told["operating_point"]
     aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"
     if point["met"]:

@@ -59,7 +59,9 @@ def files(folder: RunFolder) -> Table:
 
 def data(summary: dict[str, Any]) -> Table:
     """What a data set holds: photographs a grade and split."""
-    title = f"{summary['path']} ({summary['layout']}, {summary['patients']} patients)"
+    total = sum(counts["n"] for counts in summary["photographs"].values())
+    patients = f"{summary['patients']:,} patients" if summary["patients"] < total else "patients not known"
+    title = f"{summary['path']} ({summary['layout']}, {patients})"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in ["", "photographs", *(f"{grade} {name}" for grade, name in enumerate(GRADE_NAMES))]:
         table.add_column(column, justify="right")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
-from retina.evidence.verdict import SPLITS, baseline_name
+from retina.evidence.verdict import SPLITS, baseline_name, known_patients, resampled
 from retina.report.best import SHOWN
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.facts import number
@@ -59,10 +59,10 @@ def splits(best: Told) -> dict[str, str]:
     return {key: _heading(SPLITS[key], one) for key, one in told.items()}
 
 
-def resamples(best: Told) -> int | None:
-    """How many the intervals are from; None where there are none."""
-    told = [best[split].get("resamples") for split in splits(best)]
-    return next((int(one) for one in told if one), None)
+def resamples(best: Told) -> str:
+    """What the intervals are from; empty where there are none."""
+    told = [best[split] for split in splits(best) if best[split].get("resamples")]
+    return f"{told[-1]['resamples']:,} resamples of {resampled(told[-1])}" if told else ""
 
 
 def overall(best: Told) -> list[Line]:
@@ -149,8 +149,8 @@ def _square(count: int, share: float, top: float) -> Square:
 
 
 def _heading(name: str, told: Told) -> str:
-    patients = f", {told['patients']:,} patients" if "patients" in told else ""
-    return f"{name} (n = {told.get('n', 0):,}{patients})"
+    patients = known_patients(told) if "n" in told else None
+    return f"{name} (n = {told.get('n', 0):,}{f', {patients:,} patients' if patients else ''})"
 
 
 def _operating(best: Told) -> list[Line]:
