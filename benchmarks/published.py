@@ -29,6 +29,7 @@ from rich.table import Table
 
 from retina.provenance import environment
 from retina.results import RunFolder, read_json
+from retina.sweep.spec import SweepSpec, load
 
 ROOT = Path(__file__).parents[1]
 WAYS = ("single", "ensemble")
@@ -61,15 +62,27 @@ CASES = {
 def swept(name: str, case: Case, seed: int, options: argparse.Namespace) -> RunFolder:
     """One sweep, run to its end, by the command line."""
     root = options.results / f"{name}-{seed}"
+    space, data = ROOT / "sweeps" / f"{case.space}.yaml", str(getattr(options, case.data))
+    changes = [f"seed={seed}", f"data.seed={seed}", *case.changes]
     if not (root / "best" / "together.json").is_file():
-        command = [sys.executable, str(ROOT / "tune_main.py"), "--space", str(ROOT / "sweeps" / f"{case.space}.yaml")]
-        command += ["--data", str(getattr(options, case.data)), "--name", root.name, "--results", str(options.results)]
+        command = [sys.executable, str(ROOT / "tune_main.py"), "--space", str(space), "--data", data]
+        command += ["--name", root.name, "--results", str(options.results), "--resume"]
         command += ["--weights", str(options.weights)] if options.weights else []
-        command += ["--resume", "--set", f"seed={seed}", f"data.seed={seed}", *case.changes]
+        command += ["--set", *changes]
         code = subprocess.run(command, check=False).returncode  # noqa: S603
         if code:  # it has said why
             sys.exit(code)
+    wanted = load(space, overrides=changes, data=data, name=root.name)
+    if other := _other(load(root / "sweep.yaml", data=data), wanted):
+        sys.exit(f"{root}: was another sweep ({', '.join(other)} differ from {space}); name other --results")
     return RunFolder.open(root)
+
+
+def _other(ran: SweepSpec, wanted: SweepSpec) -> list[str]:
+    """Keys of a sweep file in which two sweeps differ."""
+    differing = [key for key in SweepSpec.model_fields if getattr(ran, key) != getattr(wanted, key)]
+    stops = {ran.early_stop.type, wanted.early_stop.type}
+    return [key for key in differing if key != "early_stop" or stops != {"none"}]  # whose rungs nobody looks at
 
 
 def result_of(folder: RunFolder) -> dict[str, Any]:
