@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.measure import Measurement
 
 import retina
-from retina.errors import RetinaError, SpecError
+from retina.errors import ResultsError, RetinaError, SpecError
 from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from retina.results import RunFolder
     from retina.sweep.spec import SweepSpec
 
-out = Console(soft_wrap=True, highlight=False, markup=False)
-err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False)
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False, emoji=False)
 
 
 class Lines(logging.Handler):
@@ -331,7 +331,7 @@ def _page_at_the_end(folder: RunFolder) -> None:
 def _show(table: RenderableType) -> None:
     """Print a table as wide as it is: a line that a narrow terminal breaks can still be read, a cut word cannot."""
     wanted = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-    Console(width=max(out.width, wanted), highlight=False, markup=False).print(table)
+    Console(width=max(out.width, wanted), highlight=False, markup=False, emoji=False).print(table)
 
 
 def _draw(options: argparse.Namespace) -> int:
@@ -365,15 +365,21 @@ def _prepare(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from retina.audit import page, run, terminal
     from retina.config import DataConfig, parse
+    from retina.data import sources
 
     wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "seed")}
     config = parse(DataConfig, wish, "retina data audit")
+    sources.place(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
     page.refuse_foreign(file)  # before minutes are spent on what could not be written
     with shown(out) as progress:
         found = run.audit(config, progress)
-        page.write(found, file, seed=options.seed, progress=progress)
-    _show(terminal.view(found))
+        _show(terminal.view(found))  # before the page, which a full disk may cost us
+        try:
+            page.write(found, file, seed=options.seed, progress=progress)
+        except ResultsError as error:  # it could be written when we began: no mistake of the user's
+            err.print(str(error))
+            return 1
     out.print(f"written: {file}")
     return 0
 

@@ -152,6 +152,14 @@ def test_a_missing_a_foreign_and_a_huge_file_are_named(tmp_path: Path, monkeypat
             read(path)
 
 
+def test_one_so_long_that_its_square_would_be_huge_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "long.png", Image.new("L", (20_000, 100), 90))
+    with pytest.raises(DataError, match=r"long\.png: is 20,000 x 100 pixels; no side may have more than 9,459"):
+        read(path, at_least=50)
+    path = save(tmp_path / "long.jpg", Image.new("L", (20_000, 800), 90))
+    assert read(path, at_least=100).shape == (100, 2500, 3)
+
+
 def test_a_photograph_of_80_million_pixels_is_no_bomb(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("L", (10_000, 8_000), 90))
     assert read(path, at_least=1000).shape == (1000, 1250, 3)

@@ -82,7 +82,7 @@ class TestCourse:
             f"{folder}: train_img.csv and test_img.csv list 35,123 photographs, and none of them is there.\n"
             f"They belong in {folder / 'train'} (2576_right.jpeg, .jpg or .png); "
             'EyePACS is the Kaggle competition "diabetic-retinopathy-detection".\n'
-            "To try everything without photographs: --data synthetic"
+            "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
         )
 
 
@@ -289,6 +289,8 @@ class TestMedmnist:
             ({"train_images": np.zeros((3, 8, 8, 8, 3), np.uint8)}, "train_images has shape (3, 8, 8, 8, 3)"),
             ({"train_images": np.zeros((3, 8, 8, 3), np.float32)}, "of type uint8"),
             ({"train_labels": np.array([[{}], [{}], [{}]])}, "the array train_labels cannot be read"),
+            ({"train_images": np.zeros((3, 0, 0, 3), np.uint8)}, "photographs are 1 to 9,459 pixels"),
+            ({"train_images": np.zeros((3, 1, 20_000), np.uint8)}, "photographs are 1 to 9,459 pixels"),
         ],
     )
     def test_arrays_that_do_not_fit_are_named(self, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -299,6 +301,26 @@ class TestMedmnist:
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
         file = text(tmp_path / "broken.npz", "PK nothing")
+        assert refused(file).startswith(f"{file}: cannot be read as an npz file")
+
+    def test_damage_inside_what_is_compressed_is_named_too(self, tmp_path: Path) -> None:
+        file = tmp_path / "some.npz"
+        labels = np.arange(2000, dtype=np.uint8)[:, None] % 5
+        np.savez_compressed(file, train_images=np.zeros((2000, 2, 2), np.uint8), train_labels=labels)
+        content = bytearray(file.read_bytes())
+        start = content.index(b"train_labels.npy") + 40
+        content[start : start + 20] = bytes(byte ^ 0xFF for byte in content[start : start + 20])
+        file.write_bytes(content)
+        assert refused(file).startswith(f"{file}: cannot be read as an npz file")
+
+    @pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compressed in a way of its own"])
+    def test_an_archive_that_cannot_be_unpacked_is_named(self, tmp_path: Path, at: int, value: int) -> None:
+        file = self.npz(tmp_path)
+        content = bytearray(file.read_bytes())
+        entry = -1
+        while (entry := content.find(b"PK\x01\x02", entry + 1)) >= 0:  # of the archive's list of its files
+            content[entry + at] = value
+        file.write_bytes(content)
         assert refused(file).startswith(f"{file}: cannot be read as an npz file")
 
 
@@ -338,6 +360,33 @@ class TestFolders:
         assert column(manifest, "split") == ["train", "train", "val", "val", "test", "test"]
         assert column(manifest, "grade") == [0, 3] * 3
         assert column(manifest, "patient")[:2] == ["5", "train/severe/b"]
+
+    def test_folders_that_differ_in_capitals_alone_are_two(self, tmp_path: Path) -> None:
+        for name in ("Mild", "mild", "severe"):
+            photographs(tmp_path / name, "x.png")
+        assert grades(load(tmp_path)) == {"Mild/x.png": 1, "mild/x.png": 1, "severe/x.png": 3}
+
+    def test_photographs_below_a_grade_s_folder_count(self, tmp_path: Path) -> None:
+        photographs(tmp_path / "0", "right/b.png", "left/deep/1_left.png", "a.png", ".thumbnails/a.png")
+        photographs(tmp_path / "2", "left/2_left.png")
+        manifest = load(tmp_path)
+        assert grades(manifest) == {
+            "0/a.png": 0,
+            "0/left/deep/1_left.png": 0,
+            "0/right/b.png": 0,
+            "2/left/2_left.png": 2,
+        }
+        assert list(grades(manifest)) == column(manifest, "image")
+        assert column(manifest, "where") == ["0/", "0/left/deep/", "0/right/", "2/left/"]
+        assert column(manifest, "patient") == ["0/a", "1", "0/right/b", "2"]
+
+    @pytest.mark.parametrize("target", [".", "..", "../1"])
+    def test_links_in_circles_count_nothing_twice(self, tmp_path: Path, target: str) -> None:
+        for grade in "01":
+            photographs(tmp_path / grade, "x.png")
+            (tmp_path / grade / "again").symlink_to(target, target_is_directory=True)
+        expected = {"0/x.png": 0, "1/x.png": 1} | ({"0/again/x.png": 0} if target == "../1" else {})
+        assert grades(load(tmp_path)) == expected
 
     def test_photographs_under_an_unknown_name_are_not_lost_in_silence(self, tmp_path: Path) -> None:
         for name in ("0", "1", "5", "Severre"):

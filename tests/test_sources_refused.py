@@ -1,5 +1,6 @@
 """What is said about folders, files and rows that cannot be used."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ class TestWhatCannotBeFound:
         assert refused(Path("nowhere/at/all")) == (
             "nowhere/at/all: there is no such folder or file.\n"
             "It should hold photographs and their grades; EyePACS is the Kaggle competition "
-            '"diabetic-retinopathy-detection": unpack it there, or give another --data PATH.\n'
-            "To try everything without photographs: --data synthetic"
+            '"diabetic-retinopathy-detection": unpack it there, or give another path.\n'
+            "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
         )
 
     @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "~no_such_user_here/x"])
@@ -82,6 +83,44 @@ class TestWhatCannotBeFound:
 
         monkeypatch.setattr(os, "scandir", forbidding)
         assert refused(eyepacs) == f"{eyepacs / 'train'}: this folder cannot be read: Permission denied"
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    def test_a_folder_whose_disk_fails_is_not_taken_for_an_empty_one(
+        self, eyepacs: Path, monkeypatch: Any, number: int
+    ) -> None:
+        def failing(folder: Path) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "scandir", failing)
+        assert refused(eyepacs) == f"{eyepacs}: this folder cannot be read: {os.strerror(number)}"
+
+    def test_a_link_to_itself_hides_nothing_else(self, eyepacs: Path) -> None:
+        for folder in (eyepacs, eyepacs / "train"):
+            (folder / "loop").symlink_to("loop")
+        assert grades(load(eyepacs)) == {"10_left": 0, "10_right": 1, "13_left": 4}
+
+
+class TestNamesThatAreNotUtf8:
+    def test_a_photograph_s_is_a_bad_row(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/good.png", "1/good.png", "1/\udce9il.png", "1 - mild\udce9/x.png")
+        problem = "1/: 1/\\udce9il.png: its name is not UTF-8"
+        assert problem in refused(tmp_path)
+        manifest = load(tmp_path, on_bad="skip")
+        assert grades(manifest) == {"0/good.png": 0, "1/good.png": 1}
+        assert problem in [str(bad) for bad in manifest.skipped]
+        assert len(manifest.skipped) == 2
+        assert all(str(bad).isascii() for bad in manifest.skipped)
+
+    @pytest.mark.parametrize("file", ["", "labels.csv"])
+    def test_that_of_the_folder_is_said(self, tmp_path: Path, file: str) -> None:
+        folder = tmp_path / "r\udce9t"
+        text(folder / "labels.csv", "image,level\na,1\n")
+        photographs(folder, "a.png")
+        assert refused(folder / file).startswith(f"{tmp_path}/r\\udce9t")
+
+    def test_those_of_a_folder_of_something_else_can_be_printed(self, tmp_path: Path) -> None:
+        text(tmp_path / "not\udce9", "")
+        assert "There: not\\udce9." in refused(tmp_path)
 
 
 class TestBadRows:

@@ -25,6 +25,9 @@ PREPROCESSING = "1"
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """What is tried when a file is opened; the others of PIL start programs (EPS) or hold no photographs."""
 
+LONGEST = 9_459
+"""Pixels of a photograph's longest side: the square around it keeps PIL's limit against decompression bombs too."""
+
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.floating[Any]]
 
@@ -82,7 +85,8 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
     """Read a photograph upright, whatever way its file stores colours.
 
     Transparency is laid over black. More than eight bits are scaled by the depth that the values use (8, 12 or 16
-    bits, else their maximum). More than 89 million pixels, PIL's limit against decompression bombs, are refused.
+    bits, else their maximum). More than 89 million pixels, PIL's limit against decompression bombs, are refused, and so
+    is a side of more than `LONGEST`.
 
     Args:
         path: a file in one of `FORMATS`; of several frames the first is read.
@@ -103,8 +107,13 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
             with Image.open(path, formats=FORMATS) as image:
                 if at_least is not None:
                     image.draft(None, (at_least, at_least))
+                if max(image.size) > LONGEST:
+                    width, height = image.size
+                    raise DataError(f"{path}: is {width:,} x {height:,} pixels; no side may have more than {LONGEST:,}")
                 image.load()
                 return _rgb(_upright(image))
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

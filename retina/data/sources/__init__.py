@@ -17,10 +17,10 @@ from retina.data.manifest import COLUMNS, Manifest, refuse
 from retina.data.sources import arrays, folders, lists
 from retina.data.sources.lists import Place
 from retina.data.sources.rows import Labels, assume, check, is_absent, locate, to_frame
-from retina.data.sources.tree import Tree, own_name
+from retina.data.sources.tree import Tree, is_text, own_name, printable
 from retina.errors import DataError, PhotographsAbsentError
 
-__all__ = ["read"]
+__all__ = ["place", "read"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _ORIGINS = {
     "aptos": 'APTOS 2019 is the Kaggle competition "aptos2019-blindness-detection"',
     "idrid": "IDRiD is at https://idrid.grand-challenge.org, Disease Grading",
 }
-_WITHOUT = "To try everything without photographs: --data synthetic"
+_WITHOUT = "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
         DataError: nothing there, no known layout, label files that cannot be read, no photographs (then it is a
             PhotographsAbsentError); and bad rows, unless `config.on_bad` is "skip".
     """
-    place = _place(config.path)
+    here = place(config.path)
     tree = Tree()
-    layout = _recognise(tree, place, config.layout)
-    labels = layout.read(tree, place)
-    name = lists.family(tree, place) if layout.name == "list" else layout.name
+    layout = _recognise(tree, here, config.layout)
+    labels = layout.read(tree, here)
+    name = lists.family(tree, here) if layout.name == "list" else layout.name
     if config.layout in _ALSO_AS_LIST:
         name = config.layout
-    labels = _with_photographs(labels, tree, place, name) if photographs else [assume(one) for one in labels]
+    labels = _with_photographs(labels, tree, here, name) if photographs else [assume(one) for one in labels]
 
-    root = place.file or place.root
-    rows, bad = check([row for one in labels for row in one.rows], place.root)
+    root = here.file or here.root
+    rows, bad = check([row for one in labels for row in one.rows], here.root)
     refuse(bad, root, config.on_bad)
     if not rows:
         why = f"the first of {len(bad):,} that cannot: {bad[0]}" if bad else "the label files are empty"
@@ -85,20 +85,27 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     return Manifest(frame, name, root, bad)
 
 
-def _place(given: str) -> Place:
+def place(given: str) -> Place:
+    """The folder or file that a user pointed at.
+
+    Raises:
+        DataError: there is none, it may not be looked at, or its name is not UTF-8, which no table of ours takes.
+    """
+    told = printable(given)
     try:
         path = Path(given).expanduser().absolute()
-        if path.is_dir():
-            return Place(path)
-        if path.is_file():
-            return Place(path.parent, path)
+        found = Place(path) if path.is_dir() else Place(path.parent, path) if path.is_file() else None
     except (OSError, RuntimeError) as error:  # a name too long, no right to look, no such user's home
-        raise DataError(f"{given}: this folder or file cannot be read: {error}") from None
-    raise DataError(
-        f"{given}: there is no such folder or file.\n"
-        f"It should hold photographs and their grades; {_EYEPACS}: unpack it there, or give another --data PATH.\n"
-        f"{_WITHOUT}"
-    )
+        raise DataError(f"{told}: this folder or file cannot be read: {error}") from None
+    if found is None:
+        raise DataError(
+            f"{told}: there is no such folder or file.\n"
+            f"It should hold photographs and their grades; {_EYEPACS}: unpack it there, or give another path.\n"
+            f"{_WITHOUT}"
+        )
+    if not is_text(str(path)):
+        raise DataError(f"{printable(str(path))}: this path is not UTF-8; rename what is not")
+    return found
 
 
 def _recognise(tree: Tree, place: Place, wanted: str) -> _Layout:
@@ -124,7 +131,7 @@ def _contents(tree: Tree, place: Place) -> str:
     names = [f"{folder.name}/" for folder in tree.folders(place.root)]
     names += [file.name for file in tree.files(place.root)]
     more = f" and {len(names) - 6:,} more" if len(names) > 6 else ""
-    return (", ".join(names[:6]) or "nothing") + more
+    return printable(", ".join(names[:6]) or "nothing") + more
 
 
 def _with_photographs(labels: list[Labels], tree: Tree, place: Place, layout: str) -> list[Labels]:

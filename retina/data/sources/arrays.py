@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retina.data.fundus import Pixels
+from retina.data.fundus import LONGEST, Pixels
 from retina.data.sources.lists import Place
 from retina.data.sources.rows import Labels, Row
 from retina.data.sources.tree import Tree
@@ -38,7 +38,9 @@ def medmnist(tree: Tree, place: Place) -> list[Labels]:
                 )
             given = [split for split in _SPLITS if f"{split}_images" in names]
             return [_half(file, archive, split) for split in given]
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # as in `load`
         raise DataError(f"{file}: cannot be read as an npz file: {error}") from None
 
 
@@ -76,6 +78,10 @@ def _half(file: Path, archive: zipfile.ZipFile, split: str) -> Labels:
         raise DataError(
             f"{file}: {split}_images has shape {shape} and type {kind}; "
             "photographs are (n, height, width) or (n, height, width, 3) of type uint8"
+        )
+    if not all(0 < side <= LONGEST for side in shape[1:3]):
+        raise DataError(
+            f"{file}: {split}_images has shape {shape}; height and width of photographs are 1 to {LONGEST:,} pixels"
         )
     if labels.shape not in {(shape[0],), (shape[0], 1)}:
         raise DataError(

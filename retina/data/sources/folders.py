@@ -24,12 +24,12 @@ def is_folders(tree: Tree, place: Place) -> bool:
 
 
 def folders(tree: Tree, place: Place) -> list[Labels]:
-    """Every photograph in a grade's folder. One in any other folder beside them is kept, to be refused by name."""
+    """Every photograph in or below a grade's folder. One in any other beside them is kept, to be refused by name."""
     return [
-        Labels(f"{folder.relative_to(place.root).as_posix()}/", _rows(tree, place.root, folder, split))
+        Labels(f"{folder.relative_to(place.root).as_posix()}/", rows)
         for split, top in _tops(tree, place.root)
         for folder in tree.folders(top)
-        if tree.photographs(folder)
+        if (rows := _rows(tree, place.root, folder, split))
     ]
 
 
@@ -57,16 +57,17 @@ def _has_grades(tree: Tree, folder: Path) -> bool:
 
 
 def _rows(tree: Tree, root: Path, folder: Path, split: str) -> list[Row]:
-    place = folder.relative_to(root).as_posix()
     grade = grade_of(folder.name)
+    inner = [folder] if grade is None else tree.walk(folder)
+    photographs = [(one.relative_to(root).as_posix(), file) for one in inner for file in tree.photographs(one)]
     return [
         Row(
             where=f"{place}/",
-            image=f"{place}/{photograph.name}",
-            own=f"{place}/{own_name(photograph.name)}",
+            image=f"{place}/{file.name}",
+            own=f"{place}/{own_name(file.name)}",
             grade=folder.name if grade is None else str(grade),
             split=split,
-            path=photograph,
+            path=file,
         )
-        for photograph in tree.photographs(folder)
+        for place, file in photographs
     ]

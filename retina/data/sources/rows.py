@@ -12,7 +12,7 @@ import pandas as pd
 
 from retina.config import GRADES
 from retina.data.manifest import COLUMNS, Bad
-from retina.data.sources.tree import Tree, leaves_folder
+from retina.data.sources.tree import Tree, is_text, leaves_folder, printable
 
 SPLITS = {
     "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -94,7 +94,7 @@ def assume(labels: Labels) -> Labels:
 def check(rows: list[Row], root: Path) -> tuple[list[Row], list[Bad]]:
     """Part the rows that can be used from those that cannot, which are explained. Both keep their order."""
     here = _Folders(root)
-    problems = {at: bad for at, row in enumerate(rows) if (bad := _problem(row, here))}
+    problems = {at: bad for at, row in enumerate(rows) if (bad := _no_text(row) or _problem(row, here))}
     problems |= _repeated({at: row for at, row in enumerate(rows) if at not in problems})
     return [row for at, row in enumerate(rows) if at not in problems], [problems[at] for at in sorted(problems)]
 
@@ -139,6 +139,12 @@ def _located(row: Row, tree: Tree) -> Row:
     if row.path is not None or leaves_folder(row.name):
         return row
     return replace(row, path=tree.find(row.name, row.folders))
+
+
+def _no_text(row: Row) -> Bad | None:
+    if all(map(is_text, (row.where, row.image, str(row.path)))):
+        return None
+    return Bad(printable(row.where), printable(row.image), "its name is not UTF-8")
 
 
 def _problem(row: Row, folders: Callable[[tuple[Path, ...]], str]) -> Bad | None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from retina.errors import DataError
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 @dataclass
 class _Listing:
-    """One folder: its files and folders by their lower-case name, its photographs by name with and without suffix."""
+    """One folder: its files by lower-case name, its folders, its photographs by name with and without suffix."""
 
     files: dict[str, str] = field(default_factory=dict)
-    folders: dict[str, str] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
     photographs: dict[str, str] = field(default_factory=dict)
 
 
@@ -38,9 +41,18 @@ class Tree:
 
     def folders(self, folder: Path) -> list[Path]:
         """The folders in `folder`, sorted by name, without hidden ones."""
-        return [
-            folder / name for name in sorted(self._listing(folder).folders.values()) if not name.startswith((".", "__"))
-        ]
+        return [folder / name for name in sorted(self._listing(folder).folders) if not name.startswith((".", "__"))]
+
+    def walk(self, folder: Path) -> Iterator[Path]:
+        """`folder` and all folders below it, sorted by name, without hidden ones."""
+        waiting, seen = [folder], set(folder.resolve().parents)
+        while waiting:
+            one = waiting.pop()
+            real = one.resolve()
+            if real not in seen:  # a link may lead in circles
+                seen.add(real)
+                yield one
+                waiting += reversed(self.folders(one))
 
     def photographs(self, folder: Path) -> list[Path]:
         """The photographs that lie directly in `folder`, sorted by name."""
@@ -74,20 +86,31 @@ def own_name(name: str) -> str:
     return stem if stem and dot + suffix.lower() in SUFFIXES else name
 
 
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8. Python keeps other bytes as lone surrogates, which no table takes."""
+    return name.isascii() or name == printable(name)
+
+
+def printable(name: str) -> str:
+    """`name` as it can be printed: what is not UTF-8 is escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _list(folder: Path) -> _Listing:
     listing = _Listing()
     names = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_file():
-                    names.append(entry.name)
-                elif entry.is_dir():
-                    listing.folders[entry.name.lower()] = entry.name
-    except PermissionError as error:
-        raise DataError(f"{folder}: this folder cannot be read: {error.strerror}") from None
-    except OSError:  # not there, or no folder: nothing lies in it
-        return listing
+                with suppress(OSError):  # a link that leads in circles, say, is neither; the others still count
+                    if entry.is_file():
+                        names.append(entry.name)
+                    elif entry.is_dir():
+                        listing.folders.append(entry.name)
+    except OSError as error:
+        if error.errno in _NOT_THERE:  # or no folder: nothing lies in it
+            return listing
+        raise DataError(f"{printable(str(folder))}: this folder cannot be read: {error.strerror}") from None
     listing.files = {name.lower(): name for name in sorted(names)}
     images = [name for name in names if own_name(name) != name and not name.startswith(".")]
     images.sort(key=lambda name: (SUFFIXES.index(Path(name).suffix.lower()), name))
