@@ -1,6 +1,6 @@
 """The best trial, looked at once more: its predictions on validation and test, and what they prove, in `best/`.
 
-The only room that touches the test split for a number that is reported, and it does so once, after the choice is made.
+With `together` the only room that touches the test split for a number that is reported, after the choice is made.
 """
 
 from __future__ import annotations
