@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def some_of_idrid(shared: Path, folder: Path, names: Iterable[str]) -> Path:
     return folder
 
 
-def list_of(folder: Path, rows: Iterable[tuple[str, int]], header: str = "image,level") -> Path:
-    """Write labels.csv beside the photographs."""
+def list_of(folder: Path, rows: Iterable[tuple[str, int | str]], header: str = "image,level") -> Path:
+    """Write labels.csv beside the photographs; what follows a name may be several cells."""
     (folder / "labels.csv").write_text("\n".join([header, *(f"{name},{grade}" for name, grade in rows)]) + "\n")
     return folder
 
@@ -69,6 +70,20 @@ def blurred(photograph: Image.Image) -> Image.Image:
 def audited(path: Path, **settings: object) -> Audit:
     """The audit of a folder, in one process."""
     return run.audit(DataConfig.model_validate({"path": str(path), **settings}), workers=1)
+
+
+def after_the_last(source: str) -> str:
+    """A look at photographs 0 to 39 whose first one, and all in its chunk, waits until another process has the last."""
+    name = Path(source).name
+    last = Path(source).with_name("39")
+    if name == last.name:
+        last.touch()
+    until = time.monotonic() + 60
+    while name == "0" and not last.exists():
+        if time.monotonic() > until:
+            raise TimeoutError("no other process looks at the last photograph")
+        time.sleep(0.01)
+    return name
 
 
 def names(audit: Audit, rows: Iterable[int]) -> set[str]:

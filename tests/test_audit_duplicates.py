@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from pages import read
+from PIL import Image, ImageEnhance, ImageFilter
 
-from retina.audit import likeness
+from retina.audit import findings, likeness, page
 from retina.config import SyntheticConfig
 from retina.data import synthetic
 
@@ -71,6 +72,66 @@ def test_an_altered_copy_is_found(shared: Path, tmp_path: Path, how: str) -> Non
         frozenset({name, f"{name}-again"}) for name in SOME
     }
     assert not any(group.exact for group in audit.groups)
+
+
+TWICE = [(f"{n}{copy}.png", n % 5) for n in range(15) for copy in ("a", "b")]
+
+
+def _twins(folder: Path) -> None:
+    for name, _ in TWICE:
+        Image.new("RGB", (96, 64), (int(name[:-5]), 0, 0)).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("header", "more", "cut"),
+    [
+        ("image,level", "", "test and val"),
+        ("image,level,split", ",test", ""),
+        ("image,level,split", ",{train}", "val"),
+        ("image,level,split", ",{every}", ""),
+        ("image,level,patient", ",{who}", ""),
+    ],
+    ids=["no split", "nothing to cut", "no validation", "all splits", "one patient"],
+)
+def test_duplicates_that_a_sweep_may_part_are_serious(tmp_path: Path, header: str, more: str, cut: str) -> None:
+    _twins(tmp_path)
+    splits = ["test", "test", "val", "val", *[""] * 26]
+    rows = [
+        (name, str(grade) + more.format(train=of.replace("val", ""), every=of or "train", who=name[:-5]))
+        for (name, grade), of in zip(TWICE, splits, strict=True)
+    ]
+    found = findings.find(audited.audited(audited.list_of(tmp_path, rows, header)))
+    parted = [one for one in found if "different patients" in one.text]
+    assert all(one.serious and one.section == "duplicates" for one in parted)
+    groups = 14 if cut == "val" else 15
+    told = (
+        f"{groups} groups of duplicates count as {2 * groups} different patients, "
+        f"so that a sweep, which cuts {cut} by patient, may put them on both sides"
+    )
+    assert [one.text for one in parted] == ([told] if cut else [])
+
+
+def test_duplicates_of_what_has_no_split_and_test_are_in_train_and_test(tmp_path: Path) -> None:
+    _twins(tmp_path)
+    rows = [(name, f"{grade},{'test' if name[-5] == 'b' else ''}") for name, grade in TWICE]
+    audit = audited.audited(audited.list_of(tmp_path, rows, "image,level,split"))
+    assert "15 groups of duplicates are on both sides of a split (train with test)" in findings.find(audit)[0].text
+    groups = read(page.render(audit)).section("duplicates").find("figure", **{"class": "group"})
+    assert all("the same file, in train and test" in one.words for one in groups)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_different_eyes_are_not_taken_for_one_because_they_are_blurred(
+    shared: Path, tmp_path: Path, suffix: str
+) -> None:
+    rows = []
+    for name in ("test_IDRiD_012", "test_IDRiD_086", "train_IDRiD_151", "train_IDRiD_343"):
+        with Image.open(audited.real(shared, name)) as photograph:
+            photograph.filter(ImageFilter.GaussianBlur(20)).save(tmp_path / f"{name}.{suffix}")
+        rows.append((f"{name}.{suffix}", 0))
+    (tmp_path / f"again.{suffix}").write_bytes((tmp_path / rows[0][0]).read_bytes())
+    audit = audited.audited(audited.list_of(tmp_path, [*rows, (f"again.{suffix}", 0)]))
+    assert [(group.rows, group.exact) for group in audit.groups] == [((0, 4), True)]
 
 
 def test_the_two_eyes_of_a_patient_are_no_duplicates(tmp_path: Path) -> None:

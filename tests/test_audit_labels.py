@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import text
+from pages import read
 
 from retina import cli
-from retina.audit import findings, labels, run
+from retina.audit import findings, labels, page, run
 from retina.config import GRADES, DataConfig
+from retina.data import sources
+from retina.data.split import assign
 
 SPLITS = ("train", "val", "test", "")
 ROWS = st.lists(
@@ -47,8 +50,12 @@ def test_official_test_lists_without_photographs_are_audited_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n13_left,4\n")
+    text(tmp_path / "retinopathy_solution.csv", "image,level,Usage\n13_right,4,Private\n14_left,0,Public\n")
     said = told(tmp_path, capsys, tmp_path / "page.html")
-    assert "3 photographs of 2 patients: 2 left, 1 right; 1 with both eyes" in said
+    assert "5 photographs of 3 patients: 3 left, 2 right; 2 with both eyes" in said
+    test = next(line for line in said.splitlines() if line.split()[:1] == ["test"])
+    assert test.split()[1::2] == ["2", "(50.0%)", "(0.0%)", "(0.0%)", "(0.0%)", "(50.0%)"]
+    assert "! 1 of 2 test photographs (50.0%) are of patients who are in train too" in said
 
 
 @given(ROWS)
@@ -69,8 +76,8 @@ def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
 @given(ROWS)
 def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str, int]]) -> None:
     found = {overlap.split: overlap for overlap in labels.count(audited.frame(rows)).overlaps}
-    has_train = any(split == "train" for *_, split, _ in rows)
-    for split, others in (("val", {"train"}), ("test", {"train", "val"})):
+    has_train = any(split in {"train", ""} for *_, split, _ in rows)  # what has no split trains
+    for split, others in (("val", {"train", ""}), ("test", {"train", "", "val"})):
         known = {who for who, _, of, _ in rows if of in others}
         mine = [who for who, _, of, _ in rows if of == split and who in known]
         if not (mine and has_train):
@@ -78,6 +85,54 @@ def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str,
             continue
         assert (found[split].patients, found[split].photographs) == (len(set(mine)), len(mine))
         assert found[split].of == sum(of == split for *_, of, _ in rows)
+
+
+def test_what_has_no_split_counts_as_train_beside_a_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"{n}_{eye}", f"{n % 5},{of}") for n in range(100) for eye, of in (("left", ""), ("right", "test"))]
+    path = audited.list_of(tmp_path, rows, "image,level,split")
+    said = told(path, capsys, tmp_path / "page.html")
+    warned = "100 of 100 test photographs (100.0%) are of patients who are in train too"
+    assert warned in said
+    assert warned in (tmp_path / "page.html").read_text()
+    config = DataConfig(path=str(path))
+    swept = assign(sources.read(config, photographs=False), config).warnings
+    assert any("100 of 100 test photographs (100.0%) are of patients" in one for one in swept)
+    assert next(line for line in said.splitlines() if "fellow eye" in line).split()[-3:] == ["test", "100.00%", "1.000"]
+
+
+def test_few_of_a_grade_are_counted_with_what_has_no_split(tmp_path: Path) -> None:
+    rows = [(f"p{n}", f"{n % 5},{('', 'train', 'test')[n % 3]}") for n in range(120)]
+    found = run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, "image,level,split"))))
+    few = [one.text for one in findings.find(found) if "fewer" in one.text]
+    told = "8 of 0 none, 8 of 1 mild, 8 of 2 moderate, 8 of 3 severe, 8 of 4 proliferative"
+    assert few == [f"fewer than 10 photographs of a grade in test: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("header", "rest", "words", "known"),
+    [
+        ("image,level,eye,split", "{grade},{eye},{split}", "100 photographs: 50 left, 50 right.", False),
+        ("image,level,split", "{grade},{split}", "100 photographs.", False),
+        ("image,level,patient,split", "{grade},who{n},{split}", "100 photographs of 100 patients.", True),
+    ],
+    ids=["eyes alone", "nothing", "a patient each"],
+)
+def test_patients_are_known_only_where_they_are_named(
+    tmp_path: Path, header: str, rest: str, words: str, known: bool
+) -> None:
+    rows = [
+        (f"p{n}", rest.format(n=n, grade=n % 5, eye=("left", "right")[n % 2], split=("train", "test")[n % 2]))
+        for n in range(100)
+    ]
+    found = run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, header))))
+    told_so = "the labels do not say which photographs are of one patient"
+    unknown = any(told_so in one.text for one in findings.find(found))
+    assert unknown != known
+    said = read(page.render(found)).section("patients").words
+    assert words in said
+    assert ("No patient is on both sides of a split." in said) == known
 
 
 def test_a_clean_split_has_no_overlap_and_no_such_finding() -> None:

@@ -14,7 +14,7 @@ from pages import Read, read
 from PIL import Image
 
 from retina import cli
-from retina.audit import page
+from retina.audit import page, run
 from retina.audit.run import Audit
 
 NAMES = [name for pair in [*sorted(audited.TWINS)[:2], audited.LIKE] for name in pair] + [
@@ -83,7 +83,42 @@ def test_a_sheet_has_no_more_than_its_share_and_not_always_the_same(tmp_path: Pa
     ]
     assert [len(sheet) for sheet in sheets] == [page.A_GRADE] * 2
     assert sheets[0] != sheets[1]
-    assert read(page.render(found)).section("grade4").words.endswith("No photograph of it can be read.")
+    assert read(page.render(found)).section("grade4").words.endswith("proliferative None.")
+
+
+def test_a_grade_that_cannot_be_read_is_not_a_grade_without_photographs(tmp_path: Path) -> None:
+    (tmp_path / "torn.jpg").write_text("not a photograph")
+    text = read(page.render(audited.audited(audited.list_of(tmp_path, [("torn.jpg", 3)]))))
+    assert text.section("grade3").words.endswith("None can be read.")
+    assert text.section("grade4").words.endswith("None.")
+
+
+def test_sharpness_that_was_not_judged_is_not_called_good(shared: Path) -> None:
+    found = audited.audited(shared / "data" / "retinamnist.npz")
+    assert found.seen is not None
+    discs = sum(one.side > 0 for one in found.seen)
+    text = read(page.render(found))
+    assert (
+        f"{discs:,} of {discs:,} discs are under 100 pixels and were not judged for sharpness"
+        in text.section("found").words
+    )
+    assert "not judged for sharpness" in text.section("unfit").words
+    assert "or blurred" not in text.section("unfit").words
+
+
+def test_what_is_left_out_of_a_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(10):
+        Image.new("RGB", (60 + n % 3, 40), (n % 3, 0, 0)).save(tmp_path / f"{n}.png")
+    found = audited.audited(audited.list_of(tmp_path, [(f"{n}.png", 0) for n in range(10)]))
+    assert [len(group.rows) for group in found.groups] == [4, 3, 3]
+    whole = read(page.render(found))
+    assert "All 3 groups as a table" in whole.section("duplicates").words
+    monkeypatch.setattr(page, "LISTED", 2)
+    short = read(page.render(found))
+    assert "The first 2 of 3 groups as a table" in short.section("duplicates").words
+    assert "0.png, 3.png and 2 more" in short.section("duplicates").words
+    assert "and 1 more" in short.section("sizes").words
+    assert "more" not in whole.section("sizes").words
 
 
 def test_names_are_text_and_nothing_else(shared: Path, tmp_path: Path) -> None:
@@ -128,9 +163,10 @@ def test_only_a_page_of_an_audit_is_overwritten(
 
 @pytest.mark.parametrize("where", ["folder", "labels.csv/page.html"])
 def test_a_page_that_cannot_be_written_is_said_before_any_work(
-    tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited.list_of(tmp_path, [("10_left", 0), ("10_right", 1)])
+    monkeypatch.setattr(run, "audit", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder").mkdir()
     assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / where)]) == 2
     said = capsys.readouterr()

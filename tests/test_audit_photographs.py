@@ -7,8 +7,9 @@ from pathlib import Path
 
 import audited
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from retina import cli
 from retina.audit import findings, measures, parallel
@@ -91,6 +92,21 @@ def test_a_photograph_of_a_camera_is_measured_as_it_is_stored(shared: Path) -> N
     assert seen.problems == []
 
 
+@pytest.mark.parametrize("size", [(1956, 1934), (4289, 2849), (3001, 2003)])
+def test_sizes_are_those_of_the_file_though_less_is_decoded(
+    shared: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    with Image.open(audited.real(shared, SOME[0])) as photograph:
+        larger = photograph.resize(size)
+    larger.save(tmp_path / "flat.jpg")
+    larger.save(tmp_path / "turned.jpg", exif=turned)
+    flat, upright = (look(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
+    assert (flat.width, flat.height) == (upright.height, upright.width) == size
+    assert 0 < flat.side <= max(size)
+
+
 def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
     folder = audited.some_of_idrid(shared, tmp_path / "set", SOME)
     for size, told in ((768, True), (224, False)):
@@ -112,9 +128,15 @@ def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
 
 def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
     frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
+    many = pd.concat([frame] * 14)
     heard: list[tuple[int, int]] = []
-    alone = parallel.over(frame, look, workers=1)
-    together = parallel.over(frame, look, lambda *heard_of: heard.append(heard_of), workers=2)
-    assert together == alone
-    assert heard[0] == (0, len(SOME))
-    assert heard[-1] == (len(SOME), len(SOME))
+    together = parallel.over(many, look, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == parallel.over(frame, look, workers=1) * 14
+    assert heard[0] == (0, 42)
+    assert len(heard) == 4, "three chunks, for two processes"
+    assert heard[-1] == (42, 42)
+
+
+def test_what_is_seen_late_stands_in_its_place(tmp_path: Path) -> None:
+    frame = audited.frame([("", "", "", 0)] * 40).assign(path=[str(tmp_path / str(n)) for n in range(40)])
+    assert parallel.over(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]

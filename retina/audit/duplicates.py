@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from retina.audit import likeness
+from retina.audit.labels import SPLITS, settled
 from retina.audit.likeness import SIDE, Pairs
 from retina.audit.look import Seen
 
@@ -24,7 +25,7 @@ class Group:
         rows: their positions in the manifest's table, ascending; two or more.
         exact: whether all of them are the very same file (in an npz file: the same pixels).
         grades: that they are labelled with, ascending, each once.
-        splits: that they are in, each once, in the order of their rows; "" is where the layout leaves it open.
+        splits: that they are in, each once, in the order of `labels.SPLITS`; "" where the layout gives no split at all.
         patients: how many they are labelled as.
     """
 
@@ -44,6 +45,11 @@ class Group:
         """Whether it is on both sides of a split."""
         return len(self.splits) > 1
 
+    @property
+    def loose(self) -> bool:
+        """Whether a cut by patient may part it: it counts as several patients, and all of it is there to be cut."""
+        return self.patients > 1 and self.splits in {("",), ("train",)}
+
 
 def find(frame: pd.DataFrame, seen: Sequence[Seen]) -> list[Group]:
     """The groups of duplicates, those first that cross a split, then those with conflicting grades.
@@ -52,6 +58,7 @@ def find(frame: pd.DataFrame, seen: Sequence[Seen]) -> list[Group]:
         frame: a manifest's table.
         seen: what was seen on each of its photographs; those that cannot be read have no duplicates.
     """
+    frame = frame.assign(split=settled(frame["split"]))
     same = _same([one.digest for one in seen])
     edges = np.concatenate([same, _near(seen, twins=same[:, 1])])
     groups = [_group(frame, seen, rows) for rows in _components(edges, len(seen))]
@@ -86,6 +93,6 @@ def _group(frame: pd.DataFrame, seen: Sequence[Seen], rows: tuple[int, ...]) -> 
         rows=rows,
         exact=len({seen[row].digest for row in rows}) == 1,
         grades=tuple(sorted(set(mine["grade"].tolist()))),
-        splits=tuple(dict.fromkeys(mine["split"])),
+        splits=tuple(split for split in SPLITS if (mine["split"] == split).any()),
         patients=int(mine["patient"].nunique()),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from retina.audit.duplicates import Group
 from retina.audit.run import Audit
 from retina.config import GRADE_NAMES
-from retina.data.quality import BLURRED, NO_DISC, VERY_DARK
+from retina.data.quality import BLURRED, LEAST_SIDE, NO_DISC, VERY_DARK
 
 UNFIT = {
     NO_DISC: "show no fundus disc; they are used whole",
@@ -72,10 +72,19 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
     groups = audit.groups
     crossing, conflicting = [g for g in groups if g.crosses], [g for g in groups if g.conflict]
     if crossing:
-        which = " and ".join(sorted({" with ".join(filter(None, group.splits)) for group in crossing}))
+        which = " and ".join(sorted({" with ".join(group.splits) for group in crossing}))
         yield Finding(
             f"{counted(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
             f"of a split ({which}): what was learnt by heart counts as known",
+            "duplicates",
+        )
+    to_cut = [split for split in ("test", "val") if split not in audit.labels.counts.index]
+    loose = [g for g in groups if g.loose] if to_cut else []
+    if loose:
+        yield Finding(
+            f"{counted(len(loose), 'group')} of duplicates {'counts' if len(loose) == 1 else 'count'} as "
+            f"{sum(group.patients for group in loose):,} different patients, so that a sweep, which cuts "
+            f"{' and '.join(to_cut)} by patient, may put them on both sides",
             "duplicates",
         )
     if conflicting:
@@ -109,6 +118,11 @@ def _photographs(audit: Audit) -> Iterator[Finding]:
     for problem, told in UNFIT.items():
         if unfit := audit.unfit(problem):
             yield Finding(f"{len(unfit):,} of {n:,} photographs ({share(len(unfit), n)}) {told}", "unfit")
+    if unjudged := audit.unjudged:
+        discs = sum(one.side > 0 for one in audit.seen)
+        are, were = ("is", "was") if unjudged == 1 else ("are", "were")
+        told = f"{are} under {LEAST_SIDE} pixels and {were} not judged for sharpness"
+        yield Finding(f"{unjudged:,} of {counted(discs, 'disc')} {told}", "unfit", False)
     size = audit.config.image_size
     if small := sum(0 < one.side < size for one in audit.seen):
         told = f"have a disc of fewer than {size} pixels and are enlarged for an image size of {size}"
@@ -116,7 +130,7 @@ def _photographs(audit: Audit) -> Iterator[Finding]:
 
 
 def _grades(audit: Audit) -> Iterator[Finding]:
-    for split, counts in audit.labels.counts.iterrows():
+    for split, counts in audit.labels.settled.iterrows():
         where = f"in {split}" if split else "in all"
         few = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < FEW}
         if few:

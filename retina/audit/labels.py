@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retina.config import GRADES
+from retina.data.sources.tree import own_name
 from retina.evidence import baselines
 from retina.evidence.baselines import KNOWN, Baseline
 
 SPLITS = ("train", "val", "test", "")
-"""In the order in which they are shown; "" is what the layout leaves open, cut by patient when a sweep begins."""
+"""In the order in which they are shown; "" is what the layout leaves open, see `settled`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Labels:
         counts: photographs, int64, one row a split that has any (index "train", "val", "test", "" in this order), one
             column a grade 0 to 4.
         patients: how many; photographs that name none count as a patient each.
-        named: whether the labels say of at least one photograph which patient or eye it is of.
+        named: whether the labels say of at least one photograph which patient it is of.
         eyes: photographs by eye: "left", "right" and "" for those that do not say.
         both_eyes: patients with photographs of the left and of the right eye.
         overlaps: only splits that do overlap.
@@ -62,9 +63,21 @@ class Labels:
     fellow_eye: dict[str, Baseline] = field(default_factory=dict)
 
     @property
+    def settled(self) -> pd.DataFrame:
+        """`counts` with "" counted as a sweep does, see the function of this name."""
+        given = self.counts.index.to_series()
+        counts: pd.DataFrame = self.counts.groupby(settled(given), sort=False).sum()
+        return counts.loc[[split for split in SPLITS if split in counts.index]]
+
+    @property
     def photographs(self) -> int:
         """All of them."""
         return int(self.counts.to_numpy().sum())
+
+
+def settled(splits: pd.Series[str]) -> pd.Series[str]:
+    """The splits as a sweep takes them: where any is given, what is left open trains (see `retina.data.split`)."""
+    return splits.replace("", "train") if (splits != "").any() else splits
 
 
 def count(frame: pd.DataFrame) -> Labels:
@@ -72,13 +85,14 @@ def count(frame: pd.DataFrame) -> Labels:
     counts = pd.crosstab(frame["split"], frame["grade"]).reindex(
         index=[split for split in SPLITS if (frame["split"] == split).any()], columns=range(GRADES), fill_value=0
     )
-    held_out = [split for split in KNOWN if split in counts.index and "train" in counts.index]
+    frame = frame.assign(split=settled(frame["split"]))
+    held_out = [split for split in KNOWN if {split, "train"} <= set(frame["split"])]
     overlaps = [overlap for split in held_out if (overlap := _overlap(frame, split))]
     eyes_of = frame[frame["eye"] != ""].groupby("patient")["eye"].nunique()
     return Labels(
         counts=counts,
         patients=int(frame["patient"].nunique()),
-        named=bool((frame["eye"] != "").any() or frame["patient"].duplicated().any()),
+        named=bool((frame["patient"] != frame["image"].map(own_name)).any()),  # that of a photograph stands for none
         eyes={eye: int((frame["eye"] == eye).sum()) for eye in ("left", "right", "")},
         both_eyes=int((eyes_of == 2).sum()),
         overlaps=overlaps,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from retina.audit import likeness
 from retina.audit.parallel import Source
@@ -16,6 +18,7 @@ from retina.data.quality import Quality
 from retina.errors import DataError
 
 _AT_LEAST = 448  # pixels of a JPEG's shorter side: twice those that quality is measured in
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations of which upright is a quarter turn away
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +55,37 @@ def look(source: Source) -> Seen:
         if isinstance(source, str):
             path = Path(source)
             pixels = fundus.read(path, at_least=_AT_LEAST)
-            with Image.open(path) as image:
-                largest, digest = max(image.size), _digest(path.read_bytes())
+            size, digest = _size(path, pixels), _digest(path.read_bytes())
         else:
             pixels = source
-            largest, digest = max(pixels.shape[:2]), _digest(pixels.tobytes() + str(pixels.shape).encode())
+            height, width = pixels.shape[:2]
+            size, digest = (width, height), _digest(pixels.tobytes() + str(pixels.shape).encode())
     except (DataError, OSError) as error:
         return Seen(unreadable=str(error))
-    return _measured(pixels, largest / max(pixels.shape[:2]), digest)
+    return _measured(pixels, size, digest)
 
 
-def _measured(pixels: Pixels, scale: float, digest: str) -> Seen:
+def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
+    """Width and height in the file, upright. Those of a reduced decode are rounded, so they do not tell."""
     height, width = pixels.shape[:2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken metadata, as when it was read
+        with Image.open(path, formats=fundus.FORMATS) as image:
+            if set(image.size) == {width, height}:
+                return width, height
+            orientation = None
+            with contextlib.suppress(Exception):  # garbage in the EXIF block: it was read as it lies
+                orientation = image.getexif().get(ExifTags.Base.Orientation)
+            return image.size[::-1] if orientation in _SIDEWAYS else image.size
+
+
+def _measured(pixels: Pixels, size: tuple[int, int], digest: str) -> Seen:
+    scale = max(size) / max(pixels.shape[:2])
     measured = quality.measure(pixels)
     details = likeness.describe(pixels, measured.disc) if measured.disc else None
     return Seen(
-        width=round(width * scale),
-        height=round(height * scale),
+        width=size[0],
+        height=size[1],
         side=round(measured.disc.square()[2] * scale) if measured.disc else 0,
         quality=measured,
         digest=digest,

@@ -16,6 +16,7 @@ from markupsafe import Markup
 import retina
 from retina.audit import findings, likeness, measures, parallel, terminal
 from retina.audit.duplicates import Group
+from retina.audit.labels import settled
 from retina.audit.run import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
@@ -59,7 +60,7 @@ class Shown:
         """What it is, in words."""
         words = "the same file" if self.group.exact else "nearly the same picture"
         words += ", conflicting grades" if self.group.conflict else ""
-        words += f", in {' and '.join(filter(None, self.group.splits))}" if self.group.crosses else ""
+        words += f", in {' and '.join(self.group.splits)}" if self.group.crosses else ""
         more = len(self.group.rows) - len(self.pictures)
         return words + (f", and {more:,} more of it" if more else "")
 
@@ -144,7 +145,7 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         counts=_counts(audit),
         grades=list(enumerate(GRADE_NAMES)),
         baselines=terminal.baselines(audit.labels),
-        sizes=measures.sizes(audit.seen or []),
+        sizes=[f"{size} pixels: {findings.counted(n, 'photograph')}" for size, n in measures.sizes(audit.seen or [])],
         measures=measures.measures(audit.seen or [], audit.config.image_size),
         groups=[replace(one, pictures=_filled(one.pictures, uris)) for one in groups],
         all_groups=[_line(audit, group) for group in audit.groups[:LISTED]],
@@ -153,7 +154,6 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         unreadable=[(audit.seen or [])[row].unreadable for row in audit.unreadable[:LISTED]],
         sheets={grade: _filled(pictures, uris) for grade, pictures in sheets.items()},
         listed=LISTED,
-        told_unfit=findings.UNFIT,
         limits=quality,
         likeness=likeness,
         counted=findings.counted,
@@ -194,9 +194,8 @@ def _worst(audit: Audit, problem: str) -> list[Picture]:
 
 def _shown(audit: Audit, group: Group) -> Shown:
     frame = audit.manifest.frame
-    told = [
-        f"grade {frame['grade'].iloc[row]}, {frame['split'].iloc[row] or 'no split'}" for row in group.rows[:A_GROUP]
-    ]
+    splits = settled(frame["split"])
+    told = [f"grade {frame['grade'].iloc[row]}, {splits.iloc[row] or 'no split'}" for row in group.rows[:A_GROUP]]
     return Shown(group, [_picture(audit, row, text) for row, text in zip(group.rows, told, strict=False)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,6 +46,12 @@ class Audit:
             if one.quality and problem in one.problems
         }
         return sorted(badness, key=badness.__getitem__)
+
+    @property
+    def unjudged(self) -> int:
+        """How many photographs have a disc that is too small to be judged for sharpness."""
+        measured = [one.quality for one in self.seen or [] if one.quality and one.quality.disc]
+        return sum(math.isnan(one.sharpness) for one in measured)
 
     @property
     def unreadable(self) -> list[int]:

@@ -28,11 +28,13 @@ def view(audit: Audit) -> RenderableType:
 def in_words(labels: Labels) -> str:
     """How many photographs of how many patients and eyes."""
     told = counted(labels.photographs, "photograph")
-    if not labels.named:
-        return told
-    told += f" of {counted(labels.patients, 'patient')}"
+    if labels.named:
+        told += f" of {counted(labels.patients, 'patient')}"
     eyes = [f"{labels.eyes[eye]:,} {eye or 'of an eye that is not told'}" for eye in labels.eyes if labels.eyes[eye]]
-    return told + (f": {', '.join(eyes)}; {labels.both_eyes:,} with both eyes" if len(eyes) > 1 else "")
+    if len(eyes) > 1:
+        told += f": {', '.join(eyes)}"
+        told += f"; {labels.both_eyes:,} with both eyes" if labels.named else ""
+    return told
 
 
 def baselines(labels: Labels) -> list[tuple[str, str, str, str]]:
