@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Any, Literal, Self, TypeVar
+import types
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -16,6 +18,19 @@ GRADE_NAMES = ("none", "mild", "moderate", "severe", "proliferative")
 """The five grades of the International Clinical Diabetic Retinopathy scale (Wilkinson et al. 2003), 0 to 4."""
 
 M = TypeVar("M", bound=BaseModel)
+Where = str | Callable[[tuple[Hashable, ...]], str]
+
+
+class SettingError(ValueError):
+    """A value that a validator refuses; the message names its key.
+
+    Attributes:
+        key: the keys, from the model that is validated, that lead to it.
+    """
+
+    def __init__(self, message: str, *key: Hashable) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class Frozen(BaseModel):
@@ -27,7 +42,7 @@ class Frozen(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # Python and pydantic take true for 1, and YAML takes "yes" and "on" for true
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in {int, float}:
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("should be a number")
         return value
 
@@ -49,7 +64,7 @@ class SyntheticConfig(Frozen):
 class DataConfig(Frozen):
     """Where the photographs are, how they are split and how large the model sees them."""
 
-    path: str = "synthetic"
+    path: str = Field("synthetic", min_length=1, pattern=r"^[^\x00]*$")
     layout: Literal["auto", "course", "eyepacs", "aptos", "idrid", "medmnist", "folders", "synthetic"] = "auto"
     image_size: int = Field(224, ge=16, le=2048, description="side of the square that the model sees, in pixels")
     split: Literal["official", "by_patient"] = "official"
@@ -96,16 +111,24 @@ class TrialConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**32)
 
 
-def parse(model: type[M], values: Any, where: str) -> M:
+def parse(model: type[M], values: Any, where: Where, context: dict[str, Any] | None = None) -> M:
     """Check `values` against `model`.
 
+    Args:
+        model: the model.
+        values: the raw values.
+        where: a file, say; or names, for a message, where the value of a key came from.
+        context: for the validators.
+
     Raises:
-        SpecError: in at most three lines, naming `where` (a file, say), the key, the value and what is allowed.
+        SpecError: in at most three lines, naming `where`, the key, the value and what is allowed.
     """
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         raise SpecError(_explain(error, model, where)) from None
+    except RecursionError:
+        raise SpecError(f"{where if isinstance(where, str) else where(())}: is nested too deeply") from None
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -114,29 +137,45 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], where: Where) -> str:
     problems = error.errors(include_url=False)
-    lines = []
-    for problem in problems[:2]:
-        path = [str(part) for part in problem["loc"]]
-        key = ".".join(path)
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key {key!r}; {nearest(path[-1], _known_keys(model, path[:-1]))}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: {key}: is required")
-        else:
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            if problem["type"] == "model_type":
-                message = "should hold keys and their values"
-            given = "" if isinstance(problem["input"], dict | BaseModel) else _shortened(repr(problem["input"]))
-            lines.append(": ".join(part for part in (where, key, given, message) if part))
+    lines = [_explain_one(problem, model, where) for problem in problems[:2]]
     if len(problems) > 2:
-        lines.append(f"{where}: and {len(problems) - 2} more")
+        lines.append(f"{where if isinstance(where, str) else where(())}: and {len(problems) - 2} more")
     return "\n".join(lines)
+
+
+def _explain_one(problem: Any, model: type[BaseModel], where: Where) -> str:
+    cause = problem.get("ctx", {}).get("error")
+    location = (*problem["loc"], *(cause.key if isinstance(cause, SettingError) else ()))
+    place = where if isinstance(where, str) else where(location)
+    path = [_shortened(str(part) if str(part).isprintable() else repr(part)) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: unknown key {key!r}; {nearest(path[-1], _known_keys(model, path[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{place}: {key}: is required"
+    given = problem["input"]
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "model_type":
+        message = "should hold keys and their values"
+    elif problem["type"] == "string_type" and not isinstance(given, dict | list):
+        message = "should be text; a text that looks like something else is written in quotes"
+    elif problem["type"] in {"invalid_key", "string_type"} and path and path[-1] == "[key]":
+        message = "a key should be a word"
+    shown = "" if isinstance(given, dict | BaseModel) else _shortened(repr(given))
+    return ": ".join(part for part in (place, key, shown, message) if part)
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_number(annotation: Any) -> bool:
+    """Return whether a field is a number, or a number or None."""
+    is_union = get_origin(annotation) in {Union, types.UnionType}
+    kinds = set(get_args(annotation)) if is_union else {annotation}
+    return bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:

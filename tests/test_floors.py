@@ -10,7 +10,7 @@ import retina
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine"],
-    ["config"],
+    ["config", "yaml_reader"],
     ["metrics", "ordinal"],
     ["model"],
     ["data", "results", "checkpoints"],

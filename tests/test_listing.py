@@ -249,7 +249,7 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
         return original(file, *arguments, **more)
 
     monkeypatch.setattr(Path, "read_text", forbidden)
-    assert one(tmp_path).state == "unreadable: [Errno 13] Permission denied: 'sweep.yaml'"
+    assert one(tmp_path).state == "unreadable: sweep.yaml: Permission denied"
 
 
 def test_what_is_no_sweep_is_passed_over(tmp_path: Path) -> None:

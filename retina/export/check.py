@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-import yaml
 
+from retina import yaml_reader
 from retina.config import GRADES, DataConfig, parse
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
@@ -99,9 +99,9 @@ def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
     """Where the run's photographs are, and whether they are drawn ones; those are where they were drawn to."""
     file = folder.root / "sweep.yaml"
     try:
-        values: Any = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
+        values: Any = yaml_reader.read(file).content["data"]
         config = parse(DataConfig, {**values, "on_bad": "skip"}, str(file))
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+    except (KeyError, TypeError):
         raise SpecError(f"{file}: does not say where its photographs are") from None
     if config.path != "synthetic":
         return config, config.layout == "synthetic"

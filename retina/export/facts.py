@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from retina import yaml_reader
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.errors import ResultsError
+from retina.errors import ResultsError, SpecError
 from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.metrics import REFERABLE
 from retina.results import RunFolder
@@ -240,9 +239,9 @@ def _space(parameter: Any) -> str:
 
 def _spec(file: Path) -> Told:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ResultsError(f"{file}: cannot be read: {' '.join(str(error).split())[:160]}") from None
+        values = yaml_reader.read(file).content
+    except SpecError as error:
+        raise ResultsError(str(error)) from None
     return values if isinstance(values, Mapping) else {}
 
 

@@ -11,12 +11,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from retina import results, winner
+from retina import results, winner, yaml_reader
 from retina.config import DataConfig, parse
 from retina.data.photographs import Photographs, Progress, prepare
-from retina.errors import ResultsError, RetinaError
+from retina.errors import ResultsError, RetinaError, SpecError
 from retina.report.cells import Cell
 from retina.results import RunFolder
 
@@ -96,8 +94,8 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
     """
     file: Path = folder.root / "sweep.yaml"
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        data = yaml_reader.read(file).content["data"]
+    except (SpecError, KeyError, TypeError) as error:
         raise ResultsError(f"{file}: is not what a sweep writes: {type(error).__name__}") from None
     photographs = prepare(parse(DataConfig, data, f"{file}: data"), progress)
     then = _fingerprint(folder)

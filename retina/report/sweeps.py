@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from retina.errors import ResultsError
+from retina import yaml_reader
+from retina.errors import ResultsError, SpecError
 from retina.report.live import clock
 from retina.results import FINISHED, RunFolder, read_json
 
@@ -77,9 +77,7 @@ def _summary(root: Path) -> Summary:
         return _read(root)
     except KeyError as error:
         problem = f"sweep.yaml or best/metrics.json lacks {error}"
-    except yaml.YAMLError as error:
-        problem = f"sweep.yaml is no valid YAML: {' '.join(str(error).split())}"
-    except OSError as error:  # ResultsError is one
+    except (OSError, SpecError) as error:  # ResultsError is an OSError
         problem = " ".join(str(error).split()).replace(f"{root}/", "")
     except (AttributeError, TypeError, ValueError) as error:
         problem = f"a file holds what it should not: {error}"
@@ -88,7 +86,7 @@ def _summary(root: Path) -> Summary:
 
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
-    spec = yaml.safe_load((root / "sweep.yaml").read_text(encoding="utf-8"))
+    spec = yaml_reader.read(root / "sweep.yaml").content
     notes = folder.notes()
     if "started" not in notes:
         raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")

@@ -13,7 +13,7 @@ from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
 from retina.results import FINISHED, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.spec import SweepSpec, load
+from retina.sweep.spec import SweepSpec, load_recorded
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def recorded_spec(folder: RunFolder) -> SweepSpec:
     Raises:
         SpecError: its sweep.yaml cannot be used.
     """
-    return load(folder.root / "sweep.yaml")
+    return load_recorded(folder.root / "sweep.yaml")
 
 
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:

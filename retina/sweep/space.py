@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from retina.config import Frozen, TrialConfig, nearest
+from retina.config import Frozen, SettingError, TrialConfig, nearest
+from retina.sweep import spellings
+
+MAX_GRID = 10_000
+"""Points of a grid at most; ten parameters of ten values would be 10^10."""
 
 
 class Parameter(Frozen):
     """One searched setting: a `value`, several `values`, or a `distribution` from `min` to `max`.
 
-    `when` names settings of other parameters under which this one is searched at all.
+    `ordered` values are searched as an ordinal scale in the order in which they are written. A `step` divides its
+    range: both ends can come up. `when` names settings of other parameters under which this one is searched at all.
     """
 
     value: Any = None
@@ -27,10 +34,13 @@ class Parameter(Frozen):
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_shape(self) -> Self:
+    def _one_shape(self, info: ValidationInfo) -> Self:
         shapes = [shape for shape in ("value", "values", "distribution") if shape in self.model_fields_set]
         if len(shapes) != 1:
-            raise ValueError(f"needs one of value, values, distribution; has {', '.join(shapes) or 'none of them'}")
+            has = ", ".join(shapes) or "none of them"
+            if not shapes and {"min", "max"} & self.model_fields_set:
+                has += "; min and max go with distribution: uniform, log_uniform, int_uniform or int_log_uniform"
+            raise ValueError(f"needs one of value, values, distribution; has {has}")
         if self.values is not None:
             self._check_values(self.values)
         elif self.ordered:
@@ -41,6 +51,8 @@ class Parameter(Frozen):
                 raise ValueError(f"{', '.join(sorted(stray))} goes with distribution only")
         else:
             self._check_range()
+            if not is_recorded(info):
+                self._check_step()
         return self
 
     @property
@@ -54,16 +66,14 @@ class Parameter(Frozen):
         return self.distribution is not None and "log" in self.distribution
 
     def choices(self) -> list[Any]:
-        """All possible values of a parameter that is no range; ordered ones from low to high.
+        """All possible values of a parameter that is no range, in the order in which they are written.
 
         Raises:
             ValueError: for a range, which has no list of values.
         """
         if self.distribution is not None:
             raise ValueError("a range has no list of values")
-        if self.values is None:
-            return [self.value]
-        return sorted(self.values) if self.ordered else list(self.values)
+        return [self.value] if self.values is None else list(self.values)
 
     def admits(self, value: Any) -> bool:
         """Whether the search could come to `value`."""
@@ -74,8 +84,14 @@ class Parameter(Frozen):
             return False
         if self.step is None:
             return not self.is_int or value == int(value)
-        steps = (value - low) / self.step
-        return abs(steps - round(steps)) < 1e-9
+        return math.isclose(value, self.on_step(value), rel_tol=1e-9, abs_tol=1e-9 * self.step)
+
+    def on_step(self, value: float) -> float:
+        """Return the decimal number nearest to `value` that a whole number of steps reaches: 0.85, not 0.8500000001."""
+        if self.step is None:
+            return value
+        low, step = _exact(self.bounds()[0]), _exact(self.step)
+        return float(low + round((_exact(value) - low) / step) * step)
 
     def bounds(self) -> tuple[float, float]:
         """The ends of a range, both inside it."""
@@ -94,24 +110,56 @@ class Parameter(Frozen):
     @staticmethod
     def _check_values(values: list[Any]) -> None:
         if not values:
-            raise ValueError("values: an empty list leaves nothing to try")
-        if len({(type(value), value) for value in values}) < len(values):
-            raise ValueError(f"values: {values} has one value twice")
+            raise SettingError("values: an empty list leaves nothing to try", "values")
+        seen: set[tuple[bool, Hashable]] = set()
+        for place, value in enumerate(values):
+            if isinstance(value, list | dict):
+                raise SettingError(f"values: {_shown(value)} is no single value", "values", place)
+            told = (isinstance(value, bool), value)
+            if told in seen:
+                raise SettingError(f"values: {_shown(values)} has one value twice, {value!r}", "values", place)
+            seen.add(told)
 
     def _check_range(self) -> None:
         if self.min is None or self.max is None:
             raise ValueError(f"{self.distribution} needs min and max")
         if self.min >= self.max:
-            raise ValueError(f"min {self.min:g} is not below max {self.max:g}")
+            raise SettingError(f"min {self.min:g} is not below max {self.max:g}", "max")
         if self.is_log and self.min <= 0:
-            raise ValueError(f"{self.distribution} needs min above 0, got {self.min:g}")
+            raise SettingError(
+                f"{self.distribution} needs min above 0, got {self.min:g} (values, not logarithms)",
+                "min",
+            )
         if self.is_log and self.step is not None:
-            raise ValueError(f"{self.distribution} has no steps")
+            raise SettingError(f"{self.distribution} has no steps", "step")
         if self.is_int and any(part is not None and part != int(part) for part in (self.min, self.max, self.step)):
             raise ValueError(f"{self.distribution} needs whole numbers for min, max and step")
 
+    def _check_step(self) -> None:
+        """Refuse a step that does not come to `max`: the end of the range would never be tried."""
+        if self.step is None:
+            return
+        low, high, step = *self.bounds(), self.step
+        first, width = _exact(low), _exact(step)
+        steps = (_exact(high) - first) / width
+        if steps == int(steps):
+            return
+        below, above = (float(first + int(steps + more) * width) for more in (0, 1))
+        fitting = f"{above:.10g}" if int(steps) == 0 else f"{below:.10g} or {above:.10g}"
+        raise SettingError(
+            f"step {step:.10g} from min {low:.10g} does not come to max {high:.10g}; a max that fits: {fitting}", "step"
+        )
+
 
 Space = Mapping[str, Parameter]
+
+RECORDED = {"is_recorded": True}
+"""The context in which a sweep.yaml is validated that an earlier version wrote, and may have allowed more."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    """Return whether a validator sees a results folder's sweep.yaml, which says what was, not what is to be done."""
+    return bool(info.context and info.context.get("is_recorded"))
 
 
 def search_order(space: Space) -> list[str]:
@@ -140,12 +188,14 @@ def grid(space: Space) -> list[dict[str, Any]]:
     """Every combination of values once; a parameter whose `when` does not hold is left out of its combination."""
     order = search_order(space)
     points: list[dict[str, Any]] = []
+    known: set[tuple[tuple[str, Any], ...]] = set()
     for combination in itertools.product(*(space[name].choices() for name in order)):
         point: dict[str, Any] = {}
         for name, value in zip(order, combination, strict=True):
             if active(space, name, point):
                 point[name] = value
-        if point not in points:
+        if (told := tuple(point.items())) not in known:
+            known.add(told)
             points.append(point)
     return points
 
@@ -161,76 +211,124 @@ def point_of(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
     return point
 
 
-def check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
-    """See that the search could come to `point`, which may leave parameters open.
+def size_of_grid(space: Space) -> int:
+    """Return how many combinations of values there are, those that a `when` rules out included."""
+    return math.prod(len(parameter.choices()) for parameter in space.values())
+
+
+def check_starts(space: Space, points: Sequence[Mapping[str, Any]]) -> None:
+    """See that the search could come to each of `points`, which may leave parameters open, and none is there twice.
 
     Raises:
-        ValueError: naming `where` and the parameter that is unknown, outside its range, or not searched there.
+        SettingError: naming the point and the parameter that is unknown, outside its range, or not searched there.
     """
+    seen: dict[str, int] = {}
+    for number, point in enumerate(points, start=1):
+        try:
+            _check_point(space, point, f"start: point {number}")
+        except SettingError as error:
+            raise SettingError(str(error), "start", number - 1, *error.key) from None
+        open_to_choice = {name: value for name, value in point.items() if not _is_fixed(space[name])}
+        told = repr(sorted(open_to_choice.items()))
+        if told in seen:
+            raise SettingError(f"start: point {number} is the same as point {seen[told]}", "start", number - 1)
+        seen[told] = number
+
+
+def _is_fixed(parameter: Parameter) -> bool:
+    return parameter.distribution is None and not parameter.when and len(parameter.choices()) == 1
+
+
+def _check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
     for name, value in point.items():
         if name not in space:
-            raise ValueError(f"{where}: {name} is not among the parameters; {nearest(name, [*space])}")
+            raise SettingError(f"{where}: {name} is not among the parameters; {nearest(name, [*space])}", name)
         if not space[name].admits(value):
-            raise ValueError(
+            raise SettingError(
                 f"{where}: {name}: {value!r} is outside the space; allowed: {space[name].allowed()}"
-                " (or leave the start points out: --set start=[])"
+                " (or leave the start points out: --set start=[])",
+                name,
             )
         if not active(space, name, point):
-            raise ValueError(f"{where}: {name} is searched only when {space[name].when}, which does not hold there")
+            raise SettingError(
+                f"{where}: {name} is searched only when {space[name].when}, which does not hold there", name
+            )
 
 
 def typed_parameter(name: str, parameter: Any) -> Any:
     """The raw `parameter` with each value as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0).
 
     Raises:
-        ValueError: `TrialConfig` has no such field, or it does not allow one of the values.
+        SettingError: `TrialConfig` has no such field, or it does not allow one of the values.
     """
+    where = ("parameters", name)
     if name not in TrialConfig.model_fields:
-        raise ValueError(
-            f"parameters: unknown parameter {name!r}; {nearest(str(name), list(TrialConfig.model_fields))}"
-        )
+        raise SettingError(f"parameters: unknown parameter {name!r}; {spellings.nearest_setting(str(name))}", *where)
     if not isinstance(parameter, Mapping):
-        return parameter
+        shape = f"{{values: {_shown(parameter)}}}" if isinstance(parameter, list) else f"{{value: {_shown(parameter)}}}"
+        raise SettingError(f"parameters.{name}: a parameter needs a shape, such as {shape}", *where)
     kind = TrialConfig.model_fields[name].annotation
+    parameter = spellings.parameter(name, parameter)
     if "distribution" in parameter and kind not in {int, float}:
-        raise ValueError(f"parameters.{name}: is no number, so it has no distribution; give value or values")
+        raise SettingError(f"parameters.{name}: is no number, so it has no distribution; give value or values", *where)
     typed = dict(parameter)
     if "value" in typed:
-        typed["value"] = typed_value(name, typed["value"])
+        typed["value"] = typed_value(name, typed["value"], *where, "value")
     if isinstance(typed.get("values"), list):
-        typed["values"] = [typed_value(name, value) for value in typed["values"]]
+        typed["values"] = [typed_value(name, one, *where, "values", n) for n, one in enumerate(typed["values"])]
     for end in ("min", "max"):
         if typed.get(end) is not None:
-            typed_value(name, typed[end])
-    if kind is int and typed.get("distribution") in {"uniform", "log_uniform"}:
+            typed_value(name, typed[end], *where, end)
+    if kind is int and typed.get("distribution") in ("uniform", "log_uniform"):
         typed["distribution"] = f"int_{typed['distribution']}"
+    if isinstance(typed.get("when"), Mapping):
+        typed["when"] = {other: _typed_when(other, wanted, *where, "when") for other, wanted in typed["when"].items()}
     return typed
 
 
-def typed_value(name: str, value: Any) -> Any:
+def typed_value(name: Any, value: Any, *where: Hashable) -> Any:
     """`value` as `TrialConfig` would hold it; unchanged where it has no such field.
 
     Raises:
-        ValueError: `TrialConfig` does not allow the value.
+        SettingError: `TrialConfig` does not allow the value, which stands at `where`.
     """
     if name not in TrialConfig.model_fields:
         return value
     try:
         return getattr(TrialConfig.model_validate({name: value}), name)
     except ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"].removeprefix("Input ")
-        raise ValueError(f"parameters.{name}: {value!r} {message}") from None
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        raise SettingError(f"parameters.{name}: {_shown(value)} {message}", *where) from None
+
+
+def _typed_when(other: Any, wanted: Any, *where: Hashable) -> Any:
+    if isinstance(wanted, list):
+        return [typed_value(other, one, *where, other, place) for place, one in enumerate(wanted)]
+    return typed_value(other, wanted, *where, other)
 
 
 def _check_when(space: Space, name: str, parameter: Parameter) -> None:
     for other, wanted in parameter.when.items():
         where = f"parameters.{name}.when"
+        key = ("parameters", name, "when", other)
         if other not in space:
-            raise ValueError(f"{where}: no parameter {other!r}; {nearest(other, [*space])}")
+            raise SettingError(f"{where}: no parameter {other!r}; {nearest(other, [*space])}", *key)
         for value in _as_list(wanted):
             if not space[other].admits(value):
-                raise ValueError(f"{where}: {other} is never {value!r}; allowed: {space[other].allowed()}")
+                raise SettingError(
+                    f"{where}: {other} is never {_shown(value)}; allowed: {space[other].allowed()}", *key
+                )
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _exact(number: float) -> Fraction:
+    """Return the number as its decimal digits say, 5/100 for 0.05, which no float is."""
+    return Fraction(repr(float(number)))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from retina.config import DataConfig, Frozen, TrialConfig, parse
-from retina.errors import SpecError
-from retina.sweep import space
+from retina import yaml_reader
+from retina.config import DataConfig, Frozen, SettingError, TrialConfig, parse
+from retina.sweep import space, spellings
+from retina.sweep.raw import RawSweep
 from retina.sweep.space import Parameter
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
 """What a sweep may go by, and its natural goal. Always of the validation split: the test split chooses nothing."""
+RANGES = {"val_qwk": (-1.0, 1.0), "val_accuracy": (0.0, 1.0), "val_auc": (0.0, 1.0), "val_loss": (0.0, math.inf)}
+"""What each can come to."""
 
 
 class Metric(Frozen):
@@ -37,7 +39,17 @@ class Metric(Frozen):
     @model_validator(mode="after")
     def _goal_fits(self) -> Self:
         if self.goal != METRICS[self.name]:
-            raise ValueError(f"goal: {self.goal!r} does not go with {self.name}; allowed: {METRICS[self.name]}")
+            raise SettingError(
+                f"goal: {self.goal!r} does not go with {self.name}; allowed: {METRICS[self.name]}", "goal"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _target_can_be_reached(self, info: ValidationInfo) -> Self:
+        low, high = RANGES[self.name]
+        if self.target is not None and not (low <= self.target <= high or space.is_recorded(info)):
+            allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
+            raise SettingError(f"target: {self.target:g} is outside {self.name}; allowed: {allowed}", "target")
         return self
 
     @property
@@ -107,25 +119,43 @@ class SweepSpec(Frozen):
     @classmethod
     def _typed(cls, values: Any) -> Any:
         """Every value of a parameter as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0)."""
-        if not isinstance(values, Mapping) or not isinstance(values.get("parameters"), Mapping):
+        if not isinstance(values, Mapping):
             return values
-        typed = {name: space.typed_parameter(name, parameter) for name, parameter in values["parameters"].items()}
+        values = spellings.sweep(values)
+        if isinstance(values.get("parameters"), Mapping):
+            parameters = values["parameters"].items()
+            values["parameters"] = {name: space.typed_parameter(name, parameter) for name, parameter in parameters}
         start = values.get("start")
         if isinstance(start, list) and all(isinstance(point, Mapping) for point in start):
-            values = {**values, "start": [{k: space.typed_value(k, v) for k, v in point.items()} for point in start]}
-        return {**values, "parameters": typed}
+            values["start"] = [
+                {name: space.typed_value(name, value, "start", place, name) for name, value in point.items()}
+                for place, point in enumerate(start)
+            ]
+        return values
 
     @model_validator(mode="after")
-    def _coherent(self) -> Self:
+    def _coherent(self, info: ValidationInfo) -> Self:
         space.search_order(self.parameters)
         if self.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.distribution]
             if ranges:
-                raise ValueError(f"parameters.{ranges[0]}: a range has no grid; give values, or another method")
+                problem = f"parameters.{ranges[0]}: a range has no grid; give values, or another method"
+                raise SettingError(problem, "parameters", ranges[0])
             if self.start:
-                raise ValueError("start: a grid has its own order; leave start out, or choose another method")
-        for number, point in enumerate(self.start, start=1):
-            space.check_point(self.parameters, point, f"start: point {number}")
+                problem = "start: a grid has its own order; leave start out, or choose another method"
+                raise SettingError(problem, "start")
+            if not space.is_recorded(info) and (size := space.size_of_grid(self.parameters)) > space.MAX_GRID:
+                problem = f"method: a grid of {size:,} points; allowed: {space.MAX_GRID:,}; choose another method"
+                raise SettingError(problem, "method")
+        if space.is_recorded(info):
+            return self
+        space.check_starts(self.parameters, self.start)
+        if len(self.start) > self.planned_trials:
+            raise SettingError(
+                f"start: {len(self.start)} points are more than trials: {self.planned_trials}; each is a trial"
+                " (or leave the start points out: --set start=[])",
+                "start",
+            )
         return self
 
     @property
@@ -150,7 +180,7 @@ class SweepSpec(Frozen):
         parameter = self.parameters.get(name)
         if parameter is None:
             return [default]
-        return parameter.choices() if not parameter.when else list({*parameter.choices(), default})
+        return parameter.choices() if not parameter.when else list(dict.fromkeys([*parameter.choices(), default]))
 
     def to_yaml(self) -> str:
         """The sweep as a file that can be given to `--space` again."""
@@ -158,7 +188,7 @@ class SweepSpec(Frozen):
         values["parameters"] = {
             name: parameter.model_dump(mode="json", exclude_unset=True) for name, parameter in self.parameters.items()
         }
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return yaml_reader.dump(values)
 
 
 def load(
@@ -181,66 +211,23 @@ def load(
     Raises:
         SpecError: no such file, no YAML, or anything in it that is not allowed.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"--space {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"--space {file}: is not a text file") from None
-    values = _yaml(text, str(file))
-    if not isinstance(values, dict):
-        raise SpecError(f"{file}: is not a sweep file; it must hold keys such as parameters")
-    values.setdefault("name", file.stem)
+    raw = RawSweep.read(file)
     for override in overrides:
-        _apply(values, override)
+        raw.override(override)
     if data is not None:
-        rest = values.get("data")
-        values["data"] = {**(rest if isinstance(rest, dict) else {}), "path": data, "layout": "auto"}
-    given = {"name": name, "trials": trials}
-    values.update({key: value for key, value in given.items() if value is not None})
-    return parse(SweepSpec, values, str(file))
+        raw.replace_data(data)
+    if name is not None:
+        raw.replace("name", name)
+    if trials is not None:
+        raw.replace("trials", trials)
+    return parse(SweepSpec, raw.values, raw.place)
 
 
-_REPLACES = {
-    "value": ("values", "ordered", "distribution", "min", "max", "step"),
-    "values": ("value", "distribution", "min", "max", "step"),
-    "distribution": ("value", "values", "ordered"),
-}
-"""Which keys of a parameter make room when `--set` gives it another shape."""
+def load_recorded(file: Path) -> SweepSpec:
+    """Read the sweep.yaml of a results folder: what a sweep did, also where it would be refused today.
 
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-5 as a number (YAML 1.2), which PyYAML, being YAML 1.1, takes for text."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where}: no valid YAML: {' '.join(str(error).split())[:200]}") from None
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise SpecError(f"--set {override}: allowed: KEY=VALUE, such as data.image_size=64")
-    place = values
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = place.get(parent)
-        if not isinstance(inner, dict):
-            inner = place[parent] = {}
-        place = inner
-    value = _yaml(text, f"--set {override}")
-    if len(parents) == 1 and parents[0] == "parameters" and not isinstance(value, dict):
-        raise SpecError(f"--set {override}: a parameter needs a shape, such as {key}={{value: {text}}}")
-    if parents[:1] == ["parameters"]:
-        for other in _REPLACES.get(last, ()):
-            place.pop(other, None)
-    place[last] = value
+    Raises:
+        SpecError: no such file, no YAML, or not what a sweep writes.
+    """
+    raw = RawSweep.read(file)
+    return parse(SweepSpec, raw.values, raw.place, space.RECORDED)

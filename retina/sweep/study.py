@@ -251,7 +251,13 @@ def _key(config: TrialConfig) -> str:
 
 def _shape(spec: SweepSpec) -> str:
     shape = spec.model_dump_json(include=set(SHAPED_BY))
+    if any(parameter.ordered and not _is_ascending(parameter.choices()) for parameter in spec.parameters.values()):
+        shape += "ordered as written"  # 0.1.0 numbered them in ascending order: its study holds other places
     return hashlib.sha256(shape.encode()).hexdigest()[:16]
+
+
+def _is_ascending(values: Sequence[Any]) -> bool:
+    return list(values) == sorted(values)
 
 
 def _told(point: Mapping[str, Any]) -> str:
@@ -286,7 +292,7 @@ def _suggest_one(trial: optuna.Trial, name: str, parameter: space.Parameter) -> 
     low, high = parameter.bounds()
     if parameter.is_int:
         return trial.suggest_int(name, int(low), int(high), step=int(parameter.step or 1), log=parameter.is_log)
-    return trial.suggest_float(name, low, high, step=parameter.step, log=parameter.is_log)
+    return parameter.on_step(trial.suggest_float(name, low, high, step=parameter.step, log=parameter.is_log))
 
 
 def sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from retina import yaml_reader
 from retina.config import GRADES, TrialConfig
-from retina.errors import ResultsError
+from retina.errors import ResultsError, SpecError
 from retina.report import sweeps, ways
 from retina.report.ways import Way
 from retina.results import FINISHED, MEASURES, RunFolder, read_json
@@ -192,9 +192,9 @@ def _stops(early: Mapping[str, Any]) -> bool:
 def _spec(folder: RunFolder) -> dict[str, Any]:
     file = folder.root / "sweep.yaml"
     try:
-        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ResultsError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        spec = yaml_reader.read(file).content
+    except SpecError as error:
+        raise ResultsError(str(error)) from None
     whole = isinstance(spec, dict) and isinstance(spec.get("metric"), dict) and isinstance(spec.get("parameters"), dict)
     if not whole or spec["metric"].get("name") not in MEASURES or "goal" not in spec["metric"]:
         raise ResultsError(f"{file}: lacks metric (name: one of {', '.join(MEASURES)}; goal) or parameters")
@@ -210,8 +210,6 @@ def _searched(name: str, told: Mapping[str, Any]) -> Searched:
     if distribution:
         return Searched(name, "log" in distribution, (float(told["min"]), float(told["max"])), (), when)
     values = told["values"] if told.get("values") is not None else [told.get("value")]
-    if told.get("ordered"):
-        values = sorted(values)
     return Searched(name, False, None, tuple(word(value) for value in values), when)
 
 
