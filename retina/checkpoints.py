@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from retina import private
+
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"
 _PREFIX = "checkpoint_"
@@ -56,7 +58,7 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
         OSError: it cannot be written, the disk is full say; nothing of it is left, and the one before still stands.
     """
     target = folder / f"{_PREFIX}{epoch:05d}"
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_inside(folder)
     # a name of its own: the worker of a sweep that was killed may be at its last epoch still
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
     try:

@@ -16,7 +16,9 @@ from rich.live import Live
 from rich.measure import Measurement
 
 import retina
+from retina.console import Lines, PrintableConsole
 from retina.errors import ResultsError, RetinaError, SpecError
+from retina.printable import printable
 from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
 
@@ -26,23 +28,8 @@ if TYPE_CHECKING:
     from retina.results import RunFolder
     from retina.sweep.spec import SweepSpec
 
-out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-err = Console(soft_wrap=True, highlight=False, stderr=True, markup=False, emoji=False)
-
-
-class Lines(logging.Handler):
-    """Prints what the package logs; while a live view is shown, not what that shows by itself."""
-
-    live = False
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        if not (Lines.live and getattr(record, "passing", False)):
-            self._console.print(self.format(record))
+out = PrintableConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = PrintableConsole(soft_wrap=True, highlight=False, stderr=True, markup=False, emoji=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it, and how to get help; exit code 2."""
-        self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {printable(message)}\nsee {self.prog} --help\n")
 
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -331,7 +318,7 @@ def _page_at_the_end(folder: RunFolder) -> None:
 def _show(table: RenderableType) -> None:
     """Print a table as wide as it is: a line that a narrow terminal breaks can still be read, a cut word cannot."""
     wanted = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-    Console(width=max(out.width, wanted), highlight=False, markup=False, emoji=False).print(table)
+    PrintableConsole(width=max(out.width, wanted), highlight=False, markup=False, emoji=False).print(table)
 
 
 def _draw(options: argparse.Namespace) -> int:

@@ -28,8 +28,10 @@ from typing import Any, BinaryIO
 import filelock
 import pandas as pd
 
+from retina import private, spreadsheet
 from retina.config import TrialConfig
 from retina.errors import ResultsError
+from retina.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,8 @@ class RunFolder:
         """
         cls.refuse_taken(root)
         try:
-            (root / "trials").mkdir(parents=True)
+            private.make_folder(root)
+            private.make_folder(root / "trials")
         except OSError as error:
             raise ResultsError(f"{root}: cannot be made: {error.strerror}") from None
         return cls(root)
@@ -259,14 +262,15 @@ class RunFolder:
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
         folder = self.trial(trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        private.make_inside(folder)
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(line.rstrip("\n") + "\n")
+            file.write(printable(line.rstrip("\n"), keep="\n\t") + "\n")
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write `file` whole or not at all."""
-    write_bytes(file, text.encode(errors="backslashreplace"))  # file names need not be text
+def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
+    """Write `file` whole or not at all; a private one is new readable by its owner alone."""
+    with _whole(file, is_private=is_private) as partial:
+        partial.write(text.encode(errors="backslashreplace"))  # file names need not be text
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -275,9 +279,10 @@ def write_bytes(file: Path, content: bytes) -> None:
         partial.write(content)
 
 
-def write_json(file: Path, values: Any) -> None:
+def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
     """Write `file` as indented JSON, whole or not at all."""
-    write_text(file, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(file, text + "\n", is_private=is_private)
 
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
@@ -285,11 +290,9 @@ def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str])
     write_text(file, ",".join(columns) + "\n" + _csv_lines(rows, columns))
 
 
-def write_frame(file: Path, frame: pd.DataFrame) -> None:
+def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:
     """Write `file` as CSV without the index, whole or not at all."""
-    text = io.StringIO()
-    frame.to_csv(text, index=False)
-    write_text(file, text.getvalue())
+    write_text(file, spreadsheet.to_csv(frame), is_private=is_private)
 
 
 def read_json(file: Path) -> Any:
@@ -313,14 +316,15 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[BinaryIO]:
+def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private.make_inside(file.parent)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as opened:
+        mode = private.mode_for(file, is_private=is_private)
+        with open(partial, "wb", opener=private.opener(mode)) as opened:  # Path.open takes none
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
@@ -339,7 +343,7 @@ def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
 def _cell(value: Any) -> Any:
     """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
     if isinstance(value, str):
-        return value.replace("\r\n", "\n").replace("\r", "\n")
+        return spreadsheet.as_text(value.replace("\r\n", "\n").replace("\r", "\n"))
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -357,6 +361,7 @@ def _read_csv(file: Path, columns: list[str]) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"trial_id": str, "reason": str}, keep_default_na=False, na_values=[""])
     except ValueError as error:  # pandas' own are among them
         raise ResultsError(f"{file}: is not a table: {error}") from None
+    table = spreadsheet.restored(table)
     missing = [column for column in columns if column not in table]
     # a setting that was added since: its default is what was done before there was one
     added = {name: getattr(TrialConfig(), name) for name in missing if name in PARAMETERS and "arch" in table}

@@ -9,8 +9,8 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine"],
-    ["config", "yaml_reader"],
+    ["errors", "machine", "printable", "private", "spreadsheet"],
+    ["config", "yaml_reader", "console"],
     ["metrics", "ordinal"],
     ["model"],
     ["data", "results", "checkpoints"],

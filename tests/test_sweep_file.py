@@ -110,7 +110,7 @@ def test_options_are_named_where_they_are_wrong(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=message):
             load(file, **option)  # type: ignore[arg-type]
     for empty in (Path(), tmp_path):
-        with pytest.raises(SpecError, match="--space.*allowed: a sweep file"):
+        with pytest.raises(SpecError, match=r"--space.*allowed: a sweep file"):
             load(empty)
 
 
@@ -132,7 +132,8 @@ def test_decimal_numbers_are_what_is_written(tmp_path: Path, written: str, value
 def test_words_are_truths_only_where_a_truth_is_asked_for(tmp_path: Path) -> None:
     spec = loaded(
         tmp_path,
-        "name: no\nparameters:\n  pretrained: {values: [yes, off]}\n  dropout: {values: [0, 0.5], when: {pretrained: y}}",
+        "name: no\nparameters:\n  pretrained: {values: [yes, off]}\n"
+        "  dropout: {values: [0, 0.5], when: {pretrained: y}}",
     )
     assert spec.name == "no"
     assert spec.parameters["pretrained"].choices() == [True, False]
@@ -376,7 +377,11 @@ def test_any_values_are_a_sweep_or_refused(tmp_path: Path, values: dict[str, obj
     try:
         spec = load(file)
     except SpecError as error:
-        assert len(str(error).splitlines()) <= 3
+        refused = str(error)
+    else:
+        refused = ""
+    assert len(refused.splitlines()) <= 3
+    if refused:
         return
     assert spec.planned_trials >= 1
     file.write_text(spec.to_yaml())

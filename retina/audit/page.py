@@ -111,7 +111,7 @@ def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambd
     refuse_foreign(file)
     text = render(audit, seed=seed, progress=progress)
     try:
-        write_text(file, text)
+        write_text(file, text, is_private=True)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
     return file

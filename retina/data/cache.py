@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from retina import private
 from retina.data.decode import Job, Outcome, decode, decode_in_processes, put
 from retina.data.fundus import PREPROCESSING, Pixels, to_square
 from retina.data.journal import Journal, source_of
@@ -146,7 +147,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
 def _locked(folder: Path, key: str) -> Iterator[None]:
     lock = FileLock(folder / f"{key}.lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.make_folder(folder, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -196,7 +197,7 @@ class _Builder:
             shutil.rmtree(left, ignore_errors=True)
         building = self.path.with_name(f"{self.path.name}.building")
         try:
-            building.mkdir(exist_ok=True)
+            private.make_folder(building, exist_ok=True)
             with self._journal(building) as journal:
                 try:
                     target = self._reserve(building / "pixels.npy")

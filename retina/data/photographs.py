@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from retina import private
 from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import sources, split, synthetic
 from retina.data.batches import Part, resident
@@ -182,7 +183,8 @@ def drawn_folder(config: SyntheticConfig) -> Path:
 
 def _drawn(config: DataConfig, say: Progress) -> Manifest:
     folder = drawn_folder(config.synthetic)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(cache_folder(), exist_ok=True)
+    private.make_folder(folder.parent, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             synthetic.draw(

@@ -17,7 +17,7 @@ def write_csv(frame: pd.DataFrame, file: Path) -> None:
         ResultsError: the file cannot be written.
     """
     try:
-        results.write_frame(file, frame.round(6))
+        results.write_frame(file, frame.round(6), is_private=True)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
 
@@ -31,6 +31,6 @@ def write_json(frame: pd.DataFrame, file: Path) -> None:
     rounded = frame.round(6).astype(object)
     rows = rounded.where(rounded.notna(), None).to_dict(orient="records")
     try:
-        results.write_json(file, rows)
+        results.write_json(file, rows, is_private=True)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None

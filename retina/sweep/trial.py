@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from ray import tune
 
-from retina import checkpoints
+from retina import checkpoints, private
 from retina.config import TrialConfig
 from retina.errors import RetinaError
+from retina.printable import PrintableFormatter
 from retina.sweep.ahead import Ahead
 from retina.sweep.rungs import BEST, EPOCH
 from retina.train import Training
@@ -178,6 +179,7 @@ class _TrialLog(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
+        self.setFormatter(PrintableFormatter())
         self._file: Path | None = None
         logging.captureWarnings(capture=True)
         for name in ("retina", "py.warnings"):
@@ -188,6 +190,6 @@ class _TrialLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._file:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            private.make_inside(self._file.parent)
             with self._file.open("a", encoding="utf-8") as opened:
                 opened.write(self.format(record).rstrip() + "\n")

@@ -48,7 +48,7 @@ def write(
     target = file or folder.root / FILE
     text = render(facts.read(folder), importances, device=device)
     try:
-        write_text(target, text)
+        write_text(target, text, is_private=True)
     except OSError as error:
         raise ResultsError(f"{target}: cannot be written: {error.strerror}") from None
     return target

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina import yaml_reader
+from retina import spreadsheet, yaml_reader
 from retina.config import GRADES, TrialConfig
 from retina.errors import ResultsError, SpecError
 from retina.report import sweeps, ways
@@ -219,6 +219,7 @@ def _predictions(folder: RunFolder) -> pd.DataFrame | None:
         return None
     try:
         frame = pd.read_csv(file, dtype={"image": str, "patient": str, "eye": str}, keep_default_na=False)
+        frame = spreadsheet.restored(frame)
     except ValueError as error:
         raise ResultsError(f"{file}: is not a table: {error}") from None
     if missing := [name for name in ("split", "image", "grade", *PROBABILITIES) if name not in frame]:

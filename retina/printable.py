@@ -1,0 +1,44 @@
+"""Text of others, shown: no control character of a file name, a label or a message reaches a terminal or a log raw."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from pathlib import PurePath
+
+_ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of controls (ESC, C1), formats (bidi overrides, zero-width), surrogates and line separators."""
+_JOINERS = {"\u200c", "\u200d", "\u00ad"}
+"""Formats that words of some languages, and emoji, need; they move nothing."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with each character that moves, hides or colours others as its escape: `\x1b`, `\n`, `\u202e`.
+
+    Args:
+        text: any.
+        keep: characters that stay, "\n" of a text of several lines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one in keep or _is_shown(one) else _escape(one) for one in text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats a record printable; a text or path among its arguments stays in its line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's message, with its traceback if it has one."""
+        if isinstance(record.args, tuple):
+            own = logging.makeLogRecord(record.__dict__)
+            own.args = tuple(printable(str(one)) if isinstance(one, str | PurePath) else one for one in record.args)
+            record = own
+        return printable(super().format(record), keep="\n\t")
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) not in _ESCAPED or character in _JOINERS
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
