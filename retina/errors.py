@@ -24,6 +24,12 @@ class PhotographsAbsentError(DataError):
     """Label files whose photographs are not there, not one of them."""
 
 
+class WorkerError(DataError):
+    """A process that worked on photographs died before it was done; the photographs may be fine."""
+
+    exit_code = 1
+
+
 class WeightsError(RetinaError, OSError):
     """Pretrained weights that are not there and cannot be fetched, or do not fit the model."""
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pages import read
 from PIL import Image, ImageEnhance, ImageFilter
 
-from retina.audit import findings, likeness, page
+from retina.audit import findings, page
 from retina.config import SyntheticConfig
-from retina.data import synthetic
+from retina.data import likeness, synthetic
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
 

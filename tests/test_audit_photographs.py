@@ -12,9 +12,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from retina import cli
-from retina.audit import findings, measures, parallel
+from retina.audit import findings, measures
 from retina.audit.look import look
 from retina.data import quality
+from retina.data.visit import visit
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
 
@@ -130,8 +131,8 @@ def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
     frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
     many = pd.concat([frame] * 14)
     heard: list[tuple[int, int]] = []
-    together = parallel.over(many, look, lambda *heard_of: heard.append(heard_of), workers=2)
-    assert together == parallel.over(frame, look, workers=1) * 14
+    together = visit(many, look, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == visit(frame, look, workers=1) * 14
     assert heard[0] == (0, 42)
     assert len(heard) == 4, "three chunks, for two processes"
     assert heard[-1] == (42, 42)
@@ -139,4 +140,4 @@ def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
 
 def test_what_is_seen_late_stands_in_its_place(tmp_path: Path) -> None:
     frame = audited.frame([("", "", "", 0)] * 40).assign(path=[str(tmp_path / str(n)) for n in range(40)])
-    assert parallel.over(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]
+    assert visit(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]

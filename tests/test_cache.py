@@ -204,7 +204,7 @@ def test_a_build_that_is_interrupted_before_anything_was_decoded_leaves_nothing(
 
 
 def test_a_process_that_dies_is_told_of(many: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(DataError, match=r"process that decodes photographs died.*it was at .*\d{3}\.jpg"):
         open_cache(manifest_of(many), 32, workers=2, folder=tmp_path / "c")
     assert names(tmp_path / "c") == []

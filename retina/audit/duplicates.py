@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from retina.audit import likeness
 from retina.audit.labels import SPLITS, settled
-from retina.audit.likeness import SIDE, Pairs
 from retina.audit.look import Seen
+from retina.data import likeness
+from retina.data.likeness import SIDE, Pairs
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from retina.audit import likeness
-from retina.audit.parallel import Source
-from retina.data import fundus, quality
-from retina.data.fundus import Pixels
+from retina.data import fundus, likeness, quality
+from retina.data.fundus import Pixels, Source
 from retina.data.quality import Quality
 from retina.errors import DataError
 
@@ -31,7 +29,7 @@ class Seen:
         side: of the square around its disc, in those pixels; 0 where there is no disc.
         quality: see `retina.data.quality`; None where it cannot be read.
         digest: 32 hex digits over the bytes of its file, or over its pixels if it is in an npz file; equal for equal.
-        details: 1,024 bytes, see `retina.audit.likeness`; empty where there is nothing to compare.
+        details: 1,024 bytes, see `retina.data.likeness`; empty where there is nothing to compare.
         unreadable: why it cannot be read, else "".
     """
 

@@ -14,13 +14,14 @@ import numpy as np
 from markupsafe import Markup
 
 import retina
-from retina.audit import findings, likeness, measures, parallel, terminal
+from retina.audit import findings, measures, terminal
 from retina.audit.duplicates import Group
 from retina.audit.labels import settled
 from retina.audit.run import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
-from retina.data import quality
+from retina.data import likeness, quality
+from retina.data.visit import visit
 from retina.errors import ResultsError
 from retina.results import write_text
 
@@ -216,7 +217,7 @@ def _uris(audit: Audit, pictures: list[list[Picture]], progress: Progress) -> di
     rows = sorted({picture.row for some in pictures for picture in some})
     if not rows:
         return {}
-    made = parallel.over(
+    made = visit(
         audit.manifest.frame.iloc[rows], thumbnail, lambda done, total: progress("drawing the page", done, total)
     )
     return dict(zip(rows, made, strict=True))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from retina.audit import duplicates, labels, look, parallel
+from retina.audit import duplicates, labels, look
 from retina.audit.duplicates import Group
 from retina.audit.labels import Labels
 from retina.audit.look import Seen
@@ -14,6 +14,7 @@ from retina.config import DataConfig
 from retina.data import sources
 from retina.data.manifest import Manifest
 from retina.data.quality import BLURRED
+from retina.data.visit import visit
 from retina.errors import PhotographsAbsentError
 
 Progress = Callable[[str, int, int], None]
@@ -77,5 +78,5 @@ def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int
         manifest = sources.read(config, photographs=False)
         return Audit(config, manifest, labels.count(manifest.frame))
     frame = manifest.frame
-    seen = parallel.over(frame, look.look, lambda done, total: progress("looking at photographs", done, total), workers)
+    seen = visit(frame, look.look, lambda done, total: progress("looking at photographs", done, total), workers)
     return Audit(config, manifest, labels.count(frame), seen, duplicates.find(frame, seen))

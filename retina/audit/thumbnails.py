@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from retina.audit.parallel import Source
 from retina.data import fundus
+from retina.data.fundus import Source
 from retina.errors import DataError
 
 SIDE = 176

@@ -29,6 +29,8 @@ LONGEST = 9_459
 """Pixels of a photograph's longest side: the square around it keeps PIL's limit against decompression bombs too."""
 
 Pixels = NDArray[np.uint8]
+Source = str | Pixels
+"""The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 Points = NDArray[np.floating[Any]]
 
 _LOOK = 256  # longest side, in pixels, of the small version in which the disc is looked for

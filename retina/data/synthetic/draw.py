@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from retina.config import SyntheticConfig
+from retina.data import workers as processes
 from retina.data.synthetic.look import patient_look
 from retina.data.synthetic.photograph import photograph
 from retina.errors import DataError
@@ -31,6 +30,8 @@ WORTH_A_PROCESS = 10
 """Fewer patients than this are drawn sooner than another process has started."""
 
 Eyes = list[tuple[int, str, int]]
+Job = tuple[Path, int, int, Eyes]
+"""Folder, height in pixels, seed, and the photographs of one patient."""
 Progress = Callable[[int, int], None]
 
 
@@ -73,8 +74,8 @@ def draw(
         (part / "train").mkdir(parents=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    plan = grades(config)
     try:
-        plan = grades(config)
         done = 0
         for count in _drawn(part / "train", config, plan, workers):
             done += count
@@ -83,6 +84,8 @@ def draw(
         _write_labels(part / "trainLabels.csv", plan)
         _refuse_taken(folder)
         part.replace(folder.resolve())
+    except OSError as error:  # a full disk, say
+        raise DataError(f"{folder}: photographs cannot be drawn into it: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -102,23 +105,16 @@ def _refuse_taken(folder: Path) -> None:
 
 def _drawn(folder: Path, config: SyntheticConfig, plan: Eyes, workers: int | None) -> Iterator[int]:
     """Draw all patients, in this process or in several; yields how many photographs each finished patient has."""
-    jobs = [(folder, config.size, config.seed, list(eyes)) for _, eyes in groupby(plan, key=itemgetter(0))]
+    jobs: list[Job] = [(folder, config.size, config.seed, list(eyes)) for _, eyes in groupby(plan, key=itemgetter(0))]
     workers = workers or min(cores(), max(1, len(jobs) // WORTH_A_PROCESS))
-    if workers == 1:
-        yield from (_draw_patient(*job) for job in jobs)
-        return
-    # Spawned, not forked: the caller may hold threads or a CUDA context.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        futures: list[Future[int]] = [pool.submit(_draw_patient, *job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from processes.call(
+        _draw_patient, jobs, workers, purpose="draws photographs", place=lambda job: f"it was at patient {job[3][0][0]}"
+    )
 
 
-def _draw_patient(folder: Path, size: int, seed: int, eyes: Eyes) -> int:
+def _draw_patient(job: Job) -> int:
     """Draw and save the photographs of one patient from that patient's own stream of chances."""
+    folder, size, seed, eyes = job
     rng = np.random.default_rng(np.random.SeedSequence((seed, eyes[0][0])))
     look = patient_look(rng)
     for (patient, eye, grade), own in zip(eyes, rng.spawn(len(eyes)), strict=True):

@@ -1,38 +1,28 @@
-"""One thing done to many photographs, in several processes.
-
-joblib's processes import neither the caller's main script nor what that has imported (torch), and need no `__main__`
-guard in it.
-"""
+"""Call a function on every photograph of a manifest, in several processes."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-import joblib
 import numpy as np
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from retina.data.fundus import Pixels
+from retina.data import workers as processes
+from retina.data.fundus import Source
 from retina.data.sources import arrays
-from retina.errors import DataError
 from retina.machine import cores
 
 FEW = 64
 """Photographs for which it does not pay to start processes."""
 _CHUNK = 16  # photographs that a process is given at a time
 
-Source = str | Pixels
-"""The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
 
-
-def over(
+def visit(
     frame: pd.DataFrame,
     look: Callable[[Source], T],
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -50,32 +40,24 @@ def over(
         One a photograph, in the order of the table.
 
     Raises:
-        DataError: an npz file cannot be read; a process died, which a full memory does.
+        DataError: an npz file cannot be read.
+        WorkerError: a process died, which a full memory does.
     """
     workers = workers or (cores() if len(frame) > FEW else 1)
     found: dict[int, T] = {}
     progress(0, len(frame))
-    for chunk in _in_processes(_chunks(frame), look, workers):
+    for chunk in processes.call(
+        partial(processes.each, function=look), _chunks(frame), workers, purpose="looks at photographs", place=_place
+    ):
         found.update(chunk)
         progress(len(found), len(frame))
     return [found[row] for row in range(len(frame))]
 
 
-def _in_processes(
-    chunks: Iterator[list[tuple[int, Source]]], look: Callable[[Source], T], workers: int
-) -> Iterator[list[tuple[int, T]]]:
-    if workers == 1:
-        yield from (_each(look, chunk) for chunk in chunks)
-        return
-    pool = joblib.Parallel(workers, return_as="generator_unordered", max_nbytes=None)
-    try:
-        yield from pool(joblib.delayed(_each)(look, chunk) for chunk in chunks)
-    except TerminatedWorkerError:
-        raise DataError("a process that looks at photographs died (short of memory?)") from None
-
-
-def _each(look: Callable[[Source], T], chunk: list[tuple[int, Source]]) -> list[tuple[int, T]]:
-    return [(row, look(source)) for row, source in chunk]
+def _place(chunk: list[tuple[int, Source]]) -> str:
+    row, source = chunk[0]
+    first = source if isinstance(source, str) else f"photograph {row}"
+    return f"it was at {first} or one of the {len(chunk) - 1} after it"
 
 
 def _chunks(frame: pd.DataFrame) -> Iterator[list[tuple[int, Source]]]:
