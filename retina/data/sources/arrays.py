@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import psutil
 
 from retina.data.fundus import LONGEST, Pixels
 from retina.data.sources.lists import Place
@@ -14,6 +17,7 @@ from retina.data.sources.tree import Tree
 from retina.errors import DataError
 
 _SPLITS = ("train", "val", "test")
+_DEFLATE = 1032  # bytes that one byte can become; https://zlib.net/zlib_tech.html
 
 
 def is_medmnist(tree: Tree, place: Place) -> bool:
@@ -48,11 +52,13 @@ def load(path: str, array: str) -> Pixels:
     """The photographs of one array of an npz file, uint8 (n, height, width, 3) RGB; grey ones are made so.
 
     Raises:
-        DataError: it cannot be read, or holds something else.
+        DataError: it cannot be read, holds something else, claims more than it holds, or does not fit into memory.
     """
     try:
-        with np.load(path) as arrays:
-            photographs: Pixels = arrays[array]
+        with zipfile.ZipFile(path) as archive:
+            photographs: Pixels = _array(archive, Path(path), array)
+    except (DataError, MemoryError):
+        raise
     except Exception as error:  # zipfile, zlib and numpy have each their own
         raise DataError(f"{path}: {array} cannot be read: {error}") from None
     if photographs.ndim == 3:
@@ -105,18 +111,44 @@ def _half(file: Path, archive: zipfile.ZipFile, split: str) -> Labels:
 
 
 def _header(archive: zipfile.ZipFile, file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    with archive.open(f"{name}.npy") as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            old = version == (1, 0)
-            read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-            shape, _, kind = read(stream)
-        except ValueError as error:
-            raise DataError(f"{file}: the array {name} cannot be read: {error}") from None
+    """Shape and type of an array, of which nothing else is read.
+
+    Raises:
+        DataError: the header is none, or claims more than the file can hold.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as stream:
+        shape, kind = _described(stream, file, name)
+        claimed, held = math.prod(shape) * kind.itemsize, member.file_size - stream.tell()
+    packed = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}.get(member.compress_type)
+    if packed:
+        held = min(held, packed * min(member.compress_size, file.stat().st_size))
+    if claimed > held:
+        raise DataError(
+            f"{file}: {name} claims to be {kind} {shape}, which is {claimed:,} bytes; the file holds at most {held:,} "
+            "for it, so it is damaged"
+        )
+    return shape, kind
+
+
+def _described(stream: IO[bytes], file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        old = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(stream)
+    except ValueError as error:
+        raise DataError(f"{file}: the array {name} cannot be read: {error}") from None
+    if any(length < 0 for length in shape):
+        raise DataError(f"{file}: the array {name} cannot be read: its shape is {shape}")
     return shape, kind
 
 
 def _array(archive: zipfile.ZipFile, file: Path, name: str) -> np.ndarray:
+    shape, kind = _header(archive, file, name)
+    needed, free = math.prod(shape) * kind.itemsize, psutil.virtual_memory().available
+    if needed > free:
+        raise DataError(f"{file}: {name} is {kind} {shape} and needs {needed:,} bytes of memory; {free:,} are free")
     with archive.open(f"{name}.npy") as stream:
         try:
             return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
