@@ -3,6 +3,8 @@
     trials/<id>/checkpoint_00007/   model.pt, state.pt: while the trial runs, of its best epoch so far
     trials/<id>/model.pt            after it, of the few that are kept
 
+Each has a `SHA256SUMS` beside it; that of `model.pt` is what it was when its epoch was saved.
+
 A checkpoint is written under another name and gets its own by one rename, so that whoever is killed in between leaves
 the one before. Keeping a trial's weights is a rename too: nothing is copied, however large the model.
 """
@@ -19,7 +21,7 @@ from typing import Any
 
 import torch
 
-from retina import private
+from retina import checksums, private
 
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"
@@ -39,7 +41,13 @@ class Checkpoint:
         return int(self.path.name.removeprefix(_PREFIX))
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The weights and the rest of the state, on the CPU."""
+        """The weights and the rest of the state, on the CPU.
+
+        Raises:
+            ResultsError: a file is not as it was written.
+        """
+        remedy = f"remove {self.path}, and the trial begins anew"
+        checksums.verify(self.path, (WEIGHTS_FILE, STATE_FILE), remedy)
         weights = torch.load(self.path / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         state = torch.load(self.path / STATE_FILE, map_location="cpu", weights_only=True)
         return weights, state
@@ -64,6 +72,7 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
     try:
         for name, content in ((WEIGHTS_FILE, weights), (STATE_FILE, state)):
             _write(partial / name, dict(content))
+        checksums.write(partial, (WEIGHTS_FILE, STATE_FILE))
         shutil.rmtree(target, ignore_errors=True)  # of the same epoch, trained again after its state was lost
         partial.rename(target)
     except BaseException:
@@ -83,6 +92,7 @@ def keep(folder: Path, epoch: int) -> None:
     """Make the weights of `epoch` the trial's `model.pt`, and remove its checkpoints; nothing where that is done."""
     checkpoint = next((one for one in _all(folder) if one.epoch == epoch), None)
     if checkpoint and (checkpoint.path / WEIGHTS_FILE).is_file():
+        _keep_sums(checkpoint.path, folder)  # first: who is killed here does both again
         (checkpoint.path / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
     if (folder / WEIGHTS_FILE).is_file():  # else they are all that is left of it
         _remove_checkpoints(folder)
@@ -92,6 +102,19 @@ def drop(folder: Path) -> None:
     """Remove whatever weights a trial has."""
     _remove_checkpoints(folder)
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+    (folder / checksums.SUMS).unlink(missing_ok=True)
+
+
+def _keep_sums(checkpoint: Path, folder: Path) -> None:
+    """Take over the sum of the weights from the time when they were saved, and add that of the configuration."""
+    sums = checksums.listed(checkpoint)
+    if sums is None:  # saved by 0.1.0
+        (folder / checksums.SUMS).unlink(missing_ok=True)
+        return
+    kept = {WEIGHTS_FILE: sums[WEIGHTS_FILE]} if WEIGHTS_FILE in sums else {}
+    if (folder / "config.json").is_file():
+        kept["config.json"] = checksums.digest(folder / "config.json")
+    checksums.record(folder, kept)
 
 
 def _all(folder: Path) -> list[Checkpoint]:

@@ -393,7 +393,7 @@ def _predict(options: argparse.Namespace) -> int:
         predict.write_json(frame, options.json)
     if not (options.csv or options.json):
         _show(tables.predictions(frame))
-    return 0
+    return int(frame["grade"].isna().all())
 
 
 def _count(text: str) -> int:

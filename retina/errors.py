@@ -38,6 +38,12 @@ class ResultsError(RetinaError, OSError):
     """A results folder that is missing, taken, or not what was asked for."""
 
 
+class ModelOutputError(RetinaError, ValueError):
+    """A model whose output is not finite, or no probabilities: of such nothing is graded or measured."""
+
+    exit_code = 1
+
+
 class TrainError(RetinaError, RuntimeError):
     """A training run that cannot go on: a non-finite loss, or no memory for one batch."""
 

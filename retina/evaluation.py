@@ -16,6 +16,8 @@ from torch import nn
 from retina import metrics, micro, ordinal
 from retina.config import GRADES
 from retina.data.batches import Drawn, Part, load
+from retina.errors import ModelOutputError
+from retina.probabilities import problems
 
 FOLDS = 5
 EVALUATION_PIXELS = 128 * 224 * 224
@@ -30,7 +32,8 @@ class Evaluation:
         loss: mean negative logarithm of the true grades' probabilities, whatever loss the model was trained with.
         grades: int64 (N,), the true ones.
         probabilities: float64 (N, 5).
-        predicted: int64 (N,), the model's grades; of an ordinal model not always the most probable ones.
+        predicted: int64 (N,), the model's grades; of an ordinal model not always the most probable ones. Where the
+            model's output is not finite it is `retina.probabilities.NO_GRADE`, and the probabilities are NaN.
     """
 
     loss: float
@@ -39,8 +42,13 @@ class Evaluation:
     predicted: npt.NDArray[np.int64]
 
     @property
+    def ungraded(self) -> int:
+        """Photographs of which the model's output is no probabilities."""
+        return sum(map(bool, problems(self.probabilities, self.predicted)))
+
+    @property
     def metrics(self) -> metrics.GradeMetrics:
-        """Accuracy, QWK and the rest."""
+        """Accuracy, QWK and the rest. Raises ValueError where a photograph is ungraded."""
         return metrics.measure(self.grades, self.probabilities, self.predicted)
 
 
@@ -63,9 +71,12 @@ def evaluate(
 
     Raises:
         TrainError: a single photograph does not fit into memory.
+        ModelOutputError: the grader's output on a photograph is not finite.
     """
     raw = outputs(grader, part, device=device, precision=precision, flips=flips)
-    return read(raw, part, ordinal.reading_of(grader))
+    seen = read(raw, part, ordinal.reading_of(grader))
+    _refuse_ungraded(seen.ungraded, len(part))
+    return seen
 
 
 def outputs(
@@ -106,7 +117,10 @@ def to_the_letter() -> Iterator[None]:
 
 
 def read(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
-    """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in."""
+    """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in.
+
+    Some may be `ungraded`.
+    """
     grades = part.grades.copy()
     with torch.inference_mode():
         logs, predicted = ordinal.log_reading(reading, raw.double())
@@ -121,7 +135,11 @@ def validate(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluat
     judged by the photographs they were fitted on, or by the fellow eyes of these, look better than they are (on the 62
     of IDRiD, QWK 0.83 beside 0.46 on test), and a search would choose such a loss for that alone. A reading without
     cut-points is simply read, and so is a single patient.
+
+    Raises:
+        ModelOutputError: a raw output is not finite; nothing is fitted then.
     """
+    _refuse_ungraded(int((~raw.isfinite().all(dim=1)).sum()), len(part))
     fold_of = _folds(part)
     folds = int(fold_of.max()) + 1
     if not reading.is_fitted or folds == 1:
@@ -139,6 +157,11 @@ def validate(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluat
         probabilities[inside], predicted[inside] = seen.probabilities, seen.predicted
     reading.fit(raw, part.grades)
     return Evaluation(loss, part.grades.copy(), probabilities, predicted)
+
+
+def _refuse_ungraded(ungraded: int, of: int) -> None:
+    if ungraded:
+        raise ModelOutputError(f"the model's output is not finite on {ungraded} of {of} photographs")
 
 
 def _folds(part: Part) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from retina.config import GRADES
+from retina.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -72,19 +73,18 @@ def measure(
 
     Args:
         grades: true grades, integers 0 to 4, shape (N,), N >= 1.
-        probabilities: of the five grades, finite, shape (N, 5).
+        probabilities: of the five grades, shape (N, 5), each row finite, 0 and more, and with the sum 1.
         predicted: the model's grades, integers 0 to 4, shape (N,); the most probable ones if None. A model that cuts a
             scale in five may say another grade than the most probable one.
 
     Raises:
-        ValueError: on other shapes, grades outside 0 to 4, or probabilities that are not finite.
+        ValueError: on other shapes, grades outside 0 to 4, or rows that are no probabilities, see `probabilities`.
     """
     true = _grades(grades)
     p = np.asarray(probabilities, dtype=np.float64)
     if p.shape != (len(true), GRADES):
         raise ValueError(f"probabilities have the shape {p.shape}, allowed: ({len(true)}, {GRADES})")
-    if not np.isfinite(p).all():
-        raise ValueError("probabilities are not finite: NaN is no prediction")
+    checked(p)
     guess = p.argmax(axis=1) if predicted is None else _grades(predicted)
     if guess.shape != true.shape:
         raise ValueError(f"predicted has the shape {guess.shape}, allowed: {true.shape}")
@@ -145,8 +145,7 @@ def auc_one_vs_rest(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> floa
 
 def auc_by_grade(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, ...]:
     """Area under the ROC curve of each grade against the rest, 5 values; NaN for a grade that none or all have."""
-    true = _grades(grades)
-    p = np.asarray(probabilities, dtype=np.float64)
+    true, p = _grades(grades), checked(probabilities)
     return tuple(_auc(true == grade, p[:, grade]) for grade in range(GRADES))
 
 
@@ -159,7 +158,12 @@ def sensitivity_at_specificity(
         positive: who is to be found, shape (N,).
         score: the higher the likelier, shape (N,); found is who has the threshold or more.
         specificity: 0 to 1.
+
+    Raises:
+        ValueError: a score is not finite.
     """
+    if not np.isfinite(score).all():
+        raise ValueError("scores are not finite: NaN reaches no threshold")
     if positive.all() or not positive.any():
         return math.nan
     false_alarms, found, _ = sk.roc_curve(positive, score, drop_intermediate=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import pickle
+import re
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
+from retina.checksums import digest
 from retina.config import TrialConfig
 from retina.errors import WeightsError
 from retina.ordinal import OUTPUTS, Reading
@@ -21,6 +23,9 @@ HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
 """Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
 SMALL_IMAGE = 64
 """Below this many pixels a side, the stem is a 3x3 convolution without max-pool (He et al. 2016, section 4.2)."""
+
+_NAMED_SUM = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.(?:pth|pt)$")
+"""resnet18-f37072fd.pth: torch.hub's files end in the first digits of their SHA-256. A date, all decimal, is none."""
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -67,7 +72,7 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
         source: a state dict's file, or a folder that holds one whose name begins with `arch`.
 
     Raises:
-        WeightsError: no such file, not a state dict of `arch`, or no network; says which file belongs where.
+        WeightsError: no such file, not a state dict of `arch`, damaged, or no network; says which file belongs where.
     """
     if source is not None:
         file = _find(arch, source)
@@ -75,6 +80,7 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
         file = Path(torch.hub.get_dir()) / "checkpoints" / weights_name(arch)
         if not file.is_file():
             _fetch(torchvision.models.get_model_weights(arch).DEFAULT.url, file)
+    _refuse_damaged(file)
     state = _read(file)
     _check(state, arch, str(file))
     return state
@@ -106,6 +112,22 @@ def _check(state: StateDict, arch: str, where: str) -> None:
         if state[key].shape != tensor.shape:
             given, allowed = tuple(state[key].shape), tuple(tensor.shape)
             raise WeightsError(f"{where}: {key!r} has the shape {given}, {arch} needs {allowed}")
+        if not bool(state[key].isfinite().all()):
+            raise WeightsError(f"{where}: {key!r} is not finite; the file is damaged, fetch it again")
+
+
+def _refuse_damaged(file: Path) -> None:
+    """Compare a file with the SHA-256 that its name ends in, if it does."""
+    named = _NAMED_SUM.search(file.name)
+    try:
+        found = digest(file) if named else ""
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {error.strerror}") from None
+    if named and not found.startswith(named[1]):
+        raise WeightsError(
+            f"{file}: is damaged: its SHA-256 begins with {found[: len(named[1])]}, its name says {named[1]};\n"
+            "fetch it again, or give other weights another name"
+        )
 
 
 def _find(arch: str, source: Path) -> Path:

@@ -7,6 +7,9 @@
 | `corn`          | (B, 4) logits of "worse, if here" | how many of P(worse than k) exceed one half       |
 | `mse`, `huber`  | (B, 1) score, 0 to 4 or so        | how many of the four cut-points the score exceeds |
 
+A photograph of which a raw output is not finite has neither: its probabilities are NaN and its grade is `NO_GRADE`.
+Else argmax would give it grade 0, and a score of infinity grade 4 with certainty.
+
 Everything after the raw output is the same for all: five probabilities and a grade. Nothing here looks at the device.
 """
 
@@ -22,6 +25,7 @@ from scipy import optimize
 from torch import nn
 
 from retina.config import GRADES
+from retina.probabilities import NO_GRADE
 
 OUTPUTS = {"cross_entropy": GRADES, "emd": GRADES, "corn": GRADES - 1, "mse": 1, "huber": 1}
 """Raw outputs of a network, by the loss that it is trained with."""
@@ -69,6 +73,8 @@ def losses(
 class Reading(nn.Module):
     """Reads raw outputs: (B, `OUTPUTS[loss]`) -> probabilities float (B, 5), rows sum to 1, and grades int64 (B,).
 
+    Rows that are not finite become NaN and `NO_GRADE`.
+
     Of `mse` and `huber` its cut-points and spread are fitted on validation (`fit`) and saved with the weights. The
     probability of "worse than k" is then that of a logistic variable around the score, `spread` wide.
     """
@@ -89,17 +95,30 @@ class Reading(nn.Module):
         """Whether it has cut-points."""
         return OUTPUTS[self.loss] == 1
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with its cut-points and spread, as those of damaged weights; empty where nothing is."""
+        if not self.is_fitted:
+            return ""
+        cuts, spread = self.cutpoints.double(), float(self.spread)
+        if not bool(cuts.isfinite().all()) or bool((cuts.diff() < 0).any()):
+            return f"its cut-points are {cuts.tolist()}, allowed: finite and ascending"
+        return "" if 0 < spread < math.inf else f"its spread is {spread}, allowed: finite and above 0"
+
     def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read a batch; in `raw`'s precision."""
+        raw = _nan_unless_finite(raw)
         if OUTPUTS[self.loss] == GRADES:
-            return raw.softmax(dim=1), raw.argmax(dim=1)
+            probabilities = raw.softmax(dim=1)
+            return probabilities, no_grade_unless_valid(raw.argmax(dim=1), probabilities)
         if self.is_fitted:
             beyond = (raw - self.cutpoints.to(raw.dtype)) / self.spread.to(raw.dtype)
             worse = beyond.sigmoid()
         else:
             worse = raw.sigmoid().cumprod(dim=1)
         edges = F.pad(F.pad(worse, (1, 0), value=1.0), (0, 1), value=0.0)
-        return edges[:, :-1] - edges[:, 1:], (worse > 0.5).sum(dim=1)
+        probabilities = edges[:, :-1] - edges[:, 1:]
+        return probabilities, no_grade_unless_valid((worse > 0.5).sum(dim=1), probabilities)
 
     def fit(self, raw: torch.Tensor, grades: npt.NDArray[np.int64]) -> None:
         """Fit cut-points, for the best QWK, and spread, for the best likelihood; nothing where there are none.
@@ -107,9 +126,14 @@ class Reading(nn.Module):
         Args:
             raw: float (N, 1), finite: the scores of the validation split.
             grades: int64 (N,).
+
+        Raises:
+            ValueError: a score is not finite.
         """
         if self.is_fitted:
             score = raw[:, 0].double().cpu().numpy()
+            if not np.isfinite(score).all():
+                raise ValueError("the scores are not finite, so no cut-points can be fitted to them")
             cutpoints = fit_cutpoints(score, grades)
             self.cutpoints.copy_(torch.from_numpy(cutpoints))
             self.spread.fill_(_fit_spread(score, grades, cutpoints))
@@ -128,19 +152,31 @@ def log_reading(reading: Reading, raw: torch.Tensor) -> tuple[torch.Tensor, torc
     graphs compute, would be off by a hundredth where it is 4, and their gradient is 0 where a sigmoid is saturated;
     these are exact. Nor has ONNX the products that corn asks for.
     """
+    raw = _nan_unless_finite(raw)
     if OUTPUTS[reading.loss] == GRADES:
-        return raw.log_softmax(dim=1), raw.argmax(dim=1)
+        logs = raw.log_softmax(dim=1)
+        return logs, no_grade_unless_valid(raw.argmax(dim=1), logs.exp())
     if reading.is_fitted:
         beyond = (raw - reading.cutpoints.to(raw.dtype)) / reading.spread.to(raw.dtype)
         # of sigmoid(a) - sigmoid(b), where a - b is the distance of two cut-points
         between = _log_sigmoid(beyond[:, :-1]) + _log_sigmoid(-beyond[:, 1:])
         between = between + (-torch.expm1(beyond[:, 1:] - beyond[:, :-1])).log()
         logs = torch.cat([_log_sigmoid(-beyond[:, :1]), between, _log_sigmoid(beyond[:, -1:])], dim=1)
-        return logs, (beyond > 0).sum(dim=1)
+        return logs, no_grade_unless_valid((beyond > 0).sum(dim=1), logs.exp())
     worse = _log_sigmoid(raw).cumsum(dim=1)
     better = _log_sigmoid(-raw)
     logs = torch.cat([better[:, :1], worse[:, :-1] + better[:, 1:], worse[:, -1:]], dim=1)
-    return logs, (worse > -math.log(2)).sum(dim=1)
+    return logs, no_grade_unless_valid((worse > -math.log(2)).sum(dim=1), logs.exp())
+
+
+def no_grade_unless_valid(grades: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """Grades int64 (B,), `NO_GRADE` where a probability, of (B, 5), is NaN or negative."""
+    return torch.where((probabilities >= 0).all(dim=1), grades, NO_GRADE)
+
+
+def _nan_unless_finite(raw: torch.Tensor) -> torch.Tensor:
+    """Raw outputs (B, K), all of a row NaN where one of it is not finite: of infinity a sigmoid knows no doubt."""
+    return torch.where(raw.isfinite().all(dim=1, keepdim=True), raw, math.nan)
 
 
 def _log_sigmoid(values: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina import results, winner
+from retina import checksums, results, winner
 from retina.data.photographs import Photographs
-from retina.errors import RetinaError
+from retina.errors import ModelOutputError, RetinaError
 from retina.evaluation import Evaluation
 from retina.evidence import numbers
 from retina.results import RunFolder
@@ -47,9 +47,14 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     Returns:
         "metric", "single", "ensemble" and "soup": each "members", "val" and "test" as in metrics.json, and "better":
         which of the three is the best by validation. Empty where fewer than two trials kept their weights.
+
+    Raises:
+        ResultsError: the weights of a trial are damaged.
+        ModelOutputError: a trial's output on a photograph is not finite; a soup of which it is not is left aside.
     """
     for name in (TOGETHER, SOUP):  # of an earlier end, if any: of fewer trials
         (folder.best / name).unlink(missing_ok=True)
+    checksums.update(folder.best, (TOGETHER, SOUP))
     kept = [name for name in folder.ranking(metric, sign) if (folder.trial(name) / "model.pt").is_file()]
     if len(kept) < 2:
         return {}
@@ -60,7 +65,8 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
     soup = seen[kept[0]]
     if len(members) > 1:
-        soup = {"val": of_soup, "test": winner.Judge(winner.kept(folder, kept[0])[0], state, photographs)(test)}
+        judge = winner.Judge(winner.kept(folder, kept[0])[0], state, photographs, "the soup")
+        soup = {"val": of_soup, "test": judge(test)}
     told: dict[str, Any] = {"metric": metric}
     ways = {"single": (kept[:1], seen[kept[0]]), "ensemble": (kept, everyone), "soup": (members, soup)}
     for way, (names, evaluations) in ways.items():
@@ -71,12 +77,13 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
         torch.save(state, content)
         results.write_bytes(folder.best / SOUP, content.getvalue())
     results.write_json(folder.best / TOGETHER, told)
+    checksums.update(folder.best, (TOGETHER, SOUP))
     return told
 
 
 def _judge(folder: RunFolder, name: str, photographs: Photographs) -> winner.Judge:
     config, weights = winner.kept(folder, name)
-    return winner.Judge(config, weights, photographs)
+    return winner.Judge(config, weights, photographs, f"trial {name}")
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -104,8 +111,12 @@ def _soup(
             continue
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
-        judge = winner.Judge(config, tried, photographs)
-        mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
+        try:
+            judge = winner.Judge(config, tried, photographs, f"the soup with {name}")
+            mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
+        except ModelOutputError as error:
+            log.info("note: %s", error)
+            continue
         if sign * _value(mixed, metric) >= sign * _value(best, metric):
             members, best, state = [*members, name], mixed, judge.weights()
     return members, best, state

@@ -16,8 +16,9 @@ from retina import metrics, micro, model, optim, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
-from retina.errors import TrainError
+from retina.errors import ModelOutputError, TrainError
 from retina.evaluation import Evaluation, outputs, read, validate
+from retina.probabilities import NO_GRADE
 
 RESIDENT = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
@@ -195,7 +196,7 @@ class Fit(Iterator[EpochResult]):
         self._end_if_abandoned(f"epoch {epoch}")
         val = self._validate(epoch)
         test = self.evaluate(self._test) if self._test is not None else None
-        if test and not math.isfinite(test.loss):
+        if test and (test.ungraded or not math.isfinite(test.loss)):
             test = None  # not even by failing does the test split decide over a trial
         self._epoch = epoch
         judged, seen = val.metrics, test.metrics if test else None
@@ -264,9 +265,10 @@ class Fit(Iterator[EpochResult]):
     def _validate(self, epoch: int) -> Evaluation:
         """Judge the validation split, on which the cut-points of an ordinal model are fitted too."""
         raw = self._outputs(self._val)
-        if not bool(raw.isfinite().all()):
-            raise TrainError(f"epoch {epoch}: the validation loss is nan")
-        val = validate(raw, self._val, self._reading)
+        try:
+            val = validate(raw, self._val, self._reading)
+        except ModelOutputError as error:
+            raise TrainError(f"epoch {epoch}: the validation loss is nan: {error}") from None
         if not math.isfinite(val.loss):
             raise TrainError(f"epoch {epoch}: the validation loss is {val.loss}")
         return val
@@ -304,6 +306,8 @@ class Fit(Iterator[EpochResult]):
         sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
         train_loss = (torch.stack(losses).cpu().double() * sizes).sum() / sizes.sum()
         true, guess = self._train.grades[np.concatenate(batches)], torch.cat(guesses).cpu().numpy()
+        if ungraded := int((guess == NO_GRADE).sum()):  # of emd a logit of minus infinity has a finite loss
+            raise TrainError(f"epoch {epoch}: the model's output is not finite on {ungraded} training photographs")
         return {
             "learning_rate": learning_rate,
             "train_loss": float(train_loss),

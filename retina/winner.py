@@ -6,17 +6,19 @@ With `together` the only room that touches the test split for a number that is r
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
 import torch
 
-from retina import model, results
+from retina import checksums, model, results
 from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
-from retina.errors import ResultsError, SpecError
+from retina.errors import ModelOutputError, ResultsError, SpecError
 from retina.evaluation import Evaluation, evaluate, outputs, validate
 from retina.evidence import baselines, numbers
 from retina.evidence.seen import COLUMNS, PROBABILITIES
@@ -24,16 +26,23 @@ from retina.ordinal import reading_of
 from retina.results import RunFolder
 from retina.train import default_device
 
+FILES = ("model.pt", "config.json", "predictions.csv", "metrics.json")
+"""What `best/` has of the winner; figures, ensemble and soup are added by those who make them."""
+
 
 def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, Any]:
     """Evaluate a trial's kept weights on validation and test and write `best/`; returns what metrics.json says.
 
+    What an earlier winner left there is removed, and `SHA256SUMS` is written last: whoever is killed in between leaves
+    a folder that is refused, and evaluated again by `--resume`.
+
     Raises:
-        ResultsError: the trial's configuration or its weights are not there.
+        ResultsError: the trial's configuration or its weights are not there, or are damaged.
+        ModelOutputError: the model's output on a photograph is not finite; `best/` stays as it was.
     """
     config, weights = kept(folder, trial_id)
     row = folder.recorded(trial_id)
-    judge = Judge(config, weights, photographs)
+    judge = Judge(config, weights, photographs, f"trial {trial_id}")
     seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
     predictions = predictions_of(photographs.frame, seen)
     told = numbers.of_predictions(predictions)
@@ -45,10 +54,12 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
         "chosen_by": f"{metric} (validation; the test split chose nothing)",
         **told,
     }
+    _remove_earlier(folder)
     results.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
     results.write_json(folder.best / "config.json", model_config(config, photographs))
     results.write_frame(folder.best / "predictions.csv", predictions)
     results.write_json(folder.best / "metrics.json", metrics)
+    checksums.write(folder.best, FILES)
     return metrics
 
 
@@ -61,6 +72,8 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
     source = folder.trial(trial_id)
     if not (source / "model.pt").is_file():
         raise ResultsError(f"{source / 'model.pt'}: is not there; the trial's weights are needed for {folder.best}")
+    if not checksums.verify(source, ("model.pt", "config.json"), _remedy(folder, trial_id)):
+        checksums.tell_unverified(source)
     try:
         config = parse(TrialConfig, results.read_json(source / "config.json"), str(source / "config.json"))
         weights: dict[str, torch.Tensor] = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
@@ -74,10 +87,16 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
 
 
 class Judge:
-    """A model with the weights of a trial, or of several, in float32: what it sees on a split."""
+    """A model with the weights of a trial, or of several, in float32: what it sees on a split.
 
-    def __init__(self, config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs) -> None:
+    Looking at one raises ModelOutputError, which begins with `name`, where its output on a photograph is not finite.
+    """
+
+    def __init__(
+        self, config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs, name: str = "the model"
+    ) -> None:
         """Raises ResultsError where the weights are not of such a model."""
+        self._name = name
         self._device, self._flips, self._photographs = default_device(), config.flips, photographs
         net = model.build(config.model_copy(update={"pretrained": False}), photographs.config.image_size)
         try:
@@ -85,12 +104,15 @@ class Judge:
         except (RuntimeError, AttributeError, TypeError) as error:
             what = f"{config.arch} at {photographs.config.image_size} px as config.json has it"
             problem = " ".join(str(error).split())[:160]
-            raise ResultsError(f"a trial's weights do not fit {what}: {problem}") from None
+            raise ResultsError(f"{name}: the weights do not fit {what}: {problem}") from None
+        if problem := reading_of(net).problem:
+            raise ResultsError(f"{name}: the weights are damaged: {problem}")
         self._net = net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, part: Part) -> Evaluation:
         """What it says of the photographs of a split."""
-        return evaluate(self._net, part, device=self._device, flips=self._flips)
+        with self._named():
+            return evaluate(self._net, part, device=self._device, flips=self._flips)
 
     def validated(self, *, refit: bool = False) -> Evaluation:
         """The validation split, as training judges it: by cut-points fitted on the other four fifths, if it has any.
@@ -101,11 +123,19 @@ class Judge:
         part = self._photographs.part("val")
         raw = outputs(self._net, part, device=self._device, flips=self._flips)
         mine = reading_of(self._net)
-        return validate(raw, part, mine if refit else copy.deepcopy(mine))
+        with self._named():
+            return validate(raw, part, mine if refit else copy.deepcopy(mine))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Its state dict, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self._net.state_dict().items()}
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except ModelOutputError as error:
+            raise ModelOutputError(f"{self._name}: {error}") from None
 
 
 def predictions_of(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.DataFrame:
@@ -123,7 +153,30 @@ def model_config(config: TrialConfig, photographs: Photographs) -> dict[str, obj
         "preprocessing": PREPROCESSING,
         "grades": list(GRADE_NAMES),
         "data_fingerprint": photographs.fingerprint,
+        **checksums.MARK,
     }
+
+
+def _remove_earlier(folder: RunFolder) -> None:
+    """Remove what is listed in `best/` beside the winner's own files: figures, say, of an earlier winner."""
+    try:
+        sums = checksums.listed(folder.best) or {}
+    except ResultsError:  # a damaged list, which is written anew
+        sums = {}
+    for name in sums.keys() - set(FILES):
+        (folder.best / name).unlink(missing_ok=True)
+
+
+def _remedy(folder: RunFolder, trial_id: str) -> str:
+    """What to do about a trial's damaged weights: `best/` may hold a copy of them."""
+    try:
+        mine, best = (checksums.listed(place) or {} for place in (folder.trial(trial_id), folder.best))
+        is_copy = "model.pt" in mine and mine["model.pt"] == best.get("model.pt")
+        if is_copy and not checksums.problem(folder.best, "model.pt", best):
+            return f"{folder.best / 'model.pt'} is a copy of the weights as they were: put it in their place"
+    except ResultsError:
+        pass
+    return "put a copy of the file back; the sweep cannot train this trial again, but --extend adds others"
 
 
 def _predictions(manifest: pd.DataFrame, split: str, seen: Evaluation) -> pd.DataFrame:

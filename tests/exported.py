@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import nn
 
-from retina import model, results, winner
+from retina import checksums, model, results, winner
 from retina.config import DataConfig, TrialConfig
 from retina.data import fundus, photographs
 from retina.data.batches import normalise, to_float
@@ -114,6 +114,19 @@ def copy(source: Path, target: Path, *without: str) -> Path:
             shutil.copy2(file, to)
 
     return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without), copy_function=one))
+
+
+def resum(folder: Path) -> None:
+    """Enter a folder's files, as they are now, into its sums: as a person does who changed them on purpose."""
+    checksums.write(folder, [file.name for file in folder.iterdir() if file.name != checksums.SUMS])
+
+
+def without_sums(best: Path) -> None:
+    """Make a run's `best/` one of retina 0.1.0."""
+    (best / checksums.SUMS).unlink()
+    told = results.read_json(best / "config.json")
+    del told["checksums"]
+    results.write_json(best / "config.json", told)
 
 
 def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig = CONFIG) -> Path:

@@ -79,7 +79,7 @@ def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None
     (tmp_path / ".checkpoint_partial_x").mkdir()  # of a worker that was killed while it wrote
     checkpoints.keep(tmp_path, 4)
     checkpoints.keep(tmp_path, 4)  # once more, after a driver that was killed in between
-    assert names(tmp_path) == ["log.txt", "model.pt"]
+    assert names(tmp_path) == ["SHA256SUMS", "log.txt", "model.pt"]
     assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["layer"], weights(4)["layer"])
     checkpoints.drop(tmp_path)
     checkpoints.drop(tmp_path)

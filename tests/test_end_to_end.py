@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from retina import cli
+from retina import checksums, cli
 from retina.data.photographs import drawn_folder
 from retina.sweep.spec import load
 
@@ -94,7 +94,10 @@ def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
     }
     best = {path.name for path in (folder / "best").iterdir()}
     matrices = {f"confusion_matrix_{part}{how}.png" for part in ("val", "test") for how in ("", "_rows")}
-    assert best == {"model.pt", "config.json", "metrics.json", "predictions.csv", "accuracy.png"} | matrices
+    whole = {"model.pt", "config.json", "metrics.json", "predictions.csv", "accuracy.png"} | matrices
+    assert best == whole | {checksums.SUMS}
+    assert set(checksums.listed(folder / "best") or {}) == whole
+    assert checksums.verify(folder / "best", whole, "")
     trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     assert trials["state"].tolist() == ["COMPLETE"] * 3
     for trial in trials["trial_id"]:

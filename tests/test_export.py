@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from exported import CONFIG, CPU, P, World, copy, draw, tuned
+from exported import CONFIG, CPU, P, World, copy, draw, resum, tuned, without_sums
 from torch import nn
 
 from retina import cli, results
@@ -29,6 +29,7 @@ from retina.metrics import referable
 from retina.predict import predict
 
 FILES = sorted(folder.FILES)
+POINT = {"chosen_on": "val", "met": True}
 SCORES = b'"val": {"n": 9, "accuracy": 0.5, "qwk": 0}, "test": {"n": 9, "accuracy": 0.5, "qwk": 0}'
 
 
@@ -61,12 +62,19 @@ def read(file: Path) -> Any:
 
 def edit(file: Path, **changed: Any) -> None:
     results.write_json(file, {**read(file), **changed})
+    resum(file.parent)
 
 
 def save(state: dict[str, torch.Tensor], file: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     results.write_bytes(file, content.getvalue())
+    resum(file.parent)
+
+
+def rewrite(file: Path, content: bytes) -> None:
+    results.write_bytes(file, content)
+    resum(file.parent)
 
 
 def refusal(action: Any, *arguments: Any) -> str:
@@ -222,9 +230,12 @@ def test_drawn_runs_say_that_their_photographs_are_drawn(run: Path, monkeypatch:
 
 
 def test_a_graph_that_differs_is_not_written(world: World, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_sums(run / "best")
+    (run / "best" / "predictions.csv").unlink()  # else the weights themselves would be refused
     state = torch.load(run / "best" / "model.pt", weights_only=True)
     state["fc.6.bias"][2] += 0.5
-    save(state, run / "best" / "model.pt")  # the graphs are of the model before
+    torch.save(state, run / "other.pt")
+    (run / "other.pt").replace(run / "best" / "model.pt")  # the graphs are of the model before
     for name in ("pt2", "onnx"):
         content = (world.exported / f"model.{name}").read_bytes()
         monkeypatch.setattr(graphs, name, lambda *_, content=content: content)
@@ -244,8 +255,7 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
     (run / "export").mkdir()  # empty: nothing to lose
     export(run)
     (run / "export" / "README.txt").write_text("of the layout before")
-    metrics = read(run / "best" / "metrics.json")
-    results.write_json(run / "best" / "metrics.json", {**metrics, "trial_id": "b2"})
+    edit(run / "best" / "metrics.json", trial_id="b2")
     before = sorted(file.name for file in run.iterdir())
     export(run)
     assert read(run / "export" / "config.json")["trial_id"] == "b2"
@@ -320,6 +330,7 @@ def test_without_a_best_model_there_is_nothing_to_export(run: Path, tmp_path: Pa
 )
 def test_damage_in_best_is_named(run: Path, name: str, content: bytes, named: str) -> None:
     results.write_bytes(run / "best" / name, content)
+    resum(run / "best")
     assert named in refusal(export, run)
     assert not (run / "export").exists()
 
@@ -348,6 +359,7 @@ def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> 
     (run / "sweep.yaml").write_text("name: demo\n")
     torch.save(net.state_dict(), run / "best" / "model.pt")
     told = read(world.run / "best" / "config.json")
+    del told["checksums"]
     results.write_json(
         run / "best" / "config.json", {**told, "trial": config.model_dump(mode="json"), "image_size": 32}
     )
@@ -383,20 +395,31 @@ def test_the_command_says_how_well_the_graphs_agree(
 @pytest.mark.parametrize(
     ("name", "damage", "named"),
     [
-        ("model.safetensors", lambda file: results.write_bytes(file, file.read_bytes()[:90_000]), "cannot be read"),
-        ("model.safetensors", lambda file: file.unlink(), "model.safetensors"),
+        ("model.safetensors", lambda file: rewrite(file, file.read_bytes()[:90_000]), "cannot be read"),
+        ("model.safetensors", lambda file: file.unlink(), "is missing; SHA256SUMS lists it"),
         ("config.json", lambda file: file.unlink(), "config.json"),
-        ("config.json", lambda file: file.write_text("{"), "JSON"),
+        ("config.json", lambda file: rewrite(file, b"{"), "JSON"),
         ("config.json", lambda file: edit(file, trial={"arch": "resnet50"}), "does not fit"),
-        ("config.json", lambda file: edit(file, export=3), "export is 3, a layout newer than this retina"),
+        ("config.json", lambda file: edit(file, export=4), "export is 4, a layout newer than this retina"),
         ("config.json", lambda file: edit(file, export="two"), "export"),
         ("config.json", lambda file: edit(file, grades=["none"]), "grades"),
+        ("config.json", lambda file: edit(file, grades=list(GRADE_NAMES[::-1])), "grades"),
         ("config.json", lambda file: edit(file, temperature=0), "temperature"),
-        ("preprocess.json", lambda file: file.unlink(), "No such file"),
+        ("config.json", lambda file: edit(file, temperature=1e-300), "temperature"),
+        ("config.json", lambda file: edit(file, temperature=21), "temperature"),
+        ("config.json", lambda file: edit(file, operating_point={**POINT, "threshold": 1.2}), "threshold"),
+        ("config.json", lambda file: edit(file, operating_point={**POINT, "threshold": -0.1}), "threshold"),
+        ("config.json", lambda file: edit(file, cut_points={"cuts": [0.5, 1.5, 2.5, 3.5], "spread": 1}), "cut_points"),
+        ("config.json", lambda file: edit(file, cut_points={"cuts": [0.5, 2.5, 1.5, 3.5], "spread": 1}), "ascend"),
+        ("preprocess.json", lambda file: file.unlink(), "is missing; SHA256SUMS lists it"),
+        ("preprocess.json", lambda file: edit(file, std=[1e-38] * 3), "std"),
+        ("preprocess.json", lambda file: edit(file, std=[58.0, 57.0, 57.0]), "std"),
+        ("preprocess.json", lambda file: edit(file, mean=[123.7, 116.3, 103.5]), "mean"),
+        ("preprocess.json", lambda file: edit(file, image_size=32), "graph_input.shape"),
         ("preprocess.json", lambda file: edit(file, crop_version="0"), "crop_version"),
         ("preprocess.json", lambda file: edit(file, channels="BGR"), "channels"),
         ("preprocess.json", lambda file: edit(file, std=[0, 1, 1]), "std"),
-        ("preprocess.json", lambda file: file.write_text("[]"), "preprocess.json"),
+        ("preprocess.json", lambda file: rewrite(file, b"[]"), "preprocess.json"),
     ],
 )
 def test_damage_in_the_folder_is_named(exported: Path, name: str, damage: Any, named: str) -> None:

@@ -11,9 +11,12 @@ HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine", "printable", "private", "spreadsheet"],
     ["config", "yaml_reader", "console"],
+    ["probabilities"],
     ["metrics", "ordinal"],
+    ["data", "results"],
+    ["checksums"],
     ["model"],
-    ["data", "results", "checkpoints"],
+    ["checkpoints"],
     ["micro", "optim", "evidence"],
     ["evaluation"],
     ["train"],

@@ -34,6 +34,37 @@ def saved(state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def named(saved: Path, tmp_path: Path) -> Path:
+    """Weights whose name ends in their SHA-256, as torchvision's do."""
+    content = saved.read_bytes()
+    while True:
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        if set(digest) & set("abcdef"):
+            break
+        content += b"\0"  # a zip file may have a comment behind it
+    file = tmp_path / f"resnet18-{digest}.pth"
+    file.write_bytes(content)
+    return file
+
+
+def test_weights_are_those_that_their_name_says(named: Path) -> None:
+    model.load_weights("resnet18", named)
+    content = bytearray(named.read_bytes())
+    content[len(content) // 2] ^= 1
+    named.write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{named.name}: is damaged: its SHA-256 begins with"):
+        model.load_weights("resnet18", named)
+    dated = named.rename(named.with_name("resnet18-20240131.pth"))
+    model.load_weights("resnet18", dated)
+
+
+def test_weights_that_are_not_finite_are_refused(state: State, tmp_path: Path) -> None:
+    torch.save({**state, "layer1.0.conv1.weight": state["layer1.0.conv1.weight"] * torch.nan}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth: 'layer1.0.conv1.weight' is not finite"):
+        model.load_weights("resnet18", tmp_path / "x.pth")
+
+
 def build(size: int = 64, weights: State | None = None, **changed: object) -> nn.Module:
     config = TrialConfig.model_validate({"pretrained": weights is not None, **changed})
     return model.build(config, size, weights)
@@ -151,12 +182,16 @@ def test_the_real_weights_fit(shared: Path) -> None:
     assert torch.equal(net.state_dict()["layer3.1.conv2.weight"], real["layer3.1.conv2.weight"])
 
 
-def test_a_folder_gives_the_file_of_the_architecture(state: State, tmp_path: Path) -> None:
+def test_a_folder_gives_the_file_of_the_architecture(
+    state: State, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchvisions = named.rename(named.with_suffix(".elsewhere"))
     torch.save({**state, "conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet18-a.pth")
     (tmp_path / "resnet34-a.pth").write_bytes(b"not looked at")
     (tmp_path / "resnet18.txt").write_text("not looked at")
     assert not model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
-    torch.save(state, tmp_path / model.weights_name("resnet18"))  # torchvision's own name is preferred
+    torchvisions.rename(named)
+    monkeypatch.setattr(model, "weights_name", lambda _: named.name)  # torchvision's own name is preferred
     assert model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
 
 
@@ -296,4 +331,4 @@ def test_a_damaged_download_of_somebody_else_is_named(torch_home: Path) -> None:
     torch_home.mkdir(parents=True)
     file = torch_home / model.weights_name("resnet18")
     file.write_bytes(b"\x80\x02")
-    assert refused("resnet18", None).startswith(f"{file}: cannot be read as a state dict: ")
+    assert refused("resnet18", None).startswith(f"{file}: is damaged: its SHA-256 begins with ")

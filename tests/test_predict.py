@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from exported import CPU, P, World, copy
+from exported import CPU, P, World, copy, resum
 from PIL import Image, ImageFilter
 
 from retina import cli, results
@@ -149,7 +149,7 @@ def test_onnxruntime_is_enough(world: World, tmp_path: Path, runtime: str) -> No
 
 def of_layout_1(world: World, tmp_path: Path) -> Path:
     """As the version before wrote it."""
-    old = copy(world.exported, tmp_path / "model", "model.onnx", "model.pt2", "MODEL_CARD.md")
+    old = copy(world.exported, tmp_path / "model", "model.onnx", "model.pt2", "MODEL_CARD.md", "SHA256SUMS")
     (old / "README.txt").write_text("how to use it")
     config = read(old / "config.json")
     for name in ("temperature", "cut_points", "operating_point", "check"):
@@ -173,7 +173,7 @@ def test_an_export_of_the_layout_before_is_read(world: World, tmp_path: Path) ->
 
 def test_what_a_runtime_lacks_is_named(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = copy(world.exported, tmp_path / "model", "model.safetensors")
-    assert "model.safetensors: cannot be read" in refusal(predict, half, [], runtime="torch")
+    assert "model.safetensors: is missing; SHA256SUMS lists it" in refusal(predict, half, [], runtime="torch")
     for package, wish in (("torch", "torch"), ("onnxruntime", "onnx")):
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, package, None)
@@ -183,12 +183,16 @@ def test_what_a_runtime_lacks_is_named(world: World, tmp_path: Path, monkeypatch
 def test_a_damaged_graph_is_named(world: World, tmp_path: Path) -> None:
     broken = copy(world.exported, tmp_path / "model")
     results.write_bytes(broken / "model.onnx", b"no graph")
+    resum(broken)
     assert "model.onnx: cannot be read as an ONNX graph" in refusal(predict, broken, [], runtime="onnx")
 
 
 def test_a_graph_of_another_size_is_refused(world: World, tmp_path: Path) -> None:
     other = copy(world.exported, tmp_path / "model")
-    results.write_json(other / "preprocess.json", {**read(other / "preprocess.json"), "image_size": 32})
+    told = read(other / "preprocess.json")
+    graph_input = {**told["graph_input"], "shape": ["batch", 3, 32, 32]}
+    results.write_json(other / "preprocess.json", {**told, "image_size": 32, "graph_input": graph_input})
+    resum(other)
     assert "takes images ['batch', 3, 64, 64]" in refusal(predict, other, [], runtime="onnx")
 
 

@@ -122,7 +122,7 @@ def test_both_runs_are_in_a_results_folder_of_the_usual_shape(home: Path) -> Non
         assert row["best_epoch"] == own["val_accuracy"].idxmax(), "validation chooses, and not test"
         assert row["val_accuracy"] == own["val_accuracy"].max()
         files = {file.name for file in (root / "trials" / row["trial_id"]).iterdir()}
-        assert files == {"config.json", "log.txt", "model.pt"}
+        assert files == {"config.json", "log.txt", "model.pt", "SHA256SUMS"}
     metrics = json.loads((root / "best" / "metrics.json").read_text())
     assert metrics["trial_id"] == trials.loc[trials["val_accuracy"].idxmax(), "trial_id"]
     matrices = {f"confusion_matrix_resnet18_{how}.png" for how in ("pretrained", "scratch")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from tiny import config
 from torch import nn
 
-from retina import model, results, together, winner
+from retina import checksums, model, results, together, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs
 from retina.evaluation import outputs, validate
@@ -118,6 +119,34 @@ def test_other_networks_are_no_ingredients(tmp_path: Path) -> None:
     assert said["soup"]["members"] == ["t0000"]
     assert len(said["ensemble"]["members"]) == 3  # their probabilities can be averaged all the same
     assert not (folder.best / "soup.pt").exists()
+
+
+def test_a_soup_that_overflows_is_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, huge = weights(slope=3.0), weights(slope=3.0)
+    huge["fc.bias"] = huge["fc.bias"] + 3.4e38  # the same grades by itself: all logits are moved alike
+    huge["fc.bias"][0] = 0
+    far = {name: -tensor for name, tensor in huge.items()}
+    folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, far, config())])
+    with caplog.at_level(logging.INFO, "retina"):
+        said = together.safely(folder, photographs(), "val_qwk", 1)
+    assert said == {} or said["soup"]["members"] == ["t0000"]
+
+
+def test_a_member_that_is_not_finite_or_damaged_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = weights(slope=3.0), weights(slope=2.0)
+    bad["fc.weight"][2] = torch.inf
+    folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, bad, config())])
+    with caplog.at_level(logging.INFO, "retina"):
+        assert together.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert "no soup: trial t0001: the model's output is not finite on" in caplog.text
+    for name in ("t0000", "t0001"):
+        torch.save(good, folder.trial(name) / "model.pt")
+        checksums.write(folder.trial(name), ["model.pt", "config.json"])
+    torch.save(bad, folder.trial("t0001") / "model.pt")
+    with caplog.at_level(logging.INFO, "retina"):
+        assert together.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert "t0001/model.pt: was changed or damaged" in caplog.text
+    assert not (folder.best / "together.json").exists()
 
 
 def test_the_test_split_chooses_nothing(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ from scipy import optimize, special
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from retina.config import GRADES
+from retina.probabilities import COLDEST, HOTTEST, checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 BINS = 15
 """Of the confidence, of equal width: as in Guo et al. 2017."""
-COLDEST, HOTTEST = 0.05, 20.0
-"""A temperature beyond these says that the probabilities are useless, or perfect, which they are on few photographs."""
 
 
 def temperature(grades: Ints, probabilities: Floats) -> float:
@@ -29,8 +28,11 @@ def temperature(grades: Ints, probabilities: Floats) -> float:
 
     Returns:
         0.05 to 20; above 1 where the model is too sure of itself. As the likelihood is convex in 1/T, it is the best.
+
+    Raises:
+        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
     """
-    logs = _logs(probabilities)
+    logs = _logs(checked(probabilities))
 
     def loss(log_temperature: float) -> float:
         told = special.log_softmax(logs / math.exp(log_temperature), axis=1)
@@ -41,8 +43,16 @@ def temperature(grades: Ints, probabilities: Floats) -> float:
 
 
 def tempered(probabilities: Floats, temperature: float) -> Floats:
-    """Probabilities whose logits are divided by `temperature`, float64 (N, 5): their order stays, so does the grade."""
-    return np.asarray(special.softmax(_logs(probabilities) / temperature, axis=1))
+    """Probabilities whose logits are divided by `temperature`, float64 (N, 5): their order stays, so does the grade.
+
+    Raises:
+        ValueError: a row is no probabilities, or the temperature is not above 0 and finite, or leaves none.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"the temperature is {temperature}, allowed: finite and above 0")
+    with np.errstate(over="ignore", invalid="ignore"):
+        told = special.softmax(_logs(checked(probabilities)) / temperature, axis=1)
+    return checked(told, f"probabilities at the temperature {temperature:g}")
 
 
 def expected_calibration_error(grades: Ints, probabilities: Floats) -> float:
@@ -50,8 +60,11 @@ def expected_calibration_error(grades: Ints, probabilities: Floats) -> float:
 
     A mean over bins of the probability, each by its photographs. It is of the probabilities alone: where a model's
     grade is not its most probable one, that does not enter.
+
+    Raises:
+        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
     """
-    told, true = torch.tensor(probabilities), torch.tensor(grades)
+    told, true = torch.tensor(checked(probabilities)), torch.tensor(grades)
     return float(multiclass_calibration_error(told, true, num_classes=GRADES, n_bins=BINS, norm="l1"))
 
 
@@ -61,7 +74,7 @@ def gaps_by_bin(grades: Ints, probabilities: Floats) -> Floats:
     The expected calibration error is the sum over the columns of the absolute column sums, divided by N. Bins are
     torchmetrics': the lower edge belongs to a bin, and a confidence of 1 has one of its own.
     """
-    confidence = probabilities.max(axis=1)
+    confidence = checked(probabilities).max(axis=1)
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float32)
     at = torch.bucketize(torch.from_numpy(confidence).float(), edges, right=True).numpy() - 1
     gaps = np.zeros((len(grades), BINS + 1))

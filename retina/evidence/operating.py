@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from retina.metrics import REFERABLE, ROUNDING, SPECIFICITY, referable
+from retina.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,8 +32,12 @@ class OperatingPoint:
         return {"threshold": self.threshold, "chosen_on": "val", "target": target, "met": self.met}
 
     def refers(self, probabilities: Floats) -> npt.NDArray[np.bool_] | None:
-        """Who is referred, shape (N,), by the probabilities of the five grades, shape (N, 5)."""
-        return None if self.threshold is None else referable(probabilities) >= self.threshold
+        """Who is referred, shape (N,), by the probabilities of the five grades, shape (N, 5).
+
+        Raises:
+            ValueError: a row is no probabilities: nobody is "not referable" because of NaN.
+        """
+        return None if self.threshold is None else referable(checked(probabilities)) >= self.threshold
 
 
 def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
@@ -48,7 +53,11 @@ def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
 
     Returns:
         No threshold where all photographs are of referable eyes, or none.
+
+    Raises:
+        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
     """
+    probabilities = checked(probabilities)
     positive = grades >= REFERABLE
     if positive.all() or not positive.any():
         return OperatingPoint(None, met=False)

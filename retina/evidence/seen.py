@@ -11,6 +11,7 @@ import pandas as pd
 
 from retina.config import GRADES
 from retina.evidence import baselines
+from retina.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -46,7 +47,8 @@ class Seen:
         """The rows of `split` in a table that has `COLUMNS`, such as best/predictions.csv.
 
         Raises:
-            ValueError: a column is missing, no row is of `split`, or a grade or patient is.
+            ValueError: a column is missing, no row is of `split`, a grade or patient is missing, or a row's five
+                numbers are no probabilities.
         """
         if missing := [name for name in COLUMNS if name not in frame]:
             raise ValueError(f"the predictions lack the columns {', '.join(missing)}")
@@ -59,7 +61,7 @@ class Seen:
         return cls(
             grades=rows["grade"].to_numpy(dtype=np.int64),
             predicted=rows["predicted"].to_numpy(dtype=np.int64),
-            probabilities=rows[PROBABILITIES].to_numpy(dtype=np.float64),
+            probabilities=checked(rows[PROBABILITIES].to_numpy(dtype=np.float64), f"predictions of {split}"),
             patients=pd.factorize(rows["patient"])[0].astype(np.int64),
             majority=rows["majority"].to_numpy(dtype=np.int64),
             fellow_eye=baselines.copied_or_none(copied) if copied.notna().any() else None,

@@ -12,21 +12,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import pandas as pd
 import torch
 
-from retina import yaml_reader
+from retina import checksums, yaml_reader
 from retina.config import GRADES, DataConfig, parse
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError
-from retina.export.folder import Check, Preprocess
+from retina.evidence.seen import PROBABILITIES
+from retina.export.folder import Check, Preprocess, first_line
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
+from retina.probabilities import checked, problems
 from retina.results import RunFolder
 
 TOLERANCE = 1e-3
 """Of a probability: less than the third digit, in which metrics are told."""
+RECORDED_TOLERANCE = 0.01
+"""Of a probability, between a run's evaluation and now. On photographs of IDRiD at 112 px the same machine differed by
+1e-7, bfloat16 by 0.001, a decoder that moves every value by up to 1 by 0.003, by up to 3 by 0.007; 200,000 bytes of the
+weights overwritten with finite values by 0.035 to 0.14 (4 places), 20,000 by 0.005 to 0.016."""
 A_GRADE = 4
 AT_ONCE = 4
 """Photographs that are graded together; the first is graded alone, so that the batch is seen to vary."""
@@ -38,19 +45,73 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """Photographs as the model sees them, uint8 (N, S, S, 3), and where they are from."""
+    """Photographs as the model sees them.
+
+    Attributes:
+        pixels: uint8 (N, S, S, 3).
+        origin: where they are from, in words.
+        recorded: what best/predictions.csv says of them, float64 (N, 5), before calibration; NaN of those not in it.
+    """
 
     pixels: Pixels
     origin: str
+    recorded: npt.NDArray[np.float64]
 
 
-def sample(folder: RunFolder, size: int) -> Sample:
-    """Photographs of the run, a few of each grade; drawn ones where its own are not there any more."""
-    found = _of_the_run(folder, size)
+def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
+    """Photographs of the run, a few of each grade; drawn ones where its own are not there any more.
+
+    Args:
+        folder: the run's.
+        size: of the squares.
+        is_fitted: whether the model has cut-points; its predictions on validation are then of other ones.
+
+    Raises:
+        ResultsError: best/predictions.csv is damaged.
+    """
+    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
     if found is not None:
         return found
     log.info("the photographs of %s are not where they were; the graphs are checked on drawn ones", folder.name)
-    return Sample(_drawn(size), "drawn for this check: the photographs of the run were not where they had been")
+    drawn = _drawn(size)
+    origin = "drawn for this check: the photographs of the run were not where they had been"
+    return Sample(drawn, origin, np.full((len(drawn), GRADES), np.nan))
+
+
+def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file: Path) -> dict[str, Any]:
+    """Compare the model's probabilities with those that best/predictions.csv recorded when it was evaluated.
+
+    Args:
+        grader: with the weights of `file`.
+        seen: photographs; those that are not recorded are only asked to have a finite output.
+        preprocess: of the photographs.
+        file: best/model.pt, for messages.
+
+    Returns:
+        "recorded" and "recorded_difference" of a `Check`.
+
+    Raises:
+        ResultsError: a probability differs by more than `RECORDED_TOLERANCE`, or an output is not finite.
+    """
+    plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is of before the temperature
+    batches = [preprocess.normalised(pixels) for pixels in _batches(seen.pixels)]
+    found, grades, scores = _graded(lambda images: plain(torch.from_numpy(images)), batches)
+    bad = [problem for problem in problems(found, grades, scores) if problem]
+    if bad:
+        raise ResultsError(f"{file}: on {len(bad)} of {len(found)} photographs ({seen.origin}) {bad[0]}")
+    is_recorded = np.isfinite(seen.recorded).all(axis=1)
+    if not is_recorded.any():
+        log.info("note: no photograph at hand is in best/predictions.csv: the weights are not compared with it")
+        return {"recorded": 0, "recorded_difference": None}
+    apart = np.abs(found - seen.recorded)[is_recorded].max(axis=1)
+    if not apart.max() <= RECORDED_TOLERANCE:
+        raise ResultsError(
+            f"{file}: gives other probabilities than {file.with_name('predictions.csv')} has of the same photographs: "
+            f"on {int((apart > RECORDED_TOLERANCE).sum())} of {len(apart)} they differ by up to {apart.max():.2g}, "
+            f"allowed: {RECORDED_TOLERANCE:g};\nthe weights are damaged, or the photographs were replaced; "
+            f"{checksums.BEST_REMEDY}"
+        )
+    return {"recorded": int(is_recorded.sum()), "recorded_difference": float(apart.max())}
 
 
 def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: Preprocess) -> Check:
@@ -82,15 +143,35 @@ def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: P
     return check
 
 
-def _of_the_run(folder: RunFolder, size: int) -> Sample | None:
+def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
+    file = folder.best / "predictions.csv"
+    names = ["split", "image", "grade", *PROBABILITIES]
+    if not file.is_file():
+        return pd.DataFrame(columns=names)
+    try:
+        frame = pd.read_csv(file, usecols=names, dtype={"image": str, "split": str}, keep_default_na=False)
+        frame = frame[frame["split"].isin(splits)].astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, float)})
+        checked(frame[PROBABILITIES].to_numpy())
+    except (ValueError, KeyError) as error:
+        raise ResultsError(f"{file}: is not what a sweep writes: {first_line(error)}") from None
+    return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which
+
+
+def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | None:
     try:
         config, is_drawn = _config(folder)
         manifest = sources.read(config)
-        frame = manifest.frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
+        told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
+        told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
+        frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
+        frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:
-            some = replace(manifest, frame=frame)
+            some = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
-            return Sample(np.array(cache.pixels), "of the run (drawn)" if is_drawn else "of the run")
+            probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
+            origin = "of the run (drawn)" if is_drawn else "of the run"
+            return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, SpecError, OSError):
         return None
 

@@ -7,6 +7,7 @@ config.json         settings, architecture, temperature, cut-points, operating p
 preprocess.json     what is done to a photograph before the model sees it
 metrics.json        how good it was on validation and test
 MODEL_CARD.md       all of that for people: what it is for, and what it is not for
+SHA256SUMS          of all of these, as sha256sum writes it; each file is verified before it is used
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 import retina
-from retina import results
-from retina.config import Frozen, TrialConfig, parse
+from retina import checksums, results
+from retina.checksums import SUMS
+from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError, SpecError
+from retina.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
 
-ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = FILES = (
+ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = LISTED = (
     "model.onnx",
     "model.pt2",
     "model.safetensors",
@@ -35,14 +38,25 @@ ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = FILES = (
     "metrics.json",
     "MODEL_CARD.md",
 )
+FILES = (*LISTED, SUMS)
 OF_EARLIER_LAYOUTS = ("README.txt",)
-LAYOUT = 2
-"""Version of what the folder holds. 1 had neither graphs nor card, no temperature and no operating point."""
+LAYOUT = 3
+"""Version of what the folder holds. 1 had neither graphs nor card, no temperature and no operating point. 2 had no
+SHA256SUMS, and graphs that give an output that is not finite a grade, where 3 has -1."""
+WITH_SUMS = 3
+"""The first layout that has SHA256SUMS."""
+REMEDY = (
+    "export the run again (retina export RUN); "
+    f"if it was changed on purpose, run in that folder: sha256sum *.* > {SUMS}"
+)
 IMAGES, PROBABILITIES, GRADE, REFERABLE_SCORE = "images", "probabilities", "grade", "referable_score"
 """Names of the graphs' input, float32 (B, 3, S, S), and outputs, float32 (B, 5), int64 (B,) and float32 (B,)."""
 
-Three = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(ge=0.01, le=1)]
+"""Of values from 0 to 1, whose deviation is at most 0.5; 1 leaves them as they are. Below 0.01 inputs overflow."""
+Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
+"""What `retina.evidence.calibration.temperature` can find."""
 F = TypeVar("F", bound=Frozen)
 
 
@@ -54,9 +68,16 @@ class Preprocess(Frozen):
     crop_version: str = Field(description="of retina.data.fundus")
     image_size: int = Field(ge=16, le=2048, description="side of the square in pixels")
     scale: Literal["0 to 1"]
-    mean: Three
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Share, Share, Share]
+    std: tuple[Deviation, Deviation, Deviation]
     graph_input: dict[str, Any] = Field(default_factory=dict, description="name, dtype and shape; for other programs")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        shape = ["batch", 3, self.image_size, self.image_size]
+        if self.graph_input and self.graph_input.get("shape") != shape:
+            raise ValueError(f"graph_input.shape is {self.graph_input.get('shape')}, image_size asks for {shape}")
+        return self
 
     def normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Squares uint8 (B, S, S, 3) as the graphs take them, float32 (B, 3, S, S); the arithmetic of training."""
@@ -68,7 +89,11 @@ class Preprocess(Frozen):
 class OperatingPoint(Frozen):
     """Who is referred: whose P(grade >= 2), as the graphs' `referable_score` gives it, is `threshold` or more."""
 
-    threshold: float | None = Field(ge=0, description="None where validation had no referable eye, or only such")
+    threshold: float | None = Field(
+        ge=0,
+        le=1 + SUM_TOLERANCE,  # a hair above 1 refers nobody
+        description="None where validation had no referable eye, or only such",
+    )
     chosen_on: str
     target: dict[str, float] = Field(default_factory=dict)
     met: bool = Field(description="whether the target was reached where the threshold was chosen")
@@ -77,7 +102,7 @@ class OperatingPoint(Frozen):
 class Calibration(Frozen):
     """What of metrics.json the model itself needs; an earlier version knew neither."""
 
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     operating_point: OperatingPoint | None = None
 
 
@@ -85,7 +110,14 @@ class CutPoints(Frozen):
     """How the graphs turn the network's score into grades: P(worse than k) = sigmoid((score - cut k) / spread)."""
 
     cuts: tuple[float, float, float, float]
-    spread: Positive
+    spread: float = Field(ge=1e-3, le=100, description="is fitted between 0.02 and 4")
+
+    @field_validator("cuts")
+    @classmethod
+    def _ascending(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
+        if list(cuts) != sorted(cuts):
+            raise ValueError("should ascend")
+        return cuts
 
 
 class Check(Frozen):
@@ -97,6 +129,11 @@ class Check(Frozen):
     pt2_difference: float = Field(ge=0, description="and by torch.export.load")
     other_grades: int = Field(ge=0, description="photographs to which one of the graphs gives another grade")
     versions: dict[str, str]
+    recorded: int = Field(0, ge=0, description="of the photographs, those in best/predictions.csv")
+    recorded_difference: float | None = Field(
+        None, description="and largest difference of torch's to what stands there"
+    )
+    verified: bool = Field(False, description="whether the run's files were compared with their SHA256SUMS")
 
     @property
     def in_words(self) -> str:
@@ -105,25 +142,46 @@ class Check(Frozen):
         return (
             f"{self.photographs} photographs {self.origin}: probabilities differ from torch's by at most {onnx} "
             f"({ONNX}, onnxruntime {self.versions.get('onnxruntime')}) and {pt2} ({PROGRAM}, torch "
-            f"{self.versions.get('torch')}); {self.other_grades} of them get another grade"
+            f"{self.versions.get('torch')}); {self.other_grades} of them get another grade; {self._of_the_run}"
         )
+
+    @property
+    def _of_the_run(self) -> str:
+        files = "the run's files are as they were written" if self.verified else "the run's files have no checksums"
+        if self.recorded_difference is None:
+            return f"{files}; none of the photographs is in its predictions.csv"
+        apart = f"{self.recorded_difference:.1e}"
+        return f"{files}; torch differs by at most {apart} from its predictions.csv, on {self.recorded} photographs"
 
 
 class Description(Frozen):
     """config.json: the model and where it comes from."""
 
-    export: Literal[1, 2] = Field(description="version of this layout")
+    export: Literal[1, 2, 3] = Field(description="version of this layout")
     retina: str = Field(description="version that wrote it")
     sweep: str
     trial_id: str
     trial: TrialConfig
     architecture: dict[str, Any] = Field(description="for those who build the network without this package")
     grades: tuple[str, str, str, str, str]
-    temperature: Positive = Field(1.0, description="is in the graphs' probabilities already")
+    temperature: Temperature = Field(1.0, description="is in the graphs' probabilities already")
     operating_point: OperatingPoint | None = None
     cut_points: CutPoints | None = Field(None, description="of a network that gives a score; in the graphs already")
     check: Check | None = None
     data_fingerprint: str
+
+    @field_validator("grades")
+    @classmethod
+    def _in_order(cls, grades: tuple[str, ...]) -> tuple[str, ...]:
+        if grades != GRADE_NAMES:
+            raise ValueError(f"should be {', '.join(GRADE_NAMES)}, in this order")
+        return grades
+
+    @model_validator(mode="after")
+    def _cut_points_of_a_score(self) -> Self:
+        if self.cut_points and self.trial.loss not in {"mse", "huber"}:
+            raise ValueError(f"cut_points: a network trained with {self.trial.loss} gives no score to cut")
+        return self
 
 
 @dataclass(frozen=True)
@@ -134,19 +192,32 @@ class Folder:
     description: Description
     preprocess: Preprocess
 
+    def verify(self, name: str) -> None:
+        """Compare a file with its SHA-256 before it is used; nothing where the folder is of a layout without.
+
+        Raises:
+            ResultsError: it is damaged, missing or not listed.
+        """
+        checksums.verify(self.path, [name], REMEDY)
+
 
 def read(folder: Path) -> Folder:
     """What an exported folder says of itself.
 
     Raises:
-        ResultsError: `folder` is none, was written by a newer version, a file in it is missing or damaged (named), or
-            its photographs were cropped by another version of the preprocessing than this one.
+        ResultsError: `folder` is none, was written by a newer version, a file in it is missing, damaged or was changed
+            (named), has a value that no export has, or its photographs were cropped by another version of the
+            preprocessing than this one.
     """
     if not (folder / CONFIG).is_file() or not any((folder / name).is_file() for name in (ONNX, WEIGHTS)):
         raise ResultsError(_no_export(folder))
+    is_verified = checksums.verify(folder, [CONFIG, PREPROCESS], REMEDY)
     described = results.read_json(folder / CONFIG)
     _refuse_newer(folder / CONFIG, described)
     description = _parse(Description, described, folder / CONFIG)
+    if not is_verified:
+        checksums.verify(folder, [], REMEDY, needed=description.export >= WITH_SUMS)
+        checksums.tell_unverified(folder)
     preprocess = _parse(Preprocess, results.read_json(folder / PREPROCESS), folder / PREPROCESS)
     if preprocess.crop_version != PREPROCESSING:
         raise ResultsError(

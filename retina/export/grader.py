@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -14,9 +15,9 @@ from retina import model
 from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.evaluation import mirrored
-from retina.export.folder import WEIGHTS, CutPoints, Folder, first_line, read
+from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, first_line, read
 from retina.metrics import REFERABLE
-from retina.ordinal import log_reading, reading_of
+from retina.ordinal import log_reading, no_grade_unless_valid, reading_of
 
 
 class Grader(nn.Module):
@@ -24,7 +25,8 @@ class Grader(nn.Module):
 
     Images float (B, 3, S, S), normalised, to three:
         probabilities: float (B, 5), rows sum to 1; `temperature` spreads them and leaves the grades as they are.
-        grade: int64 (B,), 0 to 4.
+        grade: int64 (B,), 0 to 4; -1 (`retina.probabilities.NO_GRADE`) where the network's output is not finite or
+            the temperature leaves no probabilities.
         referable_score: float (B,), the probability of grade 2 or worse before the temperature, which the operating
             point looks at, see `retina.evidence.operating`.
 
@@ -41,6 +43,7 @@ class Grader(nn.Module):
         """Grade a batch."""
         logs, grades = log_reading(reading_of(self.net), mirrored(self.net, images, flips=self.flips).float())
         probabilities = (logs / self.temperature).softmax(dim=1)
+        grades = no_grade_unless_valid(grades, probabilities)
         return probabilities, grades, logs[:, REFERABLE:].exp().sum(dim=1)
 
     @property
@@ -73,12 +76,22 @@ def load(folder: Path) -> Exported:
 def of_folder(folder: Folder) -> Exported:
     """The model of a folder whose descriptions are read; raises as `load`."""
     file = folder.path / WEIGHTS
+    folder.verify(WEIGHTS)
     try:
         weights = safetensors.torch.load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
     described = folder.description
-    return Exported(folder, build(described.trial, folder.preprocess.image_size, weights, file, described.temperature))
+    grader = build(described.trial, folder.preprocess.image_size, weights, file, described.temperature)
+    if described.cut_points and not _alike(described.cut_points, grader.cut_points):
+        raise ResultsError(
+            f"{folder.path / CONFIG}: cut_points are not those of {file.name}, {grader.cut_points};\n{REMEDY}"
+        )
+    return Exported(folder, grader)
+
+
+def _alike(one: CutPoints, other: CutPoints | None) -> bool:
+    return other is not None and np.allclose([*one.cuts, one.spread], [*other.cuts, other.spread], atol=1e-6)
 
 
 def build(
@@ -87,7 +100,8 @@ def build(
     """A grader with these weights, in evaluation mode.
 
     Raises:
-        ResultsError: the weights, which come from `file`, do not fit `trial` or are not finite.
+        ResultsError: the weights, which come from `file`, do not fit `trial`, are not finite, or their cut-points do
+            not ascend.
     """
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = model.build(trial.model_copy(update={"pretrained": False}), image_size)
@@ -99,5 +113,7 @@ def build(
     broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ResultsError(f"{file}: {broken[0]} is not finite; this model grades nothing")
+    if problem := reading_of(net).problem:
+        raise ResultsError(f"{file}: {problem}")
     grader = Grader(net, temperature=temperature, flips=trial.flips)
     return grader.requires_grad_(requires_grad=False).eval()

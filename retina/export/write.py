@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 import retina
-from retina import model, results
+from retina import checksums, model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError, SpecError
@@ -28,6 +28,7 @@ from retina.export.folder import (
     FILES,
     IMAGES,
     LAYOUT,
+    LISTED,
     METRICS,
     OF_EARLIER_LAYOUTS,
     ONNX,
@@ -64,21 +65,27 @@ def export(run: Path, target: Path | None = None) -> Path:
         The folder.
 
     Raises:
-        ResultsError: `run` is no results folder or has no best model yet, one of its files is damaged, a graph gives
-            other probabilities than torch, `target` holds something else than an earlier export, or cannot be written.
+        ResultsError: `run` is no results folder or has no best model yet, one of its files is damaged, the weights or a
+            graph give other probabilities than predictions.csv has or torch gives, `target` holds something else than
+            an earlier export, or cannot be written.
     """
     folder = RunFolder.open(run)
     target = run / "export" if target is None else target
     _refuse_missing(folder)
     _refuse_taken(target)
+    is_verified = checksums.verify_best(folder.best, "model.pt", CONFIG, METRICS, "predictions.csv")
+    if not is_verified:
+        checksums.tell_unverified(folder.best)
     metrics = _read_metrics(folder.best / METRICS)
     best = _describe(folder, metrics)
     size, source = best.preprocess.image_size, folder.best / "model.pt"
     weights = _read_best(source)
     grader = build(best.description.trial, size, weights, source, best.description.temperature)
+    seen = check.sample(folder, size, is_fitted=grader.cut_points is not None)
+    recorded = check.compare_recorded(grader, seen, best.preprocess, source)
     program, onnx = _graphs(grader, best)
-    seen = check.sample(folder, size)
     agreement = check.compare(grader, onnx, program, seen, best.preprocess)
+    agreement = agreement.model_copy(update={**recorded, "verified": is_verified})
     description = best.description.model_copy(update={"cut_points": grader.cut_points, "check": agreement})
     text = card(Facts.of(folder, metrics), description, best.preprocess)
     with _replacing(target) as partial:
@@ -89,13 +96,19 @@ def export(run: Path, target: Path | None = None) -> Path:
         results.write_json(partial / PREPROCESS, best.preprocess.model_dump(mode="json"))
         results.write_json(partial / METRICS, metrics)
         results.write_text(partial / CARD, text)
+        checksums.write(partial, LISTED)
     return target
 
 
 def _graphs(grader: Grader, best: _Best) -> tuple[bytes, bytes]:
     """model.pt2 and model.onnx."""
     program = graphs.trace(grader, best.preprocess.image_size)
-    told = {"preprocess": best.preprocess.model_dump(mode="json"), "grades": best.description.grades}
+    told = {
+        "preprocess": best.preprocess.model_dump(mode="json"),
+        "grades": best.description.grades,
+        "temperature": best.description.temperature,
+        "flips": best.description.trial.flips,
+    }
     return graphs.pt2(program), graphs.onnx(program, told)
 
 

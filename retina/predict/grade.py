@@ -17,6 +17,7 @@ from retina.data import fundus, quality
 from retina.errors import DataError
 from retina.export.folder import Folder, OperatingPoint, read
 from retina.predict.runtime import Runtime, Wish, open_runtime
+from retina.probabilities import problems
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 DTYPES = {
@@ -67,10 +68,12 @@ def predict(
         P(grade >= 2) before calibration, which the operating point looks at; `referable` boolean, whether it reaches
         the operating point's threshold, NA where the folder has none; `problem` str, empty, or what makes the
         photograph look unfit (see `retina.data.quality`: no grade of it should be trusted), or why it could not be
-        read: then `grade` and `referable` are NA, `name` is empty and the numbers are NaN.
+        read, or that the model's output for it is not finite: then `grade` and `referable` are NA, `name` is empty and
+        the numbers are NaN.
 
     Raises:
         ResultsError: as `retina.export.folder.read` and `retina.predict.runtime.open_runtime`.
+        ModelOutputError: onnxruntime cannot run the model.
         DataError: photographs that cannot be read, under `on_bad` "stop"; the first ten and how many there are.
     """
     exported = read(folder)
@@ -86,7 +89,10 @@ def predict(
             rows += _grade(exported, model, squares)
     if bad and on_bad == "stop":
         raise DataError(_refusal(bad, len(images)))
-    return pd.DataFrame(rows, columns=COLUMNS).astype(DTYPES)
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype(DTYPES)
+    if ungraded := int(frame["grade"].isna().sum()):
+        log.warning("note: %d of %d photographs got no grade; the column problem says why", ungraded, len(frame))
+    return frame
 
 
 def _read(path: Path, size: int) -> _Square:
@@ -105,7 +111,10 @@ def _grade(exported: Folder, model: Runtime, squares: list[_Square]) -> list[dic
         return rows
     names, threshold = exported.description.grades, _threshold(exported.description.operating_point)
     found = model(exported.preprocess.normalised(np.stack([pixels for _, pixels in readable])))
-    for (row, _), probabilities, grade, score in zip(readable, *found, strict=True):
+    for (row, _), problem, probabilities, grade, score in zip(readable, problems(*found), *found, strict=True):
+        if problem:
+            row["problem"] = "; ".join(filter(None, [row["problem"], f"no grade: {problem}"]))
+            continue
         row |= {"grade": int(grade), "name": names[int(grade)], "referable_score": float(score)}
         row |= dict(zip(PROBABILITIES, probabilities.tolist(), strict=True))
         row["referable"] = None if threshold is None else bool(score >= threshold)

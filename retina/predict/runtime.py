@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from retina import machine
-from retina.errors import ResultsError
-from retina.export.folder import ONNX, WEIGHTS, Folder
+from retina.config import parse
+from retina.errors import ModelOutputError, ResultsError, SpecError
+from retina.export.folder import (
+    CONFIG,
+    GRADE,
+    IMAGES,
+    ONNX,
+    PREPROCESS,
+    PROBABILITIES,
+    REFERABLE_SCORE,
+    REMEDY,
+    WEIGHTS,
+    Folder,
+    Preprocess,
+    first_line,
+)
 
 if TYPE_CHECKING:
+    import onnxruntime
     import torch
 
 Images = npt.NDArray[np.float32]
@@ -36,7 +53,8 @@ def open_runtime(folder: Folder, wish: Wish = "auto", device: str | None = None)
         device: where torch runs it, "cpu" or "cuda:1" say; a GPU if there is one, else the CPU, if None.
 
     Raises:
-        ResultsError: the folder has nothing for the runtime, that is damaged, or the runtime is not installed.
+        ResultsError: the folder has nothing for the runtime, that is damaged or does not belong to config.json and
+            preprocess.json, or the runtime is not installed.
     """
     chosen = _choice(folder) if wish == "auto" else wish
     log.debug("%s runs in %s", folder.path, chosen)
@@ -69,17 +87,52 @@ def _in_onnxruntime(folder: Folder) -> Runtime:
         raise ResultsError("--runtime onnx: onnxruntime is not installed; pip install onnxruntime, or --runtime torch")
     from retina.export.sessions import session  # noqa: PLC0415  # only who uses it needs to have it
 
+    folder.verify(ONNX)
     graph = session(file, str(file))
-    size = folder.preprocess.image_size
-    given = graph.get_inputs()[0]
-    if given.shape[1:] != [3, size, size]:
-        raise ResultsError(f"{file}: takes images {given.shape}, preprocess.json says {['batch', 3, size, size]}")
+    _refuse_other_graph(graph, folder)
 
     def run(images: Images) -> Graded:
-        probabilities, grades, referable = graph.run(None, {given.name: images})
-        return probabilities.astype(np.float64), grades, referable.astype(np.float64)
+        try:
+            probabilities, grades, referable = graph.run([PROBABILITIES, GRADE, REFERABLE_SCORE], {IMAGES: images})
+        except Exception as error:  # onnxruntime's exceptions have no common root but this
+            raise ModelOutputError(f"{file}: onnxruntime cannot run it: {first_line(error)}") from None
+        return probabilities.astype(np.float64), grades.astype(np.int64), referable.astype(np.float64)
 
     return run
+
+
+def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: Folder) -> None:
+    """Stop at a graph that is not the one that config.json and preprocess.json describe."""
+    file, size = folder.path / ONNX, folder.preprocess.image_size
+    given = {one.name: one.shape for one in graph.get_inputs()}
+    if list(given) != [IMAGES] or given[IMAGES][1:] != [3, size, size]:
+        takes = ", ".join(f"{name} {shape}" for name, shape in given.items())
+        raise ResultsError(f"{file}: takes {takes}, {PREPROCESS} says {IMAGES} {['batch', 3, size, size]}")
+    gives = {one.name: one.shape[1:] for one in graph.get_outputs()}
+    if gives != {PROBABILITIES: [5], GRADE: [], REFERABLE_SCORE: []}:
+        raise ResultsError(f"{file}: gives {gives}, not {PROBABILITIES} (batch, 5), {GRADE} and {REFERABLE_SCORE}")
+    told = _told(graph, file)
+    description = folder.description
+    expected: dict[str, tuple[str, Any]] = {
+        "preprocess": (PREPROCESS, folder.preprocess),
+        "grades": (CONFIG, list(description.grades)),
+        "temperature": (CONFIG, description.temperature),
+        "flips": (CONFIG, description.trial.flips),
+    }
+    for key, (name, value) in expected.items():
+        if key in told and told[key] != value:  # an earlier layout's graph does not tell all
+            raise ResultsError(f"{file}: was written for another {key} than {name} has now;\n{REMEDY}")
+
+
+def _told(graph: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
+    """What a graph says of itself in its metadata."""
+    try:
+        told = {key: json.loads(text) for key, text in graph.get_modelmeta().custom_metadata_map.items()}
+        if "preprocess" in told:
+            told["preprocess"] = parse(Preprocess, told["preprocess"], "")
+    except (ValueError, SpecError) as error:
+        raise ResultsError(f"{file}: its metadata is not what an export writes: {first_line(error)}") from None
+    return told
 
 
 def _in_torch(folder: Folder, device: str | None) -> Runtime:

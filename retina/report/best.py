@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from retina import checksums
 from retina.config import GRADE_NAMES
 from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.results import RunFolder, read_json
@@ -32,6 +33,7 @@ def best(folder: RunFolder) -> RenderableType:
 
     Of a sweep that an earlier version judged it shows what that version knew.
     """
+    checksums.verify_best(folder.best, "metrics.json")
     told = read_json(folder.best / "metrics.json")
     title = f"Best: trial {told['trial_id']}, epoch {told['epoch']}, chosen by {told['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")

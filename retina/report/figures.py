@@ -22,6 +22,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from retina import checksums
 from retina.config import GRADE_NAMES, GRADES
 from retina.errors import ResultsError
 from retina.results import RunFolder, read_json, write_bytes
@@ -67,6 +68,7 @@ def draw(folder: RunFolder) -> list[Path]:
     file = folder.best / "metrics.json"
     if not file.is_file():
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
+    checksums.verify_best(folder.best, file.name)
     told = read_json(file)
     judged = [judged_on(told, split, file) for split in SPLITS]
     trial_id, epoch = _chosen(told, file)
@@ -81,7 +83,9 @@ def draw(folder: RunFolder) -> list[Path]:
     if curves.empty:
         raise ResultsError(f"{folder.root / 'history.csv'}: has no epoch of trial {trial_id}, which {file} names")
     figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), judged[0])
-    return [write(figure, folder.best / name) for name, figure in figures.items()]
+    files = [write(figure, folder.best / name) for name, figure in figures.items()]
+    checksums.update(folder.best, figures)
+    return files
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False) -> Figure:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from retina import yaml_reader
+from retina import checksums, yaml_reader
 from retina.errors import ResultsError, SpecError
 from retina.report.live import clock
 from retina.results import FINISHED, RunFolder, read_json
@@ -94,7 +94,10 @@ def _read(root: Path) -> Summary:
     finished = len(folder.trial_ids(*FINISHED))
     rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
-    test = read_json(folder.best / "metrics.json")["test"] if (folder.best / "metrics.json").is_file() else {}
+    test = {}
+    if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
+        checksums.verify_best(folder.best, "metrics.json")
+        test = read_json(folder.best / "metrics.json")["test"]
     return Summary(
         name=root.name,
         state=state_of(folder, notes, left=spec["trials"] - finished),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
+from retina import checksums
 from retina.errors import ResultsError
 from retina.evidence.verdict import SPLITS
 from retina.results import RunFolder, read_json
@@ -44,11 +45,12 @@ def read(folder: RunFolder, trial_id: str) -> list[Way]:
         trial_id: of the best model; what was made of another one, before the sweep was extended say, does not count.
 
     Raises:
-        ResultsError: `best/together.json` is damaged.
+        ResultsError: `best/together.json` is damaged, or gone though it was written.
     """
     file = folder.best / "together.json"
-    if not file.is_file():
+    if not file.is_file() and file.name not in (checksums.listed(folder.best) or {}):
         return []
+    checksums.verify_best(folder.best, file.name)
     try:
         return _ways(read_json(file), trial_id)
     except (KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from retina import checkpoints, provenance, results
+from retina import checkpoints, checksums, provenance, results
 from retina.config import DataConfig, TrialConfig, parse
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
@@ -13,6 +13,7 @@ from retina.report.cells import SHARED
 from retina.results import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
 from retina.sweep import spec as sweep_file
+from retina.winner import FILES
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,13 @@ def settle(folder: RunFolder) -> str | None:
 
 
 def is_crowned(folder: RunFolder, trial_id: str) -> bool:
-    """Whether `best/` is of this run and its best epoch."""
+    """Whether `best/` is of this run and its best epoch, and its files are as they were written."""
     file = folder.best / "metrics.json"
+    try:
+        checksums.verify_best(folder.best, *FILES)
+    except ResultsError as error:
+        log.warning("note: %s", str(error).partition(";\n")[0])
+        return False
     told = results.read_json(file) if file.is_file() else {}
     return (told.get("trial_id"), told.get("epoch")) == (trial_id, best_epoch(folder, trial_id))
 

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina import provenance
+from retina import checksums, provenance
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
 from retina.results import FINISHED, RunFolder, write_text
@@ -102,9 +102,21 @@ def reopened(
         **{WITHOUT_EXTENSION: said},
     )
     ledger = Ledger.open(spec, folder)
+    _tell_damaged(folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.note(ended_by=limit)
     return folder, ledger
+
+
+def _tell_damaged(folder: RunFolder) -> None:
+    """Say which kept weights are damaged: they may be needed in the end, and hours may pass until then."""
+    for name in folder.trial_ids(*FINISHED):
+        place = folder.trial(name)
+        if (place / "model.pt").is_file():
+            try:
+                checksums.verify(place, ("model.pt", "config.json"), "its evaluation will be refused")
+            except ResultsError as error:
+                log.warning("note: %s", error)
 
 
 def _changes(folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: Photographs, extend: int) -> list[str]:

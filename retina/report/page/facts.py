@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina import spreadsheet, yaml_reader
+from retina import checksums, spreadsheet, yaml_reader
 from retina.config import GRADES, TrialConfig
 from retina.errors import ResultsError, SpecError
+from retina.probabilities import checked
 from retina.report import sweeps, ways
 from retina.report.ways import Way
 from retina.results import FINISHED, MEASURES, RunFolder, read_json
@@ -136,6 +137,9 @@ def read(folder: RunFolder) -> Facts:
     trials = folder.trials()
     left = int(spec.get("trials") or 0) - int(trials["state"].isin(FINISHED).sum())
     metrics = folder.best / "metrics.json"
+    is_judged = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
+    if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
+        checksums.tell_unverified(folder.best)
     best = read_json(metrics) if metrics.is_file() else None
     if best is not None and not isinstance(best, dict):
         raise ResultsError(f"{metrics}: holds no keys and values")
@@ -224,6 +228,10 @@ def _predictions(folder: RunFolder) -> pd.DataFrame | None:
         raise ResultsError(f"{file}: is not a table: {error}") from None
     if missing := [name for name in ("split", "image", "grade", *PROBABILITIES) if name not in frame]:
         raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
+    try:
+        checked(frame[PROBABILITIES].to_numpy(dtype=np.float64))
+    except ValueError as error:  # no grade can be read from them
+        raise ResultsError(f"{file}: {error}") from None
     if "predicted" not in frame:
         frame["predicted"] = frame[PROBABILITIES].to_numpy().argmax(axis=1)
     return frame

@@ -18,12 +18,13 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from retina import model
+from retina import checksums, model
 from retina.config import GRADE_NAMES, DataConfig, TrialConfig
 from retina.data import fundus, photographs, sources
 from retina.data.batches import to_float
 from retina.errors import DataError, ResultsError
 from retina.ordinal import reading_of
+from retina.probabilities import NO_GRADE
 from retina.report.page import gradcam
 from retina.report.page.facts import PROBABILITIES, Facts
 from retina.results import read_json
@@ -102,6 +103,7 @@ def overlaid(photograph: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
 def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mistakes:
     split, rows = worst(predictions)
     file = facts.folder.best / "config.json"
+    checksums.verify_best(facts.folder.best, "config.json", "model.pt")
     told = read_json(file)
     try:
         trial, size = TrialConfig(**told["trial"]), int(told["image_size"])
@@ -122,6 +124,8 @@ def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mis
     maps = torch.cat([gradcam.heatmaps(net, images[[i]], called[[i]]) for i in range(len(images))])
     with torch.inference_mode():
         _, again = reading_of(net)(net(images))
+    if bool((again == NO_GRADE).any()):
+        raise ResultsError(f"{facts.folder.best / 'model.pt'}: the model's output on some of them is not finite")
     about = _about(predictions, split, rows, maps) + _caveat(int((again != called).sum()), flips=trial.flips)
     shown = [_mistake(*one) for one in zip(rows.to_dict(orient="records"), pixels, maps.cpu(), strict=True)]
     return Mistakes(shown=shown, about=about)

@@ -1,0 +1,435 @@
+"""Damage of a run's or an exported model's files is refused by name; nothing that is not finite becomes a grade."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from exported import TRIAL, World, copy, resum, without_sums
+from torch import nn
+
+from retina import checksums, cli, results, together, winner
+from retina.errors import ModelOutputError, ResultsError
+from retina.export import check, folder, graphs
+from retina.export.grader import build
+from retina.export.write import export
+from retina.predict import predict
+from retina.report import best, figures, sweeps, ways
+from retina.report.page import facts, mistakes
+from retina.results import RunFolder
+
+RUNTIMES = ["torch", "onnx"]
+OF_RUNTIME = {"torch": "model.safetensors", "onnx": "model.onnx"}
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path) -> Path:
+    """A results folder of one's own, with no export yet."""
+    return copy(world.run, tmp_path / "demo", "export")
+
+
+@pytest.fixture
+def exported(world: World, tmp_path: Path) -> Path:
+    """An exported folder of one's own."""
+    return copy(world.exported, tmp_path / "model")
+
+
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """For what is not about the graphs: those of the world, which take no time, and which are not looked at."""
+    files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
+    agreement = folder.read(world.exported).description.check
+    monkeypatch.setattr(graphs, "trace", lambda *_: None)
+    monkeypatch.setattr(graphs, "pt2", lambda *_: files[0])
+    monkeypatch.setattr(graphs, "onnx", lambda *_: files[1])
+    monkeypatch.setattr(check, "compare", lambda *_: agreement)
+
+
+def refusal(action: Any, *arguments: Any, kind: type[Exception] = ResultsError, **named: Any) -> str:
+    with pytest.raises(kind) as caught:
+        action(*arguments, **named)
+    assert len(str(caught.value).splitlines()) <= 3
+    return str(caught.value)
+
+
+def damage(file: Path, rng: np.random.Generator) -> None:
+    """Change one byte, cut the file short, or take it away."""
+    content = bytearray(file.read_bytes())
+    place, way = int(rng.integers(len(content))), rng.integers(5)
+    if way == 0:
+        file.unlink()
+        return
+    if way == 1:
+        del content[place:]
+    else:
+        content[place] ^= 1 << int(rng.integers(8))
+    results.write_bytes(file, bytes(content))  # by another name: the original may be linked
+
+
+def graded(folder: Path, paths: list[Path], runtime: Any) -> tuple[list[int], str]:
+    """The grades, or what is said instead."""
+    try:
+        return predict(folder, paths, runtime=runtime, device="cpu")["grade"].tolist(), ""
+    except ResultsError as error:
+        return [], str(error)
+
+
+def altered(state: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
+    """200,000 bytes of the weights overwritten with finite values."""
+    values = torch.randn(50_000, generator=torch.Generator().manual_seed(seed))
+    name = "layer3.0.conv2.weight"
+    changed = state[name].flatten().clone()
+    changed[:50_000] = values
+    return {**state, name: changed.view_as(state[name])}
+
+
+def save(state: dict[str, torch.Tensor], file: Path) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    results.write_bytes(file, content.getvalue())
+
+
+# --- the exported folder ---
+
+
+def test_every_file_is_listed(world: World) -> None:
+    for place in (world.exported, world.run / "best"):
+        names = {file.name for file in place.iterdir()} - {checksums.SUMS}
+        assert set(checksums.listed(place) or {}) == names
+        assert checksums.verify(place, names, "")
+    assert set(checksums.listed(world.exported) or {}) == set(folder.LISTED)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_damage_anywhere_is_an_error_or_changes_no_grade(world: World, tmp_path: Path, runtime: Any) -> None:
+    rng = np.random.default_rng(1)
+    paths = world.paths[1:3]
+    grades = predict(world.exported, paths, runtime=runtime, device="cpu")["grade"].tolist()
+    used = {"config.json", "preprocess.json", OF_RUNTIME[runtime], checksums.SUMS}
+    for number, name in enumerate(sorted(folder.FILES) * 4):
+        mine = copy(world.exported, tmp_path / f"m{number}")
+        damage(mine / name, rng)
+        found, said = graded(mine, paths, runtime)
+        if name in used - {checksums.SUMS}:
+            assert name in said
+        elif said:  # a damaged list vouches for fewer files; lines of those that are not used are not looked at
+            assert name == checksums.SUMS
+            assert checksums.SUMS in said
+        else:
+            assert found == grades
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_list_that_is_gone_is_missed(exported: Path, world: World, runtime: Any) -> None:
+    (exported / checksums.SUMS).unlink()
+    message = refusal(predict, exported, world.paths[:1], runtime=runtime)
+    assert "SHA256SUMS: is missing" in message
+    assert "retina export RUN" in message
+
+
+def test_who_changes_a_file_on_purpose_enters_it(exported: Path, world: World) -> None:
+    told = json.loads((exported / "config.json").read_text())
+    told["operating_point"]["threshold"] = 0.0
+    results.write_json(exported / "config.json", told)
+    message = refusal(predict, exported, world.paths[:1])
+    assert "config.json: was changed or damaged" in message
+    assert "sha256sum *.* > SHA256SUMS" in message
+    resum(exported)
+    assert predict(exported, world.paths[:2])["referable"].tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("config.json", {"temperature": 2.5}, "was written for another temperature than config.json has now"),
+        (
+            "preprocess.json",
+            {"std": [0.5, 0.5, 0.5]},
+            "was written for another preprocess than preprocess.json has now",
+        ),
+    ],
+)
+def test_a_graph_goes_with_its_descriptions(
+    exported: Path, world: World, name: str, changed: dict[str, Any], said: str
+) -> None:
+    results.write_json(exported / name, {**json.loads((exported / name).read_text()), **changed})
+    resum(exported)
+    assert said in refusal(predict, exported, world.paths[:1], runtime="onnx")
+
+
+def of_layout_2(exported: Path) -> None:
+    """Make it an export of retina 0.1.0."""
+    (exported / checksums.SUMS).unlink()
+    told = json.loads((exported / "config.json").read_text())
+    for name in ("recorded", "recorded_difference", "verified"):
+        del told["check"][name]
+    results.write_json(exported / "config.json", {**told, "export": 2})
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_export_of_the_version_before_is_used_and_said_to_be_unverified(
+    exported: Path, world: World, runtime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_layout_2(exported)
+    arguments = ["predict", str(exported), str(world.paths[1]), "--runtime", runtime]
+    assert cli.main(arguments) == 0
+    assert f"note: {exported} has no SHA256SUMS" in capsys.readouterr().out
+
+
+# --- outputs that are not finite ---
+
+
+@pytest.fixture
+def overflowing(world: World, exported: Path) -> Path:
+    """An export of the version before, whose finite weights overflow on every photograph but a black one."""
+    of_layout_2(exported)
+    state = safetensors.torch.load_file(exported / "model.safetensors")
+    state["fc.6.weight"] = state["fc.6.weight"].sign() * 3e38
+    (exported / "model.safetensors").unlink()
+    safetensors.torch.save_file(state, exported / "model.safetensors")
+    return exported
+
+
+def test_what_overflows_gets_no_grade_and_a_named_problem(
+    world: World, overflowing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", str(overflowing), *map(str, world.paths[1:4]), "--runtime", "torch"]
+    assert cli.main([*arguments, "--csv", str(tmp_path / "g.csv"), "--json", str(tmp_path / "g.json")]) == 1
+    assert "3 of 3 photographs got no grade" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "g.csv")
+    assert table["problem"].str.contains("no grade: the model's output is not finite").all()
+    assert table[["grade", "name", "p0", "p4", "referable_score", "referable"]].isna().all(axis=None)
+    told = json.loads((tmp_path / "g.json").read_text())
+    assert [(one["grade"], one["referable"]) for one in told] == [(None, None)] * 3
+
+
+def test_who_gets_a_grade_makes_the_run_worth_its_while(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from retina.predict import runtime as runtimes
+
+    opened = runtimes.open_runtime
+
+    def some(*arguments: Any) -> runtimes.Runtime:
+        ask = opened(*arguments)
+
+        def run(images: runtimes.Images) -> runtimes.Graded:
+            probabilities, grades, scores = ask(images)
+            probabilities[1], scores[1] = np.nan, np.nan
+            return probabilities, grades, scores
+
+        return run
+
+    monkeypatch.setattr("retina.predict.grade.open_runtime", some)
+    assert cli.main(["predict", str(world.exported), *map(str, world.paths[1:4])]) == 0
+    assert "1 of 3 photographs got no grade" in capsys.readouterr().out
+    frame = predict(world.exported, world.paths[1:4])
+    assert frame["grade"].isna().tolist() == frame["referable"].isna().tolist() == [False, True, False]
+
+
+def test_photographs_of_which_none_can_be_read_are_a_failure(world: World, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no photograph")
+    assert cli.main(["predict", str(world.exported), str(tmp_path / "bad.jpg"), "--on-bad", "skip"]) == 1
+
+
+def test_the_graph_gives_no_grade_either(world: World) -> None:
+    class Broken(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net, self.reading = net, net.reading
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raw: torch.Tensor = self.net(images)
+            bad = images.mean(dim=(1, 2, 3)) > 0
+            return torch.where(bad[:, None], torch.inf, raw)
+
+    from onnxruntime import InferenceSession
+
+    from retina.export.grader import Grader
+    from retina.ordinal import Reading
+    from retina.probabilities import problems
+
+    class Mean(nn.Module):
+        reading = Reading("mse")
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(dim=(1, 2, 3))[:, None]
+
+    grader = Grader(Broken(Mean())).eval().requires_grad_(False)
+    images = torch.stack([torch.full((3, 8, 8), value) for value in (-1.0, 1.0, -2.0)])
+    session = InferenceSession(graphs.onnx(graphs.trace(grader, 8), {}))
+    found = session.run(None, {"images": images.numpy()})
+    assert found[1].tolist() == [0, -1, 0]
+    assert [bool(one) for one in problems(*found)] == [False, True, False]
+
+
+# --- best/ ---
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_damage_anywhere_in_best_is_an_error_or_exports_the_same(world: World, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    names = sorted(file.name for file in (world.run / "best").iterdir())
+    for number, name in enumerate(names * 4):
+        run = copy(world.run, tmp_path / f"r{number}", "export")
+        damage(run / "best" / name, rng)
+        message = refusal(export, run)
+        assert "best/" in message or "no finished sweep" in message
+        assert name in message or checksums.SUMS in message or name == checksums.SUMS
+        assert not (run / "export").exists()
+
+
+def test_finite_values_in_the_weights_are_refused_also_without_sums(run: Path) -> None:
+    file = run / "best" / "model.pt"
+    save(altered(torch.load(file, weights_only=True)), file)
+    assert "model.pt: was changed or damaged" in refusal(export, run)
+    resum(run / "best")
+    for _ in range(2):  # with sums that somebody has made anew, and with none
+        message = refusal(export, run)
+        assert "best/model.pt: gives other probabilities than" in message
+        assert "--resume" in message
+        if (run / "best" / checksums.SUMS).exists():
+            without_sums(run / "best")
+    assert not (run / "export").exists()
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_a_run_of_the_version_before_is_exported_and_said_to_be_unverified(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_sums(run / "best")
+    assert cli.main(["export", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert f"note: {run / 'best'} has no SHA256SUMS" in said
+    assert "the run's files have no checksums" in said
+    assert "the run's files have no checksums" in (run / "export" / "MODEL_CARD.md").read_text()
+
+
+def test_an_export_says_how_near_it_is_to_the_predictions(world: World) -> None:
+    agreement = folder.read(world.exported).description.check
+    assert agreement is not None
+    assert agreement.verified
+    assert agreement.recorded == len(world.paths) * 2 // 3 or agreement.recorded >= 8
+    assert agreement.recorded_difference is not None
+    assert agreement.recorded_difference < 1e-4
+    assert f"on {agreement.recorded} photographs" in (world.exported / "MODEL_CARD.md").read_text()
+
+
+def test_sums_that_are_gone_are_missed(run: Path) -> None:
+    (run / "best" / checksums.SUMS).unlink()
+    assert "SHA256SUMS: is missing" in refusal(export, run)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
+def test_no_page_is_made_of_damaged_files(run: Path, name: str) -> None:
+    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    mine = RunFolder.open(run)
+    assert facts.read(mine).best is not None
+    content = bytearray((run / "best" / name).read_bytes())
+    content[-9] ^= 1
+    results.write_bytes(run / "best" / name, bytes(content))
+    assert f"{name}: was changed or damaged" in refusal(facts.read, mine)
+    (run / "best" / name).unlink()
+    assert f"{name}: is missing" in refusal(facts.read, mine)
+
+
+METRIC = {"name": "val_qwk", "goal": "maximize"}
+
+
+def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
+    told = (run / "best" / "metrics.json").read_text()
+    results.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
+    mine = RunFolder.open(run)
+    for door in (best.best, figures.draw):
+        assert "metrics.json: was changed or damaged" in refusal(door, mine)
+    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    mine.note(started="2026-01-01T00:00:00+00:00")
+    (listed,) = sweeps.summaries(run.parent)
+    assert listed.state.startswith("unreadable: best/metrics.json: was changed or damaged")
+
+
+def test_figures_enter_themselves(run: Path) -> None:
+    mine = RunFolder.open(run)
+    for epoch in (1, 2):
+        mine.record_epoch(TRIAL, epoch, val_accuracy=0.5, train_accuracy=0.5)
+    mine.flush()
+    drawn = {file.name for file in figures.draw(mine)}
+    assert drawn < set(checksums.listed(mine.best) or {})
+    assert checksums.verify(mine.best, drawn, "")
+
+
+def test_an_ensemble_that_is_not_listed_or_gone_is_not_shown(run: Path) -> None:
+    mine = RunFolder.open(run)
+    results.write_json(mine.best / "together.json", {})
+    assert "together.json: is not listed" in refusal(ways.read, mine, TRIAL)
+    checksums.update(mine.best, ["together.json"])
+    (mine.best / "together.json").unlink()
+    assert "together.json: is missing" in refusal(ways.read, mine, TRIAL)
+
+
+def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> None:
+    file = run / "best" / "model.pt"
+    save(altered(torch.load(file, weights_only=True)), file)
+    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    found = mistakes.find(facts.read(RunFolder.open(run)))
+    assert "model.pt: was changed or damaged" in found.problem
+
+
+# --- trials' weights ---
+
+
+def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Path) -> None:
+    mine = RunFolder.open(run)
+    place = mine.trial(TRIAL)
+    checksums.write(place, ["model.pt", "config.json"])
+    before = (mine.best / "metrics.json").read_bytes()
+    save(altered(torch.load(place / "model.pt", weights_only=True)), place / "model.pt")
+    for door in (winner.kept, lambda *given: winner.crown(*given, world.data, "val_qwk")):
+        message = refusal(door, mine, TRIAL)
+        assert f"{TRIAL}/model.pt: was changed or damaged" in message
+        assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
+    assert (mine.best / "metrics.json").read_bytes() == before
+    save(altered(torch.load(place / "model.pt", weights_only=True)), mine.best / "model.pt")
+    assert "put a copy of the file back" in refusal(winner.kept, mine, TRIAL)
+
+
+def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World, run: Path) -> None:
+    mine = RunFolder.open(run)
+    state = torch.load(mine.trial(TRIAL) / "model.pt", weights_only=True)
+    state["fc.6.weight"] = state["fc.6.weight"].sign() * 3e38
+    save(state, mine.trial(TRIAL) / "model.pt")
+    before = sorted((mine.best / "SHA256SUMS").read_text())
+    message = refusal(winner.crown, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)
+    assert message.startswith(f"trial {TRIAL}: the model's output is not finite on ")
+    assert ModelOutputError.exit_code == 1
+    assert sorted((mine.best / "SHA256SUMS").read_text()) == before
+
+
+def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: Path) -> None:
+    mine = RunFolder.open(run)
+    for name in (together.TOGETHER, "accuracy.png"):
+        (mine.best / name).write_text("{}")
+    (mine.best / "notes.txt").write_text("mine")
+    checksums.update(mine.best, [together.TOGETHER, "accuracy.png"])
+    (mine.trial(TRIAL) / "model.pt").replace(mine.root / "aside.pt")
+    results.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
+    winner.crown(mine, TRIAL, world.data, "val_qwk")
+    assert {file.name for file in mine.best.iterdir()} == {*winner.FILES, checksums.SUMS, "notes.txt"}
+    assert checksums.verify_best(mine.best, *winner.FILES)
+
+
+def test_weights_whose_cut_points_are_damaged_are_refused(world: World) -> None:
+    from exported import CONFIG
+
+    from retina import model
+
+    settings = CONFIG.model_copy(update={"loss": "mse"})
+    state = model.build(settings, 64).state_dict()
+    build(settings, 64, dict(state), Path("model.pt"))
+    state["reading.cutpoints"] = state["reading.cutpoints"].flip(0)
+    assert "model.pt: its cut-points are" in refusal(build, settings, 64, dict(state), Path("model.pt"))
