@@ -11,22 +11,28 @@ the one before. Keeping a trial's weights is a rename too: nothing is copied, ho
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from retina import checksums, private
+from retina import checksums, leftovers, private
 
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"
+NOT_SAVED = "its weights cannot be saved"
+"""In the reason of a trial that failed for want of disk: such a trial runs again when its sweep goes on."""
 _PREFIX = "checkpoint_"
-_PARTIAL = ".checkpoint_partial_"
+_NEEDED: dict[str, tuple[type, ...]] = {"training": (dict,), "past": (list,), "best": (list, tuple)}
+"""What the state of a trial holds, for it to go on from there."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,9 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
     target = folder / f"{_PREFIX}{epoch:05d}"
     private.make_inside(folder)
     # a name of its own: the worker of a sweep that was killed may be at its last epoch still
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    partial = folder / f"{leftovers.CHECKPOINT_PREFIX}{leftovers.tag()}"
     try:
+        partial.mkdir()
         for name, content in ((WEIGHTS_FILE, weights), (STATE_FILE, state)):
             _write(partial / name, dict(content))
         checksums.write(partial, (WEIGHTS_FILE, STATE_FILE))
@@ -86,6 +93,52 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
 def newest(folder: Path) -> Checkpoint | None:
     """The checkpoint to go on from; None where the trial has none."""
     return max(_all(folder), key=lambda checkpoint: checkpoint.epoch, default=None)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a trial goes on from.
+
+    Attributes:
+        epoch: the one whose weights these are.
+        weights: of the model, on the CPU.
+        training: the state of its `Training` besides.
+        past: the results of all epochs up to this one.
+        best: the best value so far, and its epoch.
+    """
+
+    epoch: int
+    weights: dict[str, torch.Tensor]
+    training: dict[str, Any]
+    past: list[dict[str, Any]]
+    best: tuple[float, int]
+
+
+def load_newest(folder: Path) -> Saved | None:
+    """Load the checkpoint to go on from; None where the trial has none that can be read.
+
+    One that was cut off or overwritten is logged as a warning and passed over: the trial then begins again, and comes
+    to the same, since its training is seeded.
+    """
+    for checkpoint in sorted(_all(folder), key=lambda one: -one.epoch):
+        try:
+            return _whole(checkpoint)
+        except Exception as error:  # torch.load raises whatever its unpickler meets
+            problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
+            log.warning("%s: cannot be read, the trial does not go on from it: %s", checkpoint.path, problem)
+    return None
+
+
+def _whole(checkpoint: Checkpoint) -> Saved:
+    weights, state = checkpoint.load()
+    if not isinstance(weights, dict) or not isinstance(state, dict):
+        raise TypeError("it holds no weights and state")
+    for key, kind in _NEEDED.items():
+        if not isinstance(state.get(key), kind) or not state[key]:
+            raise TypeError(f"{STATE_FILE} holds no {key!r}")
+    if state["past"][-1].get("epoch") != checkpoint.epoch:
+        raise ValueError(f"{STATE_FILE} is of another epoch")
+    return Saved(checkpoint.epoch, weights, state["training"], state["past"], tuple(state["best"]))
 
 
 def keep(folder: Path, epoch: int) -> None:
@@ -122,7 +175,8 @@ def _all(folder: Path) -> list[Checkpoint]:
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    for path in (*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{_PARTIAL}*")):
+    partials = [path for path in folder.glob(f"{leftovers.CHECKPOINT_PREFIX}*") if leftovers.is_abandoned(path)]
+    for path in (*folder.glob(f"{_PREFIX}*"), *partials):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -137,6 +191,19 @@ def _save(content: dict[str, Any], opened: Any) -> None:
     try:
         torch.save(content, opened)
     except RuntimeError as error:  # torch hides the disk's own error behind one about its zip file
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        hidden = next((one for one in _chain(error) if isinstance(one, OSError)), None)
+        if hidden is not None:
+            raise hidden from None
+        if "writ" in str(error) or "unexpected pos" in str(error):
+            raise OSError(errno.EIO, f"torch cannot write: {str(error).splitlines()[0][:120]}") from None
         raise
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from or while handling, the nearest first."""
+    seen: set[int] = set()
+    inner = error.__cause__ or error.__context__
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        yield inner
+        inner = inner.__cause__ or inner.__context__

@@ -5,6 +5,14 @@ or row, the value, and what is allowed. The command line prints that message and
 defect and keeps its traceback. Each child is also the fitting builtin, so that library users may catch either.
 """
 
+import errno
+from pathlib import Path
+
+DISK_ERRNOS = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO") if hasattr(errno, name)
+)
+"""Of a disk that is full, over its quota or the size of a file, read-only or broken: not a mistake in the input."""
+
 
 class RetinaError(Exception):
     """Root of all errors that this project raises on purpose."""
@@ -42,6 +50,28 @@ class ModelOutputError(RetinaError, ValueError):
     """A model whose output is not finite, or no probabilities: of such nothing is graded or measured."""
 
     exit_code = 1
+
+
+class DiskError(ResultsError):
+    """A disk that cannot be written to, or read, now: full, over its quota, read-only, broken."""
+
+    exit_code = 1
+
+
+def as_disk_error(where: Path | str, what: str, error: OSError, remedy: str = "") -> ResultsError:
+    """Return the error to raise for one of the operating system about a file of ours.
+
+    Args:
+        where: the file or folder.
+        what: what cannot be done with it.
+        error: the system's.
+        remedy: a line of its own, if there is one.
+
+    Returns:
+        A `DiskError` where the disk is at fault, else a `ResultsError`.
+    """
+    kind = DiskError if error.errno in DISK_ERRNOS else ResultsError
+    return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 
 class TrainError(RetinaError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -17,7 +18,10 @@ from typing import Any
 import torch
 
 import retina
+from retina import leftovers
 from retina.data.photographs import Photographs, skipped_rows
+from retina.errors import ResultsError, RetinaError, as_disk_error
+from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.machine import cores
 from retina.results import RunFolder, write_csv, write_text
 
@@ -25,18 +29,68 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow"
 
 
 def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
-    """A new results folder; it gets its name when it is whole, so that whoever is killed here has begun nothing."""
-    for left in root.parent.glob(f".{root.name}.*.new"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = RunFolder.create(root.with_name(f".{root.name}.{os.getpid()}.new"))
+    """Make a new results folder; of processes that begin one of the same name at the same time, one makes it.
+
+    It is made under a temporary name beside its own and renamed when it is whole: a rename onto a folder that holds
+    something fails, on network file systems too, so nobody's folder is replaced, and whoever is killed before has
+    begun nothing. Where `root` is a link to an empty folder, that folder becomes the results folder; where it is an
+    empty one that cannot be renamed, a mounted volume say, the files are moved into it.
+
+    Raises:
+        ResultsError: `root` is taken, by another process since just now say, or cannot be made; exit code 1 where the
+            disk is full.
+    """
+    RunFolder.refuse_taken(root)
+    place = root.resolve() if root.is_symlink() else root
+    leftovers.remove_siblings(place)
+    new = place.with_name(f".{place.name}.{leftovers.tag()}.new")
+    try:
+        _write_first_files(RunFolder.create(new), photographs, sweep_yaml)
+        try:
+            new.rename(place)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_REPLACED:
+                raise
+            _move_into(new, place)
+    except RetinaError:
+        raise
+    except OSError as error:
+        if error.errno in _IS_TAKEN:
+            raise ResultsError(
+                f"{root}: another process has begun it just now;\nwait for that one, or choose another --name"
+            ) from None
+        raise as_disk_error(root, "cannot be made", error) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return RunFolder.open(root)
+
+
+_IS_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+_CANNOT_BE_REPLACED = {errno.EBUSY, errno.EXDEV, errno.EPERM}
+
+
+def _write_first_files(folder: RunFolder, photographs: Photographs, sweep_yaml: str) -> None:
     folder.note(**environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
     write_text(folder.root / "sweep.yaml", sweep_yaml)
-    folder.flush()
-    folder.root.rename(root)
-    return RunFolder.open(root)
+    if not folder.flush():
+        raise OSError(errno.EIO, "the tables cannot be written")
+
+
+def _move_into(new: Path, place: Path) -> None:
+    """Move the files of a new folder into one that is there and empty; sweep.yaml, which says that it is whole, last.
+
+    Raises:
+        ResultsError: another process does the same.
+        OSError: it is not empty any more, or cannot be written to.
+    """
+    with RunFolder(place).held():
+        if {file.name for file in place.iterdir()} - {LOCK_FILE, SOFT_LOCK_FILE}:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        for file in sorted(new.iterdir(), key=lambda file: file.name == "sweep.yaml"):
+            shutil.move(file, place / file.name)
 
 
 def environment() -> dict[str, Any]:

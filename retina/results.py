@@ -25,13 +25,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import filelock
 import pandas as pd
 
-from retina import private, spreadsheet
+from retina import leftovers, locks, private, spreadsheet
 from retina.config import TrialConfig
-from retina.errors import ResultsError
+from retina.errors import ResultsError, as_disk_error
+from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.printable import printable
+from retina.records import files, schemas, tables
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,14 @@ HISTORY_COLUMNS = [
     "seconds",
     "micro_batch",  # photographs at once on the device; fewer than batch_size where memory was short
 ]
-WHOLE = ["epochs_run", "best_epoch", "epoch", "micro_batch"]
 FLUSH_SHARE = 0.05
 """Of the time, at most, that goes into writing the tables for epochs alone; a trial's new state is written at once."""
-LOCK_FILE = ".lock"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
+TRIALS_REMEDY = "correct it, or move it away: a sweep restores it from study.db when it goes on with --resume"
+HISTORY_REMEDY = "correct it, or put a copy of it back"
+NOTES_REMEDY = "correct it, or move it away and go on with --resume --force"
+SPEC_REMEDY = "correct it, or put a copy of it back"
+METRICS_REMEDY = "correct it, or remove best/: --resume evaluates the best trial again"
 
 
 class RunFolder:
@@ -75,6 +79,7 @@ class RunFolder:
         self._trials: dict[str, dict[str, Any]] = {}
         self._history: dict[str, dict[int, dict[str, Any]]] = {}
         self._history_lines: dict[str, str] = {}  # of each trial, as they were last written
+        self._trial_columns, self._history_columns = TRIAL_COLUMNS, HISTORY_COLUMNS  # and those that somebody added
         self._rest_until = 0.0
         self.is_flushed = True
 
@@ -90,7 +95,7 @@ class RunFolder:
             private.make_folder(root)
             private.make_folder(root / "trials")
         except OSError as error:
-            raise ResultsError(f"{root}: cannot be made: {error.strerror}") from None
+            raise as_disk_error(root, "cannot be made", error) from None
         return cls(root)
 
     @staticmethod
@@ -100,7 +105,11 @@ class RunFolder:
         Raises:
             ResultsError: when `root` is there already and not empty.
         """
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        try:
+            is_taken = root.exists() and (not root.is_dir() or any(root.iterdir()))
+        except OSError as error:
+            raise as_disk_error(root, "cannot be read", error) from None
+        if is_taken:
             raise ResultsError(
                 f"{root} is there already and will not be overwritten;\n"
                 "go on with it (--resume), choose another --name, or remove that folder"
@@ -113,15 +122,23 @@ class RunFolder:
         Raises:
             ResultsError: when it is none, saying which ones stand beside it.
         """
-        if not (root / "sweep.yaml").is_file():
+        try:
+            is_sweep = (root / "sweep.yaml").is_file()
+        except OSError as error:
+            raise as_disk_error(root, "cannot be read", error) from None
+        if not is_sweep:
             near = sorted(file.parent.name for file in root.parent.glob("[!.]*/sweep.yaml"))
             beside = f"sweeps in {root.parent}: {', '.join(near[:8])}" if near else f"{root.parent} holds no sweep"
             raise ResultsError(f"{root}: is not the results folder of a sweep (it has no sweep.yaml); {beside}")
         folder = cls(root)
-        for row in _rows(folder.trials()):
-            folder._trials[row["trial_id"]] = row
-        for row in _rows(folder.history()):
-            folder._history.setdefault(row["trial_id"], {})[int(row["epoch"])] = row
+        history = folder._read_history()  # first: it is written first, so that an ended trial has all its epochs
+        rows, added = folder._read_trials()
+        folder._trials = {row["trial_id"]: row for row in rows}
+        folder._trial_columns = [*TRIAL_COLUMNS, *added]
+        rows, added = history
+        folder._history_columns = [*HISTORY_COLUMNS, *added]
+        for row in rows:
+            folder._history.setdefault(row["trial_id"], {})[row["epoch"]] = row
         return folder
 
     @contextmanager
@@ -129,15 +146,11 @@ class RunFolder:
         """Keep every other process from running this sweep meanwhile; the lock goes with the process, however it ends.
 
         Raises:
-            ResultsError: another process runs it.
+            ResultsError: another process runs it, or the lock file cannot be written.
         """
-        lock = filelock.FileLock(self.root / LOCK_FILE)
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise ResultsError(
-                f"{self.root}: this sweep is being run by another process; wait for it or end it"
-            ) from None
+        lock = locks.acquire(self.root, locks.SECONDS)
+        if lock is None:
+            raise ResultsError(f"{self.root}: this sweep is being run by another process; wait for it or end it")
         try:
             yield
         finally:
@@ -145,15 +158,16 @@ class RunFolder:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process on this machine runs the sweep just now."""
-        if not (self.root / LOCK_FILE).is_file():
+        """Whether a process runs the sweep just now: on this machine, or on another one if the file system tells."""
+        if not any((self.root / name).is_file() for name in (LOCK_FILE, SOFT_LOCK_FILE)):
             return False
         try:
-            filelock.FileLock(self.root / LOCK_FILE).acquire(blocking=False).lock.release()
-        except filelock.Timeout:
-            return True
-        except OSError:  # somebody else's folder, which we may read only
+            lock = locks.acquire(self.root, 0)
+        except ResultsError:  # somebody else's folder, which we may read only
             return False
+        if lock is None:
+            return True
+        lock.release()
         return False
 
     @property
@@ -167,8 +181,15 @@ class RunFolder:
         return self.root / "best"
 
     def trial(self, trial_id: str) -> Path:
-        """The folder of one trial."""
-        return self.root / "trials" / trial_id
+        """The folder of one trial.
+
+        Raises:
+            ResultsError: no trial may have this id; it could lead out of the results folder.
+        """
+        try:
+            return self.root / "trials" / schemas.check_trial_id(trial_id)
+        except ValueError as error:
+            raise ResultsError(f"{self.root}: {trial_id!r}: {error}") from None
 
     def record_trial(self, trial_id: str, **values: Any) -> None:
         """Add or change what trials.csv says of a trial; a new `state` is written at once, the rest at times.
@@ -204,11 +225,11 @@ class RunFolder:
         """
         started = time.monotonic()
         for trial_id in self._history.keys() - self._history_lines.keys():
-            self._history_lines[trial_id] = _csv_lines(self.epochs(trial_id), HISTORY_COLUMNS)
+            self._history_lines[trial_id] = _csv_lines(self.epochs(trial_id), self._history_columns)
         history = "".join(self._history_lines[trial_id] for trial_id in sorted(self._history_lines))
         try:
-            write_text(self.root / "history.csv", ",".join(HISTORY_COLUMNS) + "\n" + history)
-            write_csv(self.root / "trials.csv", self._trials.values(), TRIAL_COLUMNS)
+            write_text(self.root / "history.csv", _header(self._history_columns) + history)
+            write_csv(self.root / "trials.csv", self._trials.values(), self._trial_columns)
             self.is_flushed = True
         except OSError as error:
             if self.is_flushed:
@@ -226,17 +247,39 @@ class RunFolder:
         """The trials in one of `states`, or all of them, in the order in which they were started."""
         return [trial_id for trial_id, row in self._trials.items() if not states or row.get("state") in states]
 
+    def sort_trials(self) -> None:
+        """Put the trials in the order of their ids, which is the one in which they were started."""
+        self._trials = dict(sorted(self._trials.items()))
+
+    def configs(self) -> dict[str, TrialConfig]:
+        """The settings of all trials by their ids, for a sweep that goes on.
+
+        Raises:
+            ResultsError: a row of trials.csv lacks a setting, or its best epoch though it has a value: what is not
+                there is not guessed.
+        """
+        found = {}
+        for trial_id, row in self._trials.items():
+            missing = [name for name in PARAMETERS if name not in row]
+            if any(name in row for name in MEASURES) and "best_epoch" not in row:
+                missing.append("best_epoch")
+            if missing or "state" not in row:
+                shown = ", ".join((missing or ["state"])[:4])
+                files.refuse(self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY)
+            found[trial_id] = TrialConfig(**{name: row[name] for name in PARAMETERS})
+        return found
+
     def epochs(self, trial_id: str) -> list[dict[str, Any]]:
         """What is known of a trial's epochs, in their order."""
         return [row for _, row in sorted(self._history.get(trial_id, {}).items())]
 
     def trials(self) -> pd.DataFrame:
         """trials.csv: a row a trial, `TRIAL_COLUMNS`; empty before the first."""
-        return _read_csv(self.root / "trials.csv", TRIAL_COLUMNS)
+        return tables.frame(self._read_trials()[0], TRIAL_COLUMNS)
 
     def history(self) -> pd.DataFrame:
         """history.csv: a row an epoch of a trial, `HISTORY_COLUMNS`; empty before the first."""
-        return _read_csv(self.root / "history.csv", HISTORY_COLUMNS)
+        return tables.frame(self._read_history()[0], HISTORY_COLUMNS)
 
     def ranking(self, metric: str, sign: int) -> list[str]:
         """Trials that finished or were stopped early, best first by `metric` (`sign` 1: more is better).
@@ -255,9 +298,12 @@ class RunFolder:
         write_json(self.root / "environment.json", {**self.notes(), **values})
 
     def notes(self) -> dict[str, Any]:
-        """What environment.json says; empty before anything was noted."""
-        file = self.root / "environment.json"
-        return dict(read_json(file)) if file.is_file() else {}
+        """What environment.json says; empty before anything was noted.
+
+        Raises:
+            ResultsError: it is damaged.
+        """
+        return files.read_object(self.root / "environment.json", schemas.Notes, NOTES_REMEDY) or {}
 
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
@@ -265,6 +311,14 @@ class RunFolder:
         private.make_inside(folder)
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(printable(line.rstrip("\n"), keep="\n\t") + "\n")
+
+    def _read_trials(self) -> tuple[list[dict[str, Any]], list[str]]:
+        file = self.root / "trials.csv"
+        return tables.read_table(file, schemas.TrialRow, TRIAL_COLUMNS, ["trial_id"], TRIALS_REMEDY) or ([], [])
+
+    def _read_history(self) -> tuple[list[dict[str, Any]], list[str]]:
+        file, key = self.root / "history.csv", ["trial_id", "epoch"]
+        return tables.read_table(file, schemas.HistoryRow, HISTORY_COLUMNS, key, HISTORY_REMEDY) or ([], [])
 
 
 def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
@@ -287,7 +341,7 @@ def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
-    write_text(file, ",".join(columns) + "\n" + _csv_lines(rows, columns))
+    write_text(file, _header(columns) + _csv_lines(rows, columns))
 
 
 def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:
@@ -301,12 +355,9 @@ def read_json(file: Path) -> Any:
     Raises:
         ResultsError: no such file, or not JSON.
     """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ResultsError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise ResultsError(f"{file}: is not JSON: {error}") from None
+    if not os.path.lexists(file):
+        raise ResultsError(f"{file}: {os.strerror(errno.ENOENT)}")
+    return files.read_json(file)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -321,7 +372,7 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     private.make_inside(file.parent)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(leftovers.partial_name(file.name))
     try:
         mode = private.mode_for(file, is_private=is_private)
         with open(partial, "wb", opener=private.opener(mode)) as opened:  # Path.open takes none
@@ -331,6 +382,10 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _header(columns: list[str]) -> str:
+    return _csv_lines([dict(zip(columns, columns, strict=True))], columns)
 
 
 def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
@@ -351,28 +406,3 @@ def _known(key: str, columns: list[str]) -> str:
     if key not in columns:
         raise KeyError(key)
     return key
-
-
-def _read_csv(file: Path, columns: list[str]) -> pd.DataFrame:
-    if not file.is_file():
-        return pd.DataFrame(columns=columns)
-    try:
-        # "none" is a kind of augmentation and of class weights, not a missing value
-        table = pd.read_csv(file, dtype={"trial_id": str, "reason": str}, keep_default_na=False, na_values=[""])
-    except ValueError as error:  # pandas' own are among them
-        raise ResultsError(f"{file}: is not a table: {error}") from None
-    table = spreadsheet.restored(table)
-    missing = [column for column in columns if column not in table]
-    # a setting that was added since: its default is what was done before there was one
-    added = {name: getattr(TrialConfig(), name) for name in missing if name in PARAMETERS and "arch" in table}
-    if missing := [column for column in missing if column not in added]:
-        raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
-    return table.assign(**added)[columns] if added else table
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    # whole numbers with a gap among them are read as 3.0, 5.0
-    frame = frame.astype({key: "Int64" for key in WHOLE if key in frame})
-    return [
-        {str(key): value for key, value in row.items() if pd.notna(value)} for row in frame.to_dict(orient="records")
-    ]

@@ -12,7 +12,8 @@ import tiny
 from retina import provenance
 from retina.data.photographs import Photographs
 from retina.errors import RetinaError
-from retina.results import LOCK_FILE, RunFolder, write_text
+from retina.locks import LOCK_FILE
+from retina.results import RunFolder, write_text
 from retina.sweep.ledger import Ledger
 from retina.sweep.resume import reopened, resumed_spec
 from retina.sweep.spec import SweepSpec

@@ -9,10 +9,10 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine", "printable", "private", "spreadsheet"],
-    ["config", "yaml_reader", "console"],
+    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers"],
+    ["config", "yaml_reader", "console", "locks"],
     ["probabilities"],
-    ["metrics", "ordinal"],
+    ["metrics", "ordinal", "records"],
     ["data", "results"],
     ["checksums"],
     ["model"],

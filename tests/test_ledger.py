@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import math
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from hypothesis import strategies as st
 from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.results import RunFolder, write_text
-from retina.sweep.ledger import STUDY_FILE, Ledger, limit_reached
+from retina.sweep import study_file
+from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.recorder import verdict
 from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy, sampler
+from retina.sweep.study_file import STUDY_FILE
 
 PARAMETERS: dict[str, Any] = {
     "epochs": {"value": 4},
@@ -169,11 +173,114 @@ def test_a_trial_that_was_begun_is_handed_out_again_before_a_new_one(tmp_path: P
     assert again(root).ask() == (name, config)
 
 
-def test_a_lost_study_is_said(tmp_path: Path) -> None:
-    begun(tmp_path / "x")
-    (tmp_path / "x" / STUDY_FILE).unlink()
-    with pytest.raises(ResultsError, match="holds no study"):
-        again(tmp_path / "x")
+@pytest.mark.parametrize("damage", ["gone", "truncated", "no database", "empty", "of something else", "another study"])
+def test_a_lost_study_is_made_anew_from_the_tables_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4, 0.2])
+    run_one(ledger, [0.3], state="PRUNED", reason="stopped at the rung of epoch 1")
+    run_one(ledger, [0.2], state="")
+    ledger.folder.flush()
+    before = [(one.state, one.params, one.intermediate_values) for one in told(root)]
+    study = root / STUDY_FILE
+    content = study.read_bytes()
+    study.unlink()
+    if damage == "of something else":
+        with closing(sqlite3.connect(study)) as other:
+            other.execute("CREATE TABLE letters (a TEXT)")
+            other.commit()
+    elif damage == "another study":
+        optuna.create_study(study_name="another", storage=f"sqlite:///{study}")
+    elif damage != "gone":
+        study.write_bytes({"truncated": content[: len(content) // 2], "no database": b"x" * 9000, "empty": b""}[damage])
+    was = study.read_bytes() if study.exists() else b""
+    resumed = again(root)
+    assert [(one.state, one.params, one.intermediate_values) for one in told(root)] == before
+    (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert str(study) in said
+    assert "a new study is made from trials.csv and history.csv" in said
+    aside = root / f"{STUDY_FILE}.damaged-1"
+    assert (aside.read_bytes() if aside.exists() else b"") == was  # nothing is thrown away
+    assert run_one(resumed, [0.2, 0.3]) == "t0002"
+
+
+def test_a_locked_study_and_one_of_another_optuna_are_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root), [0.1])
+    monkeypatch.setattr(study_file, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(root / STUDY_FILE)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ResultsError, match=r"study.db: is locked by another process"):
+            again(root)
+        other.rollback()
+        other.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
+        other.commit()
+    with pytest.raises(ResultsError, match=r"study.db: was written by another version of Optuna") as caught:
+        again(root)
+    assert caught.value.exit_code == 2
+    assert len(str(caught.value).splitlines()) <= 3
+    assert [file.name for file in root.glob("study*")] == [STUDY_FILE]
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_rows_that_trials_csv_has_lost_are_restored_from_the_study(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4, 0.2])
+    run_one(ledger, [0.3], state="PRUNED", reason="stopped at the rung of epoch 1")
+    run_one(ledger, [0.2], state="FAIL", reason="the loss is nan")
+    run_one(ledger, [0.25], state="")
+    ledger.folder.flush()
+    file = root / "trials.csv"
+    whole = file.read_text()
+    if left:
+        file.write_text("".join(whole.splitlines(keepends=True)[: 1 + left]))
+    else:
+        file.unlink()
+    again(root).folder.flush()
+    assert file.read_text() == whole
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert f"had lost {4 - left} trial(s)" in said[0]
+
+
+def test_what_neither_knows_is_not_begun_anew_over_it(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root), [0.1, 0.4])
+    (root / "trials.csv").unlink()
+    (root / STUDY_FILE).write_bytes(b"x" * 100)
+    with pytest.raises(
+        ResultsError, match=r"trials.csv: lacks t0000, whose folder is in trials/, and study.db is damaged"
+    ):
+        again(root)
+    assert (root / STUDY_FILE).read_bytes() == b"x" * 100
+
+
+def test_a_sweep_whose_notes_do_not_name_its_study_goes_on_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4])
+    (root / "environment.json").unlink()
+    before = [trial.datetime_start for trial in told(root)]
+    resumed = again(root)
+    assert [trial.datetime_start for trial in told(root)] == before
+    assert "does not name the study" in caplog.text
+    assert resumed.folder.notes()["study"] in optuna.get_all_study_names(f"sqlite:///{root / STUDY_FILE}")
+
+
+def test_a_study_in_a_folder_with_an_odd_name_is_found(tmp_path: Path) -> None:
+    root = tmp_path / "a {b} 100% ?c#d"
+    run_one(begun(root), [0.1])
+    assert run_one(again(root), [0.2]) == "t0001"
+    assert (root / STUDY_FILE).is_file()
 
 
 def test_a_changed_space_keeps_the_tables_and_learns_from_what_lies_in_it(tmp_path: Path) -> None:

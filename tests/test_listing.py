@@ -211,18 +211,18 @@ def _other_metrics(root: Path) -> None:
     [
         (_no_environment, "environment.json"),
         (_no_start, "environment.json"),
-        (_start_of_another_kind, "a file holds what it should not: "),
-        (_list_of_notes, "a file holds what it should not: "),
+        (_start_of_another_kind, "environment.json: started: 3: should be a valid string"),
+        (_list_of_notes, "environment.json: [1, 2]: should hold keys and their values"),
         (_half_notes, "environment.json: is not JSON"),
-        (_half_yaml, "sweep.yaml"),
-        (_no_mapping, "a file holds what it should not: "),
-        (_empty_yaml, "a file holds what it should not: "),
-        (_no_metric, "lacks 'metric'"),
-        (_no_text, "a file holds what it should not: 'utf-8' codec"),
+        (_half_yaml, "sweep.yaml: is no valid YAML"),
+        (_no_mapping, "sweep.yaml: holds [1], not keys and their values"),
+        (_empty_yaml, "sweep.yaml: holds nothing, not keys and their values"),
+        (_no_metric, "sweep.yaml: metric: is required"),
+        (_no_text, "sweep.yaml: is not a text file in UTF-8"),
         (_no_table, "trials.csv: is not a table"),
         (_other_table, "trials.csv: lacks the columns"),
-        (_no_metrics, "lacks 'test'"),
-        (_other_metrics, "a file holds what it should not: "),
+        (_no_metrics, "best/metrics.json: trial_id: is required"),
+        (_other_metrics, "best/metrics.json: trial_id: is required"),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path, damage: Any, named: str) -> None:
@@ -241,15 +241,15 @@ def test_a_folder_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(tmp_path)
-    original = Path.read_text
+    original = Path.read_bytes
 
-    def forbidden(file: Path, *arguments: Any, **more: Any) -> str:
+    def forbidden(file: Path) -> bytes:
         if file.name == "sweep.yaml":
             raise PermissionError(13, "Permission denied", str(file))
-        return original(file, *arguments, **more)
+        return original(file)
 
-    monkeypatch.setattr(Path, "read_text", forbidden)
-    assert one(tmp_path).state == "unreadable: sweep.yaml: Permission denied"
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert one(tmp_path).state == "unreadable: sweep.yaml: cannot be read: Permission denied"
 
 
 def test_what_is_no_sweep_is_passed_over(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,9 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
         os, "fsync", lambda _: seen.append((files(tmp_path), (tmp_path / files(tmp_path)[0]).stat().st_size))
     )
     results.write_text(tmp_path / "a.txt", "content")
-    assert seen == [([f".a.txt.{os.getpid()}.partial"], 7)]
+    ((names, size),) = seen
+    assert (len(names), size) == (1, 7)
+    assert re.fullmatch(rf"\.a\.txt\.[0-9a-f]{{8}}-{os.getpid()}-[0-9a-f]{{8}}\.partial", names[0])
     assert files(tmp_path) == ["a.txt"]
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retina import yaml_reader
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.errors import ResultsError, SpecError
 from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.metrics import REFERABLE
-from retina.results import RunFolder
+from retina.records import files, schemas
+from retina.results import SPEC_REMEDY, RunFolder
 
 NUMBERS = {
     **NAMES,
@@ -238,11 +237,7 @@ def _space(parameter: Any) -> str:
 
 
 def _spec(file: Path) -> Told:
-    try:
-        values = yaml_reader.read(file).content
-    except SpecError as error:
-        raise ResultsError(str(error)) from None
-    return values if isinstance(values, Mapping) else {}
+    return files.read_yaml(file, schemas.SearchedSpace, SPEC_REMEDY)
 
 
 def _states(run: RunFolder) -> dict[str, int]:

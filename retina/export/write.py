@@ -17,7 +17,7 @@ import retina
 from retina import checksums, model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING
-from retina.errors import ResultsError, SpecError
+from retina.errors import ResultsError, SpecError, as_disk_error
 from retina.evidence.verdict import SPLITS
 from retina.export import check, graphs
 from retina.export.card import card
@@ -77,7 +77,7 @@ def export(run: Path, target: Path | None = None) -> Path:
     if not is_verified:
         checksums.tell_unverified(folder.best)
     metrics = _read_metrics(folder.best / METRICS)
-    best = _describe(folder, metrics)
+    facts, best = Facts.of(folder, metrics), _describe(folder, metrics)
     size, source = best.preprocess.image_size, folder.best / "model.pt"
     weights = _read_best(source)
     grader = build(best.description.trial, size, weights, source, best.description.temperature)
@@ -87,7 +87,7 @@ def export(run: Path, target: Path | None = None) -> Path:
     agreement = check.compare(grader, onnx, program, seen, best.preprocess)
     agreement = agreement.model_copy(update={**recorded, "verified": is_verified})
     description = best.description.model_copy(update={"cut_points": grader.cut_points, "check": agreement})
-    text = card(Facts.of(folder, metrics), description, best.preprocess)
+    text = card(facts, description, best.preprocess)
     with _replacing(target) as partial:
         results.write_bytes(partial / ONNX, onnx)
         results.write_bytes(partial / PROGRAM, program)
@@ -227,7 +227,7 @@ def _replacing(target: Path) -> Iterator[Path]:
         partial.rename(place)
         shutil.rmtree(earlier, ignore_errors=True)
     except OSError as error:
-        raise ResultsError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise as_disk_error(target, "cannot be written", error) from None
     finally:
         if earlier.exists() and not place.exists():  # Ctrl-C comes here too
             earlier.rename(place)

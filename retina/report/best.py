@@ -14,7 +14,8 @@ from rich.text import Text
 from retina import checksums
 from retina.config import GRADE_NAMES
 from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
-from retina.results import RunFolder, read_json
+from retina.records import files, schemas
+from retina.results import METRICS_REMEDY, RunFolder
 
 WIDTH = 98
 SHOWN = {
@@ -34,7 +35,10 @@ def best(folder: RunFolder) -> RenderableType:
     Of a sweep that an earlier version judged it shows what that version knew.
     """
     checksums.verify_best(folder.best, "metrics.json")
-    told = read_json(folder.best / "metrics.json")
+    file = folder.best / "metrics.json"
+    told = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    if told is None or any(key not in told for key in ("epoch", "chosen_by", *SPLITS)):
+        files.refuse(file, "is not there, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
     title = f"Best: trial {told['trial_id']}, epoch {told['epoch']}, chosen by {told['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
     for split, name in SPLITS.items():

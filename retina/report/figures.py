@@ -25,7 +25,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from retina import checksums
 from retina.config import GRADE_NAMES, GRADES
 from retina.errors import ResultsError
-from retina.results import RunFolder, read_json, write_bytes
+from retina.records import files, schemas
+from retina.results import METRICS_REMEDY, RunFolder, write_bytes
 
 SPLITS = {"val": "validation", "test": "test"}
 """Keys of metrics.json and what a person calls them."""
@@ -66,10 +67,10 @@ def draw(folder: RunFolder) -> list[Path]:
         ResultsError: no best model yet, or what is told of it is damaged; names the file.
     """
     file = folder.best / "metrics.json"
-    if not file.is_file():
+    told = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    if told is None:
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     checksums.verify_best(folder.best, file.name)
-    told = read_json(file)
     judged = [judged_on(told, split, file) for split in SPLITS]
     trial_id, epoch = _chosen(told, file)
     headline = f"{folder.name}, trial {trial_id}"
@@ -83,9 +84,9 @@ def draw(folder: RunFolder) -> list[Path]:
     if curves.empty:
         raise ResultsError(f"{folder.root / 'history.csv'}: has no epoch of trial {trial_id}, which {file} names")
     figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), judged[0])
-    files = [write(figure, folder.best / name) for name, figure in figures.items()]
+    drawn = [write(figure, folder.best / name) for name, figure in figures.items()]
     checksums.update(folder.best, figures)
-    return files
+    return drawn
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False) -> Figure:

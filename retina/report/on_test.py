@@ -11,12 +11,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina import results, winner, yaml_reader
+from retina import results, winner
 from retina.config import DataConfig, parse
 from retina.data.photographs import Photographs, Progress, prepare
-from retina.errors import ResultsError, RetinaError, SpecError
+from retina.errors import ResultsError, RetinaError
+from retina.records import files, schemas
 from retina.report.cells import Cell
-from retina.results import RunFolder
+from retina.results import SPEC_REMEDY, RunFolder
 
 FOLDER = "comparison"
 
@@ -55,9 +56,12 @@ def judged(
 
 def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     """What an earlier call has found, if it was of the same weights and photographs."""
-    file = folder.root / FOLDER / f"{cell.slug}.json"
-    told = results.read_json(file) if file.is_file() else None
-    if not isinstance(told, dict) or (told.get("trial_id"), told.get("epoch")) != (cell.trial_id, cell.epoch):
+    try:
+        told = files.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
+    except ResultsError as error:
+        log.warning("note: %s", " ".join(str(error).split()))
+        return None
+    if told is None or (told.get("trial_id"), told.get("epoch")) != (cell.trial_id, cell.epoch):
         return None
     now = _fingerprint(folder)  # of the photographs, which a sweep that was forced on may have changed
     return told if told.get("data_fingerprint", now) == now else None
@@ -93,10 +97,7 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
         RetinaError: they are not there any more, or not the same.
     """
     file: Path = folder.root / "sweep.yaml"
-    try:
-        data = yaml_reader.read(file).content["data"]
-    except (SpecError, KeyError, TypeError) as error:
-        raise ResultsError(f"{file}: is not what a sweep writes: {type(error).__name__}") from None
+    data = files.read_yaml(file, schemas.RecordedSweep, SPEC_REMEDY).get("data")
     photographs = prepare(parse(DataConfig, data, f"{file}: data"), progress)
     then = _fingerprint(folder)
     if photographs.fingerprint != then:
@@ -109,5 +110,5 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
 
 def _fingerprint(folder: RunFolder) -> str | None:
     """Of the photographs that the run was trained on."""
-    told: dict[str, str] = folder.notes().get("data", {})
+    told: dict[str, str] = folder.notes().get("data") or {}
     return told.get("fingerprint")

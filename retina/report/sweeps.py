@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from retina import checksums, yaml_reader
-from retina.errors import ResultsError, SpecError
+from retina import checksums
+from retina.errors import ResultsError, as_disk_error
+from retina.records import files, schemas
 from retina.report.live import clock
-from retina.results import FINISHED, RunFolder, read_json
+from retina.results import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+
+_FILES = ("sweep.yaml", "environment.json", "trials.csv", "study.db")
+"""A folder that holds one of them is a sweep's, or what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,12 @@ def summaries(results: Path) -> list[Summary]:
     """
     if not results.is_dir():
         raise ResultsError(f"{results}: no such folder")
-    # one whose name begins with a dot is being made, or was when its process was killed
-    found = [_summary(file.parent) for file in results.glob("[!.]*/sweep.yaml")]
+    try:
+        # one whose name begins with a dot is being made, or was when its process was killed
+        folders = [folder for folder in results.iterdir() if not folder.name.startswith(".")]
+    except OSError as error:
+        raise as_disk_error(results, "cannot be read", error) from None
+    found = [_summary(folder) for folder in folders if any(os.path.lexists(folder / name) for name in _FILES)]
     return sorted(found, key=lambda one: (one.seconds_ago is None, one.seconds_ago, one.name))
 
 
@@ -75,38 +84,33 @@ def table(found: list[Summary]) -> Table:
 def _summary(root: Path) -> Summary:
     try:
         return _read(root)
-    except KeyError as error:
-        problem = f"sweep.yaml or best/metrics.json lacks {error}"
-    except (OSError, SpecError) as error:  # ResultsError is an OSError
-        problem = " ".join(str(error).split()).replace(f"{root}/", "")
-    except (AttributeError, TypeError, ValueError) as error:
-        problem = f"a file holds what it should not: {error}"
+    except OSError as error:  # ResultsError is one; what helps is in `retina report`'s words
+        problem = " ".join(str(error).partition(";\n")[0].split()).replace(f"{root}/", "")
     return Summary(root.name, f"unreadable: {problem[:80]}")
 
 
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
-    spec = yaml_reader.read(root / "sweep.yaml").content
+    spec = files.read_yaml(root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
     notes = folder.notes()
-    if "started" not in notes:
+    if not notes.get("started"):
         raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
     metric, sign = spec["metric"]["name"], 1 if spec["metric"]["goal"] == "maximize" else -1
-    finished = len(folder.trial_ids(*FINISHED))
+    finished, planned = len(folder.trial_ids(*FINISHED)), spec.get("trials") or len(folder.trial_ids())
     rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
-    test = {}
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
         checksums.verify_best(folder.best, "metrics.json")
-        test = read_json(folder.best / "metrics.json")["test"]
+    metrics = files.read_object(folder.best / "metrics.json", schemas.Metrics, METRICS_REMEDY) or {"test": {}}
     return Summary(
         name=root.name,
-        state=state_of(folder, notes, left=spec["trials"] - finished),
-        planned=spec["trials"],
+        state=state_of(folder, notes, left=planned - finished),
+        planned=planned,
         finished=finished,
         failed=len(folder.trial_ids("FAIL")),
         metric=metric,
         best=max(scored, key=lambda pair: sign * pair[1], default=None),
-        test_qwk=test.get("qwk"),
+        test_qwk=metrics["test"].get("qwk"),
         seconds_ago=(datetime.now(UTC) - datetime.fromisoformat(notes["started"])).total_seconds(),
     )
 

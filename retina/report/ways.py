@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from retina import checksums
-from retina.errors import ResultsError
 from retina.evidence.verdict import SPLITS
-from retina.results import RunFolder, read_json
+from retina.records import files, schemas
+from retina.results import METRICS_REMEDY, RunFolder
 
 NAMES = {"single": "best trial alone", "ensemble": "ensemble of {}", "soup": "soup of {}"}
 NUMBERS = {"qwk": "QWK", "accuracy": "accuracy", "auc": "AUC"}
@@ -51,10 +51,8 @@ def read(folder: RunFolder, trial_id: str) -> list[Way]:
     if not file.is_file() and file.name not in (checksums.listed(folder.best) or {}):
         return []
     checksums.verify_best(folder.best, file.name)
-    try:
-        return _ways(read_json(file), trial_id)
-    except (KeyError, TypeError) as error:
-        raise ResultsError(f"{file}: lacks {error}") from None
+    told = files.read_object(file, schemas.Together, METRICS_REMEDY)
+    return [] if told is None else _ways(told, trial_id)
 
 
 def _ways(told: Mapping[str, Any], trial_id: str) -> list[Way]:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 
 from retina import checkpoints, checksums, provenance, results
-from retina.config import DataConfig, TrialConfig, parse
+from retina.config import DataConfig, TrialConfig
 from retina.data.photographs import Photographs
-from retina.errors import ResultsError
+from retina.errors import DiskError, ResultsError
+from retina.records import files, schemas
 from retina.report.cells import SHARED
 from retina.results import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
@@ -44,7 +45,7 @@ def refuse_others(wanted: Plan) -> None:
     before = sweep_file.load(folder.root / "sweep.yaml")
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
-    for config in list(configs(folder).values())[:1]:  # the others are like it
+    for config in list(folder.configs().values())[:1]:  # the others are like it
         changed += _changes(config, wanted.configs[0], SHARED)
     if changed:
         raise ResultsError(
@@ -64,7 +65,12 @@ def refuse_changed(folder: RunFolder, photographs: Photographs) -> None:
     Raises:
         ResultsError: they are not.
     """
-    then = folder.notes()["data"]["fingerprint"]
+    then = (folder.notes().get("data") or {}).get("fingerprint")
+    if then is None:
+        raise ResultsError(
+            f"{folder.root / 'environment.json'}: is not there, or does not say of which photographs the runs are;\n"
+            "put a copy of it back, or begin anew with another --name"
+        )
     if then != photographs.fingerprint:
         raise ResultsError(
             f"{photographs.config.path}: photographs, grades or splits have changed since {folder.root} began\n"
@@ -82,10 +88,10 @@ def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
     notes = folder.notes()
     if folder.trial_ids():
         now = provenance.environment()
-        if notes["code"]["source"] != now["code"]["source"]:
+        if (notes.get("code") or {}).get("source") != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
-        folder.note(resumed=[*notes.get("resumed", []), now], code=now["code"])
-    there = [*configs(folder).values(), *wanted.configs]
+        folder.note(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
+    there = [*folder.configs().values(), *wanted.configs]
     results.write_text(folder.root / "sweep.yaml", _sweep_yaml(wanted, there, photographs))
     folder.note(interrupted=True)  # until it has ended
 
@@ -104,7 +110,7 @@ def settle(folder: RunFolder) -> str | None:
         ResultsError: the tables cannot be written.
     """
     if not folder.flush():
-        raise ResultsError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
+        raise DiskError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
     keep_weights(folder)
     seconds = sum(float(folder.recorded(trial_id).get("seconds", 0)) for trial_id in folder.trial_ids())
     folder.note(seconds=round(seconds, 1))
@@ -116,38 +122,29 @@ def is_crowned(folder: RunFolder, trial_id: str) -> bool:
     file = folder.best / "metrics.json"
     try:
         checksums.verify_best(folder.best, *FILES)
+        told = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY) or {}
     except ResultsError as error:
-        log.warning("note: %s", str(error).partition(";\n")[0])
+        log.warning("note: the best run is evaluated again: %s", str(error).partition(";\n")[0])
         return False
-    told = results.read_json(file) if file.is_file() else {}
     return (told.get("trial_id"), told.get("epoch")) == (trial_id, best_epoch(folder, trial_id))
 
 
 def best_epoch(folder: RunFolder, trial_id: str) -> int:
     """The epoch that a run's weights are of."""
-    return int(folder.recorded(trial_id)["best_epoch"])
-
-
-def configs(folder: RunFolder) -> dict[str, TrialConfig]:
-    """The runs in the tables, by their ids."""
-    where = str(folder.root / "trials.csv")
-    rows = {trial_id: folder.recorded(trial_id) for trial_id in folder.trial_ids()}
-    fields = TrialConfig.model_fields
-    return {
-        trial_id: parse(TrialConfig, {key: row[key] for key in fields if key in row}, where)
-        for trial_id, row in rows.items()
-    }
+    return int(folder.recorded(trial_id)["best_epoch"])  # `RunFolder.configs` has seen to it that it is there
 
 
 def missing(folder: RunFolder, wanted: Plan) -> list[TrialConfig]:
     """The wanted runs that are not there, unfinished, or failed: what failed for want of disk may now succeed."""
-    complete = [one for trial_id, one in configs(folder).items() if folder.recorded(trial_id)["state"] == "COMPLETE"]
+    complete = [
+        one for trial_id, one in folder.configs().items() if folder.recorded(trial_id).get("state") == "COMPLETE"
+    ]
     return [config for config in wanted.configs if config not in complete]
 
 
 def trial_id_of(folder: RunFolder, config: TrialConfig) -> str:
     """The id of a run, or of a new one."""
-    there = configs(folder)
+    there = folder.configs()
     return next((trial_id for trial_id, one in there.items() if one == config), f"t{len(there):04d}")
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retina import checkpoints, model, results, winner
+from retina import checkpoints, leftovers, model, results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import RetinaError
@@ -64,8 +65,10 @@ def train(
             place.create(wanted, photographs)
     with RunFolder(wanted.root).held():
         folder = RunFolder.open(wanted.root)
+        leftovers.remove_partials(folder.root)
         if photographs:
             place.begin(folder, wanted, photographs)
+            missing = place.missing(folder, wanted)  # another process may have trained some until now
             task = GradingTask(photographs, weights, track_test=True)
             for config in missing:
                 _run(folder, place.trial_id_of(folder, config), config, task)
@@ -91,8 +94,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
     folder.record_trial(trial_id, state="RUNNING", reason=None, **values)
     try:
         results.write_json(mine / "config.json", values)
-        training = task(config)
-        past = _taken_up(folder, trial_id, training)
+        training, past = _taken_up(folder, trial_id, lambda: task(config))
         log.info("%s %s", name, f"goes on after epoch {len(past)}" if past else "begins")
         for result in training:
             past.append(asdict(result))
@@ -112,17 +114,24 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
         folder.flush()  # whatever ends it, Ctrl-C too
 
 
-def _taken_up(folder: RunFolder, trial_id: str, training: Training) -> list[dict[str, Any]]:
-    """Bring `training` to where its checkpoint is; returns the epochs up to there, entered in the tables."""
-    saved = checkpoints.newest(folder.trial(trial_id))
+def _taken_up(folder: RunFolder, trial_id: str, start: Callable[[], Training]) -> tuple[Training, list[dict[str, Any]]]:
+    """A training where its run's checkpoint is, and the epochs up to there, entered in the tables; else a new one.
+
+    It is a new one also where the checkpoint is damaged, or does not fit the model; that is logged as a warning.
+    """
+    training = start()
+    saved = checkpoints.load_newest(folder.trial(trial_id))
     if saved is None:
-        return []
-    weights, state = saved.load()
-    training.restore(weights, state["training"])
-    past: list[dict[str, Any]] = state["past"]
-    for epoch in past:
+        return training, []
+    try:
+        training.restore(saved.weights, saved.training)
+    except Exception as error:  # whatever torch makes of a state that is not this model's
+        problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
+        log.warning("%s: its checkpoint does not fit, it begins again: %s", folder.trial(trial_id), problem)
+        return start(), []
+    for epoch in saved.past:
         _enter(folder, trial_id, epoch)
-    return past
+    return training, saved.past
 
 
 def _save(mine: Path, training: Training, past: list[dict[str, Any]]) -> bool:
@@ -139,14 +148,14 @@ def _enter(folder: RunFolder, trial_id: str, epoch: dict[str, Any]) -> None:
     measures = {key: value for key, value in epoch.items() if key in HISTORY_COLUMNS and key != "epoch"}
     folder.record_epoch(trial_id, epoch["epoch"], **measures)
     epochs = folder.epochs(trial_id)
-    best = max(epochs, key=lambda row: float(row[METRIC]))  # the first of equal ones
+    best = max(epochs, key=lambda row: float(row.get(METRIC, -1)))  # the first of equal ones
     folder.record_trial(
         trial_id,
         epochs_run=epochs[-1]["epoch"],
         best_epoch=best["epoch"],
         **{key: best.get(key) for key in MEASURES},
-        seconds=sum(row["seconds"] for row in epochs),
-        images_per_second=sum(row["images_per_second"] for row in epochs) / len(epochs),
+        seconds=sum(row.get("seconds", 0.0) for row in epochs),
+        images_per_second=sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs),
     )
 
 

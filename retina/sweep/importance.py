@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from pathlib import Path
-from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retina.report.page.facts import ENOUGH
 from retina.results import RunFolder
-from retina.sweep.ledger import STUDY_FILE
+from retina.sweep import study_file
 from retina.sweep.study import INDEX
+from retina.sweep.study_file import STUDY_FILE
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +41,11 @@ def importances(folder: RunFolder) -> dict[str, float]:
     if name is None or not file.is_file():
         return {}
     try:
-        study = optuna.load_study(study_name=str(name), storage=_read_only(file))
+        study = optuna.load_study(study_name=str(name), storage=study_file.url(file, read_only=True))
+        return of_study(study)
     except Exception as error:  # damaged, locked, or of another Optuna: then the page lacks its importances, no more
         log.debug("%s: no importances: %s", file, error)
         return {}
-    return of_study(study)
 
 
 def of_study(study: optuna.Study) -> dict[str, float]:
@@ -82,7 +81,3 @@ def _varied(trials: list[FrozenTrial]) -> set[str]:
         for key, value in trial.params.items():
             seen.setdefault(key, set()).add(value)
     return {key for key, values in seen.items() if len(values) > 1}
-
-
-def _read_only(file: Path) -> str:
-    return f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"

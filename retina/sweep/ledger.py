@@ -18,14 +18,16 @@ from optuna.trial import FrozenTrial
 
 from retina import checkpoints
 from retina.config import TrialConfig
+from retina.errors import ResultsError
 from retina.results import FINISHED, HISTORY_COLUMNS, MEASURES, RunFolder, write_json, write_text
-from retina.sweep import space
+from retina.sweep import restore, space, study_file
 from retina.sweep.spec import SweepSpec
-from retina.sweep.study import REASON, SweepStudy
+from retina.sweep.study import REASON, SweepStudy, trial_number
+from retina.sweep.study_file import STUDY_FILE
 
 log = logging.getLogger(__name__)
 
-STUDY_FILE = "study.db"
+NOTES = "environment.json"
 TICK_SECONDS = 10.0
 QUIET_SECONDS = 15.0
 """After so long without a word, an epoch is told of too."""
@@ -40,17 +42,19 @@ class Ledger:
         self._has_weights: dict[str, bool] = {}  # of the trials that have ended
         self._disk_is_full = False
         self._spoken = self._ticked = time.monotonic()
-        self._started = self._spoken - float(folder.notes().get("seconds", 0))
+        self._started = self._spoken - float(folder.notes().get("seconds") or 0)
 
     @classmethod
     def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
         """For a sweep that begins, or whose space has changed: with a new study that is told of the trials before."""
         tried = _configs(folder)
-        ledger = cls(spec, folder, SweepStudy.create(spec, folder.root / STUDY_FILE, tried))
-        for name, config in tried.items():
-            ledger._hand_over(name, config)
-        folder.note(study=ledger._study.name)
-        ledger._study.retire_others()
+        database = folder.root / STUDY_FILE
+        with study_file.storage_errors(database):
+            ledger = cls(spec, folder, SweepStudy.create(spec, database, tried))
+            for name, config in tried.items():
+                ledger._hand_over(name, config)
+            folder.note(study=ledger._study.name)
+            ledger._study.retire_others()
         ledger._settle_weights()
         return ledger
 
@@ -58,17 +62,43 @@ class Ledger:
     def open(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
         """For a sweep that was begun before, brought into step; with a new study where its space has changed.
 
+        Where the study is lost or damaged a new one is made from the tables, which hold all that it did; rows that
+        trials.csv has lost are restored from the study and the trials' folders. Either is said in the log.
+
         Raises:
-            ResultsError: its study is gone.
+            ResultsError: what is lost cannot be restored, or a file of the folder is damaged.
         """
-        name = folder.notes().get("study")
-        if name is None:  # killed before its first trial
-            (folder.root / STUDY_FILE).unlink(missing_ok=True)
-            return cls.create(spec, folder)
-        ledger = cls(spec, folder, SweepStudy.open(spec, folder.root / STUDY_FILE, name, _configs(folder)))
-        ledger._bring_into_step()
-        if not ledger._study.fits:
-            return cls.create(spec, folder)
+        restore.remove_partials(folder)
+        database = folder.root / STUDY_FILE
+        problem, name = study_file.damage(database), folder.notes().get("study")
+        if not problem and database.exists():
+            found = restore.study_with_trials(database) if name is None else name
+            if found is None:  # killed before its first trial
+                database.unlink()
+                return cls.create(spec, folder)
+            if found in SweepStudy.names(database):
+                return cls._reopened(spec, folder, found, is_noted=name is not None)
+            problem = f"holds no study {found!r}"
+        restore.refuse_lost_tables(folder, problem)
+        if problem or name is not None:
+            aside = f", and is kept as {study_file.set_aside(database).name}" if problem else ""
+            said = f"{problem or 'is not there'}{aside}; a new study is made from trials.csv and history.csv"
+            log.warning("note: %s: %s", database, said)
+        return cls.create(spec, folder)
+
+    @classmethod
+    def _reopened(cls, spec: SweepSpec, folder: RunFolder, name: str, *, is_noted: bool) -> Ledger:
+        database = folder.root / STUDY_FILE
+        if not is_noted:
+            log.warning("note: %s does not name the study; %s holds %r, which goes on", NOTES, database, name)
+            folder.note(study=name)
+        with study_file.storage_errors(database):
+            ledger = cls(spec, folder, SweepStudy.open(spec, database, name, _configs(folder)))
+            ledger._restore_rows()
+            restore.refuse_lost_tables(folder, "")
+            ledger._bring_into_step()
+            if not ledger._study.fits:
+                return cls.create(spec, folder)
         return ledger
 
     @property
@@ -181,10 +211,13 @@ class Ledger:
         """
         limit = self.ended_by() if self.remaining else ""
         if limit or not self.remaining:
+            stopped = f"stopped by {limit or f'trials={self.spec.planned_trials}'}"
             for name in self.folder.trial_ids("RUNNING"):
-                self._absorb(name)
+                if not self._absorb(name):
+                    self.end(name, "FAIL", f"{stopped}; its checkpoint cannot be read, so its weights are lost")
+                    continue
                 early = "" if self.values(name) else " before its first epoch was over"
-                self.end(name, "PRUNED", f"stopped by {limit or f'trials={self.spec.planned_trials}'}{early}")
+                self.end(name, "PRUNED", f"{stopped}{early}")
         best = self.best
         if best:
             row = self.folder.recorded(best)
@@ -194,6 +227,7 @@ class Ledger:
             self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
         if self.folder.flush():
             self._tell_study()
+        restore.remove_partials(self.folder)
         return limit
 
     def ended_by(self) -> str:
@@ -208,8 +242,8 @@ class Ledger:
         if judged:
             best = max(judged, key=lambda row: self.sign * row[metric])  # the first of equal ones
             changed.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in MEASURES}})
-        changed["seconds"] = sum(row["seconds"] for row in epochs)
-        changed["images_per_second"] = sum(row["images_per_second"] for row in epochs) / len(epochs)
+        changed["seconds"] = sum(row.get("seconds", 0.0) for row in epochs)
+        changed["images_per_second"] = sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs)
         self.folder.record_trial(name, **changed)
 
     def _tell_study(self) -> None:
@@ -232,9 +266,42 @@ class Ledger:
                 self._study.tell(name, str(state), self.values(name), str(row.get(REASON, "")))
             elif state not in FINISHED and trial.state.is_finished():  # a machine lost its power: the tables are older
                 self._from_study(name, trial)
-        for partial in (*self.folder.root.glob(".*.partial"), *self.folder.best.glob(".*.partial")):
-            partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        for name in self.folder.trial_ids("FAIL"):
+            if checkpoints.NOT_SAVED in str(self.folder.recorded(name).get(REASON)) and name in self._study.trials:
+                log.info("%s  failed for want of disk and runs again", name)
+                self.folder.record_trial(name, state="RUNNING", reason=None)
+                self._study.run_again(name)
         self._settle_weights()
+
+    def _restore_rows(self) -> None:
+        """Enter the trials again that trials.csv has lost: their settings, their epochs, and what became of them.
+
+        A trial that is RUNNING and has no epoch yet may have been killed before it was entered; it is asked for again.
+        """
+        restored = []
+        for name, trial in self._study.trials.items():
+            is_begun = trial.state.is_finished() or trial.intermediate_values
+            if self.folder.recorded(name) or not is_begun:
+                continue
+            config = restore.recorded_config(self.folder, name) or self._study.config_of(trial)
+            if config is None:
+                continue
+            ended = trial.state.name if trial.state.is_finished() else "RUNNING"
+            self.folder.record_trial(name, **config.model_dump(mode="json"))
+            if self.folder.epochs(name):
+                self._summarise(name)
+                self.folder.record_trial(name, state=ended, reason=trial.user_attrs.get(REASON))
+            else:
+                self._from_study(name, trial)
+                self.folder.record_trial(name, state=ended)
+            restored.append(name)
+        if restored:
+            self.folder.sort_trials()
+            self.folder.flush()
+            log.warning(
+                "note: %s: had lost %d trial(s) that %s and the trials' folders know, which are restored: %s",
+                self.folder.root / "trials.csv", len(restored), STUDY_FILE, ", ".join(restored[:8]),
+            )  # fmt: skip
 
     def _from_study(self, name: str, trial: FrozenTrial) -> None:
         values = trial.intermediate_values
@@ -245,14 +312,22 @@ class Ledger:
             found = {"epochs_run": max(values), "best_epoch": first, self.spec.metric.name: best}
         self.folder.record_trial(name, state=trial.state.name, reason=trial.user_attrs.get(REASON), **found)
 
-    def _absorb(self, name: str) -> None:
-        """Enter the epochs that a trial has saved and could not report any more, since the sweep had ended."""
+    def _absorb(self, name: str) -> bool:
+        """Enter the epochs that a trial has saved and could not report any more, since the sweep had ended.
+
+        Returns:
+            Whether its weights can be read, if it has any.
+        """
         checkpoint = checkpoints.newest(self.folder.trial(name))
+        if checkpoint is None:
+            return True
+        saved = checkpoints.load_newest(self.folder.trial(name))
+        if saved is None:
+            return False
         known = [row["epoch"] for row in self.folder.epochs(name)]
-        if checkpoint and checkpoint.epoch not in known:
-            _, state = checkpoint.load()
-            for result in state["past"]:
-                self.epoch(name, result["epoch"], result)
+        for result in saved.past if saved.epoch not in known else ():
+            self.epoch(name, result["epoch"], result)
+        return True
 
     def _hand_over(self, name: str, config: TrialConfig) -> None:
         """Tell a new study of a trial that the one before knew."""
@@ -311,10 +386,17 @@ class Ledger:
 
 
 def _configs(folder: RunFolder) -> dict[str, TrialConfig]:
-    """The configurations of all trials in the tables, by their ids."""
-    rows = {name: folder.recorded(name) for name in folder.trial_ids()}
-    fields = TrialConfig.model_fields
-    return {name: TrialConfig.model_validate({k: row[k] for k in fields if k in row}) for name, row in rows.items()}
+    """The configurations of all trials in the tables, by their ids.
+
+    Raises:
+        ResultsError: a row is no trial of a sweep, or lacks a setting.
+    """
+    for name in folder.trial_ids():
+        try:
+            trial_number(name)
+        except ResultsError as error:
+            raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
+    return folder.configs()
 
 
 def _first_line(error: BaseException) -> str:

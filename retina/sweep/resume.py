@@ -11,6 +11,7 @@ from typing import Any
 from retina import checksums, provenance
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
+from retina.records.files import read_text
 from retina.results import FINISHED, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.spec import SweepSpec, load_recorded
@@ -28,7 +29,9 @@ def recorded_spec(folder: RunFolder) -> SweepSpec:
     Raises:
         SpecError: its sweep.yaml cannot be used.
     """
-    return load_recorded(folder.root / "sweep.yaml")
+    file = folder.root / "sweep.yaml"
+    read_text(file, "correct it, or put a copy of it back")  # as a file of ours: it may be a folder, or no text
+    return load_recorded(file)
 
 
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
@@ -84,7 +87,7 @@ def reopened(
             "\n".join([*itertools.islice(changes, 2), "begin a new sweep with another --name, or go on with --force"])
         )
     notes = folder.notes()
-    limit = limit_reached(spec, folder, float(notes.get("seconds", 0)))
+    limit = limit_reached(spec, folder, float(notes.get("seconds") or 0))
     if extend and limit:
         raise ResultsError(
             f"{root}: {limit} is reached, so no trial can be added;\n"
@@ -94,9 +97,9 @@ def reopened(
         log.warning("note: %s", change)
     again = {**provenance.environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
-    said = notes.get(WITHOUT_EXTENSION, before.planned_trials) if same_trials else spec.planned_trials - extend
+    said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
     folder.note(
-        resumed=[*notes.get("resumed", []), again],
+        resumed=[*(notes.get("resumed") or []), again],
         data=photographs.summary(),
         code=again["code"],
         **{WITHOUT_EXTENSION: said},
@@ -132,7 +135,7 @@ def _changes(folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs:
         more = f"; and {len(differing) - SHOWN_CHANGES} more" if len(differing) > SHOWN_CHANGES else ""
         file = folder.root / "sweep.yaml"
         changes.append(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}{more}")
-    data = notes.get("data", {})
+    data = notes.get("data") or {}
     if data.get("fingerprint") != photographs.fingerprint:
         then_and_now = f"- {_counts(data)}; + {_counts(photographs.summary())}"
         changes.append(
@@ -153,7 +156,7 @@ def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
 
 
 def _counts(summary: dict[str, Any]) -> str:
-    if not summary:
+    if not summary.get("fingerprint") or not summary.get("photographs"):
         return "unknown"
     counts = ", ".join(f"{split} {told['n']}" for split, told in summary["photographs"].items())
     return f"{summary['fingerprint']}, {counts}"
@@ -162,4 +165,5 @@ def _counts(summary: dict[str, Any]) -> str:
 def _told(code: object) -> str:
     if not isinstance(code, dict):
         return "unknown"
-    return f"version {code['version']}, commit {code['git'] or 'unknown'}, source {code['source']}"
+    version, commit, source = (code.get(key) or "unknown" for key in ("version", "git", "source"))
+    return f"version {version}, commit {commit}, source {source}"

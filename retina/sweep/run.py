@@ -18,8 +18,8 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
-from retina.errors import ResultsError
 from retina.results import RunFolder
+from retina.sweep import study_file
 from retina.sweep.cluster import Share, slots
 from retina.sweep.ledger import Ledger
 from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
@@ -69,7 +69,7 @@ def run(
         watch: is told of the sweep's status while it runs.
 
     Raises:
-        ResultsError: the study could not be asked for a trial, since the disk is full say.
+        DiskError: the study could not be asked for a trial, since the disk is full say.
     """
     quiet(verbose)
     limit = ""
@@ -81,8 +81,7 @@ def run(
     except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers at once
         log.info("stopped at once")
     except optuna.exceptions.StorageInternalError as error:
-        reason = str(error.__cause__ or error).splitlines()[0][:200]
-        raise ResultsError(f"{ledger.folder.root}: cannot be written to: {reason};\ngo on with --resume") from None
+        raise study_file.as_results_error(ledger.folder.root / study_file.STUDY_FILE, error) from None
     finally:
         limit = ledger.close()
     return Outcome(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)

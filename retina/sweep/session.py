@@ -68,7 +68,7 @@ def sweep(
         RetinaError: the data, the weights, the results folder, its disk or the cluster are not what they must be.
     """
     root = (place.results / spec.name).absolute()
-    spec = resolved(spec)
+    asked = spec = resolved(spec)
     if going.resume and not root.exists():
         log.info("%s is not there yet: the sweep begins", root)
         going = Going()
@@ -88,6 +88,8 @@ def sweep(
         refuse_full_disk(spec, root, slots(share))
         folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
         with folder.held():
+            if going.on:  # once more: another process may have run it until now
+                spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
             return _held(spec, folder, task, share, going, verbose=verbose, watch=watch)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retina.config import TrialConfig
 from retina.errors import ResultsError
-from retina.sweep import space
+from retina.sweep import space, study_file
 from retina.sweep.spec import SweepSpec
 
 INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""
 NAME = "trial_id"
+_NAME = re.compile(r"t\d{4,9}", re.ASCII)
 REASON = "reason"
 POINT = "point"
 """Of a trial that was given: which start point, or which point of the grid, it is."""
@@ -43,7 +45,18 @@ def trial_name(number: int) -> str:
     return f"t{number:04d}"
 
 
-def suggest(trial: optuna.Trial, spec: SweepSpec) -> TrialConfig:
+def trial_number(name: str) -> int:
+    """The number of the trial `name`.
+
+    Raises:
+        ResultsError: no trial of a sweep is called so.
+    """
+    if not _NAME.fullmatch(name):
+        raise ResultsError(f"{name!r} is no id of a sweep's trial; allowed: t and four digits or more, such as t0007")
+    return int(name[1:])
+
+
+def suggest(trial: optuna.trial.BaseTrial, spec: SweepSpec) -> TrialConfig:
     """Let `trial` choose every parameter that is searched under the choices before it."""
     chosen: dict[str, Any] = {}
     for name in space.search_order(spec.parameters):
@@ -75,7 +88,7 @@ class SweepStudy:
         trials = study.get_trials(deepcopy=False)
         self._unfinished = [trial for trial in trials if trial.state is TrialState.RUNNING]
         self._tried = {_key(config) for config in tried.values()}
-        numbers = [int(name[1:]) for name in (*tried, *(trial.user_attrs.get(NAME, "t-1") for trial in trials))]
+        numbers = [trial_number(name) for name in (*tried, *_names(trials))]
         self._next = max(numbers, default=-1) + 1
         given = {trial.user_attrs.get(POINT) for trial in trials}
         points = space.grid(spec.parameters) if spec.method == "grid" else spec.start
@@ -86,7 +99,7 @@ class SweepStudy:
         cls, spec: SweepSpec, database: Path | None = None, tried: Mapping[str, TrialConfig] | None = None
     ) -> SweepStudy:
         """A new study; start points, or the points of a grid, come first, but for those that were tried before."""
-        storage = _storage(database)
+        storage = study_file.open_storage(database) if database else optuna.storages.InMemoryStorage()
         # the space is in the name: two sweeps that search different spaces never share a study
         name = f"{spec.name}-{spec.stable_hash()}"
         there = optuna.get_all_study_names(storage)
@@ -106,14 +119,25 @@ class SweepStudy:
         Raises:
             ResultsError: it is not there.
         """
-        storage = _storage(database)
-        try:
-            study = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:
-            raise ResultsError(f"{database}: holds no study {name!r}; the sweep cannot go on") from None
+        storage = study_file.open_storage(database)
+        with study_file.storage_errors(database):
+            try:
+                study = optuna.load_study(study_name=name, storage=storage)
+            except KeyError:
+                raise ResultsError(f"{database}: holds no study {name!r}; the sweep cannot go on") from None
+            study.get_trials(deepcopy=False)
         # else its random numbers would begin anew, and the first trials come again
         study.sampler = sampler(spec, len(study.get_trials(deepcopy=False)))
         return cls(spec, study, tried)
+
+    @staticmethod
+    def names(database: Path, *, with_trials: bool = False) -> list[str]:
+        """The studies in `database`, in the order in which they were made; only those that have trials, if asked."""
+        with study_file.storage_errors(database):
+            storage = study_file.open_storage(database)
+            found = storage.get_all_studies()
+            kept = [one for one in found if not with_trials or storage.get_n_trials(one._study_id)]  # noqa: SLF001
+        return [one.study_name for one in kept]
 
     @property
     def fits(self) -> bool:
@@ -136,18 +160,38 @@ class SweepStudy:
         Returns:
             Its readable id and its configuration.
         """
-        if self._unfinished:
-            name = self._take_up(self._unfinished[0])
+        name = self._taken_up_again()
+        if name is not None:
+            config = suggest(self._asked[name], self._spec)
         elif self._points:
             point = self._points.pop(0)
             self._study.enqueue_trial(to_study(self._spec, point), user_attrs={POINT: _told(point)})
-            name = self._register(self._study.ask())
+            trial = self._study.ask()
+            config = suggest(trial, self._spec)
+            name = self._register(trial)
         else:
-            name = self._register(self._new())
-        # what was chosen before stays chosen; what was not yet, when the process was killed, is chosen now
-        config = suggest(self._asked[name], self._spec)
+            trial, config = self._new()
+            name = self._register(trial)
         self._tried.add(_key(config))
         return name, config
+
+    def _taken_up_again(self) -> str | None:
+        """The id of a trial that was left unfinished; None where there is none.
+
+        A trial gets its id when its configuration is whole and known to be new. One without an id was being chosen when
+        the process was killed: what was chosen before stays chosen, what was not is chosen now, and where that comes to
+        a configuration that was tried before, it is passed over, as it would have been.
+        """
+        while self._unfinished:
+            left = self._unfinished[0]
+            if NAME in left.user_attrs or POINT in left.user_attrs:
+                return self._take_up(left)
+            self._unfinished.remove(left)
+            trial = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
+            if _key(suggest(trial, self._spec)) not in self._tried:
+                return self._register(trial, left.intermediate_values)
+            self._pass_over(trial)
+        return None
 
     def put_back(self, name: str) -> None:
         """Let a trial that was asked for be asked for again."""
@@ -170,6 +214,27 @@ class SweepStudy:
             self._asked[name].set_user_attr(REASON, reason)
         best_value = values[max(values)] if values and state == "COMPLETE" else None
         self._study.tell(self._asked.pop(name), best_value, state=TrialState[state])
+
+    def run_again(self, name: str) -> None:
+        """Let a trial that has ended in FAIL be asked for once more, with what it was told; it keeps its id."""
+        ended = self.trials[name]
+        told = {key: value for key, value in ended.user_attrs.items() if key != REASON}
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=ended.params,
+            distributions=ended.distributions,
+            intermediate_values=ended.intermediate_values,
+            user_attrs={**told, NAME: name},
+        )
+        self._study.add_trial(trial)
+        self._unfinished.append(self._study.get_trials(deepcopy=False)[-1])
+
+    def config_of(self, trial: FrozenTrial) -> TrialConfig | None:
+        """The configuration of a trial of the study; None where its parameters are not those of the space."""
+        try:
+            return suggest(optuna.trial.FixedTrial(trial.params), self._spec)
+        except ValueError:
+            return None
 
     def crown(self, name: str, epoch: int, value: float) -> None:
         """Write down the sweep's best trial: Optuna's own `best_trial` passes over those that were stopped early."""
@@ -212,18 +277,23 @@ class SweepStudy:
             self._unfinished.append(self._study.get_trials(deepcopy=False)[-1])
         return True
 
-    def _new(self) -> optuna.Trial:
+    def _new(self) -> tuple[optuna.Trial, TrialConfig]:
         """What the sampler chooses; not what was tried already, which would train to the same end once more."""
         trial = self._study.ask()
+        config = suggest(trial, self._spec)
         for _ in range(REDRAWS):
-            if _key(suggest(trial, self._spec)) not in self._tried:
+            if _key(config) not in self._tried:
                 break
-            trial.set_user_attr(REASON, "tried before")
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._pass_over(trial)
             if isinstance(self._study.sampler, Exploring):
                 self._study.sampler.explore_next()
             trial = self._study.ask()
-        return trial
+            config = suggest(trial, self._spec)
+        return trial, config
+
+    def _pass_over(self, trial: optuna.Trial) -> None:
+        trial.set_user_attr(REASON, "tried before")
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def _register(self, trial: optuna.Trial, reported: Iterable[int] = ()) -> str:
         name = trial.user_attrs.get(NAME)
@@ -241,7 +311,9 @@ class SweepStudy:
 
     def _take_up(self, left: FrozenTrial) -> str:
         self._unfinished.remove(left)
-        live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
+        live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # as above
+        if NAME not in left.user_attrs:
+            suggest(live, self._spec)  # a given point gets its id when its configuration is whole, too
         return self._register(live, left.intermediate_values)
 
 
@@ -277,11 +349,11 @@ def _is_tried(point: Mapping[str, Any], spec: SweepSpec, tried: Mapping[str, Tri
     return any(config == one.model_copy(update={"seed": config.seed}) for one in tried.values())
 
 
-def _storage(database: Path | None) -> optuna.storages.BaseStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{database}") if database else optuna.storages.InMemoryStorage()
+def _names(trials: Iterable[FrozenTrial]) -> list[str]:
+    return [str(trial.user_attrs[NAME]) for trial in trials if NAME in trial.user_attrs]
 
 
-def _suggest_one(trial: optuna.Trial, name: str, parameter: space.Parameter) -> Any:
+def _suggest_one(trial: optuna.trial.BaseTrial, name: str, parameter: space.Parameter) -> Any:
     if parameter.distribution is None:
         choices = parameter.choices()
         if len(choices) == 1:

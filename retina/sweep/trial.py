@@ -121,7 +121,7 @@ class GraderTrial(tune.Trainable):
                 torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
             self._training = self._task(self._config)
             self._ahead.take(self._training)
-            self._is_taken_up = self._taken_up(self._training)
+            self._is_taken_up = self._taken_up()
             if self._is_taken_up:
                 return self._reported(self._past[-1], before=self._past[:-1])
         result = self._ahead.result()
@@ -139,7 +139,7 @@ class GraderTrial(tune.Trainable):
                 state = {"training": state, "past": self._past, "best": self._best}
                 checkpoints.save(self._folder, result.epoch, weights, state)
         except OSError as error:
-            return self._failed(f"epoch {result.epoch}: its weights cannot be saved: {error.strerror}")
+            return self._failed(f"epoch {result.epoch}: {checkpoints.NOT_SAVED}: {error.strerror or error}")
         return self._reported(epoch)
 
     def _goes_on(self, epoch: int) -> bool:
@@ -151,14 +151,23 @@ class GraderTrial(tune.Trainable):
         last = epoch >= self._config.epochs or epoch in self._settings.rungs
         return not (last or self._is_taken_up or self._best is None or len(self._past) < 2)
 
-    def _taken_up(self, training: Training) -> bool:
-        """Bring `training` to where the trial was when its last worker ended; False where it is new."""
-        saved = checkpoints.newest(self._folder)
-        if saved is None:
+    def _taken_up(self) -> bool:
+        """Bring the training to where the trial was when its last worker ended; False where it begins anew.
+
+        It begins anew also where its checkpoint is damaged, or does not fit its model; that is in its log.
+        """
+        saved = checkpoints.load_newest(self._folder)
+        if saved is None or self._training is None:
             return False
-        weights, state = saved.load()
-        training.restore(weights, state["training"])
-        self._past, self._best = state["past"], state["best"]
+        try:
+            self._training.restore(saved.weights, saved.training)
+        except Exception as error:  # whatever torch makes of a state that is not this model's
+            problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
+            log.warning("the checkpoint of epoch %d does not fit, the trial begins again: %s", saved.epoch, problem)
+            self._training = self._task(self._config)  # what was half restored is of no use
+            self._ahead.take(self._training)
+            return False
+        self._past, self._best = saved.past, saved.best
         return True
 
     def _reported(self, epoch: dict[str, Any], before: list[dict[str, Any]] | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from markupsafe import Markup
 
 import retina
-from retina.errors import ResultsError
+from retina.errors import as_disk_error
 from retina.report import ways
 from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
 from retina.report.page.facts import ENOUGH, Facts
@@ -44,13 +44,14 @@ def write(
 
     Raises:
         ResultsError: a file of the folder is damaged, or the page cannot be written.
+        DiskError: the disk is full.
     """
     target = file or folder.root / FILE
     text = render(facts.read(folder), importances, device=device)
     try:
         write_text(target, text, is_private=True)
     except OSError as error:
-        raise ResultsError(f"{target}: cannot be written: {error.strerror}") from None
+        raise as_disk_error(target, "cannot be written", error) from None
     return target
 
 

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina import checksums, spreadsheet, yaml_reader
+from retina import checksums
 from retina.config import GRADES, TrialConfig
-from retina.errors import ResultsError, SpecError
-from retina.probabilities import checked
+from retina.records import files, schemas, tables
 from retina.report import sweeps, ways
 from retina.report.ways import Way
-from retina.results import FINISHED, MEASURES, RunFolder, read_json
+from retina.results import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
+_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
+"""Those that every version wrote."""
 ENOUGH = 10
 """Trials with a value from which on importances are told."""
 
@@ -140,9 +141,7 @@ def read(folder: RunFolder) -> Facts:
     is_judged = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
     if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
         checksums.tell_unverified(folder.best)
-    best = read_json(metrics) if metrics.is_file() else None
-    if best is not None and not isinstance(best, dict):
-        raise ResultsError(f"{metrics}: holds no keys and values")
+    best = files.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
     return Facts(
         folder=folder,
         spec=spec,
@@ -194,15 +193,7 @@ def _stops(early: Mapping[str, Any]) -> bool:
 
 
 def _spec(folder: RunFolder) -> dict[str, Any]:
-    file = folder.root / "sweep.yaml"
-    try:
-        spec = yaml_reader.read(file).content
-    except SpecError as error:
-        raise ResultsError(str(error)) from None
-    whole = isinstance(spec, dict) and isinstance(spec.get("metric"), dict) and isinstance(spec.get("parameters"), dict)
-    if not whole or spec["metric"].get("name") not in MEASURES or "goal" not in spec["metric"]:
-        raise ResultsError(f"{file}: lacks metric (name: one of {', '.join(MEASURES)}; goal) or parameters")
-    return dict(spec)
+    return files.read_yaml(folder.root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
 
 
 def _searched(name: str, told: Mapping[str, Any]) -> Searched:
@@ -219,19 +210,11 @@ def _searched(name: str, told: Mapping[str, Any]) -> Searched:
 
 def _predictions(folder: RunFolder) -> pd.DataFrame | None:
     file = folder.best / "predictions.csv"
-    if not file.is_file():
+    found = tables.read_table(file, schemas.PredictionRow, _PREDICTION_COLUMNS, ["split", "image"], METRICS_REMEDY)
+    if found is None:
         return None
-    try:
-        frame = pd.read_csv(file, dtype={"image": str, "patient": str, "eye": str}, keep_default_na=False)
-        frame = spreadsheet.restored(frame)
-    except ValueError as error:
-        raise ResultsError(f"{file}: is not a table: {error}") from None
-    if missing := [name for name in ("split", "image", "grade", *PROBABILITIES) if name not in frame]:
-        raise ResultsError(f"{file}: lacks the columns {', '.join(missing)}")
-    try:
-        checked(frame[PROBABILITIES].to_numpy(dtype=np.float64))
-    except ValueError as error:  # no grade can be read from them
-        raise ResultsError(f"{file}: {error}") from None
+    rows = found[0]
+    frame = pd.DataFrame(rows or {name: [] for name in _PREDICTION_COLUMNS})
     if "predicted" not in frame:
-        frame["predicted"] = frame[PROBABILITIES].to_numpy().argmax(axis=1)
-    return frame
+        frame["predicted"] = frame[PROBABILITIES].to_numpy(dtype=float).argmax(axis=1) if rows else []
+    return frame.astype({"grade": "int64", "predicted": "int64"})

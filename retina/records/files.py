@@ -1,0 +1,133 @@
+"""Readers of text, JSON and YAML files that this package wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from retina import yaml_reader
+from retina.config import parse
+from retina.errors import ResultsError, SpecError, as_disk_error
+
+MOST_BYTES = 1 << 30
+"""Of a file that is read as text; ours have a thousandth of it."""
+
+
+def refuse(where: Path | str, problem: str, remedy: str) -> NoReturn:
+    """Say what is wrong with a file, and what helps.
+
+    Raises:
+        ResultsError: always.
+    """
+    raise ResultsError(f"{where}: {problem};\n{remedy}")
+
+
+def read_text(file: Path, remedy: str) -> str | None:
+    """Read a text file of ours; None where there is none, which a link to nothing is not.
+
+    Raises:
+        ResultsError: it cannot be read, or is not text in UTF-8; exit code 1 where the disk is at fault.
+    """
+    if not os.path.lexists(file):
+        return None
+    try:
+        if file.is_file() and file.stat().st_size > MOST_BYTES:
+            refuse(file, f"has {file.stat().st_size:,} bytes, allowed: {MOST_BYTES:,}", remedy)
+        content = file.read_bytes()
+    except ResultsError:
+        raise
+    except FileNotFoundError:
+        if file.is_symlink():
+            refuse(file, "is a link to what is not there", remedy)
+        return None  # taken away just now
+    except OSError as error:
+        raise as_disk_error(file, "cannot be read", error, remedy) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        refuse(file, f"is not a text file in UTF-8 (byte {error.start} is {content[error.start]:#04x})", remedy)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        refuse(file, f"is damaged: line {line} holds NUL bytes", remedy)
+    return text
+
+
+def read_json(file: Path, remedy: str = "correct it, or put a copy of it back") -> Any:
+    """Read a JSON file; None where there is none.
+
+    Raises:
+        ResultsError: as `read_text`; or it is not JSON.
+    """
+    text = read_text(file, remedy)
+    return None if text is None else _json(file, text, remedy)
+
+
+def read_object(file: Path, model: type[BaseModel], remedy: str) -> dict[str, Any] | None:
+    """Read a JSON file that holds what `model` says; None where there is none.
+
+    Returns:
+        Its values as they are.
+
+    Raises:
+        ResultsError: as `read_json`; or it holds something else.
+    """
+    text = read_text(file, remedy)
+    return None if text is None else check(_json(file, text, remedy), model, file, remedy)
+
+
+def read_yaml(file: Path, model: type[BaseModel] | None, remedy: str) -> dict[str, Any]:
+    """Read a YAML file that holds what `model` says, or any keys and values.
+
+    Raises:
+        ResultsError: there is none; as `read_text`; it is not YAML, or holds something else.
+    """
+    text = read_text(file, remedy)
+    if text is None:
+        refuse(file, "is not there", remedy)
+    try:
+        values = yaml_reader.parse(text, lambda line: f"{file}: line {line}").content
+    except SpecError as error:
+        raise ResultsError(f"{str(error)[:400]};\n{remedy}") from None
+    if not isinstance(values, dict):
+        refuse(file, f"holds {_shown(values)}, not keys and their values", remedy)
+    return values if model is None else check(values, model, file, remedy)
+
+
+def check(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -> dict[str, Any]:
+    """Check values of JSON or YAML against `model`; returns them as they are.
+
+    Raises:
+        ResultsError: they do not fit; names the first key that does not, its value and what is allowed.
+    """
+    try:
+        parse(model, values, str(where))
+    except SpecError as error:
+        first, *more = str(error).splitlines()
+        others = f" (and {len(more)} more)" if more else ""
+        raise ResultsError(f"{first[:400]}{others};\n{remedy}") from None
+    return dict(values)
+
+
+def _json(file: Path, text: str, remedy: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        problem = "it is empty" if not text.strip() else _one_line(error)
+        raise ResultsError(f"{file}: is not JSON: {problem};\n{remedy}") from None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

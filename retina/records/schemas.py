@@ -1,0 +1,349 @@
+"""What the files hold that this package writes and reads back: a pydantic model for each."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from retina.config import GRADES
+
+TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+
+
+def check_trial_id(name: str) -> str:
+    """Return `name` if it may be a trial's id.
+
+    Raises:
+        ValueError: it may not; saying what is allowed.
+    """
+    if not TRIAL_ID.fullmatch(name):
+        raise ValueError("should be a trial's id such as t0007: letters, digits, - and _")
+    return name
+
+
+def _check_date(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("should be a date and time with a time zone")
+    return text
+
+
+TrialId = Annotated[str, AfterValidator(check_trial_id)]
+Date = Annotated[str, AfterValidator(_check_date)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Kappa = Annotated[float, Field(ge=-1, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(ge=0)]
+ByGrade = Annotated[list[Share | None], Field(min_length=GRADES, max_length=GRADES)]
+Counts = Annotated[list[Count], Field(min_length=GRADES, max_length=GRADES)]
+Matrix = Annotated[list[Counts], Field(min_length=GRADES, max_length=GRADES)]
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Row(BaseModel):
+    """A row of a table: cells are text, an empty one is None; columns that are not known are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TrialRow(Row):
+    """A row of trials.csv beside the settings of its trial."""
+
+    trial_id: TrialId
+    state: Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"] | None
+    epochs_run: Count | None
+    best_epoch: Natural | None
+    val_qwk: Kappa | None
+    val_accuracy: Share | None
+    val_auc: Share | None
+    val_loss: float | None
+    seconds: Positive | None
+    images_per_second: Positive | None
+    reason: str | None
+
+    @model_validator(mode="after")
+    def _best_is_among_those_run(self) -> Self:
+        if self.best_epoch is not None and self.epochs_run is not None and self.best_epoch > self.epochs_run:
+            raise ValueError(f"best_epoch {self.best_epoch} should be one of the {self.epochs_run} of epochs_run")
+        return self
+
+
+class HistoryRow(Row):
+    """A row of history.csv."""
+
+    trial_id: TrialId
+    epoch: Natural
+    learning_rate: Positive | None
+    train_loss: float | None
+    train_accuracy: Share | None
+    train_qwk: Kappa | None
+    val_loss: float | None
+    val_accuracy: Share | None
+    val_qwk: Kappa | None
+    val_auc: Share | None
+    test_loss: float | None
+    test_accuracy: Share | None
+    test_qwk: Kappa | None
+    images_per_second: Positive | None
+    seconds: Positive | None
+    micro_batch: Natural | None
+
+
+class PredictionRow(Row):
+    """A row of predictions.csv; earlier versions lack the columns that have a default."""
+
+    split: Literal["train", "val", "test"]
+    image: Annotated[str, Field(min_length=1)]
+    grade: Annotated[int, Field(ge=0, lt=GRADES)]
+    p0: Share
+    p1: Share
+    p2: Share
+    p3: Share
+    p4: Share
+    patient: str | None = None
+    eye: str | None = None
+    predicted: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
+    majority: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
+    fellow_eye: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = self.p0 + self.p1 + self.p2 + self.p3 + self.p4
+        if abs(total - 1) > 1e-3:
+            raise ValueError(f"p0 to p4 add up to {total:.4g}, should be 1")
+        return self
+
+
+class Plain(BaseModel):
+    """Plain values of JSON or YAML, whose types are not bent; keys that are not known are left alone."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class SplitCounts(Plain):
+    """Photographs of a split."""
+
+    n: Count
+    by_grade: Counts
+
+
+class DataSummary(Plain):
+    """What environment.json says of the photographs."""
+
+    path: str | None = None
+    layout: str | None = None
+    fingerprint: str | None = None
+    photographs: dict[str, SplitCounts] | None = None
+    patients: Count | None = None
+    warnings: list[str] | None = None
+    skipped: Count | None = None
+
+    @model_validator(mode="after")
+    def _patients_of_photographs(self) -> Self:
+        if self.photographs and self.patients is None:
+            raise ValueError("should say how many patients the photographs are of")
+        return self
+
+
+class Code(Plain):
+    """Which code ran."""
+
+    version: str | None = None
+    git: str | None = None
+    source: str | None = None
+
+
+class Resumed(Plain):
+    """One of the times that a sweep went on."""
+
+    command: str | None = None
+
+
+class Notes(Plain):
+    """environment.json."""
+
+    started: Date | None = None
+    study: str | None = None
+    seconds: Positive | None = None
+    ended_by: str | None = None
+    interrupted: bool | None = None
+    best: TrialId | None = None
+    data: DataSummary | None = None
+    code: Code | None = None
+    resumed: list[Resumed] | None = None
+    trials_without_extension: Count | None = None
+    packages: dict[str, str] | None = None
+    cores: int | None = None
+    gpus: list[str] | None = None
+    cpu: str | None = None
+    git: str | None = None
+    command: str | None = None
+
+
+class Baseline(Plain):
+    """A baseline of a split."""
+
+    accuracy: Share | None = None
+    qwk: Kappa | None = None
+    gain: dict[str, Interval | None] | None = None
+    grade: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
+    n: Count | None = None
+    with_fellow: Count | None = None
+
+
+class Operated(Plain):
+    """What a model comes to at its operating point."""
+
+    sensitivity: Share | None = None
+    specificity: Share | None = None
+
+
+class SplitMetrics(Plain):
+    """What metrics.json says of a split; None where a number is not defined, absent where a version did not know it."""
+
+    n: Count | None = None
+    patients: Count | None = None
+    accuracy: Share | None = None
+    balanced_accuracy: Share | None = None
+    qwk: Kappa | None = None
+    macro_f1: Share | None = None
+    auc: Share | None = None
+    referable_auc: Share | None = None
+    sensitivity_at_90_specificity: Share | None = None
+    ece: Share | None = None
+    ece_calibrated: Share | None = None
+    nll: Positive | None = None
+    nll_calibrated: Positive | None = None
+    recall: ByGrade | None = None
+    precision: ByGrade | None = None
+    auc_by_grade: ByGrade | None = None
+    confusion_matrix: Matrix | None = None
+    operating: Operated | None = None
+    intervals: dict[str, Interval | list[Interval | None] | None] | None = None
+    resamples: Count | None = None
+    baselines: dict[str, Baseline] | None = None
+
+
+class Target(Plain):
+    """What an operating point is to reach."""
+
+    sensitivity: Share
+    specificity: Share
+
+
+class Operating(Plain):
+    """The operating point."""
+
+    threshold: float | None = None
+    met: bool | None = None
+    target: Target | None = None
+
+
+class Metrics(Plain):
+    """best/metrics.json."""
+
+    trial_id: TrialId
+    epoch: Natural | None = None
+    chosen_by: str | None = None
+    verdict: str | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    operating_point: Operating | None = None
+    val: SplitMetrics | None = None
+    test: SplitMetrics
+
+
+class Member(Plain):
+    """One of the ways to use the kept trials."""
+
+    members: Annotated[list[TrialId], Field(min_length=1)]
+    val: SplitMetrics
+    test: SplitMetrics
+
+
+class Together(Plain):
+    """best/together.json."""
+
+    metric: str
+    single: Member
+    ensemble: Member
+    soup: Member
+    better: Literal["single", "ensemble", "soup"]
+
+
+class Compared(SplitMetrics):
+    """A JSON file of comparison/."""
+
+    trial_id: TrialId
+    epoch: Natural
+    n: Count
+    accuracy: Share
+    qwk: Kappa
+    confusion_matrix: Matrix
+    data_fingerprint: str | None = None
+
+
+class Metric(Plain):
+    """What a sweep goes by."""
+
+    name: Literal["val_qwk", "val_accuracy", "val_auc", "val_loss"]
+    goal: Literal["maximize", "minimize"]
+
+
+class EarlyStop(Plain):
+    """How trials are stopped early."""
+
+    type: str | None = None
+    grace_epochs: Natural | None = None
+    eta: float | None = None
+
+
+class Searched(Plain):
+    """A parameter of a sweep: one value, a list of them, or a range."""
+
+    values: Annotated[list[Any], Field(min_length=1)] | None = None
+    ordered: bool | None = None
+    distribution: str | None = None
+    min: float | None = None
+    max: float | None = None
+    when: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_three(self) -> Self:
+        if self.distribution is not None and (self.min is None or self.max is None):
+            raise ValueError("a distribution needs min and max")
+        if self.distribution is None and self.values is None and "value" not in (self.model_extra or {}):
+            raise ValueError("should hold value, values, or distribution with min and max")
+        return self
+
+
+class SearchedSpace(Plain):
+    """What a model card says of sweep.yaml."""
+
+    method: str | None = None
+    data: dict[str, Any] | None = None
+    parameters: dict[str, Searched] | None = None
+
+
+class RecordedSweep(SearchedSpace):
+    """sweep.yaml of a results folder, as far as readers of every version need it."""
+
+    trials: Natural | None = None
+    metric: Metric
+    parameters: dict[str, Searched]
+    early_stop: EarlyStop | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _epochs_are_numbers(cls, parameters: dict[str, Searched]) -> dict[str, Searched]:
+        told = parameters.get("epochs")
+        if told is not None:
+            extra = told.model_extra or {}
+            ends = told.values or [extra.get("value", told.max)]
+            if not all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 1 for one in ends):
+                raise ValueError("epochs should be numbers of 1 and more")
+        return parameters

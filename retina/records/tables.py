@@ -1,0 +1,126 @@
+"""The reader of tables that this package wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pandas as pd
+from pydantic import ValidationError
+
+from retina.config import TrialConfig
+from retina.records.files import read_text, refuse
+from retina.records.schemas import Row
+from retina.spreadsheet import original
+
+
+def read_table(
+    file: Path, row: type[Row], columns: Sequence[str], key: Sequence[str], remedy: str
+) -> tuple[list[dict[str, Any]], list[str]] | None:
+    """Read a table, a row a dictionary of typed values without those that are empty; None where there is none.
+
+    Args:
+        file: CSV in UTF-8 with a line of column names.
+        row: what a row holds.
+        columns: those that must be there; settings of `TrialConfig` are checked as such, and one that the table lacks
+            altogether was added since: it has its default, which is what was done before.
+        key: columns that together tell rows apart.
+        remedy: what helps where it is damaged.
+
+    Returns:
+        The rows, and the names of columns that are not among `columns`; their cells are text.
+
+    Raises:
+        ResultsError: as `read_text`; or columns are missing or there twice, or a row is short, there twice or holds
+            what it should not.
+    """
+    text = read_text(file, remedy)
+    if text is None:
+        return None
+    lines = _lines(file, text, remedy)
+    if not lines:
+        refuse(file, "is not a table: it is empty, without a line of column names", remedy)
+    _, header = lines[0]
+    settings = [name for name in columns if name in TrialConfig.model_fields]
+    _check_header(file, header, [name for name in columns if name not in settings or "arch" not in header], remedy)
+    added = {name: getattr(TrialConfig(), name) for name in settings if name not in header}
+    seen: dict[tuple[Any, ...], int] = {}
+    rows = []
+    for number, cells in lines[1:]:
+        if len(cells) != len(header):
+            refuse(f"{file}: line {number}", f"has {len(cells)} cells, allowed: {len(header)}", remedy)
+        texts = {name: cell for name, cell in zip(header, map(original, cells), strict=True) if cell != ""}
+        values = {**texts, **added, **_typed(f"{file}: line {number}", texts, row, settings, remedy)}
+        same = tuple(values.get(name) for name in key)
+        if same in seen:
+            told = ", ".join(f"{name} {value}" for name, value in zip(key, same, strict=True))
+            refuse(f"{file}: line {number}", f"{told} is there already in line {seen[same]}", remedy)
+        seen[same] = number
+        rows.append(values)
+    return rows, [name for name in header if name not in columns]
+
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Return typed rows as a data frame with `columns`; what a row lacks is missing there."""
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in columns})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    if any(isinstance(value, str) for value in values):
+        return pd.Series(values, dtype="str")
+    if all(value is None for value in values):
+        return pd.Series(values, dtype="float64")
+    return pd.Series(values)
+
+
+def _lines(file: Path, text: str, remedy: str) -> list[tuple[int, list[str]]]:
+    """The rows of CSV that are not empty, with the number of the line where each begins."""
+    found, at = [], 1
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                found.append((at, cells))
+            at = reader.line_num + 1
+    except csv.Error as error:
+        refuse(f"{file}: line {at}", f"is not a line of a table: {error}", remedy)
+    return found
+
+
+def _check_header(file: Path, header: list[str], columns: Sequence[str], remedy: str) -> None:
+    if missing := [name for name in columns if name not in header]:
+        shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+        refuse(file, f"lacks the columns {shown}", remedy)
+    if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        refuse(file, f"has the column {twice[0]!r} twice", remedy)
+
+
+def _typed(where: str, texts: Mapping[str, str], row: type[Row], settings: list[str], remedy: str) -> dict[str, Any]:
+    given = {name: texts[name] for name in settings if name in texts}
+    try:
+        values = row.model_validate({name: texts.get(name) for name in row.model_fields if _is_given(row, name, texts)})
+        trial = TrialConfig.model_validate({name: _literal(name, text) for name, text in given.items()})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        column = ", ".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        cell = "it is empty" if problem["input"] is None else repr(problem["input"])[:80]
+        refuse(": ".join([where, *([f"{column}: {cell}"] if column else [])]), message, remedy)
+    found = {**{name: getattr(trial, name) for name in given}, **values.model_dump()}
+    return {name: value for name, value in found.items() if value is not None and value == value}  # noqa: PLR0124  # NaN
+
+
+def _is_given(row: type[Row], name: str, texts: Mapping[str, str]) -> bool:
+    return name in texts or row.model_fields[name].is_required()
+
+
+def _literal(name: str, text: str) -> Any:
+    """A cell as the value that it stands for, where only some are allowed: pydantic takes no "2" for 2 there."""
+    annotation = TrialConfig.model_fields[name].annotation
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return next((choice for choice in choices if str(choice) == text), text)

@@ -1,0 +1,56 @@
+"""What a sweep's files can give back of each other when one of them was lost, and what killed processes have left."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from retina import leftovers
+from retina.config import TrialConfig, parse
+from retina.errors import ResultsError, SpecError
+from retina.records import files
+from retina.results import RunFolder
+from retina.sweep.study import SweepStudy
+from retina.sweep.study_file import STUDY_FILE
+
+log = logging.getLogger(__name__)
+
+
+def remove_partials(folder: RunFolder) -> None:
+    """Remove what killed processes have left half-written in a results folder; Ray's own `tune/` is left alone."""
+    removed = leftovers.remove_partials(folder.root, "tune")
+    if removed:
+        names = ", ".join(str(path.relative_to(folder.root)) for path in removed[:3])
+        more = f" and {len(removed) - 3} more" if len(removed) > 3 else ""
+        log.info("removed what a killed process had left half-written: %s%s", names, more)
+
+
+def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
+    """What a trial's config.json says; None where it is not there or damaged."""
+    try:
+        values = files.read_json(folder.trial(name) / "config.json")
+        return None if values is None else parse(TrialConfig, values, name)
+    except (ResultsError, SpecError):
+        return None
+
+
+def study_with_trials(database: Path) -> str | None:
+    """The last study that has trials; None where none has."""
+    return next((name for name in reversed(SweepStudy.names(database, with_trials=True))), None)
+
+
+def refuse_lost_tables(folder: RunFolder, problem: str) -> None:
+    """Stop where trials were trained that neither the tables nor the study know.
+
+    Raises:
+        ResultsError: naming one.
+    """
+    known = set(folder.trial_ids())
+    begun = (path.parent.name for path in sorted((folder.root / "trials").glob("t*/config.json")))
+    lost = [name for name in begun if name not in known]
+    if lost and (problem or not known):
+        file = folder.root / STUDY_FILE
+        raise ResultsError(
+            f"{folder.root / 'trials.csv'}: lacks {lost[0]}, whose folder is in trials/, and {file.name} "
+            f"{problem or 'does not know it'};\nput a copy of one of the two back"
+        )

@@ -1,0 +1,139 @@
+"""study.db on the disk: looked at before Optuna opens it, set aside where it is damaged, its errors told by name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import optuna
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from retina.errors import DiskError, ResultsError, as_disk_error
+
+STUDY_FILE = "study.db"
+BUSY_SECONDS = 5.0
+"""How long another process may have the file to itself."""
+_TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info", "alembic_version"}
+_OF_THE_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+"""SQLite's errors where the disk is full or read-only: it cannot open its journal then either."""
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def open_storage(database: Path) -> optuna.storages.RDBStorage:
+    """Open or make a database of studies.
+
+    Raises:
+        ResultsError: it is locked, of another version of Optuna, or cannot be written; exit code 1 where the disk is
+            full or read-only.
+    """
+    with storage_errors(database):
+        try:
+            return optuna.storages.RDBStorage(url(database))
+        except RuntimeError as error:  # Optuna's own words for a schema that is not its own
+            raise ResultsError(
+                f"{database}: was written by another version of Optuna than this one, {optuna.__version__}: "
+                f"{' '.join(str(error).split())[:200]};\n"
+                "install the version in environment.json, or move the file away: it is then made anew from the tables"
+            ) from None
+
+
+def url(database: Path, *, read_only: bool = False) -> str:
+    """Return the address of a database, whatever its path holds: `?`, `#`, `%` and `{` have a meaning in one."""
+    path = quote(quote(str(database.absolute())))  # SQLAlchemy undoes one of the two, SQLite the other
+    return f"sqlite:///file:{path}?{'mode=ro&' if read_only else ''}uri=true"
+
+
+def damage(database: Path) -> str:
+    """Return what is wrong with a database of studies in a few words; empty where nothing is, or there is none.
+
+    Raises:
+        ResultsError: it cannot be read, or another process has locked it.
+    """
+    if not os.path.lexists(database):
+        return ""
+    try:
+        with database.open("rb") as opened:
+            if not opened.read(1):
+                return "is empty"
+        with contextlib.closing(sqlite3.connect(_uri(database), uri=True, timeout=BUSY_SECONDS)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if found != "ok":
+                return f"is damaged: {' '.join(found.split())[:120]}"
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        if _code(error) in {*_OF_THE_DISK, *_BUSY}:
+            raise _told(database, error) from None
+        return f"is damaged: {error}"
+    except OSError as error:
+        raise as_disk_error(
+            database, "cannot be read", error, "move it away: it is then made anew from the tables"
+        ) from None
+    return "" if tables >= _TABLES else "is a database of something else"
+
+
+def set_aside(database: Path) -> Path:
+    """Give a damaged database another name beside its own; returns that."""
+    number = 1
+    while os.path.lexists(aside := database.with_name(f"{database.name}.damaged-{number}")):
+        number += 1
+    for end in ("-journal", "-wal", "-shm"):  # of the damaged one: SQLite would play them into the next
+        other = database.with_name(database.name + end)
+        if os.path.lexists(other):
+            other.rename(aside.with_name(aside.name + end))
+    database.rename(aside)
+    return aside
+
+
+@contextmanager
+def storage_errors(database: Path) -> Iterator[None]:
+    """Tell what the database's libraries raise inside by the file's name.
+
+    Raises:
+        ResultsError: it is locked, say; exit code 1 where the disk is full or read-only.
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise as_results_error(database, error) from None
+
+
+def as_results_error(database: Path, error: BaseException) -> ResultsError:
+    """Return the error to raise for one of Optuna's storage, whose cause is SQLAlchemy's, whose cause is SQLite's."""
+    inner: BaseException | None = error
+    while inner is not None:
+        original = inner.orig if isinstance(inner, DBAPIError) else inner
+        if isinstance(original, sqlite3.Error):
+            return _told(database, original)
+        inner = inner.__cause__
+    return DiskError(f"{database}: cannot be written to: {_first_line(error)};\nmake room, then go on with --resume")
+
+
+def _told(database: Path, error: sqlite3.Error) -> ResultsError:
+    code = _code(error)
+    if code in _BUSY:
+        return ResultsError(f"{database}: is locked by another process; end that one, then go on with --resume")
+    if code in _OF_THE_DISK or code is None:
+        return DiskError(f"{database}: cannot be written to: {error};\nmake room, then go on with --resume")
+    return ResultsError(f"{database}: is damaged: {error};\nmove it away: --resume then makes it anew from the tables")
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """SQLite's primary error code."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _uri(database: Path) -> str:
+    if database.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return f"file:{quote(str(database.absolute()))}?mode=rw"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

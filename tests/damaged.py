@@ -1,0 +1,175 @@
+"""A results folder with a finished sweep, a finished `retina train` and a neighbour; and ways to damage its files."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import predicted
+import pytest
+import stopped
+import tiny
+
+from retina import cli, provenance, results, together, winner
+from retina.config import TrialConfig
+from retina.evidence import numbers
+from retina.report import page
+from retina.results import RunFolder
+from retina.runs import place, plan
+from retina.sweep import run as sweep_run
+from retina.sweep import session
+from retina.sweep.cluster import Share
+
+SPEC = stopped.spec_of(name="demo")
+TRAIN = ["--data", "synthetic", "--image-size", "16", "-e", "1", "--name", "train"]
+
+
+@dataclass
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def make(home: Path) -> Path:
+    """Make `home`/results with "demo", "train" and "good", and `home`/demo.yaml, the sweep file."""
+    where = home / "results"
+    folder = stopped.ran(where / "demo", SPEC, number=None)
+    best = folder.ranking("val_qwk", 1)[0]
+    config = TrialConfig(**{name: folder.recorded(best)[name] for name in TrialConfig.model_fields})
+    write_best(folder, best, config)
+    folder.note(interrupted=False, best=best)
+    (home / "demo.yaml").write_text(SPEC.to_yaml())
+    shutil.copytree(where / "demo", where / "good")
+    wanted = plan.plan(
+        where / "train",
+        {"epochs": 1, "batch_size": 4},
+        {"path": "synthetic", "image_size": 16},
+        pretrained=(True, False),
+    )
+    place.create(wanted, tiny.photographs())
+    folder = RunFolder.open(wanted.root)
+    for number, one in enumerate(wanted.configs):
+        name = f"t{number:04d}"
+        folder.record_epoch(name, 1, val_qwk=0.5, val_accuracy=0.5, train_accuracy=0.5, test_accuracy=0.5, seconds=1.0)
+        values = one.model_dump(mode="json")
+        folder.record_trial(name, state="COMPLETE", epochs_run=1, best_epoch=1, val_accuracy=0.5, val_qwk=0.5, **values)
+    folder.flush()
+    write_best(folder, "t0000", wanted.configs[0])
+    folder.note(interrupted=False, best="t0000")
+    return where
+
+
+def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
+    frame = predicted.predictions(patients=8)
+    told = numbers.of_predictions(frame, resamples=10)
+    metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **told}
+    one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
+    results.write_json(folder.best / "metrics.json", metrics)
+    results.write_frame(folder.best / "predictions.csv", frame)
+    results.write_json(folder.best / "config.json", winner.model_config(config, tiny.photographs()))
+    both = {**one, "members": [trial_id, "t0001"]}
+    ways = {"metric": "val_qwk", "single": one, "ensemble": both, "soup": one, "better": "single"}
+    results.write_json(folder.best / "together.json", ways)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all sweeps, made once: copy it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return make(tmp_path_factory.mktemp("damaged"))
+
+
+@pytest.fixture
+def where(made: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    shutil.copy(made.parent / "demo.yaml", tmp_path)
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+@pytest.fixture
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command reads is what is tested: it starts no Ray, trains, evaluates and paints nothing."""
+    code = provenance.code()
+
+    @contextlib.contextmanager
+    def connected(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+
+    class Nothing:
+        def fit(self) -> None:
+            pass
+
+    monkeypatch.setattr(provenance, "code", lambda: code)
+    monkeypatch.setattr(session, "connected", connected)
+    monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
+    monkeypatch.setattr(session, "slots", lambda *_: 1)
+    monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
+    monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
+    monkeypatch.setattr(together, "safely", lambda *_, **__: {})
+    monkeypatch.setattr(page, "render", lambda *_, **__: "")
+
+
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "list": lambda where: ["list", str(where)],
+    "report": lambda where: ["report", str(where / "demo")],
+    "resume": lambda where: [
+        "sweep", "--space", str(where.parent / "demo.yaml"), "--results", str(where), "--resume",
+    ],
+    "extend": lambda where: [
+        "sweep", "--space", str(where.parent / "demo.yaml"), "--results", str(where), "--extend", "1",
+    ],
+    "load": lambda where: ["train", "-l", "1", *TRAIN, "--results", str(where)],
+    "show": lambda where: ["train", "-s", "1", *TRAIN, "--results", str(where)],
+}  # fmt: skip
+
+
+def said(command: str, where: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run a command in this process; whatever it raises is a defect."""
+    capsys.readouterr()
+    code = cli.main(COMMANDS[command](where))
+    return Said(code, *capsys.readouterr())
+
+
+def changed(file: Path, change: Callable[[str], str]) -> None:
+    """Edit a text file as a person would."""
+    before = file.read_text(encoding="utf-8")
+    after = change(before)
+    assert after != before
+    file.write_text(after, encoding="utf-8")
+
+
+def _cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+
+
+def _directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _dangling(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "empty": lambda file: file.write_bytes(b"") and None,
+    "cut off": _cut,
+    "NUL bytes": lambda file: file.write_bytes(file.read_bytes()[:200] + b"\0" * 300) and None,
+    "not text": lambda file: file.write_bytes(b"\xff\xfe\x00\x80" * 40) and None,
+    "other text": lambda file: file.write_text("dear diary,\n1,2,3\n\n[") and None,
+    "a list": lambda file: file.write_text("[1, [2, 3]]\n") and None,
+    "deep": lambda file: file.write_text("[" * 50_000) and None,
+    "gone": lambda file: file.unlink(),
+    "a directory": _directory,
+    "a link to nothing": _dangling,
+}
