@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -34,6 +34,10 @@ err = PrintableConsole(soft_wrap=True, highlight=False, stderr=True, markup=Fals
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in two lines."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         """Say it, and how to get help; exit code 2."""
@@ -166,7 +170,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 def _sweep(options: argparse.Namespace) -> int:
     from retina.sweep import spec
 
-    if "://" in options.results:
+    if "://" in options.results or not options.results.strip():
         raise SpecError(f"--results {options.results}: allowed: a folder; on a cluster, one that all nodes share")
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
@@ -394,6 +398,13 @@ def _predict(options: argparse.Namespace) -> int:
     if not (options.csv or options.json):
         _show(tables.predictions(frame))
     return int(frame["grade"].isna().all())
+
+
+def _path(text: str) -> Path:
+    """Refuse an empty argument, an unset variable of the shell say, which would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path; . is the current folder")
+    return Path(text)
 
 
 def _count(text: str) -> int:

@@ -179,13 +179,13 @@ class _Values:
             raise self._refused(node, "an alias stands inside its own anchor")
         self._open.add(id(node))
         try:
-            return self._mapping(node, key) if isinstance(node, MappingNode) else self._sequence(node, key)
+            return self._mapping(node, key) if isinstance(node, MappingNode) else self._sequence(node.value, key)
         finally:
             self._open.discard(id(node))
 
-    def _sequence(self, node: SequenceNode, key: Key) -> list[Any]:
+    def _sequence(self, items: list[Node], key: Key) -> list[Any]:
         values = []
-        for place, item in enumerate(node.value):
+        for place, item in enumerate(items):
             self.lines[(*key, place)] = _line(item)
             values.append(self.value(item, (*key, place)))
         return values

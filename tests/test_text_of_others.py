@@ -18,6 +18,7 @@ from rich.table import Table
 
 from retina import cli, results, spreadsheet
 from retina.console import Lines, PrintableConsole
+from retina.data.manifest import Bad
 from retina.predict import write_csv, write_json
 from retina.printable import printable
 from retina.private import make_folder
@@ -219,3 +220,41 @@ def test_any_argument_is_answered_printable(capsys: pytest.CaptureFixture[str], 
         cli.main(["predict", "a", "b", "--runtime", f"x{name}"])
     told = capsys.readouterr()
     assert not raw(told.err)
+
+
+def test_an_error_about_a_photograph_keeps_to_its_line() -> None:
+    assert str(Bad("labels.csv:3", "a\nb\x1b[2J.png", "is not there")) == (
+        "labels.csv:3: a\\nb\\x1b[2J.png: is not there"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "--space", ""],
+        ["sweep", "--space", "x.yaml", "--results", " "],
+        ["sweep", "--space", "x.yaml", "--weights", ""],
+        ["train", "--results", ""],
+        ["train", "--name", ""],
+        ["train", "--name", "../x"],
+        ["list", ""],
+        ["report", ""],
+        ["export", "x", "--out", ""],
+        ["predict", "", "a.png"],
+        ["predict", "x", "a.png", "--csv", ""],
+        ["data", "audit", ""],
+        ["data", "prepare", ""],
+        ["train", "--data", ""],
+    ],
+)
+def test_an_empty_argument_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert 1 <= len(capsys.readouterr().err.splitlines()) <= 3
+    assert not list(tmp_path.iterdir())

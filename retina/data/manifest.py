@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from retina.errors import DataError
+from retina.printable import printable
 
 COLUMNS = {
     "image": "str",  # the name as the label file gives it; unique together with `split`
@@ -31,7 +32,7 @@ class Bad:
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.image}: {self.problem}"
+        return printable(f"{self.where}: {self.image}: {self.problem}")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from retina.data import fundus, quality
 from retina.errors import DataError
 from retina.export.folder import Folder, OperatingPoint, read
 from retina.predict.runtime import Runtime, Wish, open_runtime
+from retina.printable import printable
 from retina.probabilities import problems
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
@@ -126,6 +127,6 @@ def _threshold(point: OperatingPoint | None) -> float | None:
 
 
 def _refusal(bad: list[str], total: int) -> str:
-    listed = "\n".join(f"  {problem}" for problem in bad[:10])
+    listed = "\n".join(f"  {printable(problem)}" for problem in bad[:10])
     more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
     return f"{len(bad)} of {total} photographs cannot be read (--on-bad skip goes on without them):\n{listed}{more}"

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
+from retina.printable import printable
 from retina.results import PARAMETERS, RunFolder
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
@@ -90,4 +91,4 @@ def _short(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e6 else f"{value:.3g}"
-    return str(value)
+    return printable(str(value))

@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, default=data.image_size, metavar="PIXELS", help=size)
     add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where results/<name>/ goes")
-    add("--name", help="(default: resnet18-comparison, or resnet18-pretrained, resnet18-scratch with -c 0)")
+    add(
+        "--name",
+        type=_name,
+        metavar="NAME",
+        help="(default: resnet18-comparison, or resnet18-pretrained, resnet18-scratch with -c 0)",
+    )
     add("--seed", type=int, default=run.seed, metavar="N", help=said)
 
 
@@ -49,6 +54,13 @@ def name_of(options: argparse.Namespace) -> str:
     """The run's name: the given one, else one that says what is trained."""
     kind = "comparison" if options.comparison else "pretrained" if options.pretrain else "scratch"
     return options.name or f"{options.target_model}-{kind}"
+
+
+def _name(text: str) -> str:
+    """Refuse what would be another folder than one in the results folder."""
+    if not text.strip() or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a name, without /")
+    return text
 
 
 def _switch(parser: argparse.ArgumentParser, short: str, long: str, default: bool, what: str) -> None:

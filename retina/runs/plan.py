@@ -56,7 +56,7 @@ def plan(
     """
     configs = tuple(parse(TrialConfig, {**settings, "pretrained": one}, WHERE) for one in pretrained)
     path = str(photographs["path"])
-    absolute = path if path == "synthetic" else os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # no links
+    absolute = path if path in {"synthetic", ""} else os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # no links
     data = parse(DataConfig, {**photographs, "path": absolute}, WHERE)
     as_sweep(root.name, configs, data)  # a name that is not allowed is refused before anything is read
     return Plan(root.absolute(), configs, data, weights)
