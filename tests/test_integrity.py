@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -22,6 +23,7 @@ from retina.predict import predict
 from retina.report import best, figures, sweeps, ways
 from retina.report.page import facts, mistakes
 from retina.results import RunFolder
+from retina.runs import place
 
 RUNTIMES = ["torch", "onnx"]
 OF_RUNTIME = {"torch": "model.safetensors", "onnx": "model.onnx"}
@@ -60,14 +62,14 @@ def refusal(action: Any, *arguments: Any, kind: type[Exception] = ResultsError, 
 def damage(file: Path, rng: np.random.Generator) -> None:
     """Change one byte, cut the file short, or take it away."""
     content = bytearray(file.read_bytes())
-    place, way = int(rng.integers(len(content))), rng.integers(5)
+    at, way = int(rng.integers(len(content))), rng.integers(5)
     if way == 0:
         file.unlink()
         return
     if way == 1:
-        del content[place:]
+        del content[at:]
     else:
-        content[place] ^= 1 << int(rng.integers(8))
+        content[at] ^= 1 << int(rng.integers(8))
     results.write_bytes(file, bytes(content))  # by another name: the original may be linked
 
 
@@ -88,6 +90,11 @@ def altered(state: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Te
     return {**state, name: changed.view_as(state[name])}
 
 
+def huge(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Finite weights whose outputs are not."""
+    return {**state, **{name: state[name] * 1e30 for name in ("fc.3.weight", "fc.6.weight")}}
+
+
 def save(state: dict[str, torch.Tensor], file: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
@@ -98,10 +105,10 @@ def save(state: dict[str, torch.Tensor], file: Path) -> None:
 
 
 def test_every_file_is_listed(world: World) -> None:
-    for place in (world.exported, world.run / "best"):
-        names = {file.name for file in place.iterdir()} - {checksums.SUMS}
-        assert set(checksums.listed(place) or {}) == names
-        assert checksums.verify(place, names, "")
+    for written in (world.exported, world.run / "best"):
+        names = {file.name for file in written.iterdir()} - {checksums.SUMS}
+        assert set(checksums.listed(written) or {}) == names
+        assert checksums.verify(written, names, "")
     assert set(checksums.listed(world.exported) or {}) == set(folder.LISTED)
 
 
@@ -181,15 +188,24 @@ def test_an_export_of_the_version_before_is_used_and_said_to_be_unverified(
     assert f"note: {exported} has no SHA256SUMS" in capsys.readouterr().out
 
 
+def test_a_graph_that_no_sum_vouches_for_has_finite_weights(exported: Path, world: World) -> None:
+    of_layout_2(exported)
+    graph = onnx.load(exported / "model.onnx")
+    weights = next(one for one in graph.graph.initializer if "layer2.0.conv1.weight" in one.name)
+    weights.raw_data = weights.raw_data[:400] + np.full(100, np.nan, np.float32).tobytes() + weights.raw_data[800:]
+    results.write_bytes(exported / "model.onnx", graph.SerializeToString())
+    message = refusal(predict, exported, world.paths[1:3], runtime="onnx")
+    assert f"model.onnx: {weights.name} is not finite" in message
+
+
 # --- outputs that are not finite ---
 
 
 @pytest.fixture
 def overflowing(world: World, exported: Path) -> Path:
-    """An export of the version before, whose finite weights overflow on every photograph but a black one."""
+    """An export of the version before, whose weights are finite and overflow on every photograph."""
     of_layout_2(exported)
-    state = safetensors.torch.load_file(exported / "model.safetensors")
-    state["fc.6.weight"] = state["fc.6.weight"].sign() * 3e38
+    state = huge(safetensors.torch.load_file(exported / "model.safetensors"))
     (exported / "model.safetensors").unlink()
     safetensors.torch.save_file(state, exported / "model.safetensors")
     return exported
@@ -380,28 +396,35 @@ def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> Non
     assert "model.pt: was changed or damaged" in found.problem
 
 
+@pytest.mark.parametrize("name", [*winner.FILES, checksums.SUMS])
+def test_a_run_whose_best_is_damaged_is_judged_again(run: Path, name: str) -> None:
+    mine = RunFolder.open(run)
+    assert place.is_crowned(mine, TRIAL)
+    results.write_bytes(mine.best / name, (mine.best / name).read_bytes()[:-1] + b"x")
+    assert not place.is_crowned(mine, TRIAL)
+
+
 # --- trials' weights ---
 
 
 def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Path) -> None:
     mine = RunFolder.open(run)
-    place = mine.trial(TRIAL)
-    checksums.write(place, ["model.pt", "config.json"])
+    own = mine.trial(TRIAL)
+    checksums.write(own, ["model.pt", "config.json"])
     before = (mine.best / "metrics.json").read_bytes()
-    save(altered(torch.load(place / "model.pt", weights_only=True)), place / "model.pt")
+    save(altered(torch.load(own / "model.pt", weights_only=True)), own / "model.pt")
     for door in (winner.kept, lambda *given: winner.crown(*given, world.data, "val_qwk")):
         message = refusal(door, mine, TRIAL)
         assert f"{TRIAL}/model.pt: was changed or damaged" in message
         assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
     assert (mine.best / "metrics.json").read_bytes() == before
-    save(altered(torch.load(place / "model.pt", weights_only=True)), mine.best / "model.pt")
+    save(altered(torch.load(own / "model.pt", weights_only=True)), mine.best / "model.pt")
     assert "put a copy of the file back" in refusal(winner.kept, mine, TRIAL)
 
 
 def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World, run: Path) -> None:
     mine = RunFolder.open(run)
-    state = torch.load(mine.trial(TRIAL) / "model.pt", weights_only=True)
-    state["fc.6.weight"] = state["fc.6.weight"].sign() * 3e38
+    state = huge(torch.load(mine.trial(TRIAL) / "model.pt", weights_only=True))
     save(state, mine.trial(TRIAL) / "model.pt")
     before = sorted((mine.best / "SHA256SUMS").read_text())
     message = refusal(winner.crown, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)

@@ -192,13 +192,13 @@ class Folder:
     description: Description
     preprocess: Preprocess
 
-    def verify(self, name: str) -> None:
-        """Compare a file with its SHA-256 before it is used; nothing where the folder is of a layout without.
+    def verify(self, name: str) -> bool:
+        """Compare a file with its SHA-256 before it is used; False where the folder is of a layout without.
 
         Raises:
             ResultsError: it is damaged, missing or not listed.
         """
-        checksums.verify(self.path, [name], REMEDY)
+        return checksums.verify(self.path, [name], REMEDY)
 
 
 def read(folder: Path) -> Folder:

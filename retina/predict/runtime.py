@@ -85,9 +85,10 @@ def _in_onnxruntime(folder: Folder) -> Runtime:
         )
     if not _is_installed("onnxruntime"):
         raise ResultsError("--runtime onnx: onnxruntime is not installed; pip install onnxruntime, or --runtime torch")
-    from retina.export.sessions import session  # noqa: PLC0415  # only who uses it needs to have it
+    from retina.export.sessions import refuse_not_finite, session  # noqa: PLC0415  # only who uses it needs to have it
 
-    folder.verify(ONNX)
+    if not folder.verify(ONNX):
+        refuse_not_finite(file)
     graph = session(file, str(file))
     _refuse_other_graph(graph, folder)
 
