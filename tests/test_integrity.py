@@ -118,7 +118,7 @@ def test_damage_anywhere_is_an_error_or_changes_no_grade(world: World, tmp_path:
     paths = world.paths[1:3]
     grades = predict(world.exported, paths, runtime=runtime, device="cpu")["grade"].tolist()
     used = {"config.json", "preprocess.json", OF_RUNTIME[runtime], checksums.SUMS}
-    for number, name in enumerate(sorted(folder.FILES) * 4):
+    for number, name in enumerate(sorted(folder.FILES) * 2):
         mine = copy(world.exported, tmp_path / f"m{number}")
         damage(mine / name, rng)
         found, said = graded(mine, paths, runtime)
@@ -291,7 +291,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
 def test_damage_anywhere_in_best_is_an_error_or_exports_the_same(world: World, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     names = sorted(file.name for file in (world.run / "best").iterdir())
-    for number, name in enumerate(names * 4):
+    for number, name in enumerate(names * 2):
         run = copy(world.run, tmp_path / f"r{number}", "export")
         damage(run / "best" / name, rng)
         message = refusal(export, run)
