@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import predicted
 import pytest
 import stopped
 import tiny
 
-from retina import cli, provenance, results, together, winner
+from retina import cli, results, winner
 from retina.config import TrialConfig
 from retina.evidence import numbers
-from retina.report import page
 from retina.results import RunFolder
 from retina.runs import place, plan
-from retina.sweep import run as sweep_run
-from retina.sweep import session
-from retina.sweep.cluster import Share
 
-SPEC = stopped.spec_of(name="demo")
+SPEC = stopped.spec_of(name="demo", data=tiny.DATA.model_copy(update={"layout": "synthetic"}))
 TRAIN = ["--data", "synthetic", "--image-size", "16", "-e", "1", "--name", "train"]
 
 
@@ -77,44 +71,6 @@ def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     both = {**one, "members": [trial_id, "t0001"]}
     ways = {"metric": "val_qwk", "single": one, "ensemble": both, "soup": one, "better": "single"}
     results.write_json(folder.best / "together.json", ways)
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all sweeps, made once: copy it."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        return make(tmp_path_factory.mktemp("damaged"))
-
-
-@pytest.fixture
-def where(made: Path, tmp_path: Path) -> Path:
-    """A copy of one's own."""
-    shutil.copy(made.parent / "demo.yaml", tmp_path)
-    return Path(shutil.copytree(made, tmp_path / "results"))
-
-
-@pytest.fixture
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command reads is what is tested: it starts no Ray, trains, evaluates and paints nothing."""
-    code = provenance.code()
-
-    @contextlib.contextmanager
-    def connected(*_: Any, **__: Any) -> Iterator[None]:
-        yield
-
-    class Nothing:
-        def fit(self) -> None:
-            pass
-
-    monkeypatch.setattr(provenance, "code", lambda: code)
-    monkeypatch.setattr(session, "connected", connected)
-    monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
-    monkeypatch.setattr(session, "slots", lambda *_: 1)
-    monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
-    monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
-    monkeypatch.setattr(together, "safely", lambda *_, **__: {})
-    monkeypatch.setattr(page, "render", lambda *_, **__: "")
 
 
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {

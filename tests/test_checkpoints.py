@@ -73,6 +73,46 @@ def test_what_torch_hides_of_a_full_disk_is_told(tmp_path: Path) -> None:
         checkpoints._save({"layer": torch.zeros(100_000)}, opened)
 
 
+STATE = {"training": {"epoch": 3}, "past": [{"epoch": 3, "loss": None}], "best": (0.5, 3)}
+
+
+def test_a_whole_checkpoint_is_loaded(tmp_path: Path) -> None:
+    assert checkpoints.load_newest(tmp_path / "absent") is None
+    checkpoints.save(tmp_path, 3, weights(3), STATE)
+    saved = checkpoints.load_newest(tmp_path)
+    assert saved is not None
+    assert torch.equal(saved.weights["layer"], weights(3)["layer"])
+    assert (saved.epoch, saved.training, saved.past, saved.best) == (3, {"epoch": 3}, STATE["past"], (0.5, 3))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "state.pt"])
+@pytest.mark.parametrize("damage", ["empty", "cut off", "overwritten", "gone", "a folder", "something else"])
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    checkpoints.save(tmp_path, 3, weights(3), STATE)
+    file = tmp_path / "checkpoint_00003" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    elif damage == "something else":
+        torch.save([1, 2], file)
+    elif damage != "gone":
+        file.write_bytes({"empty": b"", "cut off": content[: len(content) // 2], "overwritten": b"x" * 500}[damage])
+    assert checkpoints.load_newest(tmp_path) is None
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith(f"{tmp_path / 'checkpoint_00003'}: cannot be read, the trial does not go on from it: ")
+    checkpoints.save(tmp_path, 1, weights(1), {**STATE, "past": [{"epoch": 1}]})  # it begins again
+    assert names(tmp_path) == ["checkpoint_00001"]
+
+
+@pytest.mark.parametrize("lost", ["training", "past", "best"])
+def test_a_state_that_lacks_something_is_no_state(tmp_path: Path, lost: str) -> None:
+    checkpoints.save(tmp_path, 3, weights(3), {key: value for key, value in STATE.items() if key != lost})
+    assert checkpoints.load_newest(tmp_path) is None
+
+
 def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None:
     save(tmp_path, 4)
     (tmp_path / "log.txt").write_text("epoch 4")

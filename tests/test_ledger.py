@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retina import checkpoints
 from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.results import RunFolder, write_text
@@ -460,6 +463,50 @@ def test_a_full_disk_loses_nothing_that_comes_later(tmp_path: Path, monkeypatch:
     assert told(root)[1].state.name == "PRUNED"
 
 
+def test_a_trial_that_failed_for_want_of_disk_runs_again(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.2])
+    full = f"epoch 2: {checkpoints.NOT_SAVED}: No space left on device"
+    name = run_one(ledger, [0.3], state="FAIL", reason=full)
+    run_one(ledger, [], state="FAIL", reason="the loss is nan")
+    config = ledger.folder.configs()[name]
+    ledger.close()
+    for _ in range(2):  # killed before it began, it is asked for again, too
+        resumed = again(root)
+        assert resumed.folder.trial_ids("RUNNING") == [name]
+        assert resumed.folder.trial_ids("FAIL") == ["t0002"]
+    assert resumed.ask() == (name, config)
+    resumed.started(name, config)
+    for epoch, value in enumerate([0.3, 0.5, 0.4, 0.4], start=1):
+        resumed.epoch(name, epoch, result(epoch, value))
+    resumed.end(name, "COMPLETE", "")
+    resumed.close()
+    table = again(root).folder.trials()
+    assert table["state"].tolist() == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert table["val_qwk"].tolist()[:2] == [0.2, 0.5]
+    assert [one.state.name for one in told(root) if one.user_attrs["trial_id"] == name] == ["FAIL", "COMPLETE"]
+
+
+def test_a_damaged_checkpoint_does_not_keep_a_sweep_from_closing(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    limit = {"budget": {"hours": 1e-9}}
+    ledger = begun(root, spec_of(**limit))
+    run_one(ledger, [0.1, 0.2])
+    running = [run_one(ledger, [0.3], state="") for _ in range(2)]
+    state = {"training": {"epoch": 2}, "past": [result(1, 0.3), result(2, 0.6)], "best": (0.6, 2)}
+    for name in running:
+        checkpoints.save(root / "trials" / name, 2, {"layer": torch.zeros(100)}, state)
+    file = root / "trials" / running[0] / "checkpoint_00002" / "state.pt"
+    file.write_bytes(file.read_bytes()[:100])
+    resumed = again(root, spec_of(**limit))
+    assert resumed.close() == "budget.hours=1e-09"
+    table = resumed.folder.trials()
+    assert table["state"].tolist() == ["COMPLETE", "FAIL", "PRUNED"]
+    assert table["reason"][1].endswith("its checkpoint cannot be read, so its weights are lost")
+    assert resumed.best == running[1]
+
+
 def _broken_storage(*_: Any, **__: Any) -> None:
     raise optuna.exceptions.StorageInternalError("database or disk is full")
 
@@ -504,6 +551,73 @@ def test_no_configuration_is_tried_twice_while_there_are_others(tmp_path: Path, 
     assert len({config.stable_hash() for config in asked}) >= 9  # twenty draws may miss the last of ten
     ledger.ask()  # there is no other left, and the sweep goes on all the same
     assert [trial.user_attrs["trial_id"] for trial in told(tmp_path / "run")] == [f"t{i:04d}" for i in range(11)]
+
+
+WRITES: list[tuple[Any, str]] = [
+    (optuna.storages.RDBStorage, "create_new_trial"),
+    (optuna.storages.RDBStorage, "set_trial_param"),
+    (optuna.storages.RDBStorage, "set_trial_user_attr"),
+    (optuna.storages.RDBStorage, "set_trial_state_values"),
+    (optuna.storages.RDBStorage, "set_trial_intermediate_value"),
+    (RunFolder, "flush"),
+    (RunFolder, "log"),
+]
+
+
+class Killer:
+    """Kills the process after the write with the number `at`, and counts them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+        self.at, self.count = at, 0
+        for owner, method in WRITES:
+            patch.setattr(owner, method, self._counted(getattr(owner, method)))
+
+    def _counted(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*arguments: Any, **more: Any) -> Any:
+            done = original(*arguments, **more)
+            self.count += 1
+            if self.count == self.at:
+                raise Killed
+            return done
+
+        return write
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_killed_at_each_write_no_configuration_is_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """Among eight configurations the draw hits those that were tried before, and is then killed among its draws."""
+    small = {
+        "epochs": {"value": 4},
+        "pretrained": {"value": False},
+        "batch_size": {"values": [4, 8, 16, 32]},
+        "optimizer": {"values": ["sgd", "adamw"]},
+    }
+    spec = spec_of(parameters=small, method=method, trials=6, seed=2)
+    ledger = begun(tmp_path / "begun", spec)
+    for value in (0.1, 0.3, 0.2, 0.4, 0.15):
+        run_one(ledger, [value])
+    ledger.close()
+    ledger.folder.flush()
+    at, was_killed = 0, True
+    while was_killed:
+        at += 1
+        root = Path(shutil.copytree(tmp_path / "begun", tmp_path / f"killed-{at}"))
+        with monkeypatch.context() as patch:
+            killed = Killer(patch, at)
+            try:
+                run_one(again(root, spec), [0.3])
+                was_killed = False
+            except Killed:
+                assert killed.count == at
+        resumed = again(root, spec)
+        while resumed.remaining:
+            run_one(resumed, [0.3])
+        configs = resumed.folder.configs()
+        assert list(configs) == [f"t{number:04d}" for number in range(6)]
+        assert len({config.stable_hash() for config in configs.values()}) == 6, f"killed at write {at}"
+    assert at > 6
 
 
 def test_killed_between_the_new_study_and_the_new_sweep_file_the_old_file_goes_on(tmp_path: Path) -> None:

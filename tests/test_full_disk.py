@@ -1,0 +1,172 @@
+"""A disk that is full, over its quota, read-only or broken: said, exit code 1, nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import stopped
+import torch
+from sqlalchemy.exc import OperationalError
+from stopped import go_on, ran, spec_of
+
+from retina import checkpoints, cli, results
+from retina.errors import DiskError, ResultsError
+from retina.report import page
+from retina.results import RunFolder
+from retina.sweep import run as sweep_run
+from retina.sweep import study_file
+from retina.sweep.cluster import Share
+
+DISK = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG]
+
+
+def _sqlite(code: int, text: str) -> Exception:
+    """An error as Optuna raises it: its own, caused by SQLAlchemy's, caused by SQLite's."""
+    original = sqlite3.OperationalError(text)
+    original.sqlite_errorcode = code
+    told = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+    told.__cause__ = OperationalError("INSERT", {}, original)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, "database or disk is full", DiskError),
+        (sqlite3.SQLITE_IOERR, "disk I/O error", DiskError),
+        (sqlite3.SQLITE_READONLY, "attempt to write a readonly database", DiskError),
+        (sqlite3.SQLITE_CANTOPEN, "unable to open database file", DiskError),
+        (sqlite3.SQLITE_BUSY, "database is locked", ResultsError),
+        (sqlite3.SQLITE_CORRUPT, "database disk image is malformed", ResultsError),
+    ],
+)
+def test_a_sweep_that_cannot_write_its_study_ends_with_the_right_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: str, kind: type[ResultsError]
+) -> None:
+    root = ran(tmp_path / "x").root
+    ledger = go_on(root, spec_of())
+
+    class Full:
+        def fit(self) -> None:
+            raise _sqlite(code, text)
+
+    monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Full())
+    with pytest.raises(ResultsError) as caught:
+        sweep_run.run(spec_of(), ledger, lambda _: None, Share(1, 0))  # type: ignore[arg-type,return-value]
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == (1 if kind is DiskError else 2)
+    assert str(caught.value).startswith(f"{root / 'study.db'}: ")
+    assert len(str(caught.value).splitlines()) <= 2
+    assert "--resume" in str(caught.value)
+    assert len(stopped.run(go_on(root, spec_of()))) == 2  # when there is room again, nothing is lost
+
+
+@pytest.mark.parametrize("number", DISK)
+def test_a_report_that_cannot_be_written_is_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    root = ran(tmp_path / "x").root
+
+    def full(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(page, "render", lambda *_, **__: "page")
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main(["report", str(root)]) == 1
+    assert capsys.readouterr().err == f"{root / 'report.html'}: cannot be written: {os.strerror(number)}\n"
+    assert not list(root.glob(".*.partial"))
+    assert cli.main(["list", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "No space left on device"), None])
+def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: OSError | None
+) -> None:
+    def full(*_: Any) -> None:
+        error = RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0")
+        error.__context__ = cause
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        checkpoints.save(tmp_path, 1, {}, {})
+    assert caught.value.errno == (errno.ENOSPC if cause else errno.EIO)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A disk of its own of `size`, for root only."""
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root can mount a small disk to fill")
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("this container cannot mount a small disk to fill")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
+        while opened.write(b"x" * 4096) == 4096:
+            pass
+
+
+def test_a_real_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        folder = ran(disk / "x")
+        before = folder.trials()
+        filler = disk / "filler"
+        fill(filler)
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            stopped.run(go_on(folder.root, spec_of()))
+        error = caught.value
+        assert error.exit_code == 1 if isinstance(error, ResultsError) else error.errno == errno.ENOSPC
+        assert list(RunFolder.open(folder.root).trial_ids()) == before["trial_id"].tolist()
+        with pytest.raises(DiskError, match=r"study.db: cannot be written to"):
+            study_file.open_storage(disk / "new.db")
+        filler.unlink()
+        ledger = go_on(folder.root, spec_of())
+        stopped.run(ledger)
+        ledger.close()
+        after = RunFolder.open(folder.root).trials()
+        assert after["state"].tolist() == ["COMPLETE"] * 4
+        assert after.head(2).equals(before)
+        assert not [path for path in folder.root.rglob(".*") if "partial" in path.name]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from retina import cli
+from retina.report import page
+page.render = lambda *_, **__: "x" * 100_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+sys.exit(cli.main(["report", sys.argv[1]]))
+"""
+
+
+def test_a_file_that_may_not_grow_so_large_is_told(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "x")
+    results.write_text(folder.root / "sweep.yaml", spec_of().to_yaml())
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(folder.root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"{folder.root / 'report.html'}: cannot be written: {os.strerror(errno.EFBIG)}\n"
+    assert not list(folder.root.glob(".*.partial"))
