@@ -109,16 +109,17 @@ def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_disk(
 @contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:
     """A disk of its own of `size`, for root only."""
-    if os.geteuid() or not shutil.which("mount"):
+    mount = shutil.which("mount")
+    if os.geteuid() or not mount:
         pytest.skip("only root can mount a small disk to fill")
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=False)
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=False)
     if mounted.returncode:
         pytest.skip("this container cannot mount a small disk to fill")
     try:
         yield place
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run([str(Path(mount).with_name("umount")), "-l", str(place)], check=True)
 
 
 def fill(file: Path) -> None:
