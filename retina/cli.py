@@ -17,6 +17,7 @@ from rich.measure import Measurement
 
 import retina
 from retina.console import Lines, PrintableConsole
+from retina.data import arguments as data_arguments
 from retina.errors import ResultsError, RetinaError, SpecError
 from retina.printable import printable
 from retina.report.progress import shown
@@ -77,8 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="draw photographs, or check and decode your own")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _draw_arguments(data_commands.add_parser("draw", help="draw fundus photographs in the layout of EyePACS"))
-    _prepare_arguments(data_commands.add_parser("prepare", help="check a data set and decode it into the cache"))
-    _audit_arguments(data_commands.add_parser("audit", help="say what is wrong with a data set"))
+    prepare = data_commands.add_parser("prepare", help="check a data set and decode it into the cache")
+    data_arguments.add_prepare(prepare)
+    prepare.set_defaults(command=_prepare)
+    audit = data_commands.add_parser("audit", help="say what is wrong with a data set")
+    data_arguments.add_audit(audit)
+    audit.set_defaults(command=_audit)
     listing = commands.add_parser("list", help="the sweeps in a results folder: state, trials, best, age")
     listing.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="DIR")
     listing.set_defaults(command=_list)
@@ -119,25 +124,6 @@ def _draw_arguments(parser: argparse.ArgumentParser) -> None:
     add("--proportions", choices=["eyepacs", "balanced"], default=default.proportions)
     add("--seed", type=int, default=default.seed)
     parser.set_defaults(command=_draw)
-
-
-def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("path", help="a folder, a label file or an npz")
-    add("--layout", default="auto")
-    add("--image-size", type=int, default=224, metavar="PIXELS")
-    add("--on-bad", choices=["stop", "skip"], default="stop")
-    parser.set_defaults(command=_prepare)
-
-
-def _audit_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("path", help="a folder, a label file or an npz; the photographs may be absent")
-    add("--html", type=Path, metavar="FILE", help="where the page goes (default: audit-NAME.html in this folder)")
-    add("--layout", default="auto")
-    add("--image-size", type=int, default=224, metavar="PIXELS", help="what discs should at least have (default: 224)")
-    add("--seed", type=int, default=0, help="of the photographs drawn for the page's contact sheets")
-    parser.set_defaults(command=_audit)
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +188,8 @@ def _dry_run(spec: SweepSpec, results: Path) -> int:
     what = (
         f"{len(found.frame)} photographs in {found.root}" if found else f"{spec.data.synthetic.photographs} are drawn"
     )
-    out.print(f"photographs: {what}\nNothing was started; leave --dry-run out to start it.")
+    notes = [f"\nnote: {note}" for note in found.remarks] if found else []
+    out.print(f"photographs: {what}{''.join(notes)}\nNothing was started; leave --dry-run out to start it.")
     return 0
 
 
@@ -338,28 +325,30 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from retina.config import DataConfig, parse
     from retina.data import photographs
     from retina.report import tables
+    from retina.results import write_csv
 
-    wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "on_bad")}
+    config = data_arguments.config_of(options, "retina data prepare")
     with shown(out) as progress:
-        prepared = photographs.prepare(parse(DataConfig, wish, "retina data prepare"), progress)
+        prepared = photographs.prepare(config, progress)
     _show(tables.data(prepared.summary()))
     if prepared.decoded:
         rate = f"{prepared.decoded / prepared.seconds:,.1f} a second"
         out.print(f"{prepared.decoded:,} photographs decoded in {prepared.seconds:,.1f} s, {rate}")
     out.print(f"decoded: {prepared.pixels_file}")
+    if listed := photographs.unused_rows(prepared):
+        file = photographs.unused_file(config)
+        write_csv(file, listed, list(listed[0]))
+        out.print(f"not used: {file}")
     return 0
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from retina.audit import page, run, terminal
-    from retina.config import DataConfig, parse
+    from retina.audit import page, run, terminal, unused
     from retina.data import sources
 
-    wish = {key: getattr(options, key) for key in ("path", "layout", "image_size", "seed")}
-    config = parse(DataConfig, wish, "retina data audit")
+    config = data_arguments.config_of(options, "retina data audit")
     sources.place(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
     page.refuse_foreign(file)  # before minutes are spent on what could not be written
@@ -368,10 +357,11 @@ def _audit(options: argparse.Namespace) -> int:
         _show(terminal.view(found))  # before the page, which a full disk may cost us
         try:
             page.write(found, file, seed=options.seed, progress=progress)
+            listed = unused.write(found, file)
         except ResultsError as error:  # it could be written when we began: no mistake of the user's
             err.print(str(error))
             return 1
-    out.print(f"written: {file}")
+    out.print(f"written: {file}{f' and {listed}' if listed else ''}")
     return 0
 
 

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -16,6 +16,9 @@ from retina.errors import SpecError
 GRADES = 5
 GRADE_NAMES = ("none", "mild", "moderate", "severe", "proliferative")
 """The five grades of the International Clinical Diabetic Retinopathy scale (Wilkinson et al. 2003), 0 to 4."""
+
+UNGRADABLE = "ungradable"
+"""What `DataConfig.grade_mapping` calls a label that says that nobody could grade the photograph."""
 
 M = TypeVar("M", bound=BaseModel)
 Where = str | Callable[[tuple[Hashable, ...]], str]
@@ -65,7 +68,15 @@ class DataConfig(Frozen):
     """Where the photographs are, how they are split and how large the model sees them."""
 
     path: str = Field("synthetic", min_length=1, pattern=r"^[^\x00]*$")
-    layout: Literal["auto", "course", "eyepacs", "aptos", "idrid", "medmnist", "folders", "synthetic"] = "auto"
+    layout: Literal["auto", "course", "eyepacs", "aptos", "idrid", "list", "medmnist", "folders", "synthetic"] = "auto"
+    image_folder: str | None = Field(None, min_length=1, description="the only folder below `path` that is looked at")
+    image_column: str | None = Field(None, min_length=1, description="of the label file, where it is not found")
+    grade_column: str | None = Field(None, min_length=1, description="likewise")
+    patient_column: str | None = Field(None, min_length=1, description="likewise")
+    eye_column: str | None = Field(None, min_length=1, description="likewise")
+    grade_mapping: dict[str, int | Literal["ungradable"]] = Field(
+        default_factory=dict, description="what a label stands for, a grade 0 to 4 or ungradable; before anything else"
+    )
     image_size: int = Field(224, ge=16, le=2048, description="side of the square that the model sees, in pixels")
     split: Literal["official", "by_patient"] = "official"
     validation: float = Field(0.15, gt=0, lt=1, description="share of the training patients, where none is given")
@@ -73,6 +84,18 @@ class DataConfig(Frozen):
     seed: int = Field(0, ge=0, description="of the split; apart from the sweep's seed, so that sweeps stay comparable")
     on_bad: Literal["stop", "skip"] = "stop"
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @field_validator("grade_mapping", mode="before")
+    @classmethod
+    def _labels_are_text_and_grades_are_grades(cls, mapping: Any) -> Any:
+        if not isinstance(mapping, Mapping):
+            raise ValueError("should be labels and their grades, such as {5: ungradable}")  # noqa: TRY004
+        for label, grade in mapping.items():
+            if isinstance(label, bool) or label is None:
+                raise ValueError(f"YAML reads a bare yes, no, on, off or null as {label}; write the label in quotes")
+            if grade != UNGRADABLE and (type(grade) is not int or grade not in range(GRADES)):
+                raise ValueError(f"{label}: {grade!r} is no grade; allowed: 0 to {GRADES - 1}, {UNGRADABLE}")
+        return {str(label): grade for label, grade in mapping.items()}
 
     @model_validator(mode="after")
     def _something_left_to_train_on(self) -> Self:

@@ -19,7 +19,7 @@ import torch
 
 import retina
 from retina import leftovers
-from retina.data.photographs import Photographs, skipped_rows
+from retina.data.photographs import Photographs, skipped_rows, unused_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.machine import cores
@@ -74,6 +74,8 @@ def _write_first_files(folder: RunFolder, photographs: Photographs, sweep_yaml: 
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
+    if unused := unused_rows(photographs):
+        write_csv(folder.root / "unused.csv", unused, list(unused[0]))
     write_text(folder.root / "sweep.yaml", sweep_yaml)
     if not folder.flush():
         raise OSError(errno.EIO, "the tables cannot be written")

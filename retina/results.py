@@ -1,7 +1,7 @@
 """The results folder: the one place that writes it and reads it.
 
     results/<name>/
-      sweep.yaml, environment.json, trials.csv, history.csv, skipped.csv (if any), study.db, tune/
+      sweep.yaml, environment.json, trials.csv, history.csv, study.db, tune/; skipped.csv, unused.csv (if any)
       trials/<id>/   config.json, log.txt, error.txt if it failed, model.pt of the few that are kept (see `checkpoints`)
       best/          model.pt, config.json, metrics.json, predictions.csv and the figures
 

@@ -111,16 +111,19 @@ class TestEyepacs:
         assert column(manifest, "split") == ["train", "train", "train", "test", "test"]
         assert manifest.frame["path"].str.endswith("test/1_left.jpeg").sum() == 1
 
-    def test_solution_without_its_photographs_is_left_out(self, eyepacs: Path, caplog: Any) -> None:
+    def test_solution_without_its_photographs_is_left_out(self, eyepacs: Path) -> None:
         text(eyepacs / "retinopathy_solution.csv", "image,level,Usage\n1_left,2,Private\n")
         assert column(load(eyepacs), "split") == ["", "", ""]
-        assert "retinopathy_solution.csv lists 1 photographs and none is there: left out" in caplog.text
+        assert load(eyepacs).notes == ["retinopathy_solution.csv lists 1 photographs and none is there: left out"]
         assert column(load(eyepacs, alone=True), "split") == ["train", "train", "train", "test"]
 
     def test_some_of_the_solution_s_photographs_missing_is_bad(self, eyepacs: Path) -> None:
         text(eyepacs / "testLabels.csv", "image,level\n1_left,2\n1_right,0\n")
         photographs(eyepacs / "test", "1_left.jpeg")
-        assert "testLabels.csv:3: 1_right: the photograph is missing; looked in: test" in refused(eyepacs)
+        assert (
+            "testLabels.csv:3: 1_right: the photograph is missing; photographs are in train/ (3), test/ (1)"
+            in refused(eyepacs)
+        )
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
     def test_byte_order_mark_carriage_returns_spaces_and_stray_columns(self, eyepacs: Path, encoding: str) -> None:
@@ -167,9 +170,10 @@ class TestAptos:
         file = text(tmp_path / "train.csv", "age,weight\n1,2\n")
         assert refused(tmp_path) == (
             f"{file}: found the columns: age, weight\n"
-            "needed: one for the photograph (image, id_code, image_name, image_id, filename, file_name, file, "
-            "image_path, path)\n"
-            "and one for its grade (level, diagnosis, grade, retinopathy_grade, dr_grade, label)"
+            "needed: one for the photograph (image, id_code, image_name, image_id, filename, file_name or another "
+            "known one) and one for its grade (level, diagnosis, grade, retinopathy_grade, dr_grade, label or another "
+            "known one)\n"
+            "columns of other names are told by data.image_column and data.grade_column"
         )
 
 
@@ -239,9 +243,9 @@ class TestAnyList:
         assert (manifest.layout, column(manifest, "patient")) == (layout, ["7"])
 
     def test_an_unknown_split_is_refused(self, tmp_path: Path) -> None:
-        text(tmp_path / "labels.csv", "image,level,split\na,3,holdout\n")
+        text(tmp_path / "labels.csv", "image,level,split\na,3,fold 2\n")
         photographs(tmp_path, "a.png")
-        assert "labels.csv:2: a: its split is 'holdout'; splits are train, val and test" in refused(tmp_path)
+        assert "labels.csv:2: a: its split is 'fold 2'; splits are train, val and test" in refused(tmp_path)
 
 
 class TestMedmnist:

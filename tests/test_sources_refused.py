@@ -33,9 +33,9 @@ class TestWhatCannotBeFound:
         assert refused(tmp_path) == (
             f"{tmp_path}: no photographs with grades were recognised under layout auto.\n"
             "There: pictures/, notes.txt.\n"
-            "Looked for course: train_img.csv and its three companions; eyepacs: trainLabels.csv; aptos: train.csv; "
-            "idrid: IDRiD's label files; list: labels.csv; folders: folders 0 to 4 or No_DR to Proliferate_DR; "
-            "medmnist: one .npz file. A labels.csv with the columns image,level beside the photographs will do."
+            "Looked for course: train_img.csv and its three companions; list: a label file with a column for the "
+            "photograph and one for its grade; folders: folders 0 to 4 or No_DR to Proliferate_DR; medmnist: one .npz "
+            "file. A labels.csv with the columns image,level beside the photographs will do."
         )
 
     def test_a_layout_that_was_asked_for_is_the_only_one_tried(self, eyepacs: Path) -> None:
@@ -48,9 +48,9 @@ class TestWhatCannotBeFound:
         assert refused(file).split("\n")[1] == "There: the file train.zip."
 
     def test_missing_columns_name_the_file_and_both_sides(self, tmp_path: Path) -> None:
-        file = text(tmp_path / "trainLabels.csv", "image;level\n1;2\n")
+        file = text(tmp_path / "trainLabels.csv", "image;age\n1;2\n")
         message = refused(tmp_path)
-        assert message.startswith(f"{file}: found the columns: image;level\nneeded: ")
+        assert message.startswith(f"{file}: found the columns: image, age\nneeded: one for its grade (level, ")
         assert len(message.split("\n")) == 3
 
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
@@ -160,7 +160,10 @@ class TestBadRows:
     def test_missing_photograph(self, eyepacs: Path) -> None:
         (eyepacs / "train" / "10_right.jpg").unlink()
         photograph(eyepacs / "images" / "unrelated.png")
-        assert "trainLabels.csv:3: 10_right: the photograph is missing; looked in: train, ., images" in refused(eyepacs)
+        assert (
+            "trainLabels.csv:3: 10_right: the photograph is missing; photographs are in train/ (2), images/ (1)"
+            in refused(eyepacs)
+        )
         assert grades(load(eyepacs, on_bad="skip")) == {"10_left": 0, "13_left": 4}
 
     @pytest.mark.parametrize(

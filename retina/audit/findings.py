@@ -57,6 +57,13 @@ def _unusable(audit: Audit) -> Iterator[Finding]:
         yield Finding(f"{what}; the first: {bad[0]}", "labels")
 
 
+def _unused(audit: Audit) -> Iterator[Finding]:
+    for told in audit.manifest.unused.in_words():
+        yield Finding(told, "labels", " photograph" in told)
+    for told in (*audit.manifest.notes, *audit.manifest.choices):
+        yield Finding(told, "labels", serious=False)
+
+
 def _overlaps(audit: Audit) -> Iterator[Finding]:
     for overlap in audit.labels.overlaps:
         yield Finding(
@@ -151,6 +158,7 @@ def _notes(audit: Audit) -> Iterator[Finding]:
 
 _WAYS: tuple[Callable[[Audit], Iterator[Finding]], ...] = (
     _unusable,
+    _unused,
     _overlaps,
     _duplicates,
     _photographs,

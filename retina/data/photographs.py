@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -22,8 +24,10 @@ from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import sources, split, synthetic
 from retina.data.batches import Part, resident
 from retina.data.cache import cache_folder, open_cache
-from retina.data.manifest import Bad, Manifest
+from retina.data.manifest import Bad, Manifest, Unused
 from retina.errors import DataError
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many photographs of how many are."""
@@ -115,6 +119,9 @@ class Photographs:
             "patients": int(self.frame["patient"].nunique()),
             "without_a_disc": self.discless,
             "skipped": len(self.manifest.skipped),
+            "ungradable": sum(bad.ungradable for bad in self.manifest.skipped),
+            "unused": len(self.manifest.unused.photographs),
+            "columns": self.manifest.choices,
             "warnings": self.warnings,
         }
 
@@ -129,7 +136,12 @@ def find(config: DataConfig) -> Manifest | None:
     Raises:
         DataError: as `retina.data.sources.read`.
     """
-    return None if config.path == "synthetic" else sources.read(config)
+    if config.path == "synthetic":
+        return None
+    manifest = sources.read(config)
+    for choice in manifest.choices:
+        log.info("%s", choice)
+    return manifest
 
 
 def prepare(config: DataConfig, progress: Progress | None = None, found: Manifest | None = None) -> Photographs:
@@ -159,7 +171,7 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         skipped=[*manifest.skipped, *cache.bad],
     )
     assigned = split.assign(usable, config)
-    warnings = list(assigned.warnings)
+    warnings = [*manifest.remarks, *assigned.warnings]
     if cache.discless:
         warnings.append(f"no fundus disc was found on {cache.discless} photographs; they are used whole")
     return Photographs(
@@ -191,7 +203,7 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
                 folder, config.synthetic, progress=lambda done, total: say("drawing photographs", done, total)
             )
     read = sources.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
-    return replace(read, layout="synthetic")
+    return replace(read, layout="synthetic", unused=Unused())
 
 
 def _fingerprint(frame: pd.DataFrame) -> str:
@@ -207,3 +219,15 @@ def skipped_rows(photographs: Photographs) -> list[dict[str, str]]:
 
 def _row(bad: Bad) -> dict[str, str]:
     return {"where": bad.where, "image": bad.image, "problem": bad.problem}
+
+
+def unused_rows(photographs: Photographs) -> list[dict[str, str]]:
+    """The files in the data folder that were not used, as rows of a table: file, kind."""
+    return photographs.manifest.unused.rows()
+
+
+def unused_file(config: DataConfig) -> Path:
+    """Where `retina data prepare` lists these files, in the cache folder."""
+    path = Path(config.path).expanduser().absolute()
+    name = re.sub(r"[^\w.-]+", "-", path.name) or "data"
+    return cache_folder() / "unused" / f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.csv"

@@ -5,12 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
-from retina.data import fundus
+from retina.data.formats import is_image, suffixes
 from retina.errors import DataError
 
 
@@ -41,7 +38,7 @@ def _named(argument: str, path: Path) -> list[Path]:
         found, missing = [], "'': an empty name is no photograph"
     elif path.is_dir():
         found = _below(path)
-        missing = f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(_endings()))}"
+        missing = f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(suffixes()))}"
     elif path.is_file():
         found, missing = [path], ""
     else:
@@ -54,7 +51,7 @@ def _named(argument: str, path: Path) -> list[Path]:
 
 
 def _photographs(path: Path) -> list[Path]:
-    return _below(path) if path.is_dir() else [path] if path.suffix.lower() in _endings() else []
+    return _below(path) if path.is_dir() else [path] if is_image(path.name) else []
 
 
 def _below(folder: Path) -> list[Path]:
@@ -67,11 +64,4 @@ def _below(folder: Path) -> list[Path]:
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name) for name in files if not name.startswith(".")]
-    return sorted(file for file in found if file.suffix.lower() in _endings())
-
-
-@cache
-def _endings() -> frozenset[str]:
-    """Of the formats that photographs are read in: ".jpg", ".jpeg", ".png" and so on."""
-    known = Image.registered_extensions()
-    return frozenset(ending for ending, kind in known.items() if kind in fundus.FORMATS)
+    return sorted(file for file in found if is_image(file.name))

@@ -45,6 +45,7 @@ def files(folder: RunFolder) -> Table:
         ("sweep.yaml", "this sweep, every default filled in; works as --space"),
         ("environment.json", "command, versions, hardware, data"),
         ("skipped.csv", "photographs and labels that could not be used"),
+        ("unused.csv", "files in the data folder that were not used"),
         ("comparison/", "networks with and without pretraining: accuracy by epoch, confusion matrices on test"),
         ("trials/", "configuration and log of each trial, weights of the best"),
         ("best/", "the best model, its metrics and predictions, and these figures:"),

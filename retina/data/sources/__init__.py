@@ -1,28 +1,29 @@
-"""The label files of each public layout, read into one manifest.
+"""The layouts of public data sets and of people's own folders, read into one manifest.
 
-A layout is a question ("are its label files here?") and a reader that gives rows as they are written; what can be
-wrong with a row is checked in one place for all of them (`rows.check`). `tree` lists folders, `tables` reads label
-files, `lists`, `folders` and `arrays` hold the layouts.
+What is read is found by looking: the course's lists, label files, class folders, an npz file. `tree` lists folders,
+`index` finds photographs by name, `tables` and `columns` read label files, `lists`, `folders`, `course` and `arrays`
+hold the layouts; what can be wrong with a row is checked in one place for all of them (`rows.check`).
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retina.config import DataConfig
-from retina.data.manifest import COLUMNS, Manifest, refuse
-from retina.data.sources import arrays, folders, lists
-from retina.data.sources.lists import Place
-from retina.data.sources.rows import Labels, assume, check, is_absent, locate, to_frame
-from retina.data.sources.tree import Tree, is_text, own_name, printable
+from retina.data.manifest import COLUMNS, Bad, Manifest, Unused, refuse
+from retina.data.sources import arrays, columns, folders, lists, splits
+from retina.data.sources.course import course, is_course
+from retina.data.sources.grades import GradeReader, mapping_key
+from retina.data.sources.index import PhotographIndex, subfolder
+from retina.data.sources.locate import locate, where_photographs_are
+from retina.data.sources.rows import Labels, Row, assume, check, is_absent, to_frame
+from retina.data.sources.tree import Place, Tree, is_text, own_name, printable
+from retina.data.sources.unused import unused_files
 from retina.errors import DataError, PhotographsAbsentError
 
 __all__ = ["place", "read"]
-
-_log = logging.getLogger(__name__)
 
 _EYEPACS = 'EyePACS is the Kaggle competition "diabetic-retinopathy-detection"'
 _ORIGINS = {
@@ -30,27 +31,34 @@ _ORIGINS = {
     "idrid": "IDRiD is at https://idrid.grand-challenge.org, Disease Grading",
 }
 _WITHOUT = "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
+_GROUNDTRUTHS = "2. Groundtruths"
+_LISTS = ("eyepacs", "aptos", "idrid", "list")
+"""Layouts of label files. Any such file is read under each of these names."""
+_LOOKS_FOR = {
+    "course": "train_img.csv and its three companions",
+    "list": "a label file with a column for the photograph and one for its grade",
+    "folders": "folders 0 to 4 or No_DR to Proliferate_DR",
+    "medmnist": "one .npz file",
+}
 
 
 @dataclass(frozen=True)
-class _Layout:
-    name: str
-    looks_for: str
-    here: Callable[[Tree, Place], bool]
-    read: Callable[[Tree, Place], list[Labels]]
+class _Reading:
+    """One way to read what the user pointed at: the name of its layout, and its rows."""
+
+    layout: str
+    labels: list[Labels]
 
 
-_LAYOUTS = (  # in the order in which "auto" asks for them
-    _Layout("course", "train_img.csv and its three companions", lists.is_course, lists.course),
-    _Layout("eyepacs", "trainLabels.csv", lists.is_eyepacs, lists.eyepacs),
-    _Layout("aptos", "train.csv", lists.is_aptos, lists.aptos),
-    _Layout("idrid", "IDRiD's label files", lists.is_idrid, lists.idrid),
-    _Layout("list", "labels.csv", lists.is_any_list, lists.any_list),
-    _Layout("folders", "folders 0 to 4 or No_DR to Proliferate_DR", folders.is_folders, folders.folders),
-    _Layout("medmnist", "one .npz file", arrays.is_medmnist, arrays.medmnist),
-)
-_ALSO_AS_LIST = {"eyepacs", "aptos", "idrid"}
-"""Layouts of one list with a header: under their names any such list is read."""
+@dataclass(frozen=True)
+class _Look:
+    """What there is to read, and how the user wants it read."""
+
+    tree: Tree
+    here: Place
+    config: DataConfig
+    reader: GradeReader
+    index: PhotographIndex
 
 
 def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
@@ -58,31 +66,41 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
 
     Args:
         config: `path` is a folder, a label file in it, or an npz file; `layout` may be "auto".
-        photographs: False reads label lists alone; `path` is then where a photograph belongs.
+        photographs: False reads label files alone; `path` is then where a photograph belongs.
 
     Raises:
-        DataError: nothing there, no known layout, label files that cannot be read, no photographs (then it is a
-            PhotographsAbsentError); and bad rows, unless `config.on_bad` is "skip".
+        DataError: nothing there, no known layout or two that contradict each other, label files that cannot be read,
+            no photographs (then it is a PhotographsAbsentError); and bad rows, unless `config.on_bad` is "skip".
     """
-    here = place(config.path)
+    given = place(config.path)
+    here = _with_photographs_beside(given)
     tree = Tree()
-    layout = _recognise(tree, here, config.layout)
-    labels = layout.read(tree, here)
-    name = lists.family(tree, here) if layout.name == "list" else layout.name
-    if config.layout in _ALSO_AS_LIST:
-        name = config.layout
-    labels = _with_photographs(labels, tree, here, name) if photographs else [assume(one) for one in labels]
+    reader = GradeReader({mapping_key(label): grade for label, grade in config.grade_mapping.items()})
+    index = PhotographIndex(tree, here.root, config.image_folder)
+    reading = _recognise(_Look(tree, here, config, reader, index), photographs=photographs)
+    notes: list[str] = []
+    labels = reading.labels
+    if photographs:
+        labels = _with_photographs(labels, here, reading.layout, index, notes)
+    else:
+        labels = [assume(one, here.root) for one in labels]
 
-    root = here.file or here.root
-    rows, bad = check([row for one in labels for row in one.rows], here.root)
+    root = given.file or given.root
+    where = where_photographs_are(index) if any(row.path is None for one in labels for row in one.rows) else ""
+    rows, bad = check([row for one in labels for row in one.rows], reader, where)
     refuse(bad, root, config.on_bad)
     if not rows:
         why = f"the first of {len(bad):,} that cannot: {bad[0]}" if bad else "the label files are empty"
-        raise DataError(f"{root}: layout {name}: no photograph can be used; {why}")
-    frame = to_frame(rows)
+        raise DataError(f"{root}: layout {reading.layout}: no photograph can be used; {why}")
+    frame = to_frame(rows, reader, here.root)
     if set(frame["split"]) == {"train"}:  # a training list alone says nothing about how to split it
         frame = frame.assign(split="").astype(COLUMNS)
-    return Manifest(frame, name, root, bad)
+    notes += _notes(rows, bad, index)
+    files = {file for one in reading.labels for file in one.files}
+    named = {path for one in labels for row in one.rows for path in (row.path, *row.rivals) if path}
+    unused = unused_files(tree, here, named, files) if photographs else Unused()
+    choices = [choice for one in reading.labels for choice in one.choices]
+    return Manifest(frame, reading.layout, root, bad, unused, choices, notes)
 
 
 def place(given: str) -> Place:
@@ -108,19 +126,65 @@ def place(given: str) -> Place:
     return found
 
 
-def _recognise(tree: Tree, place: Place, wanted: str) -> _Layout:
-    wanted = "eyepacs" if wanted == "synthetic" else wanted  # drawn photographs lie in the layout of EyePACS
-    known = {layout.name: layout for layout in _LAYOUTS}
-    names = list(known) if wanted == "auto" else [wanted, *(["list"] if wanted in _ALSO_AS_LIST else [])]
-    for name in names:
-        if known[name].here(tree, place):
-            return known[name]
-    if wanted in {"auto", "aptos"} and place.may_be(lists.APTOS["train"]) and tree.file(place.root, "train.csv"):
-        return known["aptos"]  # whose reader says which columns its train.csv lacks
-    looked = "; ".join(f"{known[name].name}: {known[name].looks_for}" for name in names)
-    raise DataError(
-        f"{place.file or place.root}: no photographs with grades were recognised under layout {wanted}.\n"
-        f"There: {_contents(tree, place)}.\n"
+def _with_photographs_beside(given: Place) -> Place:
+    """IDRiD's official label files lie in a folder beside that of their photographs."""
+    return replace(given, root=given.root.parent) if given.root.name == _GROUNDTRUTHS else given
+
+
+def _recognise(look: _Look, *, photographs: bool) -> _Reading:
+    config, here = look.config, look.here
+    wanted = "eyepacs" if config.layout == "synthetic" else config.layout  # drawn ones lie in the layout of EyePACS
+    if wanted in {"auto", "course"} and is_course(look.tree, here):
+        return _Reading("course", course(look.tree, here))
+    found = None
+    if wanted in {"auto", *_LISTS}:
+        found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
+    grouped = None
+    columns_given = config.image_column or config.grade_column
+    if wanted in {"auto", "folders"} and not here.file and not (found and columns_given):
+        top = subfolder(look.tree, here.root, config.image_folder) if config.image_folder else here.root
+        grouped = folders.only_one(folders.find(look.tree, top, look.reader), look.tree, here.root, look.reader)
+    if found:
+        if grouped and photographs:
+            _refuse_contradiction(found, folders.read(grouped, look.tree, here.root, look.reader), look)
+        return _Reading(found.name if wanted in {"auto", "list"} else wanted, found.labels)
+    if grouped:
+        return _Reading("folders", folders.read(grouped, look.tree, here.root, look.reader))
+    if wanted in {"auto", "medmnist"} and arrays.is_medmnist(look.tree, here):
+        return _Reading("medmnist", arrays.medmnist(look.tree, here))
+    raise _not_recognised(look.tree, here, config, wanted)
+
+
+def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
+    """Stop where a label file and the class folders that its photographs lie in say different grades.
+
+    Raises:
+        DataError: names both readings and how to choose one.
+    """
+    reader = look.reader
+    by_path = {row.path: row for one in by_folder for row in one.rows}
+    if any(reader(row.grade) is None for row in by_path.values()):  # some beside them are none: not of grades, maybe
+        return
+    located = (row for one in locate(found.labels, look.index) for row in one.rows)
+    pairs = [(row, by_path[row.path]) for row in located if row.path in by_path]
+    differing = [(row, folder) for row, folder in pairs if reader(row.grade) not in {None, reader(folder.grade)}]
+    if differing:
+        row, folder = differing[0]
+        raise DataError(
+            f"{look.here.root}: the label file and the class folders differ about {len(differing):,} of {len(pairs):,} "
+            f"photographs: {row.where} gives {row.name} the grade {row.grade}, and it lies in {folder.where}\n"
+            f"data.layout={found.name} goes by the label file, data.layout=folders by the folders."
+        )
+
+
+def _not_recognised(tree: Tree, here: Place, config: DataConfig, wanted: str) -> DataError:
+    if wanted in {"auto", *_LISTS} and (table := lists.not_labels(tree, here, config)):
+        return columns.missing(table, config)
+    names = list(_LOOKS_FOR) if wanted == "auto" else ["list"] if wanted in _LISTS else [wanted]
+    looked = "; ".join(f"{name}: {_LOOKS_FOR[name]}" for name in names)
+    return DataError(
+        f"{here.file or here.root}: no photographs with grades were recognised under layout {config.layout}.\n"
+        f"There: {_contents(tree, here)}.\n"
         f"Looked for {looked}. A labels.csv with the columns image,level beside the photographs will do."
     )
 
@@ -134,28 +198,54 @@ def _contents(tree: Tree, place: Place) -> str:
     return printable(", ".join(names[:6]) or "nothing") + more
 
 
-def _with_photographs(labels: list[Labels], tree: Tree, place: Place, layout: str) -> list[Labels]:
-    located = [locate(one, tree) for one in labels]
+def _with_photographs(
+    labels: list[Labels], here: Place, layout: str, index: PhotographIndex, notes: list[str]
+) -> list[Labels]:
+    located = locate(labels, index)
     total = sum(len(one.rows) for one in located)
     if total and all(is_absent(one) for one in located):
-        raise _no_photographs(located, place, layout, total)
+        raise _no_photographs(located, here, layout, total, index)
     kept = []
     for one in located:
         if one.optional and is_absent(one):
-            _log.warning(
-                "%s: %s lists %s photographs and none is there: left out", place.root, one.source, f"{len(one.rows):,}"
-            )
+            notes.append(f"{one.source} lists {len(one.rows):,} photographs and none is there: left out")
         else:
             kept.append(one)
     return kept
 
 
-def _no_photographs(labels: list[Labels], place: Place, layout: str, total: int) -> PhotographsAbsentError:
+def _no_photographs(
+    labels: list[Labels], here: Place, layout: str, total: int, index: PhotographIndex
+) -> PhotographsAbsentError:
     first = next(row for one in labels for row in one.rows)
-    belongs = first.folders[0] if first.folders else place.root
+    belongs = labels[0].belongs or here.root
     sources = " and ".join(one.source for one in labels)
+    there = f"They belong in {belongs} ({own_name(first.name)}.jpeg, .jpg or .png)"
+    if index.counts:
+        fullest = next(iter(index.counts))
+        there = f"They are called {first.name}, say; {where_photographs_are(index)}, {index.example(fullest)} say"
     return PhotographsAbsentError(
-        f"{place.root}: {sources} list {total:,} photographs, and none of them is there.\n"
-        f"They belong in {belongs} ({own_name(first.name)}.jpeg, .jpg or .png); {_ORIGINS.get(layout, _EYEPACS)}.\n"
+        f"{here.root}: {sources} list {total:,} photographs, and none of them is there.\n"
+        f"{there}; {_ORIGINS.get(layout, _EYEPACS)}.\n"
         f"{_WITHOUT}"
     )
+
+
+def _notes(rows: Iterable[Row], bad: list[Bad], index: PhotographIndex) -> list[str]:
+    """What a person should know of the rows: what was left out, splits that the folders contradict."""
+    notes = []
+    if ungradable := sum(one.ungradable for one in bad):
+        notes.append(f"{ungradable:,} ungradable {'photograph is' if ungradable == 1 else 'photographs are'} left out")
+    moved = [row for row in rows if row.name and row.path and _is_elsewhere(row, index)]
+    if moved:
+        row = moved[0]
+        notes.append(
+            f"{len(moved):,} photographs lie in the folder of another split than their row says, which counts: "
+            f"{row.where} says {row.split} of {row.image}"
+        )
+    return notes
+
+
+def _is_elsewhere(row: Row, index: PhotographIndex) -> bool:
+    split, folder = splits.of_word(row.split), index.split_of(row.path.parent) if row.path else ""
+    return bool(split and folder and split != folder)

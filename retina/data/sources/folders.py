@@ -1,73 +1,139 @@
-"""The layout of one folder a grade, by number or by name, with or without the splits above."""
+"""The layout of one folder a grade, by number or by name, with or without the splits above or below."""
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
-from retina.data.sources.lists import Place
-from retina.data.sources.rows import SPLITS, Labels, Row
-from retina.data.sources.tree import Tree, own_name
-
-_NAMES = {
-    "nodr": 0, "none": 0, "normal": 0, "healthy": 0, "no": 0, "noretinopathy": 0, "nodiabeticretinopathy": 0,
-    "noapparentretinopathy": 0,
-    "mild": 1, "moderate": 2, "severe": 3,
-    "proliferative": 4, "proliferate": 4, "proliferatedr": 4, "pdr": 4,
-}  # fmt: skip
-_ORDER = ("train", "val", "test")
+from retina.data.formats import own_name
+from retina.data.sources import splits
+from retina.data.sources.grades import GradeReader
+from retina.data.sources.rows import Labels, Row
+from retina.data.sources.tree import Tree
+from retina.errors import DataError
 
 
-def is_folders(tree: Tree, place: Place) -> bool:
-    """Whether at least two grades have a folder here, or in one of the splits' folders here."""
-    return place.file is None and bool(_tops(tree, place.root))
+@dataclass(frozen=True)
+class ClassFolders:
+    """One set of class folders.
+
+    Attributes:
+        base: the folder that holds the grades' folders, or the splits' folders that do.
+        tops: the folders that hold grades' folders, each with its split: ("", base), or train, val and test in it.
+    """
+
+    base: Path
+    tops: tuple[tuple[str, Path], ...]
+
+    def in_words(self, tree: Tree, root: Path, reader: GradeReader) -> str:
+        """Such as "train/0/ ... train/4/"."""
+        folder = self.tops[0][1]
+        graded = [one.relative_to(root).as_posix() for one in tree.folders(folder) if _is_graded(one, reader)]
+        return f"{graded[0]}/ ... {graded[-1]}/" if len(graded) > 1 else f"{graded[0]}/"
 
 
-def folders(tree: Tree, place: Place) -> list[Labels]:
+def find(tree: Tree, top: Path, reader: GradeReader) -> list[ClassFolders]:
+    """All sets of class folders in a folder, however deep. Each has photographs of two grades at least."""
+    with_grades = [folder for folder in _outside_grades(tree, top, reader) if _graded(tree, folder, reader)]
+    by_base: dict[Path, list[tuple[str, Path]]] = defaultdict(list)
+    for folder in with_grades:
+        split = splits.of_folder(folder.name) if folder != top else ""
+        by_base[folder.parent if split else folder].append((split, folder))
+    found = []
+    for base, tops in by_base.items():
+        ordered = sorted(tops, key=lambda one: (splits.ORDER.index(one[0]) if one[0] else -1, one[1]))
+        named = [split for split, _ in ordered if split]
+        if "" in {split for split, _ in ordered} and named:  # grades in a folder and in its train/: two sets
+            found += [ClassFolders(base, (one,)) for one in ordered]
+        elif len({grade for _, one in tops for grade in _graded(tree, one, reader)}) > 1:
+            found.append(ClassFolders(base, tuple(ordered)))
+    split_bases = {one.base for one in found if one.tops[0][0]}
+    return [one for one in found if one.tops[0][0] or not split_bases.intersection(one.base.parents)]
+
+
+def only_one(found: list[ClassFolders], tree: Tree, root: Path, reader: GradeReader) -> ClassFolders | None:
+    """The one set of class folders there is.
+
+    Raises:
+        DataError: there are several, or one of them has a split twice; names both.
+    """
+    if not found:
+        return None
+    if len(found) > 1:
+        first, second = (one.in_words(tree, root, reader) for one in found[:2])
+        inner = next((one.tops[0][1] for one in reversed(found) if one.tops[0][1] != root), root)
+        inner = inner.parent if len(found[-1].tops) > 1 else inner
+        raise DataError(
+            f"{root}: photographs can be read in two ways, by the class folders {first} and by {second}\n"
+            f"Give the folder that is meant ({inner}, say), or move the other one out of it."
+        )
+    one = found[0]
+    seen: dict[str, Path] = {}
+    for split, folder in one.tops:
+        if split in seen:
+            raise DataError(
+                f"{root}: {seen[split].name}/ and {folder.name}/ are both the {split} split; "
+                "join them, or move one of them away"
+            )
+        seen[split] = folder
+    return one
+
+
+def read(one: ClassFolders, tree: Tree, root: Path, reader: GradeReader) -> list[Labels]:
     """Every photograph in or below a grade's folder. One in any other beside them is kept, to be refused by name."""
     return [
-        Labels(f"{folder.relative_to(place.root).as_posix()}/", rows)
-        for split, top in _tops(tree, place.root)
+        Labels(f"{folder.relative_to(root).as_posix()}/", rows)
+        for split, top in one.tops
         for folder in tree.folders(top)
-        if (rows := _rows(tree, place.root, folder, split))
+        if (rows := _rows(tree, root, folder, split, reader))
     ]
 
 
-def grade_of(folder: str) -> int | None:
-    """The grade that a folder's name stands for: "2", "Moderate", "grade_2", "2 - moderate NPDR"."""
-    word = re.sub(r"[\W_]+", "", folder.lower(), flags=re.ASCII)
-    number, rest = re.fullmatch(r"(?:grade|level|class|dr)?(\d*)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
-    named = _NAMES.get(rest, _NAMES.get(re.sub(r"n?p?dr$", "", rest)))
-    if not number:
-        return named
-    return int(number) if number in "01234" and (not rest or named == int(number)) else None
+def _outside_grades(tree: Tree, top: Path, reader: GradeReader) -> list[Path]:
+    """`top` and the folders below it, but for those in the folder of a grade."""
+    inside: set[Path] = set()
+    outside = []
+    for folder in tree.walk(top):
+        if folder.parent in inside or (folder != top and _is_graded(folder, reader)):
+            inside.add(folder)
+        else:
+            outside.append(folder)
+    return outside
 
 
-def _tops(tree: Tree, root: Path) -> list[tuple[str, Path]]:
-    """The folders that hold grades' folders, each with its split."""
-    if _has_grades(tree, root):
-        return [("", root)]
-    named = [(SPLITS.get(folder.name.lower(), ""), folder) for folder in tree.folders(root)]
-    tops = [(split, folder) for split, folder in named if split and _has_grades(tree, folder)]
-    return sorted(tops, key=lambda top: _ORDER.index(top[0]))
+def _graded(tree: Tree, folder: Path, reader: GradeReader) -> set[int]:
+    """The grades that have a folder with photographs in `folder`."""
+    return {
+        grade
+        for one in tree.folders(folder)
+        if (grade := reader(one.name)) is not None and any(tree.photographs(inner) for inner in tree.walk(one))
+    }
 
 
-def _has_grades(tree: Tree, folder: Path) -> bool:
-    return len({grade for one in tree.folders(folder) if (grade := grade_of(one.name)) is not None}) > 1
+def _is_graded(folder: Path, reader: GradeReader) -> bool:
+    return reader(folder.name) is not None
 
 
-def _rows(tree: Tree, root: Path, folder: Path, split: str) -> list[Row]:
-    grade = grade_of(folder.name)
+def _rows(tree: Tree, root: Path, folder: Path, split: str, reader: GradeReader) -> list[Row]:
+    grade = reader(folder.name)
     inner = [folder] if grade is None else tree.walk(folder)
-    photographs = [(one.relative_to(root).as_posix(), file) for one in inner for file in tree.photographs(one)]
     return [
         Row(
             where=f"{place}/",
-            image=f"{place}/{file.name}",
-            own=f"{place}/{own_name(file.name)}",
-            grade=folder.name if grade is None else str(grade),
-            split=split,
-            path=file,
+            image=f"{place}/{name}",
+            own=f"{place}/{own_name(name)}",
+            grade=folder.name,
+            split=split or _split_below(one, folder),
+            path=one / name,
         )
-        for place, file in photographs
+        for one in inner
+        for place in [one.relative_to(root).as_posix()]
+        for name in tree.photographs(one)
     ]
+
+
+def _split_below(folder: Path, top: Path) -> str:
+    """The split of the first folder below a grade's: 0/train/, 0/test/."""
+    inner = folder.relative_to(top).parts
+    return splits.of_folder(inner[0]) if inner else ""

@@ -1,208 +1,268 @@
-"""The layouts of label files beside folders of photographs: the course's lists, EyePACS, APTOS 2019, IDRiD, others."""
+"""The layouts of label files: which files below the data folder are label files, and which of them belong together."""
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from retina.config import DataConfig
+from retina.data.formats import own_name, suffix_of
+from retina.data.sources import columns, splits
+from retina.data.sources.columns import Columns
+from retina.data.sources.grades import GradeReader
+from retina.data.sources.index import PhotographIndex
+from retina.data.sources.list_rows import rows_of
 from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tables import has_labels, header, read_column, read_table
-from retina.data.sources.tree import Tree, own_name
+from retina.data.sources.tables import SUFFIXES, Table, plain, read_head, read_table
+from retina.data.sources.tree import Place, Tree
 from retina.errors import DataError
 
-COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
-EYEPACS_TRAIN = ("trainLabels.csv",)
-EYEPACS_TEST = ("retinopathy_solution.csv", "testLabels.csv")
-APTOS = {"train": ("train.csv", "train_1.csv"), "val": ("valid.csv", "val.csv"), "test": ("test.csv",)}
-IDRID = {
-    "train": ("a. IDRiD_Disease Grading_Training Labels.csv", "a. Training Set"),
-    "test": ("b. IDRiD_Disease Grading_Testing Labels.csv", "b. Testing Set"),
-}
-_GRADING = "B. Disease Grading"
-_TRUTHS = "2. Groundtruths"
-_ANY_FOLDER = (
-    ".",
-    "images",
-    "photographs",
-    "train",
-    "val",
-    "test",
-    "train_images",
-    "val_images",
-    "test_images",
-    "data",
-)
+__all__ = ["LabelFiles", "Place", "find"]
+
+_log = logging.getLogger(__name__)
+
+_NO_LABELS = re.compile(r"sample.?submission|submission|_upload\b", re.IGNORECASE)
+"""Forms to be filled in, which have the columns of a label file and grades that nobody gave."""
+_MANY = 50
+"""Tables in a folder from which on its text files are no label files: there is one for each photograph."""
+_SOLUTION = "retinopathy_solution"
+_IDRID = re.compile(r"[ab]\. IDRiD_Disease Grading_(Training|Testing) Labels", re.IGNORECASE)
+_LIKELY = re.compile(r"label|grade|grading|diagnos|annotation|solution|ground.?truth", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the user pointed at: a folder, or a file in it."""
+class LabelFiles:
+    """The label files that are read together.
 
-    root: Path
-    file: Path | None = None
+    Attributes:
+        name: the public set whose files they are, or "list".
+        labels: their rows.
+    """
 
-    def may_be(self, names: Iterable[str]) -> bool:
-        """Whether a layout of these label files could be meant: the folder was given, or one of them was."""
-        return self.file is None or self.file.name.lower() in {name.lower() for name in names}
-
-
-def is_course(tree: Tree, place: Place) -> bool:
-    """Whether the course's headerless lists are here, or at least one of them."""
-    return place.may_be(COURSE) and tree.file(place.root, *COURSE) is not None
+    name: str
+    labels: list[Labels]
 
 
-def course(tree: Tree, place: Place) -> list[Labels]:
-    """Names in one headerless file, grades in another, line by line.
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that may be a label file; `is_sure` if its header, or its lines without one, say that it is."""
+
+    file: Path
+    split: str
+    is_sure: bool
+
+
+@dataclass(frozen=True)
+class _LabelFile:
+    """One label file, read."""
+
+    file: Path
+    split: str
+    titles: list[str]
+    rows: list[Row]
+    choices: list[str] = field(default_factory=list)
+
+    @property
+    def grades(self) -> dict[str, str]:
+        """The grades by the photographs' names, as text."""
+        return {own_name(row.name).casefold(): row.grade for row in self.rows if row.name}
+
+
+def find(
+    tree: Tree, place: Place, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+) -> LabelFiles | None:
+    """The label files that the user pointed at, or those nearest to the top of the folder; None where there are none.
+
+    Args:
+        tree: the folders.
+        place: what the user pointed at.
+        config: the user's own choice of columns.
+        reader: tells grades.
+        index: the photographs that are there; None where they may be absent.
 
     Raises:
-        DataError: a list is missing, or names and grades differ in number, so that no row can be trusted.
+        DataError: a file cannot be read, lacks a column that the user named, or several files could be meant.
     """
-    missing = [name for name in COURSE if tree.file(place.root, name) is None]
-    if missing:
-        raise DataError(f"{place.root}: layout course needs {', '.join(COURSE)}; missing: {', '.join(missing)}")
-    return [_course_half(tree, place.root, split) for split in ("train", "test")]
+    if place.file:
+        if suffix_of(place.file.name) not in SUFFIXES:
+            return None
+        wanted = [_Candidate(place.file, _split_of(place.file), is_sure=True), *_companions(tree, place.file, config)]
+    else:
+        wanted = _nearest(tree, place.root, config)
+    if not wanted:
+        return None
+    wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
+    files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted])
+    name = _family(files)
+    return LabelFiles(name, [_labels(one, name, place.root, several=len(files) > 1) for one in files])
 
 
-def _course_half(tree: Tree, root: Path, split: str) -> Labels:
-    names_file, grades_file = (tree.file(root, f"{split}_{kind}.csv") or root for kind in ("img", "label"))
-    names, grades = read_column(names_file), read_column(grades_file)
-    if len(names) != len(grades):
-        raise DataError(
-            f"{root}: {names_file.name} has {len(names):,} photographs and {grades_file.name} has {len(grades):,} "
-            "grades; they are read line by line and must be equally long"
-        )
-    folders = _under(root, split, ".", "images", "data", "train", "test")
-    rows = [
-        Row(
-            where=f"{names_file.name}:{line}",
-            grade_where=f"{grades_file.name}:{line}",
-            image=name,
-            own=own_name(name),
-            grade=grade,
-            split=split,
-            name=name,
-            folders=folders,
-        )
-        for line, (name, grade) in enumerate(zip(names, grades, strict=True), start=1)
-    ]
-    return Labels(names_file.name, rows)
-
-
-def is_eyepacs(tree: Tree, place: Place) -> bool:
-    """Whether trainLabels.csv of EyePACS (Kaggle 2015) is here."""
-    return place.may_be(EYEPACS_TRAIN + EYEPACS_TEST) and tree.file(place.root, *EYEPACS_TRAIN) is not None
-
-
-def eyepacs(tree: Tree, place: Place) -> list[Labels]:
-    """`trainLabels.csv`, and the test set's grades where they and its photographs are there."""
-    train = _needed(tree, place.root, EYEPACS_TRAIN)
-    test = tree.file(place.root, *EYEPACS_TEST)
-    folders = _under(place.root, "train", ".", "images", "train_images", "resized_train", "data")
-    lists = [_list(train, "train", folders)]
-    if test:
-        folders = _under(place.root, "test", ".", "images", "test_images", "resized_test", "data")
-        lists.append(_list(test, "test", folders, optional=True))
-    return lists
-
-
-def is_aptos(tree: Tree, place: Place) -> bool:
-    """Whether a train.csv with names and grades is here: that name alone would fit many other things."""
-    train = tree.file(place.root, *APTOS["train"])
-    return place.may_be(sum(APTOS.values(), ())) and train is not None and has_labels(train)
-
-
-def aptos(tree: Tree, place: Place) -> list[Labels]:
-    """`train.csv`, and the other two lists as the re-uploads have them; Kaggle's own test.csv has no grades."""
-    lists = []
-    for split, names in APTOS.items():
-        file = _needed(tree, place.root, names) if split == "train" else tree.file(place.root, *names)
-        if file and (split == "train" or has_labels(file)):
-            folders = _under(
-                place.root, f"{split}_images", split, *(["valid"] if split == "val" else []), ".", "images"
-            )
-            lists.append(_list(file, split, folders, optional=split != "train"))
-    return lists
-
-
-def is_idrid(tree: Tree, place: Place) -> bool:
-    """Whether the official label files of IDRiD's disease grading are here."""
-    return place.may_be(file for file, _ in IDRID.values()) and _idrid_base(tree, place.root) is not None
-
-
-def idrid(tree: Tree, place: Place) -> list[Labels]:
-    """The official lists. Both sets count from IDRiD_001: their names get the set's name in front."""
-    base, truths = _idrid_base(tree, place.root) or (place.root, place.root)
-    lists = []
-    for split, (name, folder) in IDRID.items():
-        if file := tree.file(truths, name):
-            folders = tuple(base / top / folder for top in ("1. Original Images", "."))
-            lists.append(_list(file, split, folders, prefix=f"{split}_"))
-    return lists
-
-
-def _idrid_base(tree: Tree, root: Path) -> tuple[Path, Path] | None:
-    """The folder that holds both photographs and labels, and the folder of the labels."""
-    above = root.parent if root.name == _TRUTHS else root
-    for base, truths in (
-        (above, root),
-        (root, root / _TRUTHS),
-        (root / _GRADING, root / _GRADING),
-        (root / _GRADING, root / _GRADING / _TRUTHS),
-    ):
-        if tree.file(truths, *(file for file, _ in IDRID.values())):
-            return base, truths
+def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
+    """A table at the top of the folder that is no label file, for a message that shows its columns."""
+    for file in [place.file] if place.file else _tables(tree, place.root):
+        if suffix_of(file.name) in SUFFIXES and (place.file or suffix_of(file.name) != ".txt"):
+            table = read_table(file)
+            if table.titles and not columns.known(table.titles, config).are_enough:
+                return table
     return None
 
 
-def is_any_list(tree: Tree, place: Place) -> bool:
-    """Whether the user pointed at a label file, or there is a labels.csv."""
-    if place.file:
-        return place.file.suffix.lower() == ".csv"
-    return tree.file(place.root, "labels.csv") is not None
+def _nearest(tree: Tree, root: Path, config: DataConfig) -> list[_Candidate]:
+    """The label files that are the fewest folders below the root; where no header tells, those that may be some."""
+    by_depth: dict[int, list[Path]] = defaultdict(list)
+    for folder in tree.walk(root):
+        by_depth[len(folder.relative_to(root).parts)].append(folder)
+    doubtful: list[_Candidate] = []
+    lacking: list[str] = []
+    for depth in sorted(by_depth):
+        found = []
+        for file in (file for folder in by_depth[depth] for file in _tables(tree, folder)):
+            try:
+                if candidate := _candidate(file, config):
+                    found.append(candidate)
+            except _LacksColumnError as error:
+                lacking.append(str(error))
+            except DataError:
+                if suffix_of(file.name) != ".txt" and (_LIKELY.search(file.name) or _split_of(file)):
+                    raise
+        if sure := [one for one in found if one.is_sure]:
+            return sure
+        doubtful = doubtful or found
+    if lacking and not doubtful:
+        raise DataError("\n".join(lacking[:3]))
+    return doubtful if len(doubtful) == 1 else []
 
 
-def any_list(tree: Tree, place: Place) -> list[Labels]:
-    """One file with a header: image and grade, and where it has them split, patient and eye."""
-    file = place.file or _needed(tree, place.root, ("labels.csv",))
-    return [_list(file, "", _under(file.parent, *_ANY_FOLDER))]
+class _LacksColumnError(DataError):
+    """A table without a column that the user named."""
 
 
-def family(tree: Tree, place: Place) -> str:
-    """The public set whose columns a list of unknown origin has; a name for the manifest, no more."""
-    found = set(header(place.file or _needed(tree, place.root, ("labels.csv",))))
-    if "id_code" in found:
+def _candidate(file: Path, config: DataConfig) -> _Candidate | None:
+    """What the head of a file says of it; None where it is no label file."""
+    head = read_head(file)
+    if not head.titles:
+        return _Candidate(file, _split_of(file), is_sure=True) if head.lines else None
+    try:
+        found = columns.known(head.titles, config)
+    except DataError as error:
+        raise _LacksColumnError(f"{file}: {error}") from None
+    if not found.are_enough and sum(bool(title) for title in head.titles) < 2:
+        return None
+    return _Candidate(file, _split_of(file), found.are_enough)
+
+
+def _tables(tree: Tree, folder: Path) -> list[Path]:
+    names = [name for name in tree.others(folder) if suffix_of(name) in SUFFIXES and not _NO_LABELS.search(name)]
+    if len(names) > _MANY:
+        names = [name for name in names if suffix_of(name) != ".txt"]
+    return [folder / name for name in names]
+
+
+def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
+    """The label files of the other splits beside the one that was given: train.csv and test.csv."""
+    split = _split_of(file)
+    found: dict[str, _Candidate] = {}
+    for other in _tables(tree, file.parent) if split else ():
+        theirs = _split_of(other)
+        if theirs and theirs != split and theirs not in found and _template(other) == _template(file):
+            try:
+                candidate = _candidate(other, config)
+            except _LacksColumnError:
+                continue
+            if candidate and candidate.is_sure:
+                found[theirs] = candidate
+    return list(found.values())
+
+
+def _split_of(file: Path) -> str:
+    return "test" if _SOLUTION in file.name.lower() else splits.of_name(file.stem)
+
+
+def _template(file: Path) -> frozenset[str]:
+    """The words of a label file's name that are not its split's: equal for trainLabels.csv and testLabels.csv."""
+    if _SOLUTION in file.name.lower():
+        return frozenset({"labels"})
+    return frozenset(word for word in splits.words(file.stem) if word not in splits.SPLITS and len(word) > 1)
+
+
+def _read(
+    one: _Candidate, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+) -> _LabelFile:
+    table = read_table(one.file)
+    prefix = f"{one.split}_" if _IDRID.fullmatch(one.file.stem) else ""
+    if not table.titles:
+        found = Columns(image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"])
+    else:
+        found = columns.choose(table, config, reader, index)
+    rows = rows_of(table, found, one.split, root=root, prefix=prefix)
+    if found.patient is not None and _repeats_names(rows):
+        title = table.titles[found.patient]
+        choices = [*found.choices, f"column {title} repeats the photographs' names and tells no patient"]
+        rows = rows_of(table, Columns(**{**found.__dict__, "patient": None}), one.split, root=root, prefix=prefix)
+    else:
+        choices = found.choices
+    return _LabelFile(one.file, one.split, table.titles, rows, choices)
+
+
+def _repeats_names(rows: list[Row]) -> bool:
+    told = [row for row in rows if row.patient]
+    return len(told) > 1 and all(own_name(row.patient) == own_name(row.name) for row in told)
+
+
+def _part(place: Place, files: list[_LabelFile]) -> list[_LabelFile]:
+    """The files that are read together: one for each split, or several that list photographs of their own.
+
+    Raises:
+        DataError: two files list the same photographs for one split, and not the same grades of all of them.
+    """
+    kept: list[_LabelFile] = []
+    for one in files:
+        rivals = [other for other in kept if other.split == one.split or not (other.split and one.split)]
+        same = next((other for other in rivals if other.grades == one.grades and other.split == one.split), None)
+        if same:
+            _log.info("%s has the same photographs and grades as %s", one.file.name, same.file.name)
+            continue
+        for other in rivals:
+            if shared := one.grades.keys() & other.grades.keys():
+                raise DataError(
+                    f"{place.root}: {_inside(other.file, place.root)} and {_inside(one.file, place.root)} both list "
+                    f"{len(shared):,} of the photographs ({min(shared)}, say), each in its own way.\n"
+                    f"Give the one that is meant instead of the folder: {other.file} or {one.file}"
+                )
+        kept.append(one)
+    return kept
+
+
+def _family(files: Iterable[_LabelFile]) -> str:
+    """The public set whose names or columns the label files have; a name for the manifest, no more."""
+    titles = {plain(title) for one in files for title in one.titles}
+    if any(_IDRID.fullmatch(one.file.stem) for one in files) or titles & {"dme_risk", "risk_of_macular_edema"}:
+        return "idrid"
+    if "id_code" in titles:
         return "aptos"
-    return "idrid" if found & {"dme_risk", "image_name", "risk_of_macular_edema"} else "eyepacs"
+    if any(one.file.stem.lower().startswith(("trainlabels", _SOLUTION)) for one in files) or "level" in titles:
+        return "eyepacs"
+    return "list"
 
 
-def _list(file: Path, split: str, folders: tuple[Path, ...], *, prefix: str = "", optional: bool = False) -> Labels:
-    rows = []
-    for line, cells in read_table(file):
-        name = cells["image"]
-        rows.append(
-            Row(
-                where=f"{file.name}:{line}",
-                image=prefix + name,
-                own=prefix + own_name(name),
-                grade=cells["grade"],
-                split=split or cells.get("split", ""),
-                name=name,
-                folders=folders,
-                patient=cells.get("patient", ""),
-                eye=cells.get("eye", ""),
-            )
-        )
-    return Labels(file.name, rows, optional)
+_BELONGS = {"eyepacs": "{split}", "aptos": "{split}_images"}
 
 
-def _needed(tree: Tree, root: Path, names: tuple[str, ...]) -> Path:
-    file = tree.file(root, *names)
-    if file is None:
-        raise DataError(f"{root}: there is no {names[0]}")
-    return file
+def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Labels:
+    is_idrid = bool(_IDRID.fullmatch(one.file.stem))
+    belongs = one.file.parent
+    if one.split and family in _BELONGS:
+        belongs = root / _BELONGS[family].format(split=one.split)
+    elif is_idrid:
+        belongs = root / "1. Original Images" / ("a. Training Set" if one.split == "train" else "b. Testing Set")
+    choices = tuple(f"{_inside(one.file, root)}: {choice}" for choice in one.choices)
+    optional = several and one.split in {"val", "test"} and not is_idrid
+    return Labels(one.file.name, one.rows, optional, belongs, (one.file,), choices)
 
 
-def _under(root: Path, *names: str) -> tuple[Path, ...]:
-    """Each folder, and the folder of the same name inside it that unpacking often makes."""
-    return tuple(path for name in names for path in ((root / name, root / name / name) if name != "." else (root,)))
+def _inside(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

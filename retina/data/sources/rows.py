@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from retina.config import GRADES
+from retina.data.formats import own_name
 from retina.data.manifest import COLUMNS, Bad
-from retina.data.sources.tree import Tree, is_text, leaves_folder, printable
+from retina.data.sources import splits
+from retina.data.sources.grades import GradeReader
+from retina.data.sources.tree import is_text, leaves_folder, printable
 
-SPLITS = {
-    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
+_EYES = {
+    "left": "left", "l": "left", "os": "left", "2": "left", "right": "right", "r": "right", "od": "right", "1": "right",
 }  # fmt: skip
-"""The words for the splits, in files and as folders."""
-
-_EYES = {"left": "left", "l": "left", "os": "left", "right": "right", "r": "right", "od": "right"}
-_GRADE = re.compile(rf"0*([0-{GRADES - 1}])(\.0*)?")  # pandas writes 3.0 where a neighbour is missing
+"""1 and 2 are the right and the left eye in BRSET's exam_eye."""
+_EYE_FOLDERS = {"left", "right", "os", "od", "lefteye", "righteye"}
 _PATIENT_AND_EYE = re.compile(r"(.+?)_(left|right)(?![a-z]).*", re.IGNORECASE | re.DOTALL)
 
 
@@ -35,9 +33,14 @@ class Row:
         own: the photograph's own name, without suffix; two rows with the same are the same photograph.
         grade: as written.
         split: as written.
-        name: what to look for in `folders`; "" where `path` is known.
+        name: what to look for; "" where `path` is known.
+        scope: the folder of the label file, which the name counts from.
         path: of the photograph, where the layout knows it.
         grade_where: file and line of the grade, where that is another one.
+        problem: what the layout itself found to be wrong with it.
+        rivals: the photographs that have its name, where several have.
+        ungradable: whether the label file says that nobody could grade it.
+        is_assumed: whether `path` is where the photograph would belong, and nobody looked.
     """
 
     where: str
@@ -46,13 +49,17 @@ class Row:
     grade: str
     split: str
     name: str = ""
-    folders: tuple[Path, ...] = ()
+    scope: Path | None = None
     path: Path | None = None
     array: str = ""
     index: int = -1
     patient: str = ""
     eye: str = ""
     grade_where: str = ""
+    problem: str = ""
+    rivals: tuple[Path, ...] = ()
+    ungradable: bool = False
+    is_assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,53 +70,61 @@ class Labels:
         source: its file's name, for messages.
         rows: in the order of the file.
         optional: left out where none of its photographs is there (many download no more than the training set).
+        belongs: the folder that its photographs belong in, for messages.
+        files: the label files themselves.
+        choices: which columns were chosen, where names alone did not decide.
     """
 
     source: str
     rows: list[Row]
     optional: bool = False
-
-
-def locate(labels: Labels, tree: Tree) -> Labels:
-    """The same rows with the paths of those photographs that are there."""
-    return replace(labels, rows=[_located(row, tree) for row in labels.rows])
+    belongs: Path | None = None
+    files: tuple[Path, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 def is_absent(labels: Labels) -> bool:
     """Whether not one photograph of a located list is there. Names that lead elsewhere are another complaint."""
-    return all(row.path is None for row in labels.rows) and any(not leaves_folder(row.name) for row in labels.rows)
+    nowhere = all(row.path is None and not row.rivals for row in labels.rows)
+    return nowhere and any(not leaves_folder(row.name) for row in labels.rows)
 
 
-def assume(labels: Labels) -> Labels:
+def assume(labels: Labels, root: Path) -> Labels:
     """The same rows with the paths where their photographs belong, whether they are there or not."""
-    return replace(
-        labels,
-        rows=[
-            row if row.path or leaves_folder(row.name) else replace(row, path=row.folders[0] / row.name)
-            for row in labels.rows
-        ],
-    )
+    belongs = labels.belongs or root
+    rows = [
+        row if row.path or leaves_folder(row.name) else replace(row, path=belongs / row.name, is_assumed=True)
+        for row in labels.rows
+    ]
+    return replace(labels, rows=rows)
 
 
-def check(rows: list[Row], root: Path) -> tuple[list[Row], list[Bad]]:
-    """Part the rows that can be used from those that cannot, which are explained. Both keep their order."""
-    here = _Folders(root)
-    problems = {at: bad for at, row in enumerate(rows) if (bad := _no_text(row) or _problem(row, here))}
-    problems |= _repeated({at: row for at, row in enumerate(rows) if at not in problems})
+def check(rows: list[Row], reader: GradeReader, where: str) -> tuple[list[Row], list[Bad]]:
+    """Part the rows that can be used from those that cannot, which are explained. Both keep their order.
+
+    Args:
+        rows: of all label files.
+        reader: tells grades.
+        where: which folders have photographs, for those that are missing.
+    """
+    problems = {at: bad for at, row in enumerate(rows) if (bad := _no_text(row) or _problem(row, reader, where))}
+    problems |= _repeated({at: row for at, row in enumerate(rows) if at not in problems}, reader)
     return [row for at, row in enumerate(rows) if at not in problems], [problems[at] for at in sorted(problems)]
 
 
-def to_frame(rows: list[Row]) -> pd.DataFrame:
+def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
     """The manifest's table of checked rows."""
+    rows = _told_apart(rows, root)
+    pairs = _pairs(rows)
     table = [
         (
             row.image,
             str(row.path),
             row.array,
             row.index,
-            _grade(row.grade),
-            *_patient_and_eye(row),
-            SPLITS[row.split.lower()],
+            reader(row.grade),
+            *_patient_and_eye(row, pairs),
+            splits.of_word(row.split),
             row.where,
         )
         for row in rows
@@ -117,28 +132,9 @@ def to_frame(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(table, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-class _Folders:
-    """Names the folders that were searched; asked for thousands of rows, it looks once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._known: dict[tuple[Path, ...], str] = {}
-
-    def __call__(self, folders: tuple[Path, ...]) -> str:
-        if folders not in self._known:
-            there = [folder for folder in folders if folder.is_dir()]
-            self._known[folders] = ", ".join(_relative(folder, self._root) for folder in there or folders[:1])
-        return self._known[folders]
-
-
-def _relative(folder: Path, root: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
-
-
-def _located(row: Row, tree: Tree) -> Row:
-    if row.path is not None or leaves_folder(row.name):
-        return row
-    return replace(row, path=tree.find(row.name, row.folders))
+def eye_of(text: str) -> str:
+    """Read a word for an eye as "left" or "right"; any other as ""."""
+    return _EYES.get(text.strip().lower().removesuffix(".0"), "")
 
 
 def _no_text(row: Row) -> Bad | None:
@@ -147,31 +143,34 @@ def _no_text(row: Row) -> Bad | None:
     return Bad(printable(row.where), printable(row.image), "its name is not UTF-8")
 
 
-def _problem(row: Row, folders: Callable[[tuple[Path, ...]], str]) -> Bad | None:
+def _problem(row: Row, reader: GradeReader, where: str) -> Bad | None:
     if row.path is None and not row.name:
         return Bad(row.where, "(no name)", "the name of the photograph is empty")
     if row.path is None and leaves_folder(row.name):
         return Bad(row.where, row.image, "this name leads out of the data folder; it was not opened")
-    if _grade(row.grade) is None:
-        written = repr(row.grade[:40]) if row.grade else "empty"
-        return Bad(row.grade_where or row.where, row.image, f"its grade is {written}; grades are 0 to {GRADES - 1}")
-    if row.split.lower() not in SPLITS:
-        return Bad(row.where, row.image, f"its split is {row.split!r}; splits are train, val and test")
-    if row.path is None:
-        return Bad(row.where, row.image, f"the photograph is missing; looked in: {folders(row.folders)}")
-    return None
+    if row.problem:
+        return Bad(row.where, row.image, row.problem, row.ungradable)
+    if reader(row.grade) is None:
+        ungradable = reader.is_ungradable(row.grade)
+        return Bad(row.grade_where or row.where, row.image, reader.problem(row.grade), ungradable)
+    problem = ""
+    if splits.of_word(row.split) is None:
+        problem = f"its split is {row.split!r}; splits are train, val and test"
+    elif row.path is None:
+        problem = f"the photograph is missing; {where}"
+    return Bad(row.where, row.image, problem) if problem else None
 
 
-def _repeated(rows: dict[int, Row]) -> dict[int, Bad]:
+def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, Bad]:
     """All rows of a photograph with two grades, and the later ones of a photograph that is listed again."""
     places = defaultdict(list)
     for at, row in rows.items():
-        places[row.own].append(at)
+        places[row.own if row.is_assumed else (row.path, row.array, row.index)].append(at)
     bad = {}
     for same in places.values():
         for at in same if len(same) > 1 else ():
             row, first = rows[at], rows[same[0]]
-            other = next((rows[i] for i in same if _grade(rows[i].grade) != _grade(row.grade)), None)
+            other = next((rows[i] for i in same if reader(rows[i].grade) != reader(row.grade)), None)
             if other:
                 text = f"two grades for one photograph: {row.grade} here, {other.grade} at {other.where}"
                 bad[at] = Bad(row.where, row.image, text)
@@ -180,12 +179,52 @@ def _repeated(rows: dict[int, Row]) -> dict[int, Bad]:
     return bad
 
 
-def _grade(text: str) -> int | None:
-    number = _GRADE.fullmatch(text)
-    return int(number[1]) if number else None
+def _told_apart(rows: list[Row], root: Path) -> list[Row]:
+    """The rows with names of their own: two photographs in two folders may have the same name in the label file."""
+    owns = Counter(row.own for row in rows)
+    images = Counter((row.image, splits.of_word(row.split)) for row in rows)
+    changed = []
+    for row in rows:
+        own, image = row.own, row.image
+        if row.path is not None and not row.array and row.path.is_relative_to(root) and not row.is_assumed:
+            inside = row.path.relative_to(root)
+            if owns[own] > 1:
+                own = inside.with_name(own_name(inside.name)).as_posix()
+            if images[image, splits.of_word(row.split)] > 1:
+                image = inside.as_posix()
+        changed.append(row if (own, image) == (row.own, row.image) else replace(row, own=own, image=image))
+    return changed
 
 
-def _patient_and_eye(row: Row) -> tuple[str, str]:
+def _pairs(rows: list[Row]) -> dict[str, str]:
+    """The patient of photographs such as 2/left/10 and 3/right/10, by their own names.
+
+    Where a name is there once in a folder of left eyes and once in one of right eyes, they are one patient's. Where it
+    is there more often in a split, it is a running number, and nothing is known.
+    """
+    same: dict[tuple[str | None, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if not row.patient and _eye_of_folder(row.own):
+            same[splits.of_word(row.split), row.own.rpartition("/")[2]].append(row)
+    stems = Counter(stem for _, stem in same)
+    pairs = {}
+    for (split, stem), both in same.items():
+        if sorted(_eye_of_folder(row.own) for row in both) == ["left", "right"]:
+            patient = stem if stems[stem] == 1 else f"{split or 'open'}/{stem}"
+            pairs.update({row.own: patient for row in both})
+    return pairs
+
+
+def _eye_of_folder(own: str) -> str:
+    *_, folder, _ = ("", "", *own.replace("\\", "/").split("/"))
+    word = re.sub(r"[\s_-]+", "", folder.lower())
+    return _EYES[word.removesuffix("eye")] if word in _EYE_FOLDERS else ""
+
+
+def _patient_and_eye(row: Row, pairs: dict[str, str]) -> tuple[str, str]:
     named = _PATIENT_AND_EYE.fullmatch(row.own.replace("\\", "/").rpartition("/")[2])
-    patient, eye = (named[1], named[2].lower()) if named else (row.own, "")
-    return row.patient or patient, _EYES.get(row.eye.lower(), eye)
+    if named:
+        patient, eye = named[1], named[2].lower()
+    else:
+        patient, eye = pairs.get(row.own, row.own), _eye_of_folder(row.own)
+    return row.patient or patient, eye_of(row.eye) or eye

@@ -9,23 +9,44 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
+from retina.data.formats import is_image, own_name
 from retina.errors import DataError
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+__all__ = ["Place", "Tree", "is_text", "leaves_folder", "own_name", "printable"]
+
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+_OF_THE_SYSTEM = {"lost+found", "$RECYCLE.BIN", "System Volume Information"}
+_FILES_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the user pointed at: a folder, or a file in it."""
+
+    root: Path
+    file: Path | None = None
+
+    def may_be(self, names: Iterable[str]) -> bool:
+        """Whether a layout of these label files could be meant: the folder was given, or one of them was."""
+        return self.file is None or self.file.name.lower() in {name.lower() for name in names}
 
 
 @dataclass
 class _Listing:
-    """One folder: its files by lower-case name, its folders, its photographs by name with and without suffix."""
+    """One folder: all its files by lower-case name, its folders and which are links, its photographs and what else."""
 
     files: dict[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
-    photographs: dict[str, str] = field(default_factory=dict)
+    photographs: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    links: set[str] = field(default_factory=set)
 
 
 class Tree:
-    """A view of the file system that lists each folder at most once; 35,000 photographs cost one listing."""
+    """A view of the file system that lists each folder at most once; 35,000 photographs cost one listing.
+
+    Hidden files and folders (".x", "__MACOSX") and those of the operating system are left out.
+    """
 
     def __init__(self) -> None:
         self._listings: dict[Path, _Listing] = {}
@@ -40,33 +61,31 @@ class Tree:
         return [folder / name for name in sorted(self._listing(folder).files.values())]
 
     def folders(self, folder: Path) -> list[Path]:
-        """The folders in `folder`, sorted by name, without hidden ones."""
-        return [folder / name for name in sorted(self._listing(folder).folders) if not name.startswith((".", "__"))]
+        """The folders in `folder`, sorted by name."""
+        return [folder / name for name in self._listing(folder).folders]
 
     def walk(self, folder: Path) -> Iterator[Path]:
-        """`folder` and all folders below it, sorted by name, without hidden ones."""
+        """`folder` and all folders below it, sorted by name; those that only links lead to come last."""
         waiting, seen = [folder], set(folder.resolve().parents)
-        while waiting:
-            one = waiting.pop()
+        linked: list[Path] = []
+        while waiting or linked:
+            one = waiting.pop() if waiting else linked.pop(0)
             real = one.resolve()
             if real not in seen:  # a link may lead in circles
                 seen.add(real)
                 yield one
-                waiting += reversed(self.folders(one))
+                inner = self.folders(one)
+                links = self._listing(one).links
+                waiting += [each for each in reversed(inner) if each.name not in links]
+                linked += [each for each in inner if each.name in links]
 
-    def photographs(self, folder: Path) -> list[Path]:
-        """The photographs that lie directly in `folder`, sorted by name."""
-        return [folder / name for name in sorted(set(self._listing(folder).photographs.values()))]
+    def photographs(self, folder: Path) -> list[str]:
+        """The names of the photographs that lie directly in `folder`, sorted."""
+        return self._listing(folder).photographs
 
-    def find(self, name: str, folders: Iterable[Path]) -> Path | None:
-        """The photograph called `name`, with or without its suffix, in the first of `folders` that has it."""
-        *above, last = PureWindowsPath(name).parts  # takes / and \ alike
-        for folder in folders:
-            place = folder.joinpath(*above) if above else folder
-            known = self._listing(place).photographs
-            if found := known.get(last) or known.get(own_name(last)):
-                return place / found
-        return None
+    def others(self, folder: Path) -> list[str]:
+        """The names of the files directly in `folder` that are no photographs, sorted."""
+        return self._listing(folder).others
 
     def _listing(self, folder: Path) -> _Listing:
         if folder not in self._listings:
@@ -78,12 +97,6 @@ def leaves_folder(name: str) -> bool:
     """Whether a photograph's name in a label file would lead out of the data folder, on any system."""
     path = PureWindowsPath(name)
     return bool(path.anchor) or not path.parts or ".." in path.parts or "\0" in name
-
-
-def own_name(name: str) -> str:
-    """`name` without the suffix of a photograph; other dots are part of the name."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix.lower() in SUFFIXES else name
 
 
 def is_text(name: str) -> bool:
@@ -107,14 +120,17 @@ def _list(folder: Path) -> _Listing:
                         names.append(entry.name)
                     elif entry.is_dir():
                         listing.folders.append(entry.name)
+                        listing.links |= {entry.name} if entry.is_symlink() else set()
     except OSError as error:
         if error.errno in _NOT_THERE:  # or no folder: nothing lies in it
             return listing
         raise DataError(f"{printable(str(folder))}: this folder cannot be read: {error.strerror}") from None
-    listing.files = {name.lower(): name for name in sorted(names)}
-    images = [name for name in names if own_name(name) != name and not name.startswith(".")]
-    images.sort(key=lambda name: (SUFFIXES.index(Path(name).suffix.lower()), name))
-    listing.photographs = {name: name for name in images}
-    for name in images:  # where one photograph lies in two formats, the first of SUFFIXES is taken
-        listing.photographs.setdefault(own_name(name), name)
+    names.sort()
+    listing.files = {name.lower(): name for name in names}
+    listing.folders = sorted(
+        name for name in listing.folders if not name.startswith((".", "__")) and name not in _OF_THE_SYSTEM
+    )
+    shown = [name for name in names if not name.startswith(".") and name.lower() not in _FILES_OF_THE_SYSTEM]
+    listing.photographs = [name for name in shown if is_image(name)]
+    listing.others = [name for name in shown if not is_image(name)]
     return listing

@@ -1,0 +1,33 @@
+"""The files in an audited folder that nothing was read from, as a table beside the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retina.audit.run import Audit
+from retina.data.manifest import UNUSED_COLUMNS
+from retina.errors import ResultsError
+from retina.results import write_csv
+
+
+def write(audit: Audit, page: Path) -> Path | None:
+    """Write the table to PAGE-unused.csv; None where every file was used, and an earlier table goes.
+
+    Raises:
+        ResultsError: a file of this name is there and is no such table, or it cannot be written.
+    """
+    file = page.with_name(f"{page.stem}-unused.csv")
+    try:
+        if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(
+            ",".join(UNUSED_COLUMNS)
+        ):
+            raise ResultsError(f"{file}: is there and no table of unused files, so it stays; take another --html FILE")
+        if rows := audit.manifest.unused.rows():
+            write_csv(file, rows, UNUSED_COLUMNS)
+            return file
+        file.unlink(missing_ok=True)
+    except ResultsError:
+        raise
+    except OSError as error:
+        raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
+    return None

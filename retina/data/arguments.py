@@ -1,0 +1,63 @@
+"""The arguments of `retina data prepare` and `retina data audit`, and the `DataConfig` that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retina.errors import SpecError
+
+if TYPE_CHECKING:
+    from retina.config import DataConfig
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `prepare`."""
+    add = parser.add_argument
+    add("path", help="a folder, a label file or an npz")
+    add("--layout", default="auto")
+    add("--image-size", type=int, default=224, metavar="PIXELS")
+    add("--on-bad", choices=["stop", "skip"], default="stop")
+    _add_set(parser)
+
+
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `audit`."""
+    add = parser.add_argument
+    add("path", help="a folder, a label file or an npz; the photographs may be absent")
+    add("--html", type=Path, metavar="FILE", help="where the page goes (default: audit-NAME.html in this folder)")
+    add("--layout", default="auto")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="what discs should at least have (default: 224)")
+    add("--seed", type=int, default=0, help="of the photographs drawn for the page's contact sheets")
+    _add_set(parser)
+
+
+def config_of(options: argparse.Namespace, where: str) -> DataConfig:
+    """The checked `DataConfig` that the arguments of `prepare` or `audit` ask for.
+
+    Raises:
+        SpecError: naming `where`, the key, the value and what is allowed.
+    """
+    import yaml  # noqa: PLC0415  # --help and a typo need not wait for these
+
+    from retina.config import DataConfig, parse  # noqa: PLC0415
+
+    keys = ("path", "layout", "image_size", "on_bad", "seed")
+    wish = {key: getattr(options, key) for key in keys if hasattr(options, key)}
+    for override in options.overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise SpecError(f"--set {override}: allowed: KEY=VALUE, such as data.grade_column=level")
+        try:
+            wish[key.removeprefix("data.")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SpecError(f"--set {override}: the value is no valid YAML") from None
+    return parse(DataConfig, wish, where)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    change = "any key of a sweep file's data: --set data.grade_column=dr 'data.grade_mapping={5: ungradable}'"
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=change
+    )

@@ -1,0 +1,258 @@
+"""Which column of a label file names the photographs, which one holds their grades, and which the rest.
+
+The user's own choice comes first, then the names of the public sets, then the content: a single column that names
+photographs that are there, a single one that holds nothing but grades.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from retina.config import DataConfig
+from retina.data.sources.grades import GradeReader
+from retina.data.sources.index import PhotographIndex
+from retina.data.sources.tables import Table, plain
+from retina.data.sources.tree import leaves_folder
+from retina.errors import DataError
+
+IMAGES = (
+    "image", "id_code", "image_name", "image_id", "filename", "file_name", "file", "image_path", "path", "name", "img",
+    "img_name", "image_file", "image_filename", "img_path", "filepath", "file_path",
+)  # fmt: skip
+GRADED = (
+    "level", "diagnosis", "grade", "retinopathy_grade", "dr_grade", "label", "adjudicated_dr_grade", "dr_icdr",
+    "final_icdr", "dr_level", "icdr", "icdr_grade", "icdr_level", "dr_class", "diabetic_retinopathy_grade",
+    "dr_severity", "class",
+)  # fmt: skip
+KEYWORDS = "diagnostic_keywords"
+_OTHERS = {
+    "split": ("split", "set", "subset", "partition"),
+    "patient": ("patient", "patient_id", "subject", "subject_id"),
+    "eye": ("eye", "laterality", "side", "exam_eye"),
+}
+_OF_AN_EYE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
+_COUNTERS = {"", "index", "id", "unnamed:_0", "unnamed:_0.1", "number", "no"}
+_SHOWN = 6
+_LEAST_GRADES = 3
+"""Different grades in a column of no known name that is taken for the grades: 0 and 1 are a yes and no of anything."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Positions of the columns that mean something; None where there is none.
+
+    Attributes:
+        image: names the photograph of a row.
+        grade: its grade.
+        split: its split.
+        patient: whom it is of.
+        eye: which eye it shows.
+        gradable: 0 where nobody could grade it.
+        eyes: "left" and "right" to the columns of that eye's photograph (None: that of `image`) and grade, where a row
+            has both eyes' grades.
+        keywords: whether the eyes' grades are diagnostic keywords.
+        choices: what was chosen where more than the known names decided.
+    """
+
+    image: int | None = None
+    grade: int | None = None
+    split: int | None = None
+    patient: int | None = None
+    eye: int | None = None
+    gradable: int | None = None
+    eyes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    keywords: bool = False
+    choices: list[str] = field(default_factory=list)
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether they name photographs and their grades."""
+        named = self.image is not None or (
+            len(self.eyes) == 2 and all(image is not None for image, _ in self.eyes.values())
+        )
+        return named and (self.grade is not None or len(self.eyes) == 2)
+
+
+def known(titles: list[str], config: DataConfig) -> Columns:
+    """The columns that the user chose, and of the rest those of known names.
+
+    Raises:
+        DataError: a column that the user chose is not there.
+    """
+    at = _positions(titles)
+    chosen = {
+        role: _named(titles, at, getattr(config, f"{role}_column"), role)
+        for role in ("image", "grade", "patient", "eye")
+    }
+    found = {role: next((at[name] for name in names if name in at), None) for role, names in _OTHERS.items()}
+    eyes = _eyes(at) if chosen["grade"] is None else {}
+    grade = chosen["grade"]
+    if grade is None and not eyes:
+        grade = next((at[name] for name in GRADED if name in at), None)
+    image = chosen["image"]
+    if image is None:
+        image = next((at[name] for name in IMAGES if name in at), None)
+    patient = chosen["patient"] if chosen["patient"] is not None else found["patient"]
+    if patient is None and eyes:
+        patient = at.get("id")
+    return Columns(
+        image=image,
+        grade=grade,
+        split=found["split"],
+        patient=patient,
+        eye=chosen["eye"] if chosen["eye"] is not None else found["eye"],
+        gradable=next((place for name, place in at.items() if name.endswith("gradable")), None),
+        eyes=eyes,
+        keywords=any(KEYWORDS in plain(titles[grade]) for _, grade in eyes.values()),
+    )
+
+
+def choose(table: Table, config: DataConfig, reader: GradeReader, index: PhotographIndex | None) -> Columns:
+    """The columns of a table with a header.
+
+    Args:
+        table: all of it.
+        config: the user's choice.
+        reader: tells grades.
+        index: the photographs that are there; None where they may be absent, and names alone decide.
+
+    Raises:
+        DataError: no column, or more than one, could be meant; names those that there are.
+    """
+    columns = known(table.titles, config)
+    at = _positions(table.titles)
+    choices: list[str] = []
+    image, grade = columns.image, columns.grade
+    if config.image_column is None and index is not None and not (columns.eyes and image is None):
+        image = _image_column(table, [at[name] for name in IMAGES if name in at], index, choices)
+    if config.grade_column is None and not columns.eyes:
+        taken = {image, columns.split, columns.patient, columns.eye, columns.gradable}
+        grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
+    told = {role: getattr(config, f"{role}_column") for role in ("image", "grade", "patient", "eye")}
+    choices += [f"{role} column {title}, as data.{role}_column says" for role, title in told.items() if title]
+    found = Columns(**{**columns.__dict__, "image": image, "grade": grade, "choices": choices})
+    if not found.are_enough:
+        raise _missing(table, no_image=image is None, no_grade=grade is None and not columns.eyes)
+    return found
+
+
+def _positions(titles: list[str]) -> dict[str, int]:
+    at: dict[str, int] = {}
+    for place, title in enumerate(titles):
+        at.setdefault(plain(title), place)
+    return at
+
+
+def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str) -> int | None:
+    if wanted is None:
+        return None
+    if wanted in titles:
+        return titles.index(wanted)
+    if plain(wanted) in at:
+        return at[plain(wanted)]
+    raise DataError(f"data.{role}_column is {wanted!r}; found the columns: {_listed(titles)}")
+
+
+def _eyes(at: dict[str, int]) -> dict[str, tuple[int | None, int]]:
+    """The columns of both eyes' grades, and of their photographs where these have columns of their own."""
+    images: dict[str, int] = {}
+    grades: dict[str, int] = {}
+    for name, place in at.items():
+        if match := _OF_AN_EYE.fullmatch(name):
+            eye, base = match[1] or match[4], match[2] or match[3]
+            if base in {*IMAGES, "fundus"}:
+                images.setdefault(eye, place)
+            elif base in {*GRADED, KEYWORDS}:
+                grades.setdefault(eye, place)
+    return {eye: (images.get(eye), place) for eye, place in grades.items()} if len(grades) == 2 else {}
+
+
+def _image_column(table: Table, named: list[int], index: PhotographIndex, choices: list[str]) -> int | None:
+    """Of the columns of known names the one that names most photographs that are there; else the only one that does."""
+    if len(named) == 1:
+        return named[0]
+    if named:
+        counts = {at: _there(table.column(at), index) for at in named}
+        best = max(named, key=lambda at: counts[at])
+        choices.append(f"photographs from column {table.titles[best]}, of {_titles(table, named)}")
+        return best
+    found = [at for at in range(len(table.titles)) if _there(table.column(at), index) * 2 >= max(len(table.lines), 1)]
+    return _only(table, found, "names photographs", "image", choices)
+
+
+def _there(cells: list[str], index: PhotographIndex) -> int:
+    """How many cells name a photograph that is there; a column that repeats few names is another thing."""
+    names = set(cells) - {""}
+    if len(names) * 2 < len(cells):
+        return 0
+    return sum(not leaves_folder(name) and index.has(name) for name in names)
+
+
+def _grade_column(
+    table: Table, named: list[int], taken: set[int | None], reader: GradeReader, choices: list[str]
+) -> int | None:
+    """Of the columns of known names the one that holds grades; else the only one that holds nothing else."""
+    if len(named) > 1:
+        return _of_several(table, named, reader, choices)
+    if named:
+        return named[0]
+    found = []
+    for at, title in enumerate(table.titles):
+        if at not in taken and plain(title) not in _COUNTERS:
+            cells = set(table.column(at)) - {""}
+            grades = {reader(cell) for cell in cells if not reader.is_ungradable(cell)}
+            if None not in grades and len(grades) >= _LEAST_GRADES:
+                found.append(at)
+    return _only(table, found, "holds only grades", "grade", choices)
+
+
+def _of_several(table: Table, named: list[int], reader: GradeReader, choices: list[str]) -> int:
+    """The first of them that holds grades, if those that do agree."""
+    columns = {at: [reader(cell) for cell in table.column(at)] for at in named}
+    graded = [at for at in named if any(grade is not None for grade in columns[at])] or named
+    first = graded[0]
+    for other in graded[1:]:
+        if any(a is not None and b is not None and a != b for a, b in zip(columns[first], columns[other], strict=True)):
+            raise DataError(
+                f"{table.file}: the columns {_titles(table, graded)} hold different grades; "
+                "choose one with data.grade_column"
+            )
+    choices.append(f"grades from column {table.titles[first]}, of {_titles(table, named)}")
+    return first
+
+
+def _only(table: Table, found: list[int], what: str, role: str, choices: list[str]) -> int | None:
+    if len(found) > 1:
+        raise DataError(
+            f"{table.file}: each of the columns {_titles(table, found)} {what}; choose one with data.{role}_column"
+        )
+    if found:
+        choices.append(f"column {table.titles[found[0]]}, the only one that {what}")
+    return found[0] if found else None
+
+
+def missing(table: Table, config: DataConfig) -> DataError:
+    """The complaint about a table in which no column of a known name is for the photograph, or for its grade."""
+    found = known(table.titles, config)
+    return _missing(table, no_image=found.image is None, no_grade=found.grade is None)
+
+
+def _missing(table: Table, *, no_image: bool, no_grade: bool) -> DataError:
+    lacking = [
+        *([f"one for the photograph ({', '.join(IMAGES[:_SHOWN])} or another known one)"] if no_image else []),
+        *([f"one for its grade ({', '.join(GRADED[:_SHOWN])} or another known one)"] if no_grade else []),
+    ]
+    return DataError(
+        f"{table.file}: found the columns: {_listed(table.titles)}\n"
+        f"needed: {' and '.join(lacking)}\n"
+        "columns of other names are told by data.image_column and data.grade_column"
+    )
+
+
+def _titles(table: Table, columns: list[int]) -> str:
+    return ", ".join(table.titles[at] or f"number {at + 1}" for at in columns)
+
+
+def _listed(titles: list[str]) -> str:
+    return ", ".join(title for title in titles if title) or "nothing"

@@ -1,0 +1,54 @@
+"""The layout of the course's lists: names in one file without a header, grades in another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retina.data.formats import own_name
+from retina.data.sources.rows import Labels, Row
+from retina.data.sources.tables import read_column
+from retina.data.sources.tree import Place, Tree
+from retina.errors import DataError
+
+COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
+
+
+def is_course(tree: Tree, place: Place) -> bool:
+    """Whether the course's headerless lists are here, or at least one of them."""
+    return place.may_be(COURSE) and tree.file(place.root, *COURSE) is not None
+
+
+def course(tree: Tree, place: Place) -> list[Labels]:
+    """Names in one headerless file, grades in another, line by line.
+
+    Raises:
+        DataError: a list is missing, or names and grades differ in number, so that no row can be trusted.
+    """
+    missing = [name for name in COURSE if tree.file(place.root, name) is None]
+    if missing:
+        raise DataError(f"{place.root}: layout course needs {', '.join(COURSE)}; missing: {', '.join(missing)}")
+    return [_half(tree, place.root, split) for split in ("train", "test")]
+
+
+def _half(tree: Tree, root: Path, split: str) -> Labels:
+    names_file, grades_file = (tree.file(root, f"{split}_{kind}.csv") or root for kind in ("img", "label"))
+    names, grades = read_column(names_file), read_column(grades_file)
+    if len(names) != len(grades):
+        raise DataError(
+            f"{root}: {names_file.name} has {len(names):,} photographs and {grades_file.name} has {len(grades):,} "
+            "grades; they are read line by line and must be equally long"
+        )
+    rows = [
+        Row(
+            where=f"{names_file.name}:{line}",
+            grade_where=f"{grades_file.name}:{line}",
+            image=name,
+            own=own_name(name),
+            grade=grade,
+            split=split,
+            name=name,
+            scope=root,
+        )
+        for line, (name, grade) in enumerate(zip(names, grades, strict=True), start=1)
+    ]
+    return Labels(names_file.name, rows, belongs=root / split, files=(names_file, grades_file))

@@ -1,0 +1,128 @@
+"""What counts as a grade, in label files and as the name of a folder.
+
+The scale is the International Clinical Diabetic Retinopathy scale (Wilkinson et al. 2003): 0 no apparent retinopathy,
+1 mild, 2 moderate, 3 severe nonproliferative retinopathy, 4 proliferative retinopathy. What can be read in two ways is
+no grade: "0-1", "12", "2.5", "NPDR" without a stage, "yes".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from retina.config import GRADES, UNGRADABLE
+
+_NUMBER = re.compile(rf"0*([0-{GRADES - 1}])(?:[.,]0*)?")  # pandas writes 3.0 where a neighbour is missing, Excel 3,0
+_FIVE = re.compile(r"0*5(?:[.,]0*)?")
+_DIGITS = re.compile(r"\d+")
+_SEPARATORS = re.compile(r"[\s_\-.():/]+")
+_LABELS = ("", "grade", "level", "class", "label", "dr", "icdr", "drgrade", "drlevel", "icdrgrade", "icdrlevel",
+           "retinopathygrade", "drclass")  # fmt: skip
+_RETINOPATHY = ("", "dr", "npdr", "retinopathy", "diabeticretinopathy", "nonproliferative", "nonproliferativedr",
+                "nonproliferativeretinopathy", "nonproliferativediabeticretinopathy")  # fmt: skip
+_NAMES = {
+    **dict.fromkeys(
+        ("nodr", "none", "normal", "healthy", "nodrsigns", "nosignsofdr", "noretinopathy", "nodiabeticretinopathy",
+         "noapparentdr", "noapparentretinopathy", "noapparentdiabeticretinopathy", "normalfundus", "nondr"), 0
+    ),
+    **{stage + rest: grade for grade, stage in enumerate(("mild", "moderate", "severe"), 1) for rest in _RETINOPATHY},
+    **dict.fromkeys(
+        ("pdr", "proliferative", "proliferate", "proliferativedr", "proliferatedr", "proliferativeretinopathy",
+         "proliferativediabeticretinopathy", "severeproliferativediabeticretinopathy"), 4
+    ),
+}  # fmt: skip
+_UNGRADABLE = {"ungradable", "ungradeable", "notgradable", "notgradeable", "nongradable"}
+
+
+@dataclass(frozen=True)
+class GradeReader:
+    """Reads grades, with the user's own words first.
+
+    Attributes:
+        mapping: what a text stands for, a grade 0 to 4 or `UNGRADABLE`, as `DataConfig.grade_mapping`.
+    """
+
+    mapping: Mapping[str, int | str]
+
+    def __call__(self, text: str) -> int | None:
+        """The grade 0 to 4; None where the text is none."""
+        mapped = self.mapping.get(mapping_key(text)) if self.mapping else None
+        if mapped is not None:
+            return mapped if isinstance(mapped, int) else None
+        return grade_of(text)
+
+    def is_ungradable(self, text: str) -> bool:
+        """Whether the text says that nobody could grade the photograph. 5 says so in DDR and in DeepDRiD."""
+        mapped = self.mapping.get(mapping_key(text)) if self.mapping else None
+        if mapped is not None:
+            return mapped == UNGRADABLE
+        return bool(_FIVE.fullmatch(text.strip())) or _letters(text.lower()) in _UNGRADABLE
+
+    def problem(self, text: str) -> str:
+        """What is wrong with a text that is no grade."""
+        if self.mapping.get(mapping_key(text)) == UNGRADABLE:
+            return f"its grade is {text[:40]!r}, which data.grade_mapping calls {UNGRADABLE}"
+        known = f"grades are 0 to {GRADES - 1}"
+        if not text:
+            return f"its grade is empty; {known}"
+        if _FIVE.fullmatch(text.strip()):
+            return f"its grade is {text[:40]!r}; {known}, and 5 is {UNGRADABLE} in DDR and DeepDRiD"
+        return f"its grade is {text[:40]!r}; {known}"
+
+
+def mapping_key(text: str) -> str:
+    """A text as the keys of a grade mapping are compared: small letters, and whole numbers without ".0" or zeros."""
+    plain = text.strip().casefold()
+    number = re.fullmatch(r"(-?)0*(\d{1,9})(?:[.,]0*)?", plain, re.ASCII)
+    return number[1] + number[2] if number else plain
+
+
+@lru_cache(maxsize=4096)
+def grade_of(text: str) -> int | None:
+    """The grade that a text stands for, whole: "2", "02", "2.0", "Moderate NPDR", "grade_2", "2 - Moderate", "DR2".
+
+    A number and a word must agree. None for all that is no grade, or could be another one.
+    """
+    plain = text.strip().lower()
+    if number := _NUMBER.fullmatch(plain):
+        return int(number[1])
+    digits = _DIGITS.findall(plain)
+    if not digits:
+        return _word(_letters(plain))
+    number = _NUMBER.fullmatch(digits[0])
+    if len(digits) > 1 or number is None or not plain.isascii() or not re.match(r"[\d(\[a-z]", plain):
+        return None
+    letters = _letters(plain.replace(digits[0], " ", 1))
+    if re.search(r"\s[-+]\d", plain):  # "grade -1", but not "grade-1"
+        return None
+    if letters in _LABELS[1:] or _word(letters) == int(number[1]):
+        return int(number[1])
+    return None
+
+
+def grade_of_keywords(text: str) -> int | None:
+    """The grade among an eye's diagnostic keywords in ODIR-5K: "drusen，moderate non proliferative retinopathy".
+
+    0 only for "normal fundus" alone, or with "lens dust"; None where the keywords name no stage, several, or other
+    findings alone: these eyes were not graded for retinopathy.
+    """
+    keywords = {one.strip().lower() for one in re.split(r"[,，;]", text)} - {"", "lens dust"}
+    found = {grade for one in keywords if (grade := grade_of(one))}
+    if len(found) == 1:
+        return found.pop()
+    return 0 if keywords == {"normal fundus"} else None
+
+
+def _word(letters: str) -> int | None:
+    if letters in _NAMES:
+        return _NAMES[letters]
+    for label in ("grade", "level", "class", "label", "dr"):
+        if letters.startswith(label) and letters.removeprefix(label) in _NAMES:
+            return _NAMES[letters.removeprefix(label)]
+    return None
+
+
+def _letters(text: str) -> str:
+    return _SEPARATORS.sub("", text)

@@ -1,0 +1,187 @@
+"""All photographs below a folder, by name: what a label file's name means among them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from retina.data.formats import is_image, own_name
+from retina.data.sources import splits
+from retina.data.sources.tree import Tree
+from retina.errors import DataError
+
+_NO_PHOTOGRAPHS = {
+    "mask",
+    "masks",
+    "segmentation",
+    "segmentations",
+    "groundtruth",
+    "groundtruths",
+    "heatmap",
+    "heatmaps",
+}
+"""Words of folders that hold pictures of the same names made from the photographs, as FGADR's "IRMA_Masks"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One photograph below the root.
+
+    Attributes:
+        folder: the folder that it lies in.
+        name: its file name.
+        parts: the names of the folders from the root to it, casefolded.
+    """
+
+    folder: Path
+    name: str
+    parts: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder / self.name
+
+    @property
+    def split(self) -> str:
+        """The split that its folder, or the nearest above it that names one, stands for; "" where none does."""
+        return _split_of(self.folder.parts[len(self.folder.parts) - len(self.parts) :])
+
+
+class PhotographIndex:
+    """The photographs below `root`; with `only`, those in this folder below it."""
+
+    def __init__(self, tree: Tree, root: Path, only: str | None = None) -> None:
+        self.root = root
+        self._tree = tree
+        self._top = subfolder(tree, root, only) if only else root
+        self._splits: dict[Path, str] = {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Found]]:
+        found: dict[str, list[Found]] = defaultdict(list)
+        for folder in self._tree.walk(self._top):
+            parts = tuple(part.casefold() for part in folder.relative_to(self.root).parts)
+            for name in self._tree.photographs(folder):
+                found[own_name(name).casefold()].append(Found(folder, name, parts))
+        return found
+
+    @cached_property
+    def _folder_names(self) -> set[str]:
+        return {part for found in self._by_name.values() for one in found for part in one.parts}
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many photographs lie directly in each folder that has any, by its path from the root; most first."""
+        counts: dict[str, int] = defaultdict(int)
+        for found in self._by_name.values():
+            for one in found:
+                counts[one.folder.relative_to(self.root).as_posix()] += 1
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def split_of(self, folder: Path) -> str:
+        """The split that a folder below the root, or the nearest above it that names one, stands for; else ""."""
+        if folder not in self._splits:
+            parts = folder.relative_to(self.root).parts if folder.is_relative_to(self.root) else ()
+            self._splits[folder] = _split_of(parts)
+        return self._splits[folder]
+
+    def example(self, folder: str) -> str:
+        """The name of a photograph in one of the folders of `counts`."""
+        return self._tree.photographs(self.root / folder)[0]
+
+    def has(self, name: str) -> bool:
+        """Whether a photograph of this file name, in any folder, is there."""
+        parts = PureWindowsPath(name).parts
+        return bool(parts) and own_name(parts[-1]).casefold() in self._by_name
+
+    def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
+        r"""The photographs that a name in a label file may mean: none, one, or several that nothing tells apart.
+
+        By the path that it gives, from the label file's folder or the root; else by its file name. Capitals, the
+        suffix, and folders in front that are not there do not count where they decide nothing.
+
+        Args:
+            name: as written, with / or \\ between folders; it must not lead out of the root.
+            scope: the label file's folder; of several photographs, those nearest to it are meant.
+            split: of the row; of several photographs, those in a folder of this split are meant.
+        """
+        *above, last = PureWindowsPath(name).parts
+        found = self._by_name.get(own_name(last).casefold(), [])
+        listed = tuple(part.casefold() for part in above)
+        if listed:
+            found = self._below(found, listed)
+        if len(found) < 2:
+            return found
+        bases = [tuple(p.casefold() for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
+        exact = {base + listed for base in (bases[0], ())}
+        kept = found
+        tests: list[Callable[[Found], bool]] = [
+            lambda one: one.parts in exact and _same_suffix(one.name, last),
+            *(_starting(base) for base in bases[:-1]),
+            lambda one: _same_suffix(one.name, last),
+            lambda one: one.parts[len(one.parts) - len(listed) :] == listed,
+            lambda one: bool(split) and one.split == split,
+            lambda one: not _is_derived(one),
+            lambda one: one.folder.parts[-len(above) :] == tuple(above) if above else True,
+            lambda one: one.name == last if is_image(last) else own_name(one.name) == last,
+        ]
+        for fits in tests:
+            kept = [one for one in kept if fits(one)] or kept
+        return kept
+
+    def _below(self, found: list[Found], listed: tuple[str, ...]) -> list[Found]:
+        """Those whose folders have all listed folders that are there at all, in this order."""
+        there = [part for part in listed if part in self._folder_names]
+        fitting = [one for one in found if _in_order(there, one.parts)]
+        if not fitting and there and there[0] == self.root.name.casefold():  # the root's own name in front
+            fitting = [one for one in found if _in_order(there[1:], one.parts)]
+        return fitting
+
+
+def subfolder(tree: Tree, root: Path, name: str) -> Path:
+    """The folder called `name`, a path in any capitals, below `root`.
+
+    Raises:
+        DataError: there is none.
+    """
+    place = root
+    for part in PureWindowsPath(name).parts:
+        inner = tree.folders(place)
+        same = [one for one in inner if one.name == part] or [
+            one for one in inner if one.name.casefold() == part.casefold()
+        ]
+        if not same:
+            names = ", ".join(f"{one.name}/" for one in inner[:8]) or "none"
+            raise DataError(f"{root}: data.image_folder is {name!r}; the folders in {place} are: {names}")
+        place = same[0]
+    return place
+
+
+def _split_of(parts: tuple[str, ...]) -> str:
+    return next((split for part in reversed(parts) if (split := splits.of_name(part))), "")
+
+
+def _up(scope: Path, root: Path) -> Iterator[Path]:
+    """The label file's folder and those above it, up to the root."""
+    yield from (one for one in (scope, *scope.parents) if one.is_relative_to(root))
+
+
+def _starting(base: tuple[str, ...]) -> Callable[[Found], bool]:
+    return lambda one: one.parts[: len(base)] == base
+
+
+def _in_order(wanted: list[str], parts: tuple[str, ...]) -> bool:
+    rest = iter(parts)
+    return all(part in rest for part in wanted)
+
+
+def _same_suffix(name: str, listed: str) -> bool:
+    return not is_image(listed) or PurePosixPath(name).suffix.casefold() == PurePosixPath(listed).suffix.casefold()
+
+
+def _is_derived(one: Found) -> bool:
+    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in splits.words(part))

@@ -1,0 +1,95 @@
+"""The rows of one label file, one a photograph, as it writes them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from retina.data.formats import own_name
+from retina.data.sources.columns import Columns
+from retina.data.sources.grades import GradeReader, grade_of_keywords
+from retina.data.sources.rows import Row, eye_of
+from retina.data.sources.tables import Line, Table
+from retina.errors import DataError
+
+_EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
+
+
+def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: str = "") -> list[Row]:
+    """One row a photograph; of a line with both eyes' photographs two.
+
+    Args:
+        table: the label file.
+        columns: what its columns mean.
+        split: the split of the whole file, where a row tells none.
+        root: the data folder; absolute names below it are taken as relative ones.
+        prefix: is put before the names, where two files count from 1 alike.
+
+    Raises:
+        DataError: the file is not UTF-8, and a name in it is not plain ASCII.
+    """
+    named = [row for line in table.lines for row in _rows(table, columns, split, line)]
+    for row in named if table.legacy else ():
+        if not (row.name.isascii() and row.grade.isascii()):
+            raise DataError(
+                f"{table.file}: cannot be read as a label file: {row.where} is not UTF-8 ({row.name!r} if it is "
+                "Windows-1252); save the file as UTF-8"
+            )
+    front = str(root).rstrip("/\\") + "/"
+    names = [row.name.removeprefix(front) for row in named]
+    return [
+        replace(row, name=name, own=prefix + own_name(name), image=prefix + row.name)
+        for row, name in zip(named, names, strict=True)
+    ]
+
+
+def _rows(table: Table, columns: Columns, split: str, line: Line) -> list[Row]:
+    number, cells = line
+    row = Row(
+        where=f"{table.file.name}:{number}",
+        image="",
+        own="",
+        grade=_cell(cells, columns.grade),
+        split=_cell(cells, columns.split) or split,
+        name=_cell(cells, columns.image),
+        scope=table.file.parent,
+        patient=_cell(cells, columns.patient),
+        eye=_cell(cells, columns.eye),
+    )
+    if columns.eyes:
+        return _of_both_eyes(row, columns, cells)
+    if columns.gradable is not None and GradeReader({})(_cell(cells, columns.gradable)) == 0 and not row.grade:
+        title = table.titles[columns.gradable]
+        return [replace(row, problem=f"its grade is empty: {title} is 0", ungradable=True)]
+    return [row]
+
+
+def _of_both_eyes(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
+    """The rows of a line with a grade for each eye: one photograph's if the line is of one, else both eyes'."""
+    eyes = {eye: (_cell(cells, image), _cell(cells, at)) for eye, (image, at) in columns.eyes.items()}
+    patient = row.patient or row.where
+    if columns.image is None:
+        two = [replace(row, name=name, grade=grade, eye=eye, patient=patient) for eye, (name, grade) in eyes.items()]
+        return [_graded(one, columns) for one in two if one.name or one.grade]
+    stem = own_name(row.name)
+    eye = next((eye for eye, (name, _) in eyes.items() if name and own_name(name) == stem), "")
+    told = _EYE_IN_NAME.search(stem)
+    eye = eye or eye_of(row.eye) or (eye_of(told[1]) if told else "")
+    if not eye:
+        problem = "the list has a grade for each eye and does not say which eye this photograph shows"
+        return [replace(row, problem=problem)]
+    return [_graded(replace(row, eye=eye, grade=eyes[eye][1]), columns)]
+
+
+def _graded(row: Row, columns: Columns) -> Row:
+    if not columns.keywords:
+        return row
+    grade = grade_of_keywords(row.grade)
+    if grade is None:
+        return replace(row, problem=f"its keywords name no grade of retinopathy: {row.grade[:60]!r}")
+    return replace(row, grade=str(grade))
+
+
+def _cell(cells: list[str], at: int | None) -> str:
+    return cells[at] if at is not None and at < len(cells) else ""

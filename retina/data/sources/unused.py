@@ -1,0 +1,49 @@
+"""The files in the data folder that nothing was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from pathlib import Path, PurePosixPath
+
+from retina.data.manifest import Unused
+from retina.data.sources.tree import Place, Tree, printable
+
+
+def unused_files(tree: Tree, here: Place, photographs: AbstractSet[Path], files: AbstractSet[Path]) -> Unused:
+    """What lies below the data folder and was not used.
+
+    Args:
+        tree: the folders.
+        here: what the user pointed at; beside an npz file that was given itself, nothing counts.
+        photographs: that are used.
+        files: label files that were read.
+    """
+    if here.file and here.file in photographs:
+        return Unused()
+    used = photographs | files
+    idle: dict[PurePosixPath, list[str]] = {}
+    others: list[str] = []
+    busy: set[PurePosixPath] = set()
+    for folder in tree.walk(here.root):
+        inside = PurePosixPath(folder.relative_to(here.root).as_posix())
+        names = tree.photographs(folder)
+        left = [name for name in names if folder / name not in used]
+        if len(left) < len(names):
+            busy |= {inside, *inside.parents}
+        if left:
+            idle[inside] = left
+        others += [(inside / name).as_posix() for name in tree.others(folder) if folder / name not in used]
+    counts: dict[str, int] = {}
+    for inside, names in idle.items():
+        top = _uppermost(inside, busy)
+        counts[top] = counts.get(top, 0) + len(names)
+    listed = [(inside / name).as_posix() for inside, names in idle.items() for name in names]
+    return Unused(sorted(map(printable, listed)), sorted(map(printable, others)), counts)
+
+
+def _uppermost(folder: PurePosixPath, busy: set[PurePosixPath]) -> str:
+    """The uppermost folder around `folder` of which no photograph is used; else the folder itself."""
+    if folder in busy:
+        return "the data folder itself" if folder == PurePosixPath() else f"{printable(str(folder))}/"
+    top = next(one for one in reversed((folder, *folder.parents)) if one not in busy)
+    return "the data folder itself" if top == PurePosixPath() else f"{printable(str(top))}/"
