@@ -29,4 +29,5 @@ def is_image(name: str) -> bool:
 
 def own_name(name: str) -> str:
     """`name` without the suffix of an image; other dots are part of the name."""
-    return name[: -len(suffix_of(name))] if is_image(name) else name
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if suffix in suffixes() else name

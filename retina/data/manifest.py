@@ -67,6 +67,8 @@ class Unused:
         if self.others:
             kinds = Counter(suffix_of(name) or "without a suffix" for name in self.others)
             told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(MOST_FOLDERS))
+            if len(self.others) <= FEW_FILES:
+                told = ", ".join(self.others)
             named.append(f"{len(self.others):,} other {'file' if len(self.others) == 1 else 'files'} not used: {told}")
         return named
 
@@ -80,6 +82,8 @@ class Unused:
 
 
 UNUSED_COLUMNS = ["file", "kind"]
+FEW_FILES = 3
+"""Files that are no photographs and are named one by one."""
 MOST_FOLDERS = 10
 """Lines about folders with unused photographs."""
 

@@ -8,7 +8,7 @@ hold the layouts; what can be wrong with a row is checked in one place for all o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
@@ -48,6 +48,7 @@ class _Reading:
 
     layout: str
     labels: list[Labels]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     reader = GradeReader({mapping_key(label): grade for label, grade in config.grade_mapping.items()})
     index = PhotographIndex(tree, here.root, config.image_folder)
     reading = _recognise(_Look(tree, here, config, reader, index), photographs=photographs)
-    notes: list[str] = []
+    notes = [*reading.notes, *_unmet(config, reading.labels)]
     labels = reading.labels
     if photographs:
         labels = _with_photographs(labels, here, reading.layout, index, notes)
@@ -97,7 +98,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
         frame = frame.assign(split="").astype(COLUMNS)
     notes += _notes(rows, bad, index)
     files = {file for one in reading.labels for file in one.files}
-    named = {path for one in labels for row in one.rows for path in (row.path, *row.rivals) if path}
+    named = {str(path) for one in labels for row in one.rows for path in (row.path, *row.rivals) if path}
     unused = unused_files(tree, here, named, files) if photographs else Unused()
     choices = [choice for one in reading.labels for choice in one.choices]
     return Manifest(frame, reading.layout, root, bad, unused, choices, notes)
@@ -134,20 +135,25 @@ def _with_photographs_beside(given: Place) -> Place:
 def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     config, here = look.config, look.here
     wanted = "eyepacs" if config.layout == "synthetic" else config.layout  # drawn ones lie in the layout of EyePACS
+    keys = ("image_column", "grade_column", "patient_column", "eye_column")
+    columns_given = next((key for key in keys if getattr(config, key)), None)
     if wanted in {"auto", "course"} and is_course(look.tree, here):
+        if columns_given:
+            raise DataError(f"{here.root}: data.{columns_given} is given, and the course's lists have no columns")
         return _Reading("course", course(look.tree, here))
     found = None
     if wanted in {"auto", *_LISTS}:
         found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
     grouped = None
-    columns_given = config.image_column or config.grade_column
     if wanted in {"auto", "folders"} and not here.file and not (found and columns_given):
         top = subfolder(look.tree, here.root, config.image_folder) if config.image_folder else here.root
         grouped = folders.only_one(folders.find(look.tree, top, look.reader), look.tree, here.root, look.reader)
     if found:
         if grouped and photographs:
             _refuse_contradiction(found, folders.read(grouped, look.tree, here.root, look.reader), look)
-        return _Reading(found.name if wanted in {"auto", "list"} else wanted, found.labels)
+        return _Reading(found.name if wanted in {"auto", "list"} else wanted, found.labels, found.notes)
+    if columns_given:
+        raise DataError(f"{here.file or here.root}: data.{columns_given} is given, and there is no label file")
     if grouped:
         return _Reading("folders", folders.read(grouped, look.tree, here.root, look.reader))
     if wanted in {"auto", "medmnist"} and arrays.is_medmnist(look.tree, here):
@@ -165,7 +171,8 @@ def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look
     by_path = {row.path: row for one in by_folder for row in one.rows}
     if any(reader(row.grade) is None for row in by_path.values()):  # some beside them are none: not of grades, maybe
         return
-    located = (row for one in locate(found.labels, look.index) for row in one.rows)
+    locate(found.labels, look.index)
+    located = (row for one in found.labels for row in one.rows)
     pairs = [(row, by_path[row.path]) for row in located if row.path in by_path]
     differing = [(row, folder) for row, folder in pairs if reader(row.grade) not in {None, reader(folder.grade)}]
     if differing:
@@ -201,12 +208,12 @@ def _contents(tree: Tree, place: Place) -> str:
 def _with_photographs(
     labels: list[Labels], here: Place, layout: str, index: PhotographIndex, notes: list[str]
 ) -> list[Labels]:
-    located = locate(labels, index)
-    total = sum(len(one.rows) for one in located)
-    if total and all(is_absent(one) for one in located):
-        raise _no_photographs(located, here, layout, total, index)
+    locate(labels, index)
+    total = sum(len(one.rows) for one in labels)
+    if total and all(is_absent(one) for one in labels):
+        raise _no_photographs(labels, here, layout, total, index)
     kept = []
-    for one in located:
+    for one in labels:
         if one.optional and is_absent(one):
             notes.append(f"{one.source} lists {len(one.rows):,} photographs and none is there: left out")
         else:
@@ -221,6 +228,8 @@ def _no_photographs(
     belongs = labels[0].belongs or here.root
     sources = " and ".join(one.source for one in labels)
     there = f"They belong in {belongs} ({own_name(first.name)}.jpeg, .jpg or .png)"
+    if here.file:
+        there += f", or give the folder that holds both instead of {here.file.name}"
     if index.counts:
         fullest = next(iter(index.counts))
         there = f"They are called {first.name}, say; {where_photographs_are(index)}, {index.example(fullest)} say"
@@ -229,6 +238,15 @@ def _no_photographs(
         f"{there}; {_ORIGINS.get(layout, _EYEPACS)}.\n"
         f"{_WITHOUT}"
     )
+
+
+def _unmet(config: DataConfig, labels: list[Labels]) -> list[str]:
+    """What the grade mapping names and no label says: a slip of the pen, perhaps."""
+    if not config.grade_mapping:
+        return []
+    told = {mapping_key(row.grade) for one in labels for row in one.rows}
+    never = [label for label in config.grade_mapping if mapping_key(label) not in told]
+    return [f"data.grade_mapping: no label is {', '.join(map(repr, never))}"] if never else []
 
 
 def _notes(rows: Iterable[Row], bad: list[Bad], index: PhotographIndex) -> list[str]:
@@ -247,5 +265,5 @@ def _notes(rows: Iterable[Row], bad: list[Bad], index: PhotographIndex) -> list[
 
 
 def _is_elsewhere(row: Row, index: PhotographIndex) -> bool:
-    split, folder = splits.of_word(row.split), index.split_of(row.path.parent) if row.path else ""
+    split, folder = splits.of_word(row.split), index.split_of(row.path) if row.path else ""
     return bool(split and folder and split != folder)

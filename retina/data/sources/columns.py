@@ -7,6 +7,7 @@ photographs that are there, a single one that holds nothing but grades.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from retina.config import DataConfig
@@ -81,6 +82,7 @@ def known(titles: list[str], config: DataConfig) -> Columns:
         DataError: a column that the user chose is not there.
     """
     at = _positions(titles)
+    _refuse_twins(titles)
     chosen = {
         role: _named(titles, at, getattr(config, f"{role}_column"), role)
         for role in ("image", "grade", "patient", "eye")
@@ -142,6 +144,18 @@ def _positions(titles: list[str]) -> dict[str, int]:
     for place, title in enumerate(titles):
         at.setdefault(plain(title), place)
     return at
+
+
+def _refuse_twins(titles: list[str]) -> None:
+    """Stop where two columns have one title that we would read.
+
+    Raises:
+        DataError: names the title.
+    """
+    counts = Counter(plain(title) for title in titles)
+    twins = [title for title in titles if counts[plain(title)] > 1 and plain(title) in {*IMAGES, *GRADED}]
+    if twins:
+        raise DataError(f"{counts[plain(twins[0])]} columns are called {twins[0]!r}; give one of them another title")
 
 
 def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str) -> int | None:

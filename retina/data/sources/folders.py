@@ -125,7 +125,7 @@ def _rows(tree: Tree, root: Path, folder: Path, split: str, reader: GradeReader)
             own=f"{place}/{own_name(name)}",
             grade=folder.name,
             split=split or _split_below(one, folder),
-            path=one / name,
+            path=f"{one}/{name}",
         )
         for one in inner
         for place in [one.relative_to(root).as_posix()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from retina.data.formats import is_image, own_name
 from retina.data.sources import splits
-from retina.data.sources.tree import Tree
+from retina.data.sources.tree import Tree, is_plain
 from retina.errors import DataError
 
 _NO_PHOTOGRAPHS = {
@@ -41,9 +42,9 @@ class Found:
     parts: tuple[str, ...]
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """Where it is."""
-        return self.folder / self.name
+        return f"{self.folder}/{self.name}"
 
     @property
     def split(self) -> str:
@@ -58,7 +59,7 @@ class PhotographIndex:
         self.root = root
         self._tree = tree
         self._top = subfolder(tree, root, only) if only else root
-        self._splits: dict[Path, str] = {}
+        self._splits: dict[str, str] = {}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Found]]:
@@ -82,10 +83,12 @@ class PhotographIndex:
                 counts[one.folder.relative_to(self.root).as_posix()] += 1
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
-    def split_of(self, folder: Path) -> str:
-        """The split that a folder below the root, or the nearest above it that names one, stands for; else ""."""
+    def split_of(self, photograph: str | Path) -> str:
+        """The split that a photograph's folder, or the nearest above it that names one, stands for; else ""."""
+        folder = os.path.dirname(photograph)  # noqa: PTH120  # 100,000 times
         if folder not in self._splits:
-            parts = folder.relative_to(self.root).parts if folder.is_relative_to(self.root) else ()
+            place = Path(folder)
+            parts = place.relative_to(self.root).parts if place.is_relative_to(self.root) else ()
             self._splits[folder] = _split_of(parts)
         return self._splits[folder]
 
@@ -95,7 +98,7 @@ class PhotographIndex:
 
     def has(self, name: str) -> bool:
         """Whether a photograph of this file name, in any folder, is there."""
-        parts = PureWindowsPath(name).parts
+        parts = (name,) if is_plain(name) else PureWindowsPath(name).parts
         return bool(parts) and own_name(parts[-1]).casefold() in self._by_name
 
     def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
@@ -109,7 +112,7 @@ class PhotographIndex:
             scope: the label file's folder; of several photographs, those nearest to it are meant.
             split: of the row; of several photographs, those in a folder of this split are meant.
         """
-        *above, last = PureWindowsPath(name).parts
+        *above, last = (name,) if is_plain(name) else PureWindowsPath(name).parts
         found = self._by_name.get(own_name(last).casefold(), [])
         listed = tuple(part.casefold() for part in above)
         if listed:

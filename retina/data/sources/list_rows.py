@@ -29,7 +29,8 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
     Raises:
         DataError: the file is not UTF-8, and a name in it is not plain ASCII.
     """
-    named = [row for line in table.lines for row in _rows(table, columns, split, line)]
+    scope = table.file.parent
+    named = [row for line in table.lines for row in _rows(table, columns, split, line, scope)]
     for row in named if table.legacy else ():
         if not (row.name.isascii() and row.grade.isascii()):
             raise DataError(
@@ -37,14 +38,14 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
                 "Windows-1252); save the file as UTF-8"
             )
     front = str(root).rstrip("/\\") + "/"
-    names = [row.name.removeprefix(front) for row in named]
-    return [
-        replace(row, name=name, own=prefix + own_name(name), image=prefix + row.name)
-        for row, name in zip(named, names, strict=True)
-    ]
+    for row in named:
+        row.image = prefix + row.name
+        row.name = row.name.removeprefix(front)
+        row.own = prefix + own_name(row.name)
+    return named
 
 
-def _rows(table: Table, columns: Columns, split: str, line: Line) -> list[Row]:
+def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -> list[Row]:
     number, cells = line
     row = Row(
         where=f"{table.file.name}:{number}",
@@ -53,7 +54,7 @@ def _rows(table: Table, columns: Columns, split: str, line: Line) -> list[Row]:
         grade=_cell(cells, columns.grade),
         split=_cell(cells, columns.split) or split,
         name=_cell(cells, columns.image),
-        scope=table.file.parent,
+        scope=scope,
         patient=_cell(cells, columns.patient),
         eye=_cell(cells, columns.eye),
     )

@@ -31,6 +31,7 @@ _MANY = 50
 """Tables in a folder from which on its text files are no label files: there is one for each photograph."""
 _SOLUTION = "retinopathy_solution"
 _IDRID = re.compile(r"[ab]\. IDRiD_Disease Grading_(Training|Testing) Labels", re.IGNORECASE)
+_OWN_SCALE = "Messidor grades 0 to 3 by a scale of its own, which is not that of 0 to 4 (data.grade_mapping)"
 _LIKELY = re.compile(r"label|grade|grading|diagnos|annotation|solution|ground.?truth", re.IGNORECASE)
 
 
@@ -41,10 +42,12 @@ class LabelFiles:
     Attributes:
         name: the public set whose files they are, or "list".
         labels: their rows.
+        notes: what a person should know of them.
     """
 
     name: str
     labels: list[Labels]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def find(
     wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
     files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted])
     name = _family(files)
-    return LabelFiles(name, [_labels(one, name, place.root, several=len(files) > 1) for one in files])
+    notes = [_OWN_SCALE] if any(_is_messidor(one) for one in files) else []
+    return LabelFiles(name, [_labels(one, name, place.root, several=len(files) > 1) for one in files], notes)
 
 
 def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
@@ -240,13 +244,18 @@ def _part(place: Place, files: list[_LabelFile]) -> list[_LabelFile]:
 def _family(files: Iterable[_LabelFile]) -> str:
     """The public set whose names or columns the label files have; a name for the manifest, no more."""
     titles = {plain(title) for one in files for title in one.titles}
-    if any(_IDRID.fullmatch(one.file.stem) for one in files) or titles & {"dme_risk", "risk_of_macular_edema"}:
+    official = any(_IDRID.fullmatch(one.file.stem) for one in files)
+    if official or (titles & {"dme_risk", "risk_of_macular_edema"} and not any(map(_is_messidor, files))):
         return "idrid"
     if "id_code" in titles:
         return "aptos"
     if any(one.file.stem.lower().startswith(("trainlabels", _SOLUTION)) for one in files) or "level" in titles:
         return "eyepacs"
     return "list"
+
+
+def _is_messidor(one: _LabelFile) -> bool:
+    return "ophthalmologic_department" in map(plain, one.titles)
 
 
 _BELONGS = {"eyepacs": "{split}", "aptos": "{split}_images"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 from retina.data.sources import splits
@@ -14,13 +13,16 @@ from retina.data.sources.tree import leaves_folder
 _NAMED = 3
 
 
-def locate(lists: list[Labels], index: PhotographIndex) -> list[Labels]:
-    """The same rows with the paths of those photographs that are there.
+def locate(lists: list[Labels], index: PhotographIndex) -> None:
+    """Fill in the paths of those photographs that are there.
 
     A name that several photographs have is left without a path, and its row says which they are, unless one folder
     decides: one that has more of the list's photographs, and all that the other one has.
     """
-    return _without_others([_by_folder(one, index) for one in lists], index)
+    for labels in lists:
+        _fill_in(labels, index)
+    if len(lists) > 1:
+        _take_back(lists, index)
 
 
 def where_photographs_are(index: PhotographIndex) -> str:
@@ -32,15 +34,15 @@ def where_photographs_are(index: PhotographIndex) -> str:
     return f"photographs are in {', '.join(named[:_NAMED])}{more}"
 
 
-def _by_folder(labels: Labels, index: PhotographIndex) -> Labels:
-    found = [_find(row, index) for row in labels.rows]
+def _fill_in(labels: Labels, index: PhotographIndex) -> None:
+    found = {at: some for at, row in enumerate(labels.rows) if (some := _find(row, index))}
     sets: dict[Path, set[int]] = defaultdict(set)
-    for at, some in enumerate(found):
-        for one in some:
-            sets[one.folder].add(at)
-    return replace(
-        labels, rows=[_settled(row, some, sets, index.root) for row, some in zip(labels.rows, found, strict=True)]
-    )
+    if any(len(some) > 1 for some in found.values()):
+        for at, some in found.items():
+            for one in some:
+                sets[one.folder].add(at)
+    for at, some in found.items():
+        _settle(labels.rows[at], some, sets, index.root)
 
 
 def _find(row: Row, index: PhotographIndex) -> list[Found]:
@@ -49,21 +51,17 @@ def _find(row: Row, index: PhotographIndex) -> list[Found]:
     return index.find(row.name, row.scope or index.root, splits.of_word(row.split) or "")
 
 
-def _settled(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> Row:
-    if not found:
-        return row
+def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> None:
     if len(found) > 1 and (fullest := _fullest(found, sets)):
         found = [fullest]
     if len(found) == 1:
-        return replace(row, path=found[0].path)
-    listed = [one.path.relative_to(root).as_posix() for one in found]
+        row.path = found[0].path
+        return
+    listed = [(one.folder / one.name).relative_to(root).as_posix() for one in found]
     more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
     problem = f"{len(listed)} photographs have this name: {listed[0]} and {listed[1]}{more}"
-    return replace(
-        row,
-        problem=row.problem or f"{problem}; data.image_folder says which folder is meant",
-        rivals=tuple(one.path for one in found),
-    )
+    row.problem = row.problem or f"{problem}; data.image_folder says which folder is meant"
+    row.rivals = tuple(one.path for one in found)
 
 
 def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:
@@ -78,36 +76,25 @@ def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:
     return first if all(sets[one.folder] < sets[first.folder] for one in others) else None
 
 
-def _without_others(lists: list[Labels], index: PhotographIndex) -> list[Labels]:
-    """The lists without the photographs of another list, which a list whose own ones are absent would be given.
+def _take_back(lists: list[Labels], index: PhotographIndex) -> None:
+    """Take from a list whose own photographs are absent those of another list, which it was given.
 
     IDRiD counts from IDRiD_001 in both of its sets: where the testing set is absent, its list finds the training set.
     """
-    rightful: dict[Path, Row] = {}
+    rightful = {row.path: row for labels in lists for row in labels.rows if row.path and _is_at_home(row, index)}
     for labels in lists:
-        for row in labels.rows:
-            if row.path is not None and _is_at_home(row, row.path, index):
-                rightful[row.path] = row
-    return [_without(labels, rightful, index) for labels in lists]
+        strange = [
+            (row, rightful[row.path])
+            for row in labels.rows
+            if row.path and row.path in rightful and not _is_at_home(row, index)
+        ]
+        located = sum(row.path is not None for row in labels.rows)
+        for row, other in strange:
+            if row.own != other.own or (labels.optional and len(strange) == located):
+                row.path = None
 
 
-def _without(labels: Labels, rightful: dict[Path, Row], index: PhotographIndex) -> Labels:
-    strange = {
-        at: rightful[row.path]
-        for at, row in enumerate(labels.rows)
-        if row.path in rightful and not _is_at_home(row, row.path, index)
-    }
-    located = sum(row.path is not None for row in labels.rows)
-    lost = {
-        at for at, other in strange.items()
-        if labels.rows[at].own != other.own or (labels.optional and len(strange) == located)
-    }  # fmt: skip
-    if not lost:
-        return labels
-    return replace(labels, rows=[replace(row, path=None) if at in lost else row for at, row in enumerate(labels.rows)])
-
-
-def _is_at_home(row: Row, path: Path, index: PhotographIndex) -> bool:
+def _is_at_home(row: Row, index: PhotographIndex) -> bool:
     """Whether a photograph's folder is of its row's split, or of none."""
-    split = index.split_of(path.parent)
+    split = index.split_of(row.path) if row.path else ""
     return not split or split == splits.of_word(row.split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 
@@ -23,9 +23,11 @@ _EYE_FOLDERS = {"left", "right", "os", "od", "lefteye", "righteye"}
 _PATIENT_AND_EYE = re.compile(r"(.+?)_(left|right)(?![a-z]).*", re.IGNORECASE | re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One photograph as its layout knows it, unchecked.
+
+    Not frozen: of 100,000 rows each gets its path, and copies of them take seconds.
 
     Attributes:
         where: file and line of the name.
@@ -50,14 +52,14 @@ class Row:
     split: str
     name: str = ""
     scope: Path | None = None
-    path: Path | None = None
+    path: str | Path | None = None
     array: str = ""
     index: int = -1
     patient: str = ""
     eye: str = ""
     grade_where: str = ""
     problem: str = ""
-    rivals: tuple[Path, ...] = ()
+    rivals: tuple[str, ...] = ()
     ungradable: bool = False
     is_assumed: bool = False
 
@@ -186,12 +188,10 @@ def _told_apart(rows: list[Row], root: Path) -> list[Row]:
     changed = []
     for row in rows:
         own, image = row.own, row.image
-        if row.path is not None and not row.array and row.path.is_relative_to(root) and not row.is_assumed:
-            inside = row.path.relative_to(root)
-            if owns[own] > 1:
-                own = inside.with_name(own_name(inside.name)).as_posix()
-            if images[image, splits.of_word(row.split)] > 1:
-                image = inside.as_posix()
+        twice = owns[own] > 1, images[image, splits.of_word(row.split)] > 1
+        if any(twice) and not row.array and not row.is_assumed:
+            inside = PurePath(str(row.path)).relative_to(root).as_posix()
+            own, image = own_name(inside) if twice[0] else own, inside if twice[1] else image
         changed.append(row if (own, image) == (row.own, row.image) else replace(row, own=own, image=image))
     return changed
 
@@ -216,6 +216,8 @@ def _pairs(rows: list[Row]) -> dict[str, str]:
 
 
 def _eye_of_folder(own: str) -> str:
+    if "/" not in own and "\\" not in own:
+        return ""
     *_, folder, _ = ("", "", *own.replace("\\", "/").split("/"))
     word = re.sub(r"[\s_-]+", "", folder.lower())
     return _EYES[word.removesuffix("eye")] if word in _EYE_FOLDERS else ""

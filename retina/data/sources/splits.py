@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SYNONYMS = {
     "train": ("train", "training"),
@@ -17,6 +18,7 @@ _FILLERS = {"set", "images", "image", "imgs", "data", "dataset", "photos", "phot
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
+@lru_cache(maxsize=1024)
 def of_word(text: str) -> str | None:
     """The split that a cell of a split column names, "" for an empty one; None where it names none."""
     return SPLITS.get(re.sub(r"[\s_-]+", "", text.lower()))

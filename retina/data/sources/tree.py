@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from retina.errors import DataError
 
 __all__ = ["Place", "Tree", "is_text", "leaves_folder", "own_name", "printable"]
 
+_OF_PATHS = re.compile(r"[/\\:\0]")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _OF_THE_SYSTEM = {"lost+found", "$RECYCLE.BIN", "System Volume Information"}
 _FILES_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
@@ -93,8 +95,15 @@ class Tree:
         return self._listings[folder]
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name has no folder in front, on any system; so quick that it may be asked 100,000 times."""
+    return not _OF_PATHS.search(name)
+
+
 def leaves_folder(name: str) -> bool:
     """Whether a photograph's name in a label file would lead out of the data folder, on any system."""
+    if is_plain(name):
+        return not name.strip(".")
     path = PureWindowsPath(name)
     return bool(path.anchor) or not path.parts or ".." in path.parts or "\0" in name
 

@@ -9,7 +9,7 @@ from retina.data.manifest import Unused
 from retina.data.sources.tree import Place, Tree, printable
 
 
-def unused_files(tree: Tree, here: Place, photographs: AbstractSet[Path], files: AbstractSet[Path]) -> Unused:
+def unused_files(tree: Tree, here: Place, photographs: AbstractSet[str], files: AbstractSet[Path]) -> Unused:
     """What lies below the data folder and was not used.
 
     Args:
@@ -18,21 +18,21 @@ def unused_files(tree: Tree, here: Place, photographs: AbstractSet[Path], files:
         photographs: that are used.
         files: label files that were read.
     """
-    if here.file and here.file in photographs:
+    if here.file and str(here.file) in photographs:
         return Unused()
-    used = photographs | files
+    used = photographs | {str(file) for file in files}
     idle: dict[PurePosixPath, list[str]] = {}
     others: list[str] = []
     busy: set[PurePosixPath] = set()
     for folder in tree.walk(here.root):
         inside = PurePosixPath(folder.relative_to(here.root).as_posix())
         names = tree.photographs(folder)
-        left = [name for name in names if folder / name not in used]
+        left = [name for name in names if f"{folder}/{name}" not in used]
         if len(left) < len(names):
             busy |= {inside, *inside.parents}
         if left:
             idle[inside] = left
-        others += [(inside / name).as_posix() for name in tree.others(folder) if folder / name not in used]
+        others += [(inside / name).as_posix() for name in tree.others(folder) if f"{folder}/{name}" not in used]
     counts: dict[str, int] = {}
     for inside, names in idle.items():
         top = _uppermost(inside, busy)
