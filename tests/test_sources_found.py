@@ -1,0 +1,465 @@
+"""How photographs, columns, grades and splits are found, and what nobody uses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layouts import column, eyepacs_folder, grades, load, photographs, places, refused, text
+
+from retina import cli
+from retina.config import DataConfig, parse
+from retina.data import formats
+from retina.data.sources.grades import grade_of
+from retina.errors import SpecError
+from retina.predict import images
+
+
+def listed(folder: Path, *rows: str, header: str = "image,level", name: str = "labels.csv") -> Path:
+    return text(folder / name, "\n".join([header, *rows]) + "\n")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "a",
+            "a.png",
+            "A.PNG",
+            "a.tif",
+            "images/a.png",
+            "images\\a",
+            "IMAGES/A.jpeg",
+            "input/images/a.png",
+            "set/images/a",
+        ],
+    )
+    def test_one_photograph_is_found_however_its_name_is_written(self, tmp_path: Path, name: str) -> None:
+        root = tmp_path / "set"
+        listed(root, f"{name},1")
+        photographs(root / "images", "a.png", "b.png")
+        assert places(load(root)) == ["images/a.png"]
+
+    def test_an_absolute_name_inside_the_folder_is_one_of_its_photographs(self, tmp_path: Path) -> None:
+        listed(tmp_path, f"{tmp_path}/images/a.png,1")
+        photographs(tmp_path / "images", "a.png")
+        assert places(load(tmp_path)) == ["images/a.png"]
+
+    def test_a_folder_that_is_there_and_lacks_the_photograph_is_believed(self, tmp_path: Path) -> None:
+        listed(tmp_path, "train/a.png,1", "train/b.png,2")
+        photographs(tmp_path, "train/b.png", "test/a.png")
+        assert "labels.csv:2: train/a.png: the photograph is missing; photographs are in" in refused(tmp_path)
+
+    def test_the_path_decides_before_the_name(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a.png,1", "x/b.png,2")
+        photographs(tmp_path, "a.png", "x/a.png", "x/b.png", "y/x/b.png")
+        assert places(load(tmp_path)) == ["a.png", "x/b.png"]
+
+    @pytest.mark.parametrize("twin", ["test/a.png", "train/deep/a.png", "train/a.jpg"])
+    def test_a_name_of_two_photographs_is_refused_with_both(self, tmp_path: Path, twin: str) -> None:
+        listed(tmp_path, "a,1", "b,2")
+        photographs(tmp_path, "train/a.png", "train/b.png", twin)
+        if twin == "train/deep/a.png":  # train/ has all of the list and deep/ one of it: no doubt
+            assert places(load(tmp_path)) == ["train/a.png", "train/b.png"]
+            return
+        message = refused(tmp_path)
+        assert "labels.csv:2: a: 2 photographs have this name: " in message
+        assert {"train/a.png", twin} <= set(message.replace(";", " ").split())
+
+    def test_a_split_column_tells_them_apart(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a.png,1,train", "a.png,3,test", "b.png,2,train", header="image,level,split")
+        photographs(tmp_path, "train/a.png", "test/a.png", "train/b.png")
+        manifest = load(tmp_path)
+        assert places(manifest) == ["train/a.png", "test/a.png", "train/b.png"]
+        assert column(manifest, "image") == ["a.png", "a.png", "b.png"]
+        assert manifest.frame["patient"].is_unique
+
+    def test_lists_of_train_and_test_tell_them_apart(self, tmp_path: Path) -> None:
+        for split, grade in (("train", 1), ("test", 4)):
+            listed(tmp_path, f"1.png,{grade}", name=f"{split}.csv")
+            photographs(tmp_path / f"{split}_images", "1.png")
+        manifest = load(tmp_path)
+        assert list(zip(places(manifest), column(manifest, "grade"), strict=True)) == [
+            ("train_images/1.png", 1),
+            ("test_images/1.png", 4),
+        ]
+
+    def test_absent_photographs_name_the_folder_that_has_some(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1")
+        photographs(tmp_path / "elsewhere", "x.png", "y.png")
+        assert "They are called a, say; photographs are in elsewhere/ (2), x.png say" in refused(tmp_path)
+
+    def test_two_eyes_in_two_folders_are_one_patient_s(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "2/left/10.jpg", "3/right/10.jpg", "0/left/11.jpg", "1/OD/12.jpg")
+        manifest = load(tmp_path)
+        assert dict(zip(column(manifest, "image"), column(manifest, "patient"), strict=True)) == {
+            "0/left/11.jpg": "0/left/11",
+            "1/OD/12.jpg": "1/OD/12",
+            "2/left/10.jpg": "10",
+            "3/right/10.jpg": "10",
+        }
+        assert column(manifest, "eye") == ["left", "right", "left", "right"]
+
+    def test_running_numbers_in_such_folders_tell_no_patient(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "2/left/1.jpg", "2/right/1.jpg", "3/left/1.jpg")
+        assert load(tmp_path).frame["patient"].is_unique
+
+
+class TestFormats:
+    def test_training_and_prediction_take_the_same_suffixes(self, tmp_path: Path) -> None:
+        assert {
+            ".jpg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".tif",
+            ".webp",
+            ".jp2",
+            ".ppm",
+            ".pgm",
+            ".gif",
+            ".bmp",
+        } <= formats.suffixes()
+        names = [f"x{n}{suffix.upper() if n % 2 else suffix}" for n, suffix in enumerate(sorted(formats.suffixes()))]
+        for grade in "01":
+            for name in names:
+                text(tmp_path / grade / name, "")
+        text(tmp_path / "0" / "notes.dcm", "")
+        manifest = load(tmp_path)
+        assert sorted(manifest.frame["path"]) == sorted(map(str, images([str(tmp_path)])))
+        assert manifest.unused.in_words() == ["1 other file not used: 0/notes.dcm"]
+
+
+class TestGrades:
+    @pytest.mark.parametrize(
+        ("grade", "texts"),
+        [
+            (
+                0,
+                [
+                    "0",
+                    "00",
+                    "0.0",
+                    "0,0",
+                    "No DR",
+                    "no_dr",
+                    "NoDR",
+                    "normal",
+                    "Healthy",
+                    "no apparent retinopathy",
+                    "DR0",
+                ],
+            ),
+            (1, ["1.", "01", "mild", "Mild NPDR", "mild nonproliferative retinopathy", "1 - Mild", "grade 1"]),
+            (2, ["2.00", "Moderate", "moderate DR", "moderate non proliferative diabetic retinopathy", "class_2"]),
+            (3, ["3", "Severe", "severe_npdr", "Level 3", "DR grade 3", "3. Severe"]),
+            (
+                4,
+                [
+                    "4",
+                    "PDR",
+                    "Proliferate_DR",
+                    "proliferative",
+                    "Proliferative Diabetic Retinopathy",
+                    "4 (PDR)",
+                    "DR-4",
+                ],
+            ),
+        ],
+    )
+    def test_words_and_numbers(self, grade: int, texts: list[str]) -> None:
+        assert {one: grade_of(one) for one in texts} == dict.fromkeys(texts, grade)
+
+    @pytest.mark.parametrize(
+        "text_",
+        ["", "0-1", "12", "34", "2.5", "-1", "+1", "nan", "5", "1e0", "٣", "2?", ">=2", "0 1", "1 No DR", "Mild 2",
+         "mild PDR", "NPDR", "DR", "no", "yes", "true", "R1", "stage 2", "very severe", "grade -1", "2 or worse", "I", "0x1"],
+    )  # fmt: skip
+    def test_what_is_none_or_could_be_another(self, text_: str) -> None:
+        assert grade_of(text_) is None
+
+    @given(st.text(max_size=12))
+    def test_a_text_with_two_numbers_or_a_number_above_4_is_never_a_grade(self, other: str) -> None:
+        for written in (f"1 {other} 2", f"5{other}", f"{other}7"):
+            assert grade_of(written) is None
+
+    @given(st.integers(0, 4), st.integers(0, 3), st.sampled_from(["", ".", ".0", ",0", ".00"]))
+    def test_numbers_as_programs_write_them(self, grade: int, zeros: int, end: str) -> None:
+        assert grade_of("0" * zeros + str(grade) + end) == grade
+
+    def test_a_mapping_comes_first(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,R0", "b,r2", "c,5.0", "d,1", "e,U")
+        photographs(tmp_path, *(f"{name}.png" for name in "abcde"))
+        mapping = {"R0": 0, "R2": 3, 5: 4, "1": 2, "u": "ungradable", "Z": 1}
+        assert "its grade is 'U', which data.grade_mapping calls ungradable" in refused(tmp_path, grade_mapping=mapping)
+        manifest = load(tmp_path, grade_mapping=mapping, on_bad="skip")
+        assert grades(manifest) == {"a": 0, "b": 3, "c": 4, "d": 2}
+        assert manifest.notes[0] == "data.grade_mapping: no label is 'Z'"
+
+    def test_a_mapping_of_folders(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "R0/a.png", "R1/b.png", "bad/c.png")
+        mapping = {"R0": 0, "R1": 2, "bad": "ungradable"}
+        assert "1 of them is ungradable" in refused(tmp_path, grade_mapping=mapping)
+        assert column(load(tmp_path, grade_mapping=mapping, on_bad="skip"), "grade") == [0, 2]
+
+    @pytest.mark.parametrize(
+        ("mapping", "said"),
+        [
+            ({5: 5}, "5: 5 is no grade; allowed: 0 to 4, ungradable"),
+            ({"a": True}, "a: True is no grade"),
+            ({"a": 1.5}, "a: 1.5 is no grade"),
+            ({False: 0}, "write the label in quotes"),
+            ([0, 1], "should be labels and their grades"),
+        ],
+    )
+    def test_a_mapping_to_something_else_is_refused(self, mapping: Any, said: str) -> None:
+        with pytest.raises(SpecError, match="grade_mapping") as caught:
+            parse(DataConfig, {"grade_mapping": mapping}, "mine.yaml")
+        assert said in str(caught.value)
+
+
+class TestColumns:
+    @pytest.fixture
+    def odd(self, tmp_path: Path) -> Path:
+        """A list whose columns have names that nobody knows."""
+        rows = [f"{n},p{n}.png,{n % 5},{n % 2},who{n // 2},{'OD' if n % 2 else 'OS'}" for n in range(10, 20)]
+        listed(tmp_path, *rows, header="nr,picture,reading,sex,person,which", name="mine.csv")
+        photographs(tmp_path / "pictures", *(f"p{n}.png" for n in range(10, 20)))
+        return tmp_path
+
+    def test_the_only_ones_that_fit_are_taken_and_named(self, odd: Path) -> None:
+        manifest = load(odd)
+        assert column(manifest, "grade") == [n % 5 for n in range(10, 20)]
+        assert manifest.choices == [
+            "mine.csv: column picture, the only one that names photographs",
+            "mine.csv: column reading, the only one that holds only grades",
+        ]
+
+    def test_the_user_s_choice_counts(self, odd: Path) -> None:
+        chosen = {"image_column": "Picture", "grade_column": "sex", "patient_column": "person", "eye_column": "which"}
+        manifest = load(odd, **chosen)
+        assert column(manifest, "grade") == [n % 2 for n in range(10, 20)]
+        assert column(manifest, "patient")[:3] == ["who5", "who5", "who6"]
+        assert column(manifest, "eye")[:2] == ["left", "right"]
+
+    @pytest.mark.parametrize("role", ["image", "grade", "patient", "eye"])
+    def test_a_column_that_is_not_there_lists_those_that_are(self, odd: Path, role: str) -> None:
+        expected = f"{odd / 'mine.csv'}: data.{role}_column is 'foo'; found the columns: nr, picture, reading, sex"
+        assert expected in refused(odd, **{f"{role}_column": "foo"})
+
+    def test_two_columns_of_grades_have_to_be_chosen_from(self, odd: Path) -> None:
+        lines = (odd / "mine.csv").read_text().splitlines()
+        text(odd / "mine.csv", "\n".join([f"{lines[0]},second", *(f"{line},{line[1]}" for line in lines[1:])]).replace(
+            ",5", ",0").replace(",6", ",1").replace(",7", ",2").replace(",8", ",3").replace(",9", ",4"))  # fmt: skip
+        assert "each of the columns reading, second holds only grades; choose one with data.grade_column" in refused(
+            odd
+        )
+
+    def test_two_known_columns_that_differ_have_to_be_chosen_from(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1,1", "b,2,3", header="image,level,diagnosis")
+        photographs(tmp_path, "a.png", "b.png")
+        assert "the columns level, diagnosis hold different grades; choose one with data.grade_column" in refused(
+            tmp_path
+        )
+        assert column(load(tmp_path, grade_column="diagnosis"), "grade") == [1, 3]
+
+    def test_of_two_known_columns_the_one_that_names_photographs_counts(self, tmp_path: Path) -> None:
+        listed(tmp_path, "1,x.png,1", "2,y.png,2", header="image_id,filename,level")
+        photographs(tmp_path, "x.png", "y.png")
+        assert grades(load(tmp_path)) == {"x.png": 1, "y.png": 2}
+
+    def test_two_columns_of_one_title_are_refused(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1,2", header="image,level,Level")
+        photographs(tmp_path, "a.png")
+        assert "2 columns are called 'level'" in refused(tmp_path)
+
+    def test_a_patient_column_that_repeats_the_names_is_none(self, tmp_path: Path) -> None:
+        listed(tmp_path, "1_left,1,1_left.png", "1_right,2,1_right.png", header="image,level,patient_id")
+        photographs(tmp_path, "1_left.png", "1_right.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "patient") == ["1", "1"]
+        assert manifest.choices == ["labels.csv: column patient_id repeats the photographs' names and tells no patient"]
+
+    def test_a_column_is_not_chosen_where_nothing_has_columns(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png")
+        assert "data.grade_column is given, and there is no label file" in refused(tmp_path, grade_column="level")
+
+
+class TestEncodings:
+    @pytest.mark.parametrize(
+        ("content", "encoding"),
+        [
+            ("image;level\n10_left;0\n10_right;1,0\n13_left;4\n", "utf-8"),
+            ("image\tlevel\n10_left\t0\n10_right\t1\n13_left\t4\n", "utf-8"),
+            ("image|level\n10_left|0\n10_right|1\n13_left|4\n", "utf-8"),
+            ("image level\n10_left 0\n10_right 1\n13_left 4\n", "utf-8"),
+            ("sep=;\r\nimage;level\r\n10_left;0\r\n10_right;1\r\n13_left;4\r\n", "utf-8-sig"),
+            ("image\tlevel\n10_left\t0\n10_right\t1\n13_left\t4\n", "utf-16"),
+            ("image,level\n10_left,0\n10_right,1\n13_left,4\n", "utf-16-le"),
+            ("image,level\n10_left,0\n10_right,1\n13_left,4\n", "utf-16-be"),
+            ("image,level\n10_left,0\n10_right,1\n13_left,4\n", "utf-32"),
+            ("image,level,città\n10_left,0,é\n10_right,1,ü\n13_left,4,\n", "latin-1"),
+            ('"image";"level"\r\n"10_left";"0"\r\n"10_right";"1"\r\n"13_left";"4"\r\n', "utf-8"),
+        ],
+    )
+    def test_one_table_however_it_is_written(self, tmp_path: Path, content: str, encoding: str) -> None:
+        eyepacs_folder(tmp_path)
+        text(tmp_path / "trainLabels.csv", content, encoding)
+        assert grades(load(tmp_path)) == {"10_left": 0, "10_right": 1, "13_left": 4}
+
+    def test_a_name_that_could_be_read_in_two_ways_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
+        file = text(tmp_path / "labels.csv", "image,level\nœil,1\n", "cp1252")
+        assert refused(tmp_path) == (
+            f"{file}: cannot be read as a label file: labels.csv:2 is not UTF-8 ('œil' if it is Windows-1252); "
+            "save the file as UTF-8"
+        )
+
+    def test_half_a_character_of_utf_16_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "labels.csv"
+        file.write_bytes("image,level\na,1\n".encode("utf-16")[:-1])
+        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file: its text is not whole UTF-16")
+
+
+class TestClassFolders:
+    def test_however_deep(self, tmp_path: Path) -> None:
+        photographs(tmp_path / "set" / "set", "Training Set/0/a.png", "Training Set/1/b.png", "holdout/1/c.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["train", "train", "test"]
+
+    @pytest.mark.parametrize(
+        ("word", "split"), [("eval", "val"), ("dev", "val"), ("VALID", "val"), ("Testing", "test")]
+    )
+    def test_words_for_splits(self, tmp_path: Path, word: str, split: str) -> None:
+        photographs(tmp_path, "train/0/a.png", "train/1/b.png", f"{word}/0/c.png")
+        assert column(load(tmp_path), "split") == ["train", "train", split]
+        listed(tmp_path, f"c.png,1,{word}", header="image,level,split")
+        assert column(load(tmp_path, layout="list"), "split") == [split]
+
+    def test_a_split_below_the_grade(self, tmp_path: Path) -> None:
+        photographs(
+            tmp_path, *(f"{grade}/{split}/x{grade}{split}.png" for grade in "01" for split in ("train", "test"))
+        )
+        assert column(load(tmp_path), "split") == ["test", "train"] * 2
+
+    def test_one_split_under_two_names_is_refused(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "train/0/a.png", "train/1/b.png", "val/0/c.png", "valid/0/d.png")
+        assert "val/ and valid/ are both the val split" in refused(tmp_path)
+
+    @pytest.mark.parametrize("inner", ["train", "augmented", "test"])
+    def test_grades_here_and_further_down_are_two_readings(self, tmp_path: Path, inner: str) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png", f"{inner}/0/c.png", f"{inner}/1/d.png")
+        message = refused(tmp_path)
+        assert f"by the class folders 0/ ... 1/ and by {inner}/0/ ... {inner}/1/" in message
+        assert f"Give the folder that is meant ({tmp_path / inner}, say)" in message
+
+    def test_folders_of_patients_beside_a_list_are_no_class_folders(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,4", "b,0", "c,3")
+        photographs(tmp_path, "1/a.png", "2/b.png", "17/c.png")
+        assert column(load(tmp_path), "grade") == [4, 0, 3]
+
+
+class TestUnused:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A data set with photographs that no list names, for the commands."""
+        rows = [f"{n}_left,{n % 5}" for n in range(10)]
+        listed(tmp_path / "set", *rows, name="trainLabels.csv")
+        photographs(tmp_path / "set" / "train", *(f"{n}_left.png" for n in range(12)))
+        photographs(tmp_path / "set" / "train_augmented", *(f"{n}_left_a.png" for n in range(15)))
+        text(tmp_path / "set" / "notes.md", "x")
+        return tmp_path / "set"
+
+    LINES = ("15 photographs in train_augmented/ are not used", "2 photographs in train/ are not used",
+             "1 other file not used: notes.md")  # fmt: skip
+
+    def test_each_folder_has_a_line_and_each_file_a_row(self, folder: Path) -> None:
+        unused = load(folder).unused
+        assert sorted(unused.in_words()) == sorted(self.LINES)
+        files = [row["file"] for row in unused.rows()]
+        assert len(files) == 18
+        assert {"train/10_left.png", "train_augmented/0_left_a.png", "notes.md"} <= set(files)
+
+    def test_many_folders_are_summed_up(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png", *(f"odd/{n}/deep/c.png" for n in range(14)))
+        photographs(tmp_path / "odd", "used.png")
+        listed(tmp_path, "a,0", "b,1", "used,2")
+        lines = load(tmp_path, layout="list").unused.in_words()
+        assert len(lines) == 11
+        assert lines[-1] == "4 photographs in 4 other folders are not used"
+
+    def test_prepare_says_so_and_lists_them(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["data", "prepare", str(folder), "--image-size", "16"]) == 0
+        said = capsys.readouterr().out
+        assert all(line in said for line in self.LINES)
+        file = Path(said.split("not used: ")[-1].strip())
+        assert file.read_text().splitlines()[0] == "file,kind"
+        assert len(file.read_text().splitlines()) == 19
+
+    def test_audit_says_so_and_lists_them(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(folder.parent)
+        assert cli.main(["data", "audit", str(folder), "--html", "page.html"]) == 0
+        said = capsys.readouterr().out
+        assert all(line in said for line in self.LINES)
+        assert len(Path("page-unused.csv").read_text().splitlines()) == 19
+
+    def test_a_dry_run_says_so(self, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        space = text(tmp_path / "x.yaml", "parameters: {pretrained: {value: false}}\ntrials: 1\n")
+        assert cli.main(["sweep", "--space", str(space), "--data", str(folder), "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        assert all(f"note: {line}" in said for line in self.LINES)
+
+    def test_columns_can_be_chosen_for_prepare(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = ["data", "prepare", str(folder), "--image-size", "16", "--set"]
+        assert cli.main([*command, "data.grade_column=foo"]) == 2
+        assert "data.grade_column is 'foo'; found the columns: image, level" in capsys.readouterr().err
+        assert cli.main([*command, "grade_column=level", "grade_mapping={4: 3}"]) == 0
+        assert cli.main([*command, "level"]) == 2
+        assert "allowed: KEY=VALUE" in capsys.readouterr().err
+
+
+RIGHT = {
+    "a10_sovitrath": (12, [3, 2, 3, 2, 2]),
+    "a19_words": (12, [3, 2, 3, 2, 2]),
+    "a2_cropped_only": (11, [3, 2, 3, 1, 2]),
+    "b2_utf16": (12, [3, 2, 3, 2, 2]),
+    "b3_semicolon": (12, [3, 2, 3, 2, 2]),
+    "c12_train_one_grade": (18, [6, 3, 3, 3, 3]),
+    "c4_webp_jfif_folders": (35, [7] * 5),
+    "c7_webp_list": (12, [3, 2, 3, 2, 2]),
+    "c8_split_names": (45, [9] * 5),
+    "c9_zero_padded": (15, [3] * 5),
+}
+SKIPPED = {"a6_messidor2_google": (11, 1), "a9_ddr_official": (21, 3)}
+REFUSED = {
+    "d1_root_and_train": "by the class folders 0/ ... 4/ and by train/0/ ... train/4/",
+    "d6_same_name_two_folders": "im0.png: 2 photographs have this name: test/im0.png and train/im0.png",
+    "e2_folder_0-1": "its grade is '0-1'; grades are 0 to 4",
+    "a6_messidor2_google": "1 of them is ungradable",
+    "a9_ddr_official": "3 of them are ungradable",
+}
+
+
+class TestSharedCases:
+    @pytest.mark.parametrize("case", RIGHT)
+    def test_read(self, shared: Path, case: str) -> None:
+        manifest = load(shared / "cases" / case)
+        counts = manifest.frame["grade"].value_counts().sort_index().tolist()
+        assert (len(manifest.frame), counts, manifest.unused.photographs) == (*RIGHT[case], [])
+
+    @pytest.mark.parametrize("case", SKIPPED)
+    def test_read_without_the_ungradable(self, shared: Path, case: str) -> None:
+        manifest = load(shared / "cases" / case, on_bad="skip")
+        assert (len(manifest.frame), len(manifest.skipped)) == SKIPPED[case]
+        assert all(bad.ungradable for bad in manifest.skipped)
+
+    @pytest.mark.parametrize("case", REFUSED)
+    def test_refused(self, shared: Path, case: str) -> None:
+        assert REFUSED[case] in refused(shared / "cases" / case)
+
+    def test_splits(self, shared: Path) -> None:
+        for case, splits in (("c8_split_names", [15, 15, 15]), ("c12_train_one_grade", [15, 3])):
+            counts = load(shared / "cases" / case).frame["split"].value_counts(sort=False).tolist()
+            assert counts == splits
