@@ -6,50 +6,44 @@ disc is cut out, what lies outside the photograph is black, and only then is it 
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
-from retina.errors import DataError
+from retina.data import light_ground
+from retina.data.image_file import FORMATS, LONGEST, Pixels, Source, read
 
-PREPROCESSING = "1"
+__all__ = [
+    "FORMATS",
+    "LONGEST",
+    "PREPROCESSING",
+    "Disc",
+    "Pixels",
+    "Source",
+    "find_disc",
+    "read",
+    "read_square",
+    "to_square",
+]
+
+PREPROCESSING = "2"
 """Version of what this room does to a photograph. Raise it with every change of the pixels: caches are keyed by it."""
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-"""What is tried when a file is opened; the others of PIL start programs (EPS) or hold no photographs."""
-
-LONGEST = 9_459
-"""Pixels of a photograph's longest side: the square around it keeps PIL's limit against decompression bombs too."""
-
-Pixels = NDArray[np.uint8]
-Source = str | Pixels
-"""The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 Points = NDArray[np.floating[Any]]
 
 _LOOK = 256  # longest side, in pixels, of the small version in which the disc is looked for
+_INSIDE = 0.99  # of the radius, of a disc on a light ground: what is farther out may be a seam of both
 _SMOOTHED = 64  # shortest side from which it is smoothed; that moves the rim outwards by about one pixel
 _LEAST_CONTRAST = 3.0  # grey levels between the black and the bright parts of a photograph that shows anything
 _EDGES = (0.12, 0.2, 0.3)  # of the way from the black up to the disc's level: low, for the disc is darkest at its rim
 _LEAST_GAIN = (
     1.25  # how much steeper a higher of these edges must be: so it is where over-exposure glows around the disc
 )
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,7 @@ class Disc:
 
     The box is flat where the disc is cut. `x`, `y` and `radius` are of the whole circle, so that the centre of a disc
     cut at the top lies above the middle of its box; where no circle fits they are the box's middle and half width.
+    `light` says that what is around it is not black, but paper, say, and must be made so.
     """
 
     left: int
@@ -67,6 +62,7 @@ class Disc:
     x: float
     y: float
     radius: float
+    light: bool = False
 
     def square(self) -> tuple[int, int, int]:
         """Left, top and side of the square that holds the box; it may reach beyond the photograph.
@@ -83,78 +79,6 @@ def _place(centre: float, side: int, start: int, length: int) -> int:
     return min(max(round(centre - side / 2), start + length - side), start)
 
 
-def read(path: Path, at_least: int | None = None) -> Pixels:
-    """Read a photograph upright, whatever way its file stores colours.
-
-    Transparency is laid over black. More than eight bits are scaled by the depth that the values use (8, 12 or 16
-    bits, else their maximum). More than 89 million pixels, PIL's limit against decompression bombs, are refused, and so
-    is a side of more than `LONGEST`.
-
-    Args:
-        path: a file in one of `FORMATS`; of several frames the first is read.
-        at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps this many
-            pixels. With twice the final side, squares made from IDRiD's 4288 x 2848 originals are on average 45 dB
-            (at 224 pixels) and 49 dB (at 512) of PSNR from those of a full decode, at worst 39 and 45 dB.
-
-    Returns:
-        (height, width, 3) uint8 RGB, 0 to 255.
-
-    Raises:
-        DataError: the file is missing, unreadable, cut short or too large; names the file and what is wrong.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken metadata; what breaks the pixels is an exception
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if at_least is not None:
-                    image.draft(None, (at_least, at_least))
-                if max(image.size) > LONGEST:
-                    width, height = image.size
-                    raise DataError(f"{path}: is {width:,} x {height:,} pixels; no side may have more than {LONGEST:,}")
-                image.load()
-                return _rgb(_upright(image))
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: is not an image in one of the formats {', '.join(FORMATS)}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{path}: cannot be read: {error}") from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = None
-    with contextlib.suppress(Exception):  # garbage in the EXIF block says nothing about the pixels
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Pixels:
-    if image.mode.startswith(("I", "F")):
-        grey = _eight_bits(np.asarray(image))
-        return np.stack([grey] * 3, axis=-1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return np.array(image.convert("RGB"))
-
-
-def _eight_bits(values: NDArray[Any]) -> Pixels:
-    """Scale by the least usual depth that holds the values: a 12-bit camera writes 0 to 4095 into 16 bits."""
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    top = max(float(finite.max()), 0.0)
-    depths = (1.0, 255.0, 4095.0, 65535.0) if values.dtype.kind == "f" else (255.0, 4095.0, 65535.0)
-    full = next((depth for depth in depths if top <= depth), top)
-    return np.rint(np.clip(finite / full, 0, 1) * 255).astype(np.uint8)
-
-
 def to_square(photograph: Pixels, size: int) -> tuple[Pixels, bool]:
     """Cut out the square around the disc, black outside the photograph, and resize it; proportions are kept.
 
@@ -169,7 +93,8 @@ def to_square(photograph: Pixels, size: int) -> tuple[Pixels, bool]:
     height, width = photograph.shape[:2]
     found = disc or _whole(width, height)
     left, top, side = found.square()
-    image = Image.fromarray(_cut(photograph, left, top, side))
+    cut = _cut(photograph, left, top, side)
+    image = Image.fromarray(_blackened(cut, found) if found.light else cut)
     # averaging 2 x 2 first, where the result is 3 times smaller still, is 53 dB from LANCZOS alone in 2/5 of its time
     return np.array(image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=1.5)), disc is not None
 
@@ -196,6 +121,15 @@ def _cut(photograph: Pixels, left: int, top: int, side: int) -> Pixels:
     return square
 
 
+def _blackened(cut: Pixels, disc: Disc) -> Pixels:
+    """The square around a disc with black around it, as all others have it."""
+    left, top, side = disc.square()
+    x, y = np.arange(side)[None, :] + 0.5 + left, np.arange(side)[:, None] + 0.5 + top  # in the photograph
+    inside = np.hypot(x - disc.x, y - disc.y) < disc.radius * _INSIDE
+    box = (x >= disc.left) & (x <= disc.right) & (y >= disc.top) & (y <= disc.bottom)
+    return np.where((inside & box)[..., None], cut, np.uint8(0))
+
+
 def _whole(width: int, height: int) -> Disc:
     return Disc(0, 0, width, height, width / 2, height / 2, max(width, height) / 2)
 
@@ -208,18 +142,29 @@ def find_disc(photograph: Pixels) -> Disc | None:
 
     Returns:
         The disc; it is the whole photograph where the retina fills all of it. None where there is nothing to see, only
-        noise, or a white page.
+        noise, a white page, or no disc on a ground that is not black.
     """
     height, width = photograph.shape[:2]
     small = _small(photograph)
+    ground = light_ground.of(small)
+    if ground is not None:
+        light = light_ground.mask(small, ground, _round)
+        if light is not None:
+            return replace(_disc(light, _scale(photograph, light), width, height), light=True)
+        if not light_ground.may_be_retina(small, ground):
+            return None
     level = _level(small)
     if level is None:
         return None
     mask = _largest(_bright(level))
     if mask is None or _is_page(small[mask][::8]):
         return None
-    scale = np.array([width / mask.shape[1], height / mask.shape[0]])
-    return _disc(mask, scale, width, height)
+    return _disc(mask, _scale(photograph, mask), width, height)
+
+
+def _scale(photograph: Pixels, small: NDArray[Any]) -> Points:
+    """How many pixels of the photograph one of the small version is, in x and y."""
+    return np.array([photograph.shape[1] / small.shape[1], photograph.shape[0] / small.shape[0]])
 
 
 def _small(photograph: Pixels) -> Pixels:
@@ -275,6 +220,13 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     left, top, right, bottom = _box(part)
     area = int(part.sum())
     return part if area >= 0.03 * part.size and area >= 0.55 * (right - left) * (bottom - top) else None
+
+
+def _round(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Points] | None:
+    """The largest part of a mask and the circle that its rim lies on."""
+    part = _largest(mask)
+    circle = None if part is None else _fit_circle(_rim(part))
+    return None if part is None or circle is None else (part, circle)
 
 
 def _is_page(colours: Pixels) -> bool:
