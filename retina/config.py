@@ -83,6 +83,9 @@ class DataConfig(Frozen):
     test: float = Field(0.15, gt=0, lt=1, description="share of all patients, where no test split is given")
     seed: int = Field(0, ge=0, description="of the split; apart from the sweep's seed, so that sweeps stay comparable")
     on_bad: Literal["stop", "skip"] = "stop"
+    join_duplicates: Literal["same", "near", "none"] = Field(
+        "same", description="which photographs count as one patient's when a split is made; see data/duplicates.py"
+    )
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @field_validator("grade_mapping", mode="before")

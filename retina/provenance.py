@@ -19,7 +19,8 @@ import torch
 
 import retina
 from retina import leftovers
-from retina.data.photographs import Photographs, skipped_rows, unused_rows
+from retina.data import duplicates
+from retina.data.photographs import Photographs, duplicate_rows, skipped_rows, unused_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.machine import cores
@@ -76,6 +77,8 @@ def _write_first_files(folder: RunFolder, photographs: Photographs, sweep_yaml: 
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
     if unused := unused_rows(photographs):
         write_csv(folder.root / "unused.csv", unused, list(unused[0]))
+    if photographs.duplicates.groups:
+        write_csv(folder.root / "duplicates.csv", duplicate_rows(photographs), duplicates.COLUMNS)
     write_text(folder.root / "sweep.yaml", sweep_yaml)
     if not folder.flush():
         raise OSError(errno.EIO, "the tables cannot be written")

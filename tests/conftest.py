@@ -86,5 +86,5 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> "Decoded":
     from retina.data import decode
 
     seen = Decoded()
-    monkeypatch.setattr(decode, "read_square", seen.read)
+    monkeypatch.setattr(decode, "read", seen.read)
     return seen

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from retina.data.cache import open_cache
-from retina.data.fundus import Pixels, read, read_square, to_square
+from retina.data.fundus import Pixels, read, to_square
 from retina.data.manifest import COLUMNS, Manifest
 from retina.errors import DataError
 
@@ -74,11 +74,11 @@ class Decoded:
     paths: list[Path] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)
 
-    def read(self, path: Path, size: int) -> tuple[Pixels, bool]:
+    def read(self, path: Path, at_least: int | None = None) -> Pixels:
         self.paths.append(path)
         if path in self.broken:
             raise DataError(f"{path}: cannot be read: the network is down")
-        return read_square(path, size)
+        return read(path, at_least)
 
     def now(self) -> list[Path]:
         """Those since this was last asked."""
@@ -109,7 +109,7 @@ def noted(building: Path) -> set[int]:
     last: dict[int, str] = {}
     for line in (building / "done.jsonl").read_text().split("\n")[1:]:
         try:
-            last.update((row, problem) for row, _, problem, _ in json.loads(line))
+            last.update((row, problem) for row, _, problem, *_ in json.loads(line))
         except ValueError:
             continue
     return {row for row, problem in last.items() if not problem}

@@ -35,7 +35,7 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(cache, "to_square", fail)
-    monkeypatch.setattr(decode, "read_square", fail)
+    monkeypatch.setattr(decode, "read", fail)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

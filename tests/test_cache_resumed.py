@@ -205,7 +205,7 @@ def test_wherever_a_build_stops_the_next_one_comes_to_the_same(
     paths, want = dozen
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder, seen, damaged = Path(name), Decoded(), False
-        patch.setattr(decode, "read_square", seen.read)
+        patch.setattr(decode, "read", seen.read)
         for stop in [*several, Stop(writes=10**6)]:
             done = {paths[row] for left in folder.glob("*.building") for row in noted(left)}
             build_until(stop, paths, folder)
@@ -238,7 +238,7 @@ def _other_size(journal: Path) -> None:
 
 def _other_format(journal: Path) -> None:
     header, *lines = journal.read_text().split("\n")
-    journal.write_text("\n".join([json.dumps(json.loads(header) | {"journal": 2}), *lines]))
+    journal.write_text("\n".join([json.dumps(json.loads(header) | {"journal": 1}), *lines]))
 
 
 def _no_header(journal: Path) -> None:
@@ -267,7 +267,8 @@ def test_a_journal_of_something_else_is_not_believed(
     assert contents(got.path) == fresh(good, tmp_path / "fresh")
 
 
-LINES = [b"", b"[]", b"7", b"{}", b"[[1,true]]", b"[[99,true,\"\",7]]", b"[[\"1\",true,\"\",7]]", b"[[0,true,\"\",1]]",
+LINES = [b"", b"[]", b"7", b"{}", b"[[1,true]]", b"[[99,true,\"\",7,\"\"]]",
+         b"[[\"1\",true,\"\",7,\"\"]]", b"[[0,true,\"\",1]]", b"[[0,true,\"\",1,\"ab\"]]",
          b"[[3,true,", b"\x00\x00\x00", b"\xff"]  # fmt: skip
 
 
@@ -290,4 +291,4 @@ def noted_despite(building: Path, line: bytes) -> int:
     """Rows that are decoded: all that the lines before say, but the one of which the last tells another checksum."""
     content = (building / "done.jsonl").read_bytes().removesuffix(line).decode()
     rows = [entry[0] for text in content.split("\n")[1:-1] for entry in json.loads(text)]
-    return len(rows) - (line == b'[[0,true,"",1]]')
+    return len(rows) - (line == b'[[0,true,"",1,"ab"]]')

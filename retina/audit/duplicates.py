@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from retina.audit.labels import SPLITS, settled
 from retina.audit.look import Seen
-from retina.data import likeness
-from retina.data.likeness import SIDE, Pairs
+from retina.data import duplicates
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,7 @@ class Group:
 
     Attributes:
         rows: their positions in the manifest's table, ascending; two or more.
-        exact: whether all of them are the very same file (in an npz file: the same pixels).
+        exact: whether all their decoded pixels are the same.
         grades: that they are labelled with, ascending, each once.
         splits: that they are in, each once, in the order of `labels.SPLITS`; "" where the layout gives no split at all.
         patients: how many they are labelled as.
@@ -59,32 +54,9 @@ def find(frame: pd.DataFrame, seen: Sequence[Seen]) -> list[Group]:
         seen: what was seen on each of its photographs; those that cannot be read have no duplicates.
     """
     frame = frame.assign(split=settled(frame["split"]))
-    same = _same([one.digest for one in seen])
-    edges = np.concatenate([same, _near(seen, twins=same[:, 1])])
-    groups = [_group(frame, seen, rows) for rows in _components(edges, len(seen))]
+    found = duplicates.find([one.digest for one in seen], [one.details for one in seen])
+    groups = [_group(frame, seen, rows) for rows in found]
     return sorted(groups, key=lambda group: (not group.crosses, not group.conflict, not group.exact, group.rows))
-
-
-def _same(digests: Sequence[str]) -> Pairs:
-    """Each photograph with the first one that has the same digest, (p, 2) int64."""
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(digest, row), row) for row, digest in enumerate(digests) if digest]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-
-
-def _near(seen: Sequence[Seen], twins: NDArray[np.int64]) -> Pairs:
-    """Pairs that look alike; of those with the same digest only the first is looked at."""
-    left_out = set(twins.tolist())
-    rows = [row for row, one in enumerate(seen) if one.details and row not in left_out]
-    details = np.frombuffer(b"".join(seen[row].details for row in rows), np.int8).reshape(-1, SIDE, SIDE)
-    return np.array(rows, np.int64)[likeness.near_pairs(details)]
-
-
-def _components(edges: Pairs, n: int) -> list[tuple[int, ...]]:
-    ones = np.ones(len(edges), np.bool_)
-    _, labels = connected_components(coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(n, n)), directed=False)
-    members = pd.Series(np.arange(n)).groupby(labels).agg(list)
-    return [tuple(rows) for rows in members if len(rows) > 1]
 
 
 def _group(frame: pd.DataFrame, seen: Sequence[Seen], rows: tuple[int, ...]) -> Group:

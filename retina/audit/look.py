@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from PIL import ExifTags, Image
 
 from retina.data import fundus, likeness, quality
 from retina.data.fundus import Pixels, Source
+from retina.data.pixel_hash import pixel_hash
 from retina.data.quality import Quality
 from retina.errors import DataError
 
-_AT_LEAST = 448  # pixels of a JPEG's shorter side: twice those that quality is measured in
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations of which upright is a quarter turn away
 
 
@@ -28,7 +27,7 @@ class Seen:
         height: likewise.
         side: of the square around its disc, in those pixels; 0 where there is no disc.
         quality: see `retina.data.quality`; None where it cannot be read.
-        digest: 32 hex digits over the bytes of its file, or over its pixels if it is in an npz file; equal for equal.
+        digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read or is blank.
         details: 1,024 bytes, see `retina.data.likeness`; empty where there is nothing to compare.
         unreadable: why it cannot be read, else "".
     """
@@ -52,15 +51,15 @@ def look(source: Source) -> Seen:
     try:
         if isinstance(source, str):
             path = Path(source)
-            pixels = fundus.read(path, at_least=_AT_LEAST)
-            size, digest = _size(path, pixels), _digest(path.read_bytes())
+            pixels = fundus.read(path, at_least=likeness.AT_LEAST)
+            size = _size(path, pixels)
         else:
             pixels = source
             height, width = pixels.shape[:2]
-            size, digest = (width, height), _digest(pixels.tobytes() + str(pixels.shape).encode())
+            size = width, height
     except (DataError, OSError) as error:
         return Seen(unreadable=str(error))
-    return _measured(pixels, size, digest)
+    return _measured(pixels, size)
 
 
 def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
@@ -77,7 +76,7 @@ def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
             return image.size[::-1] if orientation in _SIDEWAYS else image.size
 
 
-def _measured(pixels: Pixels, size: tuple[int, int], digest: str) -> Seen:
+def _measured(pixels: Pixels, size: tuple[int, int]) -> Seen:
     scale = max(size) / max(pixels.shape[:2])
     measured = quality.measure(pixels)
     details = likeness.describe(pixels, measured.disc) if measured.disc else None
@@ -86,10 +85,6 @@ def _measured(pixels: Pixels, size: tuple[int, int], digest: str) -> Seen:
         height=size[1],
         side=round(measured.disc.square()[2] * scale) if measured.disc else 0,
         quality=measured,
-        digest=digest,
+        digest=pixel_hash(pixels),
         details=b"" if details is None else details.tobytes(),
     )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

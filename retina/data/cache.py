@@ -16,7 +16,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from retina import private
+from retina.data import workers as processes
 from retina.data.decode import Job, Outcome, decode, decode_in_processes, put
-from retina.data.fundus import PREPROCESSING, Pixels, to_square
+from retina.data.fundus import PREPROCESSING, Pixels
+from retina.data.image_file import same_size_as_another_format
 from retina.data.journal import Journal, source_of
 from retina.data.manifest import Bad, Manifest, refuse
+from retina.data.pixel_hash import full_hash
 from retina.data.rows import Target, close_up, intact, open_up, reserve
 from retina.data.sources import arrays
 from retina.errors import DataError
@@ -51,6 +55,7 @@ class PixelCache:
         pixels: (n, size, size, 3) uint8 RGB, mapped read-only; row i is the photograph `kept[i]`.
         kept: (n,) int64, positions in `manifest.frame` of the photographs that could be read, ascending.
         bad: those that could not; always empty under `on_bad: stop`.
+        digests: (n,) `retina.data.pixel_hash.pixel_hash` of each photograph of `kept`.
         discless: how many of `kept` show no disc, and are there as the whole photograph.
         path: the folder of this cache.
         built: whether this call made the cache; else it had been there.
@@ -61,6 +66,7 @@ class PixelCache:
     pixels: NDArray[np.uint8]
     kept: NDArray[np.int64]
     bad: list[Bad]
+    digests: list[str]
     discless: int
     path: Path
     built: bool
@@ -120,7 +126,8 @@ def open_cache(
     refuse(bad, manifest.root, on_bad)
     kept = _all_but(index["bad"], len(manifest.frame))
     seconds = time.perf_counter() - start
-    return PixelCache(pixels, kept, bad, len(index["discless"]), folder / key, built, decoded, seconds)
+    discless = len(index["discless"])
+    return PixelCache(pixels, kept, bad, index["digests"], discless, folder / key, built, decoded, seconds)
 
 
 def _key(manifest: Manifest, image_size: int) -> tuple[str, int]:
@@ -181,6 +188,7 @@ class _Builder:
             pixels: NDArray[np.uint8] = np.load(self.path / "pixels.npy", mmap_mode="r")
             shape = (len(self.manifest.frame) - len(index["bad"]), self.size, self.size, 3)
             whole = pixels.shape == shape and pixels.dtype == np.uint8 and isinstance(index["discless"], list)
+            whole &= len(index["digests"]) == shape[0] and all(isinstance(one, str) for one in index["digests"])
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
         return (pixels, index) if whole else None
@@ -202,7 +210,7 @@ class _Builder:
                 try:
                     target = self._reserve(building / "pixels.npy")
                     outcomes, decoded = self._fill(target, journal, workers, progress)
-                    self._finish(target, outcomes, on_bad, start)
+                    self._finish(target, self._hashed(outcomes, workers), on_bad, start)
                 except BaseException:
                     self._stopped(building, journal.noted)
                     raise
@@ -264,6 +272,22 @@ class _Builder:
             progress(len(done), n)
         return [done[row] for row in range(n)], n - before
 
+    def _hashed(self, outcomes: list[Outcome], workers: int) -> list[Outcome]:
+        """The same, with those JPEGs hashed at their full size that may be the same as a file of another format."""
+        paths = self.manifest.frame["path"].to_numpy()
+        good = {outcome.row: str(paths[outcome.row]) for outcome in outcomes if not outcome.problem}
+        again = [(row, good[row]) for row in same_size_as_another_format(good)]
+        chunks = [again[first : first + CHUNK] for first in range(0, len(again), CHUNK)]
+        hashes = processes.call(
+            partial(processes.each, function=full_hash),
+            chunks,
+            workers if len(again) >= FEW else 1,
+            purpose="decodes photographs",
+            place=lambda chunk: f"it was at {chunk[0][1]} or one of the {len(chunk) - 1} after it",
+        )
+        full = {row: digest for chunk in hashes for row, digest in chunk}
+        return [replace(outcome, digest=full.get(outcome.row, outcome.digest)) for outcome in outcomes]
+
     def _finish(self, target: Target, outcomes: list[Outcome], on_bad: str, start: float) -> None:
         """Close it up and write the index; both are on the disk when this is over."""
         n = len(outcomes)
@@ -279,6 +303,7 @@ class _Builder:
             "photographs": n - len(bad),
             "image_size": self.size,
             "bad": bad,
+            "digests": [outcome.digest for outcome in outcomes if not outcome.problem],
             "discless": [outcome.row for outcome in outcomes if not (outcome.disc or outcome.problem)],
             "seconds": round(time.perf_counter() - start, 3),
         }
@@ -327,8 +352,7 @@ def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Targ
             if not 0 <= index < len(photographs):
                 yield [Outcome(row, problem=f"{path}: {array} has {len(photographs)} rows, no row {index}")]
                 continue
-            square, found = to_square(photographs[index], target.size)
-            yield [put(square, found, row, target, file)]
+            yield [put(photographs[index], row, target, file)]
 
 
 def _to_disk(path: Path) -> None:

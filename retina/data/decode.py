@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retina.data import workers as processes
-from retina.data.fundus import Pixels, read_square
+from retina.data.fundus import Pixels, read, to_square
+from retina.data.pixel_hash import pixel_hash
 from retina.data.rows import Target
 from retina.errors import DataError
 
@@ -23,12 +24,21 @@ Job = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one photograph: whether a disc was found, what is wrong with it if anything is, its checksum."""
+    """What became of one photograph.
+
+    Attributes:
+        row: of the array.
+        disc: whether a disc was found.
+        problem: what is wrong with it, if anything is.
+        checksum: of its row, CRC-32.
+        digest: `retina.data.pixel_hash.pixel_hash` of the photograph as it was read.
+    """
 
     row: int
     disc: bool = False
     problem: str = ""
     checksum: int = 0
+    digest: str = ""
 
 
 def decode(jobs: list[Job], target: Target) -> list[Outcome]:
@@ -39,17 +49,18 @@ def decode(jobs: list[Job], target: Target) -> list[Outcome]:
 
 def _decode_one(row: int, path: str, target: Target, file: BinaryIO) -> Outcome:
     try:
-        square, found = read_square(Path(path), target.size)
+        photograph = read(Path(path), at_least=2 * target.size)  # as `fundus.read_square`, which does not hand it out
     except DataError as error:
         return Outcome(row, problem=str(error))
-    return put(square, found, row, target, file)
+    return put(photograph, row, target, file)
 
 
-def put(square: Pixels, disc: bool, row: int, target: Target, file: BinaryIO) -> Outcome:
-    """Write a photograph into its row."""
+def put(photograph: Pixels, row: int, target: Target, file: BinaryIO) -> Outcome:
+    """Crop a photograph to its disc and write it into its row."""
+    square, disc = to_square(photograph, target.size)
     data = square.tobytes()
     target.write(file, row, data)
-    return Outcome(row, disc, checksum=zlib.crc32(data))
+    return Outcome(row, disc, checksum=zlib.crc32(data), digest=pixel_hash(photograph))
 
 
 def decode_in_processes(

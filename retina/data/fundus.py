@@ -146,7 +146,7 @@ def find_disc(photograph: Pixels) -> Disc | None:
     """
     height, width = photograph.shape[:2]
     small = _small(photograph)
-    ground = light_ground.of(small)
+    ground = light_ground.of(small) if min(small.shape[:2]) >= _SMOOTHED else None  # of fewer it is not clear
     if ground is not None:
         light = light_ground.mask(small, ground, _round)
         if light is not None:

@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 Source = str | Pixels
 """The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 
+_JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -114,6 +115,35 @@ def _deep(path: Path, image: Image.Image | None) -> Pixels | None:
     pixels = deep_color.to_eight_bits(found, path)
     turn = _turn(image) if image is not None else None
     return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+
+
+def same_size_as_another_format(files: dict[int, str]) -> list[int]:
+    """Which of some files are JPEGs of the size of a file in another format; their pixels may be the same.
+
+    Only then `read` with `at_least` does not give the same for the same pixels. Where all names have endings of one
+    kind, no file is looked at.
+
+    Args:
+        files: paths by some number.
+
+    Returns:
+        Their numbers.
+    """
+    endings = {Path(path).suffix.lower() in _JPEG_ENDINGS for path in files.values()}
+    if len(endings) < 2:
+        return []
+    sizes = {number: _format_and_size(path) for number, path in files.items()}
+    others = {size for kind, size in sizes.values() if kind != "JPEG"}
+    return [number for number, (kind, size) in sizes.items() if kind == "JPEG" and size in others]
+
+
+def _format_and_size(path: str) -> tuple[str, tuple[int, ...]]:
+    """Of a file that could be read; its sides ascending, whatever way up it is."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            return "JPEG" if image.format in {"JPEG", "MPO"} else "other", tuple(sorted(image.size))
+    return "other", ()
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """What a build has decoded so far, so that one that was stopped is gone on with where it stopped.
 
-A file of JSON lines: what is built, then a line a chunk with row, disc, problem and checksum of each photograph. A line
-is written when its rows are in the file. Nothing is forced to the disk: what was written before a `kill -9` the system
-still has, and where a power cut keeps a line and loses its rows, their checksums tell.
+A file of JSON lines: what is built, then a line a chunk with row, disc, problem, checksum and hash of each photograph.
+A line is written when its rows are in the file. Nothing is forced to the disk: what was written before a `kill -9` the
+system still has, and where a power cut keeps a line and loses its rows, their checksums tell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from retina.data.decode import Outcome
 
-FORMAT = 1
+FORMAT = 2
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +73,7 @@ class Journal:
 
     def add(self, outcomes: list[Outcome]) -> None:
         """Note photographs whose rows are in the array file."""
-        entries = [[one.row, one.disc, one.problem, one.checksum] for one in outcomes]
+        entries = [[one.row, one.disc, one.problem, one.checksum, one.digest] for one in outcomes]
         self._write(json.dumps(entries, separators=(",", ":")).encode() + b"\n")
         self.noted.update((one.row, one) for one in outcomes)
 
@@ -99,8 +99,8 @@ def _outcomes(lines: Iterable[bytes], rows: int) -> Iterator[Outcome]:
         entries = _json(line)
         for entry in entries if isinstance(entries, list) else []:
             match entry:
-                case [int(row), bool(disc), str(problem), int(checksum)] if 0 <= row < rows:
-                    yield Outcome(row, disc, problem, checksum)
+                case [int(row), bool(disc), str(problem), int(checksum), str(digest)] if 0 <= row < rows:
+                    yield Outcome(row, disc, problem, checksum, digest)
 
 
 def _json(line: bytes) -> Any:

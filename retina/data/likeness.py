@@ -21,16 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from retina.data.fundus import Disc, Pixels
+from retina.data.fundus import Disc, Pixels, Source, find_disc, read
 from retina.data.quality import within
 from retina.machine import cores
 
 SIDE = 32
+AT_LEAST = 448
+"""Pixels of a JPEG's shorter side that are decoded, whatever size the model sees: so the same ones are near in all."""
 MOST_BITS = 40
 """The largest Hamming distance, of 255 bits, at which two photographs are compared more closely."""
 LEAST_CORRELATION = 0.85
@@ -48,6 +51,18 @@ _FINE = 1.0  # sigma, in pixels of 32: what is finer counts as fine
 _FULL = 3.0  # standard deviations that become an int8's 127
 _FREQUENCIES = 16
 _CELLS = 2**22  # of the table of distances that a thread makes at a time: 32 MB of differences
+
+
+def details_of(source: Source) -> bytes:
+    """`describe` a photograph whose disc is yet to be found: 1,024 bytes, or none where there is nothing to compare.
+
+    Raises:
+        DataError: as `retina.data.fundus.read`.
+    """
+    pixels = read(Path(source), at_least=AT_LEAST) if isinstance(source, str) else source
+    disc = find_disc(pixels)
+    details = describe(pixels, disc) if disc else None
+    return b"" if details is None else details.tobytes()
 
 
 def describe(pixels: Pixels, disc: Disc) -> Details | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import socket
 from collections import Counter
@@ -21,10 +22,12 @@ import torch
 
 from retina import private
 from retina.config import GRADES, DataConfig, SyntheticConfig
-from retina.data import sources, split, synthetic
+from retina.data import duplicates, likeness, sources, split, synthetic
 from retina.data.batches import Part, resident
-from retina.data.cache import cache_folder, open_cache
+from retina.data.cache import PixelCache, cache_folder, open_cache
+from retina.data.duplicates import Duplicates
 from retina.data.manifest import Bad, Manifest, Unused
+from retina.data.visit import visit
 from retina.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class Photographs:
             decoded. A photograph replaced by one of the very same length goes unnoticed.
         warnings: what a person should know before trusting a score.
         discless: photographs on which no fundus disc was found; they are used whole.
+        duplicates: photographs that are there more than once, whether they were joined for the split or not.
         decoded: how many photographs were decoded for it; the others had been before.
         seconds: how long that took.
     """
@@ -56,6 +60,7 @@ class Photographs:
     fingerprint: str
     warnings: list[str] = field(default_factory=list)
     discless: int = 0
+    duplicates: Duplicates = field(default_factory=Duplicates)
     decoded: int = 0
     seconds: float = 0.0
 
@@ -122,6 +127,7 @@ class Photographs:
             "ungradable": sum(bad.ungradable for bad in self.manifest.skipped),
             "unused": len(self.manifest.unused.photographs),
             "columns": self.manifest.choices,
+            "duplicates": self.duplicates.summary(self.frame),
             "warnings": self.warnings,
         }
 
@@ -170,7 +176,8 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         frame=manifest.frame.iloc[cache.kept].reset_index(drop=True),
         skipped=[*manifest.skipped, *cache.bad],
     )
-    assigned = split.assign(usable, config)
+    found_twice = _duplicates(usable, config, cache, say)
+    assigned = split.assign(usable, config, found_twice)
     warnings = [*manifest.remarks, *assigned.warnings]
     if cache.discless:
         warnings.append(f"no fundus disc was found on {cache.discless} photographs; they are used whole")
@@ -181,9 +188,33 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         fingerprint=_fingerprint(assigned.frame),
         warnings=warnings,
         discless=cache.discless,
+        duplicates=found_twice,
         decoded=cache.decoded,
         seconds=cache.seconds,
     )
+
+
+def _duplicates(manifest: Manifest, config: DataConfig, cache: PixelCache, say: Progress) -> Duplicates:
+    """Those with the same pixels, and with `join_duplicates` "near" those that look alike."""
+    details = _details(manifest, cache, say) if config.join_duplicates == "near" else None
+    return Duplicates(config.join_duplicates, duplicates.find(cache.digests, details))
+
+
+def _details(manifest: Manifest, cache: PixelCache, say: Progress) -> list[bytes]:
+    """What tells photographs from others that look alike; kept beside the decoded ones, of which nothing is used."""
+    file, length = cache.path / "details.npy", likeness.SIDE**2
+    try:
+        kept = np.load(file)
+    except (OSError, ValueError, EOFError):
+        kept = None
+    if kept is not None and kept.shape == (len(manifest.frame), length) and kept.dtype == np.int8:
+        return [row.tobytes() if row.any() else b"" for row in kept]
+    found = visit(manifest.frame, likeness.details_of, lambda done, total: say("comparing photographs", done, total))
+    table = np.frombuffer(b"".join(one or bytes(length) for one in found), np.int8).reshape(-1, length)
+    part = file.with_name(f"details.{os.getpid()}.part.npy")
+    np.save(part, table)
+    part.replace(file)
+    return found
 
 
 def drawn_folder(config: SyntheticConfig) -> Path:
@@ -210,6 +241,11 @@ def _fingerprint(frame: pd.DataFrame) -> str:
     lengths = {path: Path(path).stat().st_size for path in frame["path"].unique()}
     told = frame[["image", "grade", "patient", "split"]].assign(length=frame["path"].map(lengths))
     return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def duplicate_rows(photographs: Photographs) -> list[dict[str, Any]]:
+    """Photographs that are there more than once, as rows of a table with `retina.data.duplicates.COLUMNS`."""
+    return photographs.duplicates.rows(photographs.frame)
 
 
 def skipped_rows(photographs: Photographs) -> list[dict[str, str]]:

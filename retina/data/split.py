@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from retina.config import GRADES, DataConfig
+from retina.data.duplicates import Duplicates, joined
 from retina.data.manifest import Manifest
 from retina.errors import DataError
 
@@ -32,7 +33,7 @@ class Split:
     warnings: list[str] = field(default_factory=list)
 
 
-def assign(manifest: Manifest, config: DataConfig) -> Split:
+def assign(manifest: Manifest, config: DataConfig, duplicates: Duplicates | None = None) -> Split:
     """Respect the official split, or with `config.split` "by_patient" ignore it, and cut what is missing.
 
     Test is cut first, a share `config.test` of the photographs that no official split claims, then validation, a share
@@ -40,10 +41,16 @@ def assign(manifest: Manifest, config: DataConfig) -> Split:
     of every grade. Test is cut from patients who are not in an official validation split, where there are enough. The
     same photographs, seed and shares give the same split, whatever the order of the rows.
 
+    Patients who share a photograph of `duplicates` count as one, unless `config.join_duplicates` is "none"; their names
+    in the table stay. Without duplicates the split is the same with any of its values.
+
     Raises:
         DataError: too few patients to cut, or an official split that leaves nothing to train on.
     """
-    frame = manifest.frame.reset_index(drop=True)
+    named = manifest.frame.reset_index(drop=True)
+    duplicates = duplicates or Duplicates(config.join_duplicates)
+    together = [] if config.join_duplicates == "none" else duplicates.groups
+    frame = named.assign(patient=joined(named["patient"], together))
     split = frame["split"].to_numpy(dtype=object, copy=True)
     split[(split == "") | (config.split == "by_patient")] = "train"
     missing = [name for name in ("test", "val") if not (split == name).any()]
@@ -59,8 +66,8 @@ def assign(manifest: Manifest, config: DataConfig) -> Split:
                 pool, share = apart, share * len(pool) / len(apart)
         taken = _cut(frame.loc[pool, ["patient", "grade"]], share, rng, leave=leave)
         split[pool[taken]] = name
-    frame["split"] = pd.Series(split, index=frame.index).astype("str")
-    return _described(frame)
+    named["split"] = pd.Series(split, index=named.index).astype("str")
+    return _described(named, duplicates)
 
 
 def _check_enough(patients: int, missing: list[str], manifest: Manifest) -> None:
@@ -135,7 +142,7 @@ def _spared(counts: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> int:
     return int(next(spared, order[-1]))
 
 
-def _described(frame: pd.DataFrame) -> Split:
+def _described(frame: pd.DataFrame, duplicates: Duplicates) -> Split:
     test = frame["split"] == "test"
     leaking = test & frame["patient"].isin(frame.loc[~test, "patient"])
     train, val = frame["split"] == "train", frame["split"] == "val"
@@ -147,4 +154,27 @@ def _described(frame: pd.DataFrame) -> Split:
         for part, whole, name, others in ((leaking, test, "test", "train or val"), (seen, val, "val", "train"))
         if part.any()
     ]
+    warnings += _of_duplicates(frame, duplicates)
     return Split(frame, int(frame.loc[leaking, "patient"].nunique()), int(leaking.sum()), warnings)
+
+
+def _of_duplicates(frame: pd.DataFrame, duplicates: Duplicates) -> list[str]:
+    warnings = []
+    if across := duplicates.differing(frame, "split"):
+        pairs = sorted({" and ".join(sorted(set(frame["split"].iloc[list(group)]))) for group in across})
+        remedy = "data.split=by_patient makes a split" if duplicates.join != "none" else "data.join_duplicates=same"
+        warnings.append(
+            f"{_groups(len(across))} of {duplicates.kind} photographs ({sum(map(len, across)):,} photographs) "
+            f"{'is' if len(across) == 1 else 'are'} on both sides of the split ({'; '.join(pairs)}), so that scores "
+            f"flatter; {remedy} {'that ' if duplicates.join != 'none' else ''}keeps them together"
+        )
+    if conflicting := duplicates.differing(frame, "grade"):
+        warnings.append(
+            f"{_groups(len(conflicting))} of {duplicates.kind} photographs "
+            f"{'has' if len(conflicting) == 1 else 'have'} conflicting grades; duplicates.csv in the results lists them"
+        )
+    return warnings
+
+
+def _groups(n: int) -> str:
+    return f"{n:,} {'group' if n == 1 else 'groups'}"

@@ -46,6 +46,7 @@ def files(folder: RunFolder) -> Table:
         ("environment.json", "command, versions, hardware, data"),
         ("skipped.csv", "photographs and labels that could not be used"),
         ("unused.csv", "files in the data folder that were not used"),
+        ("duplicates.csv", "photographs that are there more than once, and where their grades differ"),
         ("comparison/", "networks with and without pretraining: accuracy by epoch, confusion matrices on test"),
         ("trials/", "configuration and log of each trial, weights of the best"),
         ("best/", "the best model, its metrics and predictions, and these figures:"),
@@ -70,11 +71,26 @@ def data(summary: dict[str, Any]) -> Table:
     for split, counts in summary["photographs"].items():
         table.add_row(split, str(counts["n"]), *(str(count) for count in counts["by_grade"]))
     notes = [*summary["warnings"]]
+    if told := duplicates(summary):
+        notes.append(told)
     if summary["skipped"]:
         notes.append(f"{summary['skipped']} photographs or labels were left out")
     table.caption = "\n".join(f"note: {note}" for note in notes) or None
     table.caption_justify = "left"
     return table
+
+
+def duplicates(summary: dict[str, Any]) -> str:
+    """What a data set's summary says of photographs that are there more than once; "" if there are none."""
+    told = summary.get("duplicates") or {}
+    if not told.get("groups"):
+        return ""
+    groups = "1 group" if told["groups"] == 1 else f"{told['groups']:,} groups"
+    joined = "not joined in a new split" if told["join"] == "none" else "each is one patient in a new split"
+    return (
+        f"{groups} of duplicates, {told['photographs']:,} photographs ({joined}; across splits: "
+        f"{told['across_splits']:,}, with conflicting grades: {told['conflicting_grades']:,})"
+    )
 
 
 def predictions(frame: pd.DataFrame) -> Table:

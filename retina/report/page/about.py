@@ -9,6 +9,7 @@ from typing import Any
 
 from retina.config import GRADE_NAMES
 from retina.evidence.verdict import SPLITS
+from retina.report import tables
 from retina.report.live import clock
 from retina.report.on_test import FOLDER
 from retina.report.page.facts import Facts, number, word
@@ -71,7 +72,8 @@ def data_facts(facts: Facts) -> list[tuple[str, str]]:
     """Where the photographs are from and how they were taken, by name."""
     told = facts.notes.get("data") or {}
     names = ("path", "layout", "fingerprint", "image_size", "patients", "without_a_disc", "skipped")
-    return [(name.replace("_", " "), word(told[name])) for name in names if told.get(name) not in {None, ""}]
+    found = [(name.replace("_", " "), word(told[name])) for name in names if told.get(name) not in {None, ""}]
+    return [*found, *(("duplicates", one) for one in [tables.duplicates(told)] if one)]
 
 
 def warnings(facts: Facts) -> list[str]:
