@@ -2,7 +2,7 @@
 
 import sys
 
-from retina.cli import main
+from retina.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main(["sweep", *sys.argv[1:]]))
+    sys.exit(main("sweep"))

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.measure import Measurement
 
 import retina
+from retina import process
 from retina.console import Lines, PrintableConsole
 from retina.data import arguments as data_arguments
 from retina.errors import ResultsError, RetinaError, SpecError
@@ -50,21 +51,22 @@ _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    _log_to(out, verbose=getattr(options, "verbose", False))
-    try:
-        return int(options.command(options))
-    except RetinaError as error:
-        err.print(str(error))
-        return error.exit_code
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
-            raise  # a defect, or another library's
-        err.print(f"{error.filename or 'a file of ours'}: {error.strerror}")
-        return 1
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        return 130
+    with process.unread_streams_dropped(), process.stoppable():
+        options = _parser().parse_args(arguments)
+        _log_to(out, verbose=getattr(options, "verbose", False))
+        try:
+            return int(options.command(options))
+        except RetinaError as error:
+            err.print(str(error))
+            return error.exit_code
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise  # a defect, or another library's
+            err.print(f"{error.filename or 'a file of ours'}: {error.strerror}")
+            return 1
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            return process.exit_code()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,12 +169,20 @@ def _sweep(options: argparse.Namespace) -> int:
 
     place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
     going = session.Going(resume=options.resume, extend=options.extend, force=options.force)
-    with shown(out) as progress, _live() as watch:
-        folder, outcome = session.sweep(loaded, place, going, verbose=options.verbose, progress=progress, watch=watch)
-    if outcome.interrupted:
-        out.print(f"\nInterrupted; what was finished is in {folder.root}. Go on with the same command and --resume.")
-        return 130
-    return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
+    root = Path(options.results) / loaded.name
+    try:
+        with shown(out) as progress, _live() as watch:
+            folder, outcome = session.sweep(
+                loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
+            )
+        if not outcome.interrupted:
+            return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
+    except KeyboardInterrupt:
+        if not root.is_dir():
+            out.print("\nInterrupted before the first trial; what was decoded is kept, and the same command goes on.")
+            return process.exit_code()
+    out.print(f"\nInterrupted; what was finished is in {root.absolute()}. Go on with the same command and --resume.")
+    return process.exit_code()
 
 
 def _dry_run(spec: SweepSpec, results: Path) -> int:
@@ -215,7 +225,7 @@ def _train(options: argparse.Namespace) -> int:
         if not root.is_dir():
             raise
         out.print(f"\nInterrupted; what was finished is in {root}. Go on with the same command and --load 1.")
-        return 130
+        return process.exit_code()
     return _tell_runs(folder, photographs)
 
 

@@ -78,3 +78,9 @@ class TrainError(RetinaError, RuntimeError):
     """A training run that cannot go on: a non-finite loss, or no memory for one batch."""
 
     exit_code = 1
+
+
+class ClusterError(RetinaError, RuntimeError):
+    """Ray cannot start, cannot start a worker, or has died."""
+
+    exit_code = 1

@@ -9,7 +9,7 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers"],
+    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
     ["config", "yaml_reader", "console", "locks"],
     ["probabilities"],
     ["metrics", "ordinal", "records"],
@@ -25,6 +25,7 @@ FLOORS = [
     ["sweep"],
     ["runs"],
     ["cli"],
+    ["__main__"],
 ]
 """From the ground up. Rooms of one floor import each other only where NEIGHBOURS says so."""
 NEIGHBOURS = {("predict", "export"), ("report", "winner")}

@@ -6,22 +6,24 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.job_config import JobConfig
 
+from retina import process, shadowing
 from retina.errors import SpecError
+from retina.sweep import raystart
+from retina.sweep.guard import Guard
+from retina.sweep.guard import try_workers as workers_start
 from retina.sweep.spec import Resources
 
 log = logging.getLogger(__name__)
 
 CPU_TRIALS = 4
 """Trials at once on a machine without a GPU: small batches gain little from many threads, a search from few trials."""
-OBJECT_STORE_BYTES = 1_000_000_000
-"""Ours holds the label table and the pretrained weights; photographs are mapped from the cache on disk."""
-
 CONNECT_SECONDS = 10.0
 
 
@@ -34,48 +36,91 @@ class Share:
 
 
 @contextmanager
-def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iterator[None]:
+def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iterator[Guard | None]:
     """Join the cluster at `address` (or $RAY_ADDRESS), or else start Ray on this machine, and leave it again.
 
     A Ray that this process has joined already is used as it is and left as it was.
 
+    Yields:
+        Who watches that Ray lives; None for a Ray that was there already.
+
     Raises:
         SpecError: an address where no cluster answers.
+        ClusterError: Ray does not start on this machine.
     """
     if ray.is_initialized():
-        yield
+        yield None
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address and address.startswith("ray://"):
         raise SpecError(f"--address {address}: Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
     _check_reachable(address)
+    _refuse_hidden_modules()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine tells nobody what it does
-    own = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": True}
-    try:
-        context = ray.init(
-            address=address or "local",
-            namespace=f"retina-{sweep}",
-            job_config=JobConfig(metadata={"job_name": f"retina sweep {sweep}"}),
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            log_to_driver=verbose,
-            **own,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if not address:
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(
-            f"--address {address}: no Ray cluster answers there ({reason[:200]});\n"
-            "if there is one, it wants its token: copy the head node's ~/.ray/auth_token, export RAY_AUTH_MODE=token"
-        ) from None
-    try:
+    how = {
+        "namespace": f"retina-{sweep}",
+        "job_config": JobConfig(metadata={"job_name": f"retina sweep {sweep}"}),
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "log_to_driver": verbose,
+    }
+    local = address in {None, "local"}
+    with ExitStack() as stack:
+        folder = stack.enter_context(raystart.temporary_folder()) if local else None
+        with raystart.driver_settings(local=local):
+            context = raystart.start(folder, **how) if local else _join(str(address), how)
+        stack.callback(ray.shutdown)
+        stack.enter_context(raystart.quiet_messages(verbose=verbose))
+        guard = Guard(local=local)
+        stack.enter_context(guard.on_duty())
+        process.check()  # a signal that came meanwhile
         if context.dashboard_url:
             log.info(
                 "Ray dashboard: http://%s  (it asks for a token; `ray get-auth-token` prints it)", context.dashboard_url
             )
-        yield
-    finally:
-        ray.shutdown()
+        yield guard
+
+
+def _join(address: str, how: dict[str, Any]) -> Any:
+    """Join a cluster.
+
+    Raises:
+        SpecError: it does not answer, wants a token, or has another version of Ray or Python.
+    """
+    try:
+        return ray.init(address=address, **how)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "ersion mismatch" in reason:
+            raise SpecError(
+                f"--address {address}: its nodes have another version of Ray or Python: {reason[:300]};\n"
+                "install the same versions everywhere (pip install -c constraints.txt)"
+            ) from None
+        raise SpecError(
+            f"--address {address}: no Ray cluster answers there ({reason[:200]});\n"
+            "if there is one, it wants its token: copy the head node's ~/.ray/auth_token, export RAY_AUTH_MODE=token"
+        ) from None
+
+
+def _refuse_hidden_modules() -> None:
+    """Refuse a working folder whose files would be imported by workers instead of Python's own modules.
+
+    Raises:
+        SpecError: there are such files.
+    """
+    files = shadowing.hiding_files([*shadowing.folders_before_the_library(), os.curdir])
+    if files:
+        raise SpecError(shadowing.told(files))
+
+
+def try_workers(guard: Guard | None, wish: Share) -> None:
+    """Start a worker on each node that can hold a trial, before anything else takes time.
+
+    Raises:
+        ClusterError: a worker does not start.
+    """
+    able = [node for node in ray.nodes() if node["Alive"] and fitting(*_size(node), wish)]
+    local = guard is not None and guard.is_local
+    workers_start({node["NodeID"]: node["NodeManagerHostname"] for node in able}, guard, local=local)
 
 
 def _check_reachable(address: str | None) -> None:
@@ -133,8 +178,11 @@ def fitting(cores: int, gpus: int, share: Share) -> int:
 
 def _nodes() -> list[tuple[int, int]]:
     """Cores and GPUs of each node of the connected Ray."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
+    return [_size(node) for node in ray.nodes() if node["Alive"]]
+
+
+def _size(node: dict[str, Any]) -> tuple[int, int]:
+    return int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
 
 
 def _cores_a_trial(cores: int, gpus: int, gpu: float) -> int:

@@ -18,9 +18,11 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
+from retina import process
 from retina.results import RunFolder
 from retina.sweep import study_file
 from retina.sweep.cluster import Share, slots
+from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.ledger import Ledger
 from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
 from retina.sweep.rungs import Rungs
@@ -57,6 +59,7 @@ def run(
     *,
     verbose: bool = False,
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> Outcome:
     """Run `spec` to its end, or to Ctrl-C, on the Ray that this process is connected to.
 
@@ -67,9 +70,11 @@ def run(
         share: what each trial gets of the machine.
         verbose: let Ray and Optuna say what they like.
         watch: is told of the sweep's status while it runs.
+        guard: watches that Ray lives.
 
     Raises:
         DiskError: the study could not be asked for a trial, since the disk is full say.
+        ClusterError: Ray has died, or starts no worker any more.
     """
     quiet(verbose)
     limit = ""
@@ -77,7 +82,9 @@ def run(
         if ledger.remaining and not ledger.ended_by():
             log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
             with _own_interrupt():
-                _tuner(spec, ledger, task, share, verbose=verbose, watch=watch).fit()
+                _tuner(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard).fit()
+    except RayGoneError as gone:
+        raise gone.reason from None
     except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers at once
         log.info("stopped at once")
     except optuna.exceptions.StorageInternalError as error:
@@ -100,6 +107,21 @@ def _own_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class _Health(Callback):
+    """Ends the sweep when Ray has died or starts no worker any more."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; this one is not restored."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Look, several times a second."""
+        self._guard.check_trials(any(trial.status == Trial.RUNNING for trial in trials) or not trials)
+
+
 class _Acknowledge(Callback):
     """Says at once that a first Ctrl-C was heard: Tune gives the epochs that run ten seconds to end."""
 
@@ -110,13 +132,24 @@ class _Acknowledge(Callback):
             return
 
         def heard(number: int, frame: FrameType | None) -> None:
+            if not process.asked_to_stop():
+                process.note(number)
             log.info("stopping; epochs that end in ten seconds count, others begin again; Ctrl-C again stops at once")
             theirs(number, frame)
 
         signal.signal(signal.SIGINT, heard)
 
 
-def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose: bool, watch: Watch | None) -> Tuner:
+def _tuner(
+    spec: SweepSpec,
+    ledger: Ledger,
+    task: Task,
+    share: Share,
+    *,
+    verbose: bool,
+    watch: Watch | None,
+    guard: Guard | None,
+) -> Tuner:
     folder = ledger.folder
     rungs = Rungs(spec)
     for name in folder.trial_ids():
@@ -139,6 +172,7 @@ def _tuner(spec: SweepSpec, ledger: Ledger, task: Task, share: Share, *, verbose
             callbacks=[
                 Recorder(ledger, Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None),
                 _Acknowledge(),
+                *([_Health(guard)] if guard else []),
             ],
             failure_config=FailureConfig(max_failures=WORKER_RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # ours lie in the results folder

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import model, provenance, together, winner
+from retina import model, process, provenance, together, winner
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.results import RunFolder
-from retina.sweep.cluster import Share, connected, share_of_a_trial, slots
+from retina.sweep.cluster import Share, connected, share_of_a_trial, slots, try_workers
+from retina.sweep.guard import Guard
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import refuse_full_disk
 from retina.sweep.resume import reopened, resumed_spec
@@ -78,19 +79,22 @@ def sweep(
         RunFolder.refuse_taken(root)
     found = find(spec.data)
     weights = _weights(spec, place.weights)
-    photographs = prepare(spec.data, progress, found)
-    spec = _with_layout(spec, photographs)
-    for warning in photographs.warnings:
-        log.warning("note: %s", warning)
-    with connected(place.address, spec.name, verbose=verbose):
+    with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
         share = share_of_a_trial(spec.resources)
-        task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
         refuse_full_disk(spec, root, slots(share))
+        try_workers(guard, share)
+        photographs = prepare(spec.data, progress, found)
+        spec = _with_layout(spec, photographs)
+        for warning in photographs.warnings:
+            log.warning("note: %s", warning)
+        task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
+        if guard:
+            guard.check()
         folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
         with folder.held():
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
-            return _held(spec, folder, task, share, going, verbose=verbose, watch=watch)
+            return _held(spec, folder, task, share, going, verbose=verbose, watch=watch, guard=guard)
 
 
 def _held(
@@ -102,6 +106,7 @@ def _held(
     *,
     verbose: bool,
     watch: Watch | None,
+    guard: Guard | None,
 ) -> tuple[RunFolder, Outcome]:
     """The rest of `sweep`, while no other process may run it."""
     quiet(verbose)
@@ -109,7 +114,9 @@ def _held(
         folder, ledger = reopened(folder.root, spec, task.photographs, extend=going.extend, force=going.force)
     else:
         ledger = Ledger.create(spec, folder)
-    outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch)
+    outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard)
+    if not outcome.interrupted:
+        process.check()  # the signal came when the last trial had just ended
     if outcome.best and not outcome.interrupted:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
         winner.crown(folder, outcome.best, task.photographs, spec.metric.name)

@@ -1,0 +1,48 @@
+"""Finds files that hide modules of Python's standard library. Imports nothing that could be hidden."""
+
+import os
+import sys
+
+UNUSED = {"antigravity", "idlelib", "lib2to3", "test", "this", "turtle", "turtledemo"}
+"""Modules of the standard library that neither this package nor what it uses imports."""
+
+
+def hiding_files(folders: list[str]) -> list[str]:
+    """List files in `folders` that Python would import instead of its own modules: random.py, logging/__init__.py."""
+    own = os.path.dirname(os.path.realpath(os.__file__))
+    found = []
+    for folder in dict.fromkeys(os.path.realpath(folder or ".") for folder in folders):
+        if folder == own or not os.path.isdir(folder):
+            continue
+        for name in sorted(os.listdir(folder)):
+            stem = name.removesuffix(".py")
+            if stem not in sys.stdlib_module_names or stem in UNUSED or stem in sys.builtin_module_names:
+                continue
+            file = os.path.join(folder, name)
+            if stem == name:
+                file = os.path.join(file, "__init__.py")
+            if os.path.isfile(file):
+                found.append(file)
+    return found
+
+
+def folders_before_the_library() -> list[str]:
+    """List the folders that Python searches before its own library."""
+    own = os.path.dirname(os.path.realpath(os.__file__))
+    real = [os.path.realpath(folder or ".") for folder in sys.path]
+    return sys.path[: real.index(own)] if own in real else []
+
+
+def told(files: list[str]) -> str:
+    """Say what is wrong with the first of `files`, in one line."""
+    module = os.path.basename(files[0].removesuffix("/__init__.py")).removesuffix(".py")
+    more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    return f"{files[0]}{more}: hides Python's own module {module} from libraries; rename it or run from another folder"
+
+
+def exit_if_hidden() -> None:
+    """End the process with exit code 2 where a file hides a module of the standard library from it."""
+    files = hiding_files(folders_before_the_library())
+    if files:
+        sys.stderr.write(told(files) + "\n")
+        raise SystemExit(2)

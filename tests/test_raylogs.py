@@ -1,0 +1,69 @@
+"""The cause of a failure is found in the log files that Ray leaves."""
+
+from pathlib import Path
+
+import pytest
+from layouts import text
+
+from retina.sweep import raylogs
+
+RAYLET = (
+    "[2026-11-25 18:38:44,226 I 1 1] (raylet) worker_pool.cc:564: Started worker process with pid {} worker_id=c0\n"
+)
+TRACEBACK = """:job_id:01000000
+Traceback (most recent call last):
+  File "default_worker.py", line 3, in <module>
+    import torch
+ImportError: libcudart.so.12: cannot open shared object file: No such file or directory
+"""
+
+
+def test_started_workers_are_listed_in_their_order(tmp_path: Path) -> None:
+    assert raylogs.started_workers(tmp_path) == []
+    text(tmp_path / "raylet.out", "".join(map(RAYLET.format, (12, 7, 30))) + "[state-dump] pid 99\n")
+    assert raylogs.started_workers(tmp_path) == [12, 7, 30]
+
+
+def test_a_worker_s_own_words_come_first(tmp_path: Path) -> None:
+    text(tmp_path / "worker-c0-ffffffff-12.err", TRACEBACK)
+    text(tmp_path / "worker-c1-ffffffff-7.err", "another worker\n")
+    text(tmp_path / "raylet.err", "the raylet's words\n")
+    cause = "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"
+    assert raylogs.worker_failure(tmp_path, [12, 7]) == cause
+    assert raylogs.worker_failure(tmp_path, [5]) == "the raylet's words"
+
+
+def test_a_runtime_environment_that_fails_is_found(tmp_path: Path) -> None:
+    line = "2026-11-25 18:00:00,000\tERROR runtime_env_agent.py:402 -- Failed to create runtime env: no space left\n"
+    text(tmp_path / "runtime_env_agent.log", "2026-11-25 18:00:00,000\tINFO main.py:1 -- hello\n" + line)
+    assert raylogs.worker_failure(tmp_path, [12]) == "Failed to create runtime env: no space left"
+
+
+def test_silent_logs_give_no_cause(tmp_path: Path) -> None:
+    text(tmp_path / "worker-c0-ffffffff-12.err", ":job_id:01000000\n:actor_name:GraderTrial\n\n")
+    assert raylogs.worker_failure(tmp_path, [12]) == ""
+    assert raylogs.start_failure(tmp_path / "nowhere") == ""
+
+
+def test_the_process_that_does_not_start_is_named(tmp_path: Path) -> None:
+    text(tmp_path / "raylet.out", "[2026-11-25 18:38:44,226 I 1 1] (raylet) main.cc:1: fine\n")
+    text(tmp_path / "gcs_server.out", "[2026-11-25 18:38:44,226 E 1 2] (gcs_server) server.cc:5: Failed to bind port\n")
+    assert raylogs.start_failure(tmp_path) == "gcs_server: Failed to bind port"
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (TRACEBACK + "*** SIGSEGV ***\n@ 0x00 (unknown)\n", TRACEBACK.strip().splitlines()[-1]),
+        (
+            "Fatal Python error: Segmentation fault\n\nThread 0x7f:\n  File x\n",
+            "Fatal Python error: Segmentation fault",
+        ),
+        ("error: Failed to spawn: `python`\n", "error: Failed to spawn: `python`"),
+        ("\x1b[31mbad\x1b[0m\n", " [31mbad [0m"),
+        ("ValueError: " + "x" * 1000, "ValueError: " + "x" * 285 + "..."),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_most(output: str, words: str) -> None:
+    assert raylogs.last_words(output) == words

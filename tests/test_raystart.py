@@ -1,0 +1,175 @@
+"""Ray gets a folder that it can use, and what keeps it from starting is told in a few lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private import ray_constants
+
+from retina import process
+from retina.errors import ClusterError, SpecError
+from retina.sweep import cluster, raystart
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only folder in which a private one may be made."""
+    folder = Path(os.path.realpath("/tmp")) / f"r{os.getpid()}"  # noqa: S108, PTH  # tmp_path is too long for a socket
+    folder.mkdir()
+    monkeypatch.setattr(raystart, "SHORT_FOLDERS", (str(folder),))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def too_long(folder: Path) -> Path:
+    long = folder / ("x" * 60)
+    long.mkdir()
+    return long
+
+
+def missing(folder: Path) -> Path:
+    return Path("/tmp/nowhere")  # noqa: S108
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("unusable", [too_long, missing, a_file])
+def test_a_folder_that_ray_cannot_use_is_replaced_by_a_private_one(
+    unusable: Callable[[Path], Path], variable: str, short: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = unusable(tmp_path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("RAY_TMPDIR", raising=False)
+        patched.setenv(variable, str(folder))
+        with caplog.at_level(logging.INFO, "retina"), raystart.temporary_folder() as private:
+            assert private is not None
+            assert private.parent == short
+            assert private.stat().st_mode & 0o777 == 0o700
+            (private / "session").mkdir()
+    assert list(short.iterdir()) == []
+    (said,) = caplog.messages
+    assert str(folder) in said
+
+
+def test_a_full_folder_is_replaced_too(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(short)
+    full = usage._replace(free=1_000_000)
+    monkeypatch.setenv("RAY_TMPDIR", str(short.parent))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage if str(path).startswith(str(short)) else full)
+    with raystart.temporary_folder() as folder:
+        assert folder is not None
+        assert folder.parent == short
+
+
+def test_a_folder_that_ray_can_use_is_left_to_ray(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    with raystart.temporary_folder() as folder:
+        assert folder is None
+
+
+def test_no_folder_at_all_is_told(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    monkeypatch.setattr(raystart, "SHORT_FOLDERS", ("/nowhere",))
+    with pytest.raises(ClusterError, match="/nowhere is not there") as caught, raystart.temporary_folder():
+        pass
+    assert caught.value.exit_code == 1
+    assert "export RAY_TMPDIR" in str(caught.value)
+
+
+def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    left = short / f"retina-ray-{os.getuid()}-{2**22 + 1}-abc"  # no process has this number
+    left.mkdir()
+    with pytest.raises(ClusterError), raystart.temporary_folder() as folder:
+        raise ClusterError("dead")
+    assert folder is not None
+    assert list(short.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (OSError(28, "No space left on device"), "make room"),
+        (PermissionError(13, "Permission denied", "/closed/ray"), "a folder of your own"),
+        (Exception("The current node timed out during startup."), "overloaded"),
+    ],
+)
+def test_why_ray_does_not_start_is_told_with_a_remedy(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dashboards = []
+
+    def init(**how: Any) -> None:
+        dashboards.append(how["include_dashboard"])
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(raystart, "logs_folder", lambda: None)
+    with caplog.at_level(logging.INFO, "retina"), pytest.raises(ClusterError, match=told) as caught:
+        raystart.start(None)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert dashboards == ([True, True, False] if told == "overloaded" else [True])
+    assert len(caplog.messages) == len(dashboards) - 1
+
+
+def test_a_second_attempt_may_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Exception("timed out"), "a context"])
+
+    def init(**_: Any) -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    assert raystart.start(None) == "a context"
+
+
+def test_ray_s_settings_hold_while_it_starts_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "ENABLE_RAY_CLUSTER")
+    before = [getattr(ray_constants, name) for name in names]
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    with raystart.driver_settings(local=True):
+        assert [getattr(ray_constants, name) for name in names] == [True, False, False]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as ray.init does
+    assert [getattr(ray_constants, name) for name in names] == before
+    assert signal.getsignal(signal.SIGTERM) == handler
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "1")
+    with raystart.driver_settings(local=False):
+        assert [getattr(ray_constants, name) for name in names] == [True, True, before[2]]
+
+
+def test_sigterm_while_ray_starts_acts_like_ctrl_c() -> None:
+    with process.stoppable():
+        with pytest.raises(KeyboardInterrupt), raystart.driver_settings(local=True):
+            raise SystemExit(signal.SIGTERM)  # what Ray's own handler does
+        assert process.exit_code() == 143
+
+
+def test_another_version_of_ray_on_the_cluster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    told = r"another version of Ray or Python: .* Ray: 2\.9\.0"
+    with pytest.raises(SpecError, match=told), cluster.connected("auto", "sweep"):
+        pass
