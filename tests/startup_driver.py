@@ -1,0 +1,65 @@
+"""Starts Ray as a sweep does and tells what came of it: python startup_driver.py MODE; see test_startup.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+
+import psutil
+import ray
+
+from retina import process
+from retina.config import TrialConfig
+from retina.errors import RetinaError
+from retina.sweep.cluster import Share, connected, try_workers
+
+
+def listening() -> list[str]:
+    """The addresses on which this process and its children listen."""
+    pids = {one.pid for one in (psutil.Process(), *psutil.Process().children(recursive=True))}
+    found = (c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in pids)
+    return sorted({c.laddr.ip for c in found})
+
+
+def worker_python() -> tuple[str, str]:
+    """The Python of a worker, and a module of ours there."""
+    return sys.executable, TrialConfig.__module__
+
+
+def kill(name: str) -> None:
+    for child in psutil.Process().children():
+        if child.name() == name:
+            child.kill()
+
+
+def main(mode: str) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    with process.stoppable():
+        try:
+            with connected(None, "startup") as guard:
+                assert guard is not None
+                try_workers(guard, Share(cpu=1, gpu=0))
+                python = ray.get(ray.remote(num_cpus=0)(worker_python).remote())
+                sys.stdout.write(json.dumps({"listening": listening(), "python": python, "own": sys.executable}) + "\n")
+                sys.stdout.flush()
+                if mode == "killed":
+                    kill("gcs_server")
+                    while True:
+                        time.sleep(0.1)
+                        guard.check()
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+        except RetinaError as error:
+            sys.stdout.write(f"{error}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            return process.exit_code()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
