@@ -68,9 +68,10 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         folder = stack.enter_context(raystart.temporary_folder()) if local else None
         with raystart.driver_settings(local=local):
             context = raystart.start(folder, **how) if local else _join(str(address), how)
+        guard = Guard(local=local)
+        stack.callback(guard.dismiss)
         stack.callback(ray.shutdown)
         stack.enter_context(raystart.quiet_messages(verbose=verbose))
-        guard = Guard(local=local)
         stack.enter_context(guard.on_duty())
         process.check()  # a signal that came meanwhile
         if context.dashboard_url:

@@ -65,6 +65,7 @@ class Guard:
         self._failure: ClusterError | None = None
         self._heard = threading.Event()
         self._closed = threading.Event()
+        self._dismissed = threading.Event()
         self._pending_since: float | None = None
         self._thread = threading.Thread(target=self._watch, name="Ray guard", daemon=True)
 
@@ -76,6 +77,10 @@ class Guard:
             yield
         finally:
             self._closed.set()
+
+    def dismiss(self) -> None:
+        """Ray is closed: the process need not be ended for its sake any more."""
+        self._dismissed.set()
 
     def check(self) -> None:
         """Raise what was found.
@@ -138,7 +143,7 @@ class Guard:
     def _end_if_deaf(self, failure: ClusterError) -> None:
         if not self._heard.wait(DEAF_SECONDS):
             self._end(str(failure))
-        if not self._closed.wait(UNWIND_SECONDS):
+        if not self._dismissed.wait(UNWIND_SECONDS):
             self._end(str(failure))
 
     def _end(self, message: str) -> None:

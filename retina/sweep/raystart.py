@@ -203,7 +203,16 @@ def start(folder: Path | None, **how: Any) -> Any:
         except BaseException:
             _clean_up(before)
             raise
+        finally:
+            _close_token()
     raise AssertionError  # not reached
+
+
+def _close_token() -> None:
+    """Make the token that Ray asks for readable by this user alone; Ray writes it readable by all."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    with suppress(OSError, RuntimeError):
+        token.chmod(0o600)
 
 
 def _clean_up(before: set[psutil.Process]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from retina import model, process, provenance, together, winner
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.results import RunFolder
-from retina.sweep.cluster import Share, connected, share_of_a_trial, slots, try_workers
-from retina.sweep.guard import Guard
+from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import refuse_full_disk
 from retina.sweep.resume import reopened, resumed_spec
@@ -79,51 +79,48 @@ def sweep(
         RunFolder.refuse_taken(root)
     found = find(spec.data)
     weights = _weights(spec, place.weights)
-    with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
-        share = share_of_a_trial(spec.resources)
-        refuse_full_disk(spec, root, slots(share))
-        try_workers(guard, share)
-        photographs = prepare(spec.data, progress, found)
-        spec = _with_layout(spec, photographs)
-        for warning in photographs.warnings:
-            log.warning("note: %s", warning)
-        task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
-        if guard:
-            guard.check()
-        folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
-        with folder.held():
+    with ExitStack() as held:
+        with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
+            share = share_of_a_trial(spec.resources)
+            refuse_full_disk(spec, root, slots(share))
+            try_workers(guard, share)
+            photographs = prepare(spec.data, progress, found)
+            spec = _with_layout(spec, photographs)
+            for warning in photographs.warnings:
+                log.warning("note: %s", warning)
+            task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
+            if guard:
+                guard.check()
+            folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
+            held.enter_context(folder.held())
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
-            return _held(spec, folder, task, share, going, verbose=verbose, watch=watch, guard=guard)
+            folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
+            outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard)
+        if not outcome.interrupted:
+            process.check()  # the signal came when the last trial had just ended
+            _judge(spec, folder, outcome, photographs)
+        folder.note(interrupted=outcome.interrupted, best=outcome.best)
+        return folder, outcome
 
 
-def _held(
-    spec: SweepSpec,
-    folder: RunFolder,
-    task: GradingTask,
-    share: Share,
-    going: Going,
-    *,
-    verbose: bool,
-    watch: Watch | None,
-    guard: Guard | None,
-) -> tuple[RunFolder, Outcome]:
-    """The rest of `sweep`, while no other process may run it."""
+def _ledger(
+    spec: SweepSpec, folder: RunFolder, photographs: Photographs, going: Going, *, verbose: bool
+) -> tuple[RunFolder, Ledger]:
+    """The ledger of a sweep that begins or goes on, while no other process may run it."""
     quiet(verbose)
     if going.on:
-        folder, ledger = reopened(folder.root, spec, task.photographs, extend=going.extend, force=going.force)
-    else:
-        ledger = Ledger.create(spec, folder)
-    outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard)
-    if not outcome.interrupted:
-        process.check()  # the signal came when the last trial had just ended
-    if outcome.best and not outcome.interrupted:
+        return reopened(folder.root, spec, photographs, extend=going.extend, force=going.force)
+    return folder, Ledger.create(spec, folder)
+
+
+def _judge(spec: SweepSpec, folder: RunFolder, outcome: Outcome, photographs: Photographs) -> None:
+    """Evaluate the best trial, and the kept ones together, without Ray."""
+    if outcome.best:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
-        winner.crown(folder, outcome.best, task.photographs, spec.metric.name)
-        found = together.safely(folder, task.photographs, spec.metric.name, spec.metric.sign)
+        winner.crown(folder, outcome.best, photographs, spec.metric.name)
+        found = together.safely(folder, photographs, spec.metric.name, spec.metric.sign)
         log.info("%s", together.told(found))
-    folder.note(interrupted=outcome.interrupted, best=outcome.best)
-    return folder, outcome
 
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
