@@ -26,6 +26,7 @@ FORCE_SECONDS = 5.0
 UNREADABLE = {errno.EPIPE, errno.EIO, errno.ESTALE, errno.EBADF}
 
 _heard: list[int] = []
+_active = False
 _raised = False
 
 
@@ -40,8 +41,9 @@ def exit_code() -> int:
 
 
 def note(number: int) -> None:
-    """Remember that a stop signal arrived which another library's handler has taken."""
-    _heard.append(number)
+    """Remember, within `stoppable`, that a stop signal arrived which another library's handler has taken."""
+    if _active:
+        _heard.append(number)
 
 
 def check() -> None:
@@ -60,12 +62,11 @@ def stoppable() -> Iterator[None]:
 
     Ray Tune and others take Ctrl-C for themselves while they run; SIGTERM and SIGHUP are then handed to their handler.
     """
-    global _raised  # noqa: PLW0603  # signals belong to the process
+    global _active, _raised  # noqa: PLW0603  # signals belong to the process
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _heard.clear()
-    _raised = False
+    _active, _raised = True, False
     before = {number: signal.getsignal(number) for number in _stop_signals()}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in before:
@@ -76,12 +77,8 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def take_back_sigterm() -> None:
-    """Install the handler of `stoppable` again: ray.init replaces it."""
-    if signal.getsignal(signal.SIGINT) is _on_signal and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_signal)
+        _heard.clear()
+        _active = False
 
 
 def end_now(code: int, message: str = "") -> None:

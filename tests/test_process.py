@@ -26,7 +26,7 @@ with process.stoppable():
         print("heard", flush=True)
         if sys.argv[1:] == ["deaf"]:
             time.sleep(60)
-sys.exit(process.exit_code())
+        sys.exit(process.exit_code())
 """
 
 

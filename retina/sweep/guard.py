@@ -149,7 +149,8 @@ class Guard:
     def _end(self, message: str) -> None:
         if process.asked_to_stop():
             process.end_now(process.exit_code(), "stopped; go on with --resume")
-        process.end_now(ClusterError.exit_code, message)
+        else:
+            process.end_now(ClusterError.exit_code, message)
 
 
 def _import_trainable() -> str:
