@@ -160,6 +160,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
     if "://" in options.results or not options.results.strip():
         raise SpecError(f"--results {options.results}: allowed: a folder; on a cluster, one that all nodes share")
+    if sys.flags.optimize > 1:
+        raise SpecError("python -OO (PYTHONOPTIMIZE=2) removes docstrings that Ray needs; allowed: without, or -O")
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )

@@ -124,7 +124,7 @@ def test_why_ray_does_not_start_is_told_with_a_remedy(
     with caplog.at_level(logging.INFO, "retina"), pytest.raises(ClusterError, match=told) as caught:
         raystart.start(None)
     assert len(str(caught.value).splitlines()) <= 3
-    assert dashboards == ([True, True, False] if told == "overloaded" else [True])
+    assert dashboards == ([True, False, False, False] if told == "overloaded" else [True])
     assert len(caplog.messages) == len(dashboards) - 1
 
 

@@ -53,3 +53,11 @@ def test_a_sweep_refuses_a_working_folder_that_would_break_its_workers(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(SpecError, match=r"random\.py: hides"), connected(None, "sweep"):
         pass
+
+
+def test_a_python_without_docstrings_is_refused_by_a_sweep_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-OO", str(ROOT / "tune_main.py"), "--space", str(ROOT / "sweeps" / "demo.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("python -OO (PYTHONOPTIMIZE=2) removes docstrings")
+    assert len(done.stderr.splitlines()) == 1

@@ -34,7 +34,8 @@ class Ahead:
     def result(self) -> EpochResult:
         """Of the epoch that is under way, or of the next one; raises what it raised."""
         self.begin()
-        assert self._under_way is not None, "no training was taken"  # noqa: S101
+        if self._under_way is None:
+            raise RuntimeError("no training was taken")
         try:
             return self._under_way.result()
         finally:

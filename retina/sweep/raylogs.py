@@ -11,7 +11,7 @@ STARTED = re.compile(r"Started worker process with pid (\d+)")
 MARKERS = (":job_id:", ":actor_name:", ":task_name:")
 """What Ray's workers write to their own log files for its log monitor."""
 EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)|Fatal Python error)\b")
-RAYLET_LINE = re.compile(r"^\[[\d\-: ,.]+ ([EFW]) \d+ \d+\] (?:\(\w+\) )?\S+: (.*)")
+RAYLET_LINE = re.compile(r"^\[[\d\-: ,.]+ ([CEFW]) \d+ \d+\] (?:\(\w+\) )?\S+: (.*)")
 """A line of Ray's C++ logs: time, level, process, thread, source file, message."""
 PYTHON_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b[^:]*:\d+ -- (.*)")
 """A line of Ray's Python logs: time, level, file:line -- message."""
@@ -45,7 +45,7 @@ def worker_failure(logs: Path, pids: Collection[int] = ()) -> str:
 def start_failure(logs: Path) -> str:
     """Find why Ray's own processes do not start, in one line; empty where the logs say nothing."""
     for name in ("gcs_server", "raylet"):
-        reason = last_words(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.out", RAYLET_LINE, "EF")
+        reason = last_words(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.out", RAYLET_LINE, "CEF")
         if reason:
             return f"{name}: {reason}"
     for name in ("dashboard", "dashboard_agent", "runtime_env_agent", "monitor", "log_monitor"):

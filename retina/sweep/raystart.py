@@ -34,8 +34,8 @@ LONGEST_SOCKET = "/sockets/dash_ReporterHead"
 LEAST_BYTES = 100_000_000
 """Ray writes tens of megabytes of logs, and less than this leaves no room for them."""
 SHORT_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # a private folder is made in one of them
-ATTEMPTS = 3
-"""Ray gives its processes 30 s to start, which an overloaded machine may exceed."""
+ATTEMPTS = 4
+"""Ray gives its processes 15 s (the node's agent) and 30 s to start, which an overloaded machine may exceed."""
 REMEDIES = {
     "too many open files": "raise the limit (ulimit -n 65536) and start again",
     "no space left": "make room there, or name another folder: export RAY_TMPDIR=/short/path",
@@ -173,7 +173,7 @@ def quiet_messages(*, verbose: bool) -> Iterator[None]:
 def start(folder: Path | None, **how: Any) -> Any:
     """Start Ray on this machine; returns what ray.init returns.
 
-    An attempt that fails is repeated, the last time without the dashboard.
+    An attempt that fails is repeated without the dashboard, which leaves a busy machine less to do.
 
     Args:
         folder: where Ray keeps sockets and logs; None for its own choice.
@@ -182,13 +182,14 @@ def start(folder: Path | None, **how: Any) -> Any:
     Raises:
         ClusterError: it does not start; gives the cause, the remedy and the folder of the logs.
     """
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "60")
     store = int(min(OBJECT_STORE_BYTES, psutil.virtual_memory().total * OBJECT_STORE_SHARE))
     for attempt in range(1, ATTEMPTS + 1):
         before = set(psutil.Process().children())
         try:
             return ray.init(
                 address="local",
-                include_dashboard=attempt < ATTEMPTS,
+                include_dashboard=attempt == 1,  # it starts a dozen processes of its own
                 object_store_memory=store,
                 _temp_dir=str(folder) if folder else None,
                 **how,
