@@ -7,6 +7,13 @@ from layouts import text
 
 from retina.sweep import raylogs
 
+CRASH = """[2026-11-25 19:25:50,432 C 156 156] (raylet) node_manager.cc:3576:  An unexpected system state. \
+You have likely discovered a bug in Ray. Check failed: status.has_value() Timed out waiting for file metrics_agent_port
+*** StackTrace Information ***
+/lib/ray/raylet(+0xff770a) [0x55ff82abb70a] ray::operator<<()
+/lib/x86_64-linux-gnu/libc.so.6(__libc_start_main+0x85) [0x7ff1ba445305] __libc_start_main
+/lib/ray/raylet(+0x263cb7) [0x55ff81d27cb7]
+"""
 RAYLET = (
     "[2026-11-25 18:38:44,226 I 1 1] (raylet) worker_pool.cc:564: Started worker process with pid {} worker_id=c0\n"
 )
@@ -61,6 +68,7 @@ def test_the_process_that_does_not_start_is_named(tmp_path: Path) -> None:
         ),
         ("error: Failed to spawn: `python`\n", "error: Failed to spawn: `python`"),
         ("\x1b[31mbad\x1b[0m\n", " [31mbad [0m"),
+        (CRASH, "status.has_value() Timed out waiting for file metrics_agent_port"),
         ("ValueError: " + "x" * 1000, "ValueError: " + "x" * 285 + "..."),
         ("", ""),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 TAIL_BYTES = 50_000
@@ -11,6 +11,8 @@ STARTED = re.compile(r"Started worker process with pid (\d+)")
 MARKERS = (":job_id:", ":actor_name:", ":task_name:")
 """What Ray's workers write to their own log files for its log monitor."""
 EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)|Fatal Python error)\b")
+FRAME = re.compile(r"\(\+0x[0-9a-f]+\)|^@|^\*\*\*")
+"""A line of a C++ stack trace."""
 RAYLET_LINE = re.compile(r"^\[[\d\-: ,.]+ ([CEFW]) \d+ \d+\] (?:\(\w+\) )?\S+: (.*)")
 """A line of Ray's C++ logs: time, level, process, thread, source file, message."""
 PYTHON_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b[^:]*:\d+ -- (.*)")
@@ -58,21 +60,18 @@ def start_failure(logs: Path) -> str:
 def last_words(text: str) -> str:
     """Return the line of an error output that says most: the last exception's, else the last one with letters in it."""
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith(MARKERS)]
+    fatal = [found.group(2) for found in map(RAYLET_LINE.match, lines) if found and found.group(1) in "CF"]
     exceptions = [line for line in lines if EXCEPTION.match(line)]
-    spoken = [line for line in lines if any(letter.isalpha() for letter in line) and not line.startswith(("@", "***"))]
-    found = exceptions or spoken
-    return _short(found[-1]) if found else ""
+    spoken = [line for line in lines if any(letter.isalpha() for letter in line) and not FRAME.search(line)]
+    found = fatal or exceptions or spoken
+    return _short(found[-1].rpartition("Check failed: ")[2]) if found else ""
 
 
 def _last_match(file: Path, pattern: re.Pattern[str], levels: str = "") -> str:
+    """Return the message, which is the pattern's last group, of the last line that matches."""
     found = [match for match in map(pattern.search, _text(file).splitlines()) if match]
     found = [match for match in found if not levels or match.group(1) in levels]
-    return _short(found[-1].group(match_group(pattern))) if found else ""
-
-
-def match_group(pattern: re.Pattern[str]) -> int:
-    """Return the number of the group that holds the message: the last one."""
-    return pattern.groups
+    return _short(found[-1].group(pattern.groups).rpartition("Check failed: ")[2]) if found else ""
 
 
 def _short(line: str, most: int = 300) -> str:
@@ -89,8 +88,3 @@ def _text(file: Path, *, whole: bool = False) -> str:
             return opened.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def files(logs: Path) -> Iterator[Path]:
-    """Yield the log files of a session."""
-    yield from sorted(file for file in logs.glob("*") if file.is_file())

@@ -236,7 +236,8 @@ def _explained(error: Exception, folder: Path | None) -> ClusterError:
     logs = logs_folder() or _newest_logs(folder)
     said = raylogs.last_words(str(error)) or type(error).__name__
     cause = raylogs.start_failure(logs) if logs else ""
-    told = f"{said} ({cause})" if cause and cause not in said else said
+    said = said.partition(" This could happen")[0]  # Ray's guesses
+    told = f"{said.rstrip('.')} ({cause})" if cause and cause not in said else said
     everything = f"{error} {cause}".lower()
     remedy = next((remedy for symptom, remedy in REMEDIES.items() if symptom in everything), OVERLOADED)
     where = f"\nRay's logs: {logs}" if logs else ""
