@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -25,8 +25,12 @@ FORCE_SECONDS = 5.0
 """How long a process that was asked twice may take to end before it is ended."""
 UNREADABLE = {errno.EPIPE, errno.EIO, errno.ESTALE, errno.EBADF}
 
+START_SECONDS = 3.0
+"""How long a process that only starts a library may take to end after a first signal."""
+
 _heard: list[int] = []
 _active = False
+_starting = False
 _raised = False
 
 
@@ -79,6 +83,17 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
         _heard.clear()
         _active = False
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """End the process soon after a first signal, also where its main thread waits in a library: no work is lost yet."""
+    global _starting  # noqa: PLW0603  # belongs to the process
+    _starting = True
+    try:
+        yield
+    finally:
+        _starting = False
 
 
 def end_now(code: int, message: str = "") -> None:
@@ -147,15 +162,26 @@ def _force(reader: int) -> None:
             now = time.monotonic()
             requests += now - last >= REPEAT_SECONDS or arrived[0] == signal.SIGINT
             last = now
+            if requests == 1 and _starting:
+                _later(START_SECONDS, _end_if_starting, arrived[0])
             if requests == 2:
-                timer = threading.Timer(FORCE_SECONDS, _force_end)
-                timer.daemon = True
-                timer.start()
+                _later(FORCE_SECONDS, _end_if_active, arrived[0])
 
 
-def _force_end() -> None:
-    if signal.getsignal(signal.SIGINT) is _on_signal:  # still inside of `stoppable`
-        end_now(exit_code(), "stopped at once")
+def _later(seconds: float, function: Callable[[int], None], number: int) -> None:
+    timer = threading.Timer(seconds, function, (number,))
+    timer.daemon = True
+    timer.start()
+
+
+def _end_if_starting(number: int) -> None:
+    if _active and _starting:
+        end_now(128 + number, "interrupted")
+
+
+def _end_if_active(number: int) -> None:
+    if _active:
+        end_now(128 + (_heard or [number])[0], "stopped at once")
 
 
 class _ReadableStream:

@@ -79,7 +79,7 @@ def test_a_raylet_that_dies_is_found(raylet: subprocess.Popen[bytes], tmp_path: 
         assert str(tmp_path) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 3
         with pytest.raises(RayGoneError):
-            guard.check_trials(running=True)
+            guard.check_trials(waiting=False)
         guard.dismiss()
 
 
@@ -147,14 +147,16 @@ def test_workers_that_are_all_dead_are_told_by_their_words(tmp_path: Path) -> No
 def test_a_sweep_whose_workers_die_later_ends_too(
     raylet: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarding, "PENDING_SECONDS", 0.0)
+    monkeypatch.setattr(guarding, "WAITING_TRIALS_SECONDS", 0.03)
     text(tmp_path / "raylet.out", STARTED.format(NOBODY))
     guard = Guard(local=True)
-    for running in (True, False, True):
-        guard.check_trials(running)
-    guard.check_trials(running=False)
+    for waiting in (False, True, True, False) * 2:
+        time.sleep(0.02)
+        guard.check_trials(waiting=waiting)
+    time.sleep(0.1)
+    guard.check_trials(waiting=True)  # the sweep was busy elsewhere: that does not count
     with pytest.raises(RayGoneError, match="without a word"):
-        guard.check_trials(running=False)
+        until(lambda: guard.check_trials(waiting=True))
 
 
 def test_a_worker_that_does_nothing_for_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

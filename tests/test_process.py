@@ -70,6 +70,30 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         assert one.returncode == 143
 
 
+BUSY = """
+import threading, time
+from retina import process
+with process.stoppable(), process.starting():
+    ready = "ready"
+    while True:
+        try:
+            print(end=ready and f"{ready}\\n", flush=True)
+            ready = ""
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+def test_a_start_that_does_not_hear_a_signal_is_ended_soon() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=-1, stderr=-1, text=True) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+        one.send_signal(signal.SIGTERM)
+        assert one.communicate(timeout=30)[1] == "interrupted\n"
+        assert one.returncode == 143
+
+
 def test_a_signal_that_arrives_twice_counts_once() -> None:
     with process.stoppable():
         with pytest.raises(KeyboardInterrupt):

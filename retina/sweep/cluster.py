@@ -66,7 +66,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     local = address in {None, "local"}
     with ExitStack() as stack:
         folder = stack.enter_context(raystart.temporary_folder()) if local else None
-        with raystart.driver_settings(local=local):
+        with process.starting(), raystart.driver_settings(local=local):
             context = raystart.start(folder, **how) if local else _join(str(address), how)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)

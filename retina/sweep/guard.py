@@ -37,8 +37,8 @@ REMOTE_SECONDS = 600.0
 """How long a worker on another node may take, whose process cannot be seen from here."""
 WAITING_SECONDS = 30.0
 """How often a start that takes long is reported."""
-PENDING_SECONDS = 30.0
-"""How long a sweep may have no running trial before its workers are looked at."""
+WAITING_TRIALS_SECONDS = 30.0
+"""How long trials may wait while none runs before the workers are looked at."""
 
 
 class RayGoneError(BaseException):
@@ -66,7 +66,7 @@ class Guard:
         self._heard = threading.Event()
         self._closed = threading.Event()
         self._dismissed = threading.Event()
-        self._pending_since: float | None = None
+        self._looked, self._waited = time.monotonic(), 0.0
         self._thread = threading.Thread(target=self._watch, name="Ray guard", daemon=True)
 
     @contextmanager
@@ -95,23 +95,23 @@ class Guard:
         process.check()
         raise self._failure
 
-    def check_trials(self, running: bool) -> None:
+    def check_trials(self, *, waiting: bool) -> None:
         """Raise what was found while Tune runs, also that no worker starts although trials wait.
 
         Args:
-            running: whether any trial runs.
+            waiting: whether trials wait for workers and none runs.
 
         Raises:
             RayGoneError: Ray has died, or no worker starts.
         """
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        # a main thread that was busy elsewhere, with the next proposal say, has not asked for a worker meanwhile
+        self._waited = self._waited + min(passed, POLL_SECONDS) if waiting and self.is_local else 0.0
         try:
             self.check()
-            if running or not self.is_local:
-                self._pending_since = None
-            elif self._pending_since is None:
-                self._pending_since = time.monotonic()
-            elif time.monotonic() - self._pending_since > PENDING_SECONDS:
-                self._pending_since = time.monotonic()
+            if self._waited > WAITING_TRIALS_SECONDS:
+                self._waited = 0.0
                 _refuse_dead(self._logs)
         except ClusterError as error:
             raise RayGoneError(error) from None

@@ -119,7 +119,8 @@ class _Health(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Look, several times a second."""
-        self._guard.check_trials(any(trial.status == Trial.RUNNING for trial in trials) or not trials)
+        states = {trial.status for trial in trials}
+        self._guard.check_trials(waiting=Trial.PENDING in states and Trial.RUNNING not in states)
 
 
 class _Acknowledge(Callback):
