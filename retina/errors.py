@@ -74,6 +74,10 @@ def as_disk_error(where: Path | str, what: str, error: OSError, remedy: str = ""
     return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 
+class NodeError(RetinaError, RuntimeError):
+    """A node of the cluster without the results folder, the photographs or the versions that trials need."""
+
+
 class TrainError(RetinaError, RuntimeError):
     """A training run that cannot go on: a non-finite loss, or no memory for one batch."""
 

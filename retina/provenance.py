@@ -108,7 +108,7 @@ def environment() -> dict[str, Any]:
         "git": ours["git"],
         "code": ours,  # what a resume compares, and what a forced one replaces
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": cores(),
@@ -118,14 +118,20 @@ def environment() -> dict[str, Any]:
 
 def code() -> dict[str, str | None]:
     """Which code runs: `version`, git commit, and a hash of the package's `source` that needs no git."""
+    return {"version": retina.__version__, "git": _git(), "source": source()}
+
+
+def source() -> str:
+    """Return 12 hexadecimal digits of a hash of the package's Python files and their relative paths."""
     here = Path(retina.__file__).parent
     digest = hashlib.sha256()
     for file in sorted(here.rglob("*.py")):
         digest.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return {"version": retina.__version__, "git": _git(), "source": digest.hexdigest()[:12]}
+    return digest.hexdigest()[:12]
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """Return the version of an installed package, or "not installed"."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

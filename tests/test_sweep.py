@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTask, Talking, rising
+from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTask, Short, Talking, rising
 
 from retina.config import TrialConfig
 from retina.errors import SpecError
@@ -252,6 +252,17 @@ def test_workers_are_used_again(tmp_path: Path) -> None:
     assert len(set(workers)) == 1
 
 
+def test_all_slots_run_trials_that_are_shorter_than_a_workers_start(tmp_path: Path) -> None:
+    limits = {"metric": {"name": "val_qwk", "target": 0.9}, "early_stop": {"type": "none"}}
+    parameters = {"epochs": {"value": 3}, "pretrained": {"value": False}, "learning_rate": RATE}
+    spec = spec_of(trials=200, method="random", parameters=parameters, resources={"cpu": 1}, **limits)
+    outcome, folder = sweep(spec, tmp_path / "replay", Short(seen=tmp_path / "seen"))
+    ran = [file.stat().st_size for file in (tmp_path / "seen").iterdir()]
+    assert outcome.ended_by == "metric.target=0.9", f"trials by worker: {ran}"
+    assert len(ran) == 2
+    assert sum(ran) == len(folder.trials())
+
+
 def test_a_trial_gets_its_share_of_the_machine() -> None:
     share = share_of_a_trial(Resources())
     assert (share.cpu, share.gpu) == (1, 0)  # two cores here: two trials of one thread
@@ -309,7 +320,8 @@ def test_only_the_kept_trials_have_weights_also_while_the_sweep_runs(tmp_path: P
     root = tmp_path / "replay"
     spec = spec_of(trials=20, keep={"trials": 2}, resources={"cpu": 1})
     _, folder = sweep(spec, root, Counting(folder=root / "trials"))
-    running, deciding = 2, 1  # two at once; one that has just ended, before it is known whether it is kept
+    running = 2 * 2  # two at once; while one saves a checkpoint, the one before is there too
+    deciding = 1  # one that has just ended, before it is known whether it is kept
     assert folder.history()["train_loss"].max() <= 2 + running + deciding
     assert len(folder.trials()) == 20
     assert len(list((root / "trials").rglob("*.pt"))) == 2

@@ -81,9 +81,9 @@ class LedgerSearch(_Ours, Searcher):
 class Recorder(_Ours, Callback):
     """Tells the ledger what happens, as it happens."""
 
-    def __init__(self, ledger: Ledger, watch: Callable[[], None] | None = None) -> None:
-        """Tell `ledger`; `watch` is called many times a second."""
-        self._ledger, self._watch = ledger, watch
+    def __init__(self, ledger: Ledger, refusals: list[str], watch: Callable[[], None] | None = None) -> None:
+        """Tell `ledger`, and `refusals` what a worker's node lacks; `watch` is called many times a second."""
+        self._ledger, self._refusals, self._watch = ledger, refusals, watch
         self._ended: set[str] = set()
         self._deaths: dict[str, int] = {}
 
@@ -101,6 +101,9 @@ class Recorder(_Ours, Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """An epoch is over; or the trial has failed; or it is to be stopped, which Tune has decided by now."""
+        if result.get("refused"):
+            self._refuse(_name(trial), str(result["refused"]))
+            return
         if not result.get("failure"):
             for epoch in (*result.get("before", []), result):
                 self._ledger.epoch(_name(trial), epoch[EPOCH], epoch)
@@ -126,6 +129,12 @@ class Recorder(_Ours, Callback):
         self._ended.add(name)
         self._ledger.end(name, "FAIL", f"its worker died {times} times", trace=_error_text(trial))
 
+    def _refuse(self, name: str, problem: str) -> None:
+        """Put back a trial that has not run here for want of something on the node."""
+        self._refusals.append(problem)
+        self._ended.add(name)
+        self._ledger.put_back(name)
+
     def _end(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
         if _name(trial) not in self._ended:
             self._ended.add(_name(trial))
@@ -134,10 +143,10 @@ class Recorder(_Ours, Callback):
 
 
 class Limits(_Ours, Stopper):
-    """Ends the sweep when the ledger says that a limit was reached."""
+    """Ends the sweep when the ledger says that a limit was reached, or a worker's node has refused a trial."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, refusals: list[str]) -> None:
+        self._ledger, self._refusals = ledger, refusals
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Look at a result; a single trial is never stopped here."""
@@ -145,7 +154,7 @@ class Limits(_Ours, Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep has had enough."""
-        return bool(self._ledger.ended_by())
+        return bool(self._refusals or self._ledger.ended_by())
 
 
 def _name(trial: Trial) -> str:

@@ -19,11 +19,14 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneC
 from ray.tune.experiment import Trial
 
 from retina import process
+from retina.errors import NodeError
 from retina.results import RunFolder
 from retina.sweep import study_file
-from retina.sweep.cluster import Share, slots
+from retina.sweep.cluster import Share
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.ledger import Ledger
+from retina.sweep.needs import Needs
+from retina.sweep.nodes import Nodes
 from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
 from retina.sweep.rungs import Rungs
 from retina.sweep.spec import SweepSpec
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 
 TUNE_FOLDER = "tune"
+MOST_PENDING = 100_000
+"""Trials that wait for a worker at once: no limit, `LedgerSearch` keeps to the number of slots."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,30 @@ class Outcome:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where trials run.
+
+    Attributes:
+        share: what a trial gets of its node.
+        nodes: which of them may run trials.
+        needs: what a worker must find there.
+        refusals: what it has not found, from the workers.
+    """
+
+    share: Share
+    nodes: Nodes
+    needs: Needs
+    refusals: list[str]
+
+
 def run(
     spec: SweepSpec,
     ledger: Ledger,
     task: Task,
     share: Share,
     *,
+    nodes: Nodes | None = None,
     verbose: bool = False,
     watch: Watch | None = None,
     guard: Guard | None = None,
@@ -68,6 +91,7 @@ def run(
         ledger: what is known so far; a sweep that was interrupted goes on from there.
         task: starts the training run of a trial.
         share: what each trial gets of the machine.
+        nodes: which nodes may run trials; all that are there now, and those that join and pass the check, if None.
         verbose: let Ray and Optuna say what they like.
         watch: is told of the sweep's status while it runs.
         guard: watches that Ray lives.
@@ -75,14 +99,18 @@ def run(
     Raises:
         DiskError: the study could not be asked for a trial, since the disk is full say.
         ClusterError: Ray has died, or starts no worker any more.
+        NodeError: a worker's node lacks what trials need. Its trial is put back; others have been stopped.
     """
     quiet(verbose)
     limit = ""
+    refusals: list[str] = []
+    nodes = nodes or Nodes(share, getattr(task, "photographs", None))
     try:
         if ledger.remaining and not ledger.ended_by():
             log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
-            with _own_interrupt():
-                _tuner(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard).fit()
+            with _own_interrupt(), nodes.serving(ledger.folder.root) as needs:
+                place = _Place(share, nodes, needs, refusals)
+                _tuner(spec, ledger, task, place, verbose=verbose, watch=watch, guard=guard).fit()
     except RayGoneError as gone:
         raise gone.reason from None
     except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers at once
@@ -91,6 +119,8 @@ def run(
         raise study_file.as_results_error(ledger.folder.root / study_file.STUDY_FILE, error) from None
     finally:
         limit = ledger.close()
+    if refusals:
+        raise NodeError(f"{refusals[0]}\nthe sweep has stopped; go on with --resume")
     return Outcome(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
 
 
@@ -145,7 +175,7 @@ def _tuner(
     spec: SweepSpec,
     ledger: Ledger,
     task: Task,
-    share: Share,
+    place: _Place,
     *,
     verbose: bool,
     watch: Watch | None,
@@ -155,9 +185,9 @@ def _tuner(
     rungs = Rungs(spec)
     for name in folder.trial_ids():
         rungs.catch_up(name, ledger.values(name))
-    search = LedgerSearch(ledger, lambda: slots(share))
+    search = LedgerSearch(ledger, place.nodes.slots)
     return Tuner(
-        _trainable(spec, folder, task, share, rungs),
+        _trainable(spec, folder, task, place, rungs),
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=rungs,
@@ -169,9 +199,13 @@ def _tuner(
         run_config=RunConfig(
             name=f"{len(list((folder.root / TUNE_FOLDER).glob('*'))):03d}",  # each time that the sweep goes on, anew
             storage_path=str(folder.root / TUNE_FOLDER),
-            stop=Limits(ledger),
+            stop=Limits(ledger, place.refusals),
             callbacks=[
-                Recorder(ledger, Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None),
+                Recorder(
+                    ledger,
+                    place.refusals,
+                    Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None,
+                ),
                 _Acknowledge(),
                 *([_Health(guard)] if guard else []),
             ],
@@ -182,7 +216,8 @@ def _tuner(
     )
 
 
-def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, share: Share, rungs: Rungs) -> Any:
+def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, place: _Place, rungs: Rungs) -> Any:
+    share = place.share
     settings = Settings(
         folder=folder.root / "trials",
         metric=spec.metric.name,
@@ -190,6 +225,7 @@ def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, share: Share, run
         threads=share.cpu,
         gpu=share.gpu > 0,
         rungs=frozenset(rung.epoch for rung in rungs.standing()),
+        needs=place.needs,
     )
     trainable = tune.with_resources(
         tune.with_parameters(GraderTrial, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
@@ -204,8 +240,10 @@ def _trial_name(trial: Trial) -> str:
 
 
 def quiet(verbose: bool) -> None:
-    """Ray's own result files and both libraries' chatter are off; our tables and lines say the same."""
+    """Set up Tune; its own result files and both libraries' chatter are off: our tables and lines say the same."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Tune prepares one trial at a time, so that workers start one after another; our search asks for no more than fit
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(MOST_PENDING))
     # Tune writes its own state down now and then, for a restore that we do not use: the ledger is on the disk already
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     if not verbose:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.report.live import Rung
@@ -15,6 +17,8 @@ from retina.sweep.spec import SweepSpec
 BEST = "best"
 """The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""
 EPOCH = "epoch"
+START_SECONDS = 300.0
+"""A trial that has waited so long for a worker of its own takes the next one that becomes free."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Rungs(AsyncHyperBandScheduler):
             stop_last_trials=False,  # a trial ends by itself; ASHA would stop it in the epoch in which it does
         )
         self._longest = longest
+        self._added: dict[str, float] = {}  # monotonic seconds at which Tune was given a trial, by Tune's trial id
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Tune tells them too; we know them."""
@@ -51,7 +56,23 @@ class Rungs(AsyncHyperBandScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is about to start, or to start again."""
+        self._added[trial.trial_id] = time.monotonic()
         super().on_trial_add(tune_controller, _named(trial))
+
+    def choose_trial_to_run(self, tune_controller: Any, **_: Any) -> Trial | None:
+        """Return the trial that takes a free worker, if there is one: the newest pending trial.
+
+        Tune's own choice is the oldest one, whose worker is starting: Tune then stops that worker. Where trials are
+        shorter than a worker's start, no second worker ever comes up. The newest trial is the one that was asked for
+        because a worker became free; the others keep the workers that start for them. A trial that has waited for more
+        than `START_SECONDS` comes first: its resources may be taken by another job of the cluster.
+        """
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        if not pending:
+            return None
+        pending.sort(key=lambda trial: self._added[trial.trial_id])
+        waited = time.monotonic() - self._added[pending[0].trial_id]
+        return pending[0] if waited > START_SECONDS else pending[-1]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether it goes on after an epoch."""

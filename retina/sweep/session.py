@@ -13,6 +13,7 @@ from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.results import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.ledger import Ledger
+from retina.sweep.nodes import Nodes
 from retina.sweep.plan import refuse_full_disk
 from retina.sweep.resume import reopened, resumed_spec
 from retina.sweep.run import Outcome, quiet, run
@@ -91,12 +92,14 @@ def sweep(
             task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
             if guard:
                 guard.check()
+            nodes = Nodes(share, photographs)
+            nodes.check(root if going.on else root.parent)
             folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
             held.enter_context(folder.held())
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
             folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
-            outcome = run(spec, ledger, task, share, verbose=verbose, watch=watch, guard=guard)
+            outcome = run(spec, ledger, task, share, nodes=nodes, verbose=verbose, watch=watch, guard=guard)
         if not outcome.interrupted:
             process.check()  # the signal came when the last trial had just ended
             _judge(spec, folder, outcome, photographs)

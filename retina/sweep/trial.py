@@ -16,9 +16,11 @@ from ray import tune
 
 from retina import checkpoints, private
 from retina.config import TrialConfig
-from retina.errors import RetinaError
+from retina.errors import DataError, RetinaError
 from retina.printable import PrintableFormatter
 from retina.sweep.ahead import Ahead
+from retina.sweep.needs import Needs
+from retina.sweep.nodes import here
 from retina.sweep.rungs import BEST, EPOCH
 from retina.train import Training
 
@@ -39,6 +41,7 @@ class Settings:
         threads: torch's.
         gpu: whether a trial was given a GPU, or a share of one.
         rungs: epochs at which a trial may be stopped; the next one waits for what is said of it.
+        needs: what the worker's node must have; None where that is known.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class Settings:
     threads: int
     gpu: bool
     rungs: frozenset[int]
+    needs: Needs | None = None
 
 
 class GraderTrial(tune.Trainable):
@@ -59,6 +63,9 @@ class GraderTrial(tune.Trainable):
 
     Whatever an epoch raises ends this trial with a reason and is not tried again: the same settings would fail in the
     same way. A worker that dies is another matter; Ray starts its trial again in another.
+
+    A node that lacks what every trial needs is no fault of the trial's: the worker refuses it, under the key "refused",
+    and the sweep stops.
     """
 
     _trial = "none"  # __repr__ is asked for also when setup has failed
@@ -71,6 +78,7 @@ class GraderTrial(tune.Trainable):
         torch.set_num_threads(settings.threads)
         self._ahead = Ahead(settings.threads)
         self._log = _TrialLog()
+        self._problem = settings.needs.problem() if settings.needs else ""
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -88,7 +96,7 @@ class GraderTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
         try:
-            return self._epoch()
+            return self._refused(self._problem) if self._problem else self._epoch()
         except torch.AcceleratorError:
             raise  # the process is of no more use: Ray starts the trial again in another
         except RetinaError as error:
@@ -119,7 +127,10 @@ class GraderTrial(tune.Trainable):
         if self._training is None:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
-            self._training = self._task(self._config)
+            try:
+                self._training = self._task(self._config)
+            except DataError as error:  # these photographs are the same for every trial
+                return self._refused(str(error))
             self._ahead.take(self._training)
             self._is_taken_up = self._taken_up()
             if self._is_taken_up:
@@ -135,6 +146,9 @@ class GraderTrial(tune.Trainable):
                 weights, state = self._training.weights(), self._training.state()  # as they are now
             if self._goes_on(result.epoch):
                 self._ahead.begin()
+            gone = self._settings.needs.folder_problem() if improved and self._settings.needs else ""
+            if gone:  # a folder that is no longer mounted would be made anew on the node's own disk
+                return self._refused(gone)
             if improved:
                 state = {"training": state, "past": self._past, "best": self._best}
                 checkpoints.save(self._folder, result.epoch, weights, state)
@@ -175,6 +189,9 @@ class GraderTrial(tune.Trainable):
             return self._failed(f"epoch {epoch[EPOCH]}: {self._settings.metric} is not finite")
         finished = epoch[EPOCH] >= self._config.epochs
         return {**epoch, BEST: self._best[0], "before": before or [], "finished": finished, "done": finished}
+
+    def _refused(self, problem: str) -> dict[str, Any]:
+        return {**self._failed(problem), "refused": f"{here()}: {problem}"}
 
     def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
         self._ahead.let_go()

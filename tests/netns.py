@@ -1,0 +1,160 @@
+"""A Ray cluster of several nodes on one machine, each in a network namespace of its own; needs root, `ip`, `unshare`.
+
+All namespaces hang on one bridge, which is in a namespace too: nothing outside is touched and nothing outside can be
+reached. Each node has its own address, 10.77.0.2 and so on, and its own folder for Ray's sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+SECONDS = 180.0
+"""More than a node takes to start or to stop."""
+
+
+def ran(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@cache
+def refused() -> str:
+    """Say why this machine allows no namespaces; "" where it does."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if not (shutil.which("ip") and shutil.which("unshare")):
+        return "ip (iproute2) or unshare (util-linux) is not installed"
+    for command in (["unshare", "-m", "-n", "true"], ["ip", "netns", "list"]):
+        tried = ran(*command)
+        if tried.returncode:
+            return f"{' '.join(command)}: {tried.stderr.strip()[:200]}"
+    name = f"probe-{secrets.token_hex(3)}"
+    tried = ran("ip", "netns", "add", name)
+    ran("ip", "netns", "del", name)
+    return f"ip netns add: {tried.stderr.strip()[:200]}" if tried.returncode else ""
+
+
+def ip(*arguments: str, inside: str = "") -> None:
+    done = ran("ip", *(["-n", inside] if inside else []), *arguments)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+
+
+@dataclass
+class Node:
+    """One node: a namespace, and the process `ray start --block` in it once it is started."""
+
+    namespace: str
+    address: str
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def command(self, *arguments: str, hidden: Path | None = None) -> list[str]:
+        """Run inside the node; `hidden` is a folder of which it sees another one, an empty one, at the same path."""
+        inside = ["ip", "netns", "exec", self.namespace]
+        if hidden:
+            mounted = f'mount -t tmpfs none "{hidden}" && exec "$@"'
+            return [*inside, "unshare", "-m", "sh", "-c", mounted, "sh", *arguments]
+        return [*inside, *arguments]
+
+
+@dataclass
+class Namespaces:
+    """Nodes that were made, and what is to be removed at the end."""
+
+    name: str
+    folder: Path
+    nodes: list[Node] = field(default_factory=list)
+
+    def node(self) -> Node:
+        """Make a namespace with an address, without Ray."""
+        number = len(self.nodes) + 2
+        made = Node(f"{self.name}-{number}", f"10.77.0.{number}", self.folder / str(number))
+        made.folder.mkdir(parents=True)
+        ip("netns", "add", made.namespace)
+        self.nodes.append(made)
+        ip(
+            "link",
+            "add",
+            "eth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            f"port{number}",
+            "netns",
+            self.name,
+            inside=made.namespace,
+        )
+        ip("link", "set", f"port{number}", "master", "bridge", "up", inside=self.name)
+        ip("address", "add", f"{made.address}/24", "dev", "eth0", inside=made.namespace)
+        for device in ("lo", "eth0"):
+            ip("link", "set", device, "up", inside=made.namespace)
+        return made
+
+    def start(self, node: Node, cpus: int, *, hidden: Path | None = None) -> None:
+        """Start Ray on `node`: the head on the first one, the others join it."""
+        head = self.nodes[0]
+        port = ["--head", "--port=6379"] if node is head else [f"--address={head.address}:6379"]
+        script = [sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.exit(main())"]
+        command = [
+            *script, "start", *port, f"--node-ip-address={node.address}", f"--num-cpus={cpus}", "--num-gpus=0",
+            f"--temp-dir={node.folder}", "--object-store-memory=100000000", "--include-dashboard=false", "--block",
+            "--disable-usage-stats",
+        ]  # fmt: skip
+        if node is not head:
+            command = [part for part in command if not part.startswith("--include-dashboard")]
+        log = (node.folder / "ray-start.txt").open("wb")
+        node.process = subprocess.Popen(
+            node.command(*command, hidden=hidden), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self.wait_for(node)
+
+    def wait_for(self, node: Node) -> None:
+        assert node.process
+        said, until = node.folder / "ray-start.txt", time.monotonic() + SECONDS
+        while "Ray runtime started" not in said.read_text(errors="replace"):
+            assert node.process.poll() is None, said.read_text(errors="replace")
+            assert time.monotonic() < until, said.read_text(errors="replace")
+            time.sleep(0.1)
+
+    def kill(self, node: Node) -> None:
+        """End all processes of `node` at once, as a power cut does."""
+        listed = ran("ip", "netns", "pids", node.namespace)
+        for process in listed.stdout.split():
+            try:
+                os.kill(int(process), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if node.process:
+            node.process.wait(SECONDS)
+            node.process = None
+
+
+@contextmanager
+def namespaces() -> Iterator[Namespaces]:
+    """Make the bridge; remove all namespaces, their processes and folders at the end."""
+    made = Namespaces(
+        f"rt{secrets.token_hex(2)}", Path(tempfile.mkdtemp(prefix="rns"))
+    )  # short: Ray makes sockets in it
+    ip("netns", "add", made.name)
+    try:
+        ip("link", "add", "bridge", "type", "bridge", inside=made.name)
+        ip("link", "set", "bridge", "up", inside=made.name)
+        yield made
+    finally:
+        for node in reversed(made.nodes):
+            made.kill(node)
+            ran("ip", "netns", "del", node.namespace)
+        ran("ip", "netns", "del", made.name)
+        shutil.rmtree(made.folder, ignore_errors=True)
