@@ -20,6 +20,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+MINIMAL = """
+import sys
+sys.modules["ray.dashboard.optional_deps"] = None  # as if ray[default] were not installed: fewer processes
+"""
+HEAD = """
+import time, ray
+address, folder, cpus = sys.argv[1:]
+context = ray.init(address="local", _node_ip_address=address, _temp_dir=folder, num_cpus=int(cpus), num_gpus=0,
+                   object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+print("Ray runtime started at", context.address_info["gcs_address"], flush=True)
+while True:
+    time.sleep(60)
+"""
 SECONDS = 180.0
 """More than a node takes to start or to stop."""
 
@@ -75,6 +88,7 @@ class Namespaces:
     name: str
     folder: Path
     nodes: list[Node] = field(default_factory=list)
+    address: str = ""
 
     def node(self) -> Node:
         """Make a namespace with an address, without Ray."""
@@ -103,30 +117,38 @@ class Namespaces:
         return made
 
     def start(self, node: Node, cpus: int, *, hidden: Path | None = None) -> None:
-        """Start Ray on `node`: the head on the first one, the others join it."""
-        head = self.nodes[0]
-        port = ["--head", "--port=6379"] if node is head else [f"--address={head.address}:6379"]
-        script = [sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.exit(main())"]
-        command = [
-            *script, "start", *port, f"--node-ip-address={node.address}", f"--num-cpus={cpus}", "--num-gpus=0",
-            f"--temp-dir={node.folder}", "--object-store-memory=100000000", "--include-dashboard=false", "--block",
+        """Start Ray on `node`: the head on the first one, the others join it. Ray gives up on a busy machine: retry."""
+        for attempt in range(4):
+            if self._started(node, self._command(node, cpus), hidden):
+                return
+            self.kill(node)
+            if attempt == 3:
+                raise AssertionError((node.folder / "ray-start.txt").read_text(errors="replace"))
+
+    def _command(self, node: Node, cpus: int) -> list[str]:
+        if node is self.nodes[0]:  # lighter than `ray start --head`
+            return [sys.executable, "-c", MINIMAL + HEAD, node.address, str(node.folder), str(cpus)]
+        return [
+            sys.executable, "-c", MINIMAL + "from ray.scripts.scripts import main; sys.exit(main())",
+            "start", f"--address={self.address}", f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
+            "--num-gpus=0", f"--temp-dir={node.folder}", "--object-store-memory=100000000", "--block",
             "--disable-usage-stats",
         ]  # fmt: skip
-        if node is not head:
-            command = [part for part in command if not part.startswith("--include-dashboard")]
-        log = (node.folder / "ray-start.txt").open("wb")
-        node.process = subprocess.Popen(
-            node.command(*command, hidden=hidden), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        self.wait_for(node)
 
-    def wait_for(self, node: Node) -> None:
-        assert node.process
+    def _started(self, node: Node, command: list[str], hidden: Path | None) -> bool:
         said, until = node.folder / "ray-start.txt", time.monotonic() + SECONDS
-        while "Ray runtime started" not in said.read_text(errors="replace"):
-            assert node.process.poll() is None, said.read_text(errors="replace")
-            assert time.monotonic() < until, said.read_text(errors="replace")
+        with said.open("wb") as log:
+            node.process = subprocess.Popen(
+                node.command(*command, hidden=hidden), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        while time.monotonic() < until and node.process.poll() is None:
+            told = said.read_text(errors="replace")
+            if "Ray runtime started" in told:
+                if node is self.nodes[0]:
+                    self.address = next(line.split()[-1] for line in told.splitlines() if "runtime started" in line)
+                return True
             time.sleep(0.1)
+        return False
 
     def kill(self, node: Node) -> None:
         """End all processes of `node` at once, as a power cut does."""

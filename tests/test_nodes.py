@@ -32,9 +32,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespaces]:
         yield made
 
 
-def drive(node: Node, root: Path, trials: int, seconds: float = 0.1) -> subprocess.Popen[str]:
+def drive(cluster: Namespaces, node: Node, root: Path, trials: int, seconds: float = 0.1) -> subprocess.Popen[str]:
     """Start a sweep from `node`."""
-    command = [sys.executable, str(DRIVER), f"{node.address}:6379", str(root), str(trials), str(seconds)]
+    command = [sys.executable, str(DRIVER), cluster.address, str(root), str(trials), str(seconds)]
     return subprocess.Popen(node.command(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -79,7 +79,7 @@ def test_nodes_that_do_not_share_the_results_folder_are_told_before_the_first_ep
     cluster.start(head, 1)
     cluster.start(other, 1, hidden=tmp_path)
     root = tmp_path / "results" / "nodes"
-    printed = ended(drive(head, root, 3), code=2)
+    printed = ended(drive(cluster, head, root, 3), code=2)
     assert f"({other.address}): {root.parent} is not the driver's results folder there" in printed
     assert "choose a results folder on a file system that all nodes mount" in printed
     assert len(printed.splitlines()) == 2
@@ -94,7 +94,7 @@ def test_the_trials_of_a_lost_node_go_on_from_their_checkpoints_and_a_node_that_
     cluster.start(head, 0)
     cluster.start(lost, 2)
     root = tmp_path / "results" / "nodes"
-    driver = drive(head, root, 8, seconds=0.5)
+    driver = drive(cluster, head, root, 8, seconds=0.5)
     wait_for(driver, root, lost, 6)  # each of the two trials has saved an epoch
     cluster.start(joins, 1)
     wait_for(driver, root, joins, 1)
@@ -115,7 +115,7 @@ def test_a_node_that_joins_without_the_results_folder_gets_no_trials(cluster: Na
     head, joins = cluster.node(), cluster.node()
     cluster.start(head, 1)
     root = tmp_path / "results" / "nodes"
-    driver = drive(head, root, 30, seconds=0.5)
+    driver = drive(cluster, head, root, 30, seconds=0.5)
     wait_for(driver, root, head, 1)
     cluster.start(joins, 2, hidden=tmp_path)
     printed = ended(driver)
@@ -130,7 +130,7 @@ def test_a_sweep_whose_nodes_are_all_lost_waits_for_one_that_joins(cluster: Name
     cluster.start(head, 0)
     cluster.start(lost, 1)
     root = tmp_path / "results" / "nodes"
-    driver = drive(head, root, 4, seconds=0.5)
+    driver = drive(cluster, head, root, 4, seconds=0.5)
     wait_for(driver, root, lost, 3)
     cluster.kill(lost)
     time.sleep(20)  # longer than Ray takes to notice
