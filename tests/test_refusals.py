@@ -1,0 +1,80 @@
+"""A worker whose node lacks what all trials need refuses its trial: it is put back, the sweep stops. No Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from replay import Replay, ReplayTask
+from stopped import begun, spec_of
+
+from retina.config import TrialConfig
+from retina.errors import DataError
+from retina.sweep.needs import Needs
+from retina.sweep.nodes import marked
+from retina.sweep.recorder import Limits, Recorder
+from retina.sweep.trial import GraderTrial, Settings
+
+
+class Elsewhere(ReplayTask):
+    """The photographs are not those of the driver."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        raise DataError("/data holds other photographs")
+
+
+def worker(root: Path, needs: Needs, task: ReplayTask) -> GraderTrial:
+    (root / "trials").mkdir(exist_ok=True)
+    settings = Settings(root / "trials", "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(), needs=needs)
+    trial = GraderTrial.__new__(GraderTrial)  # Tune's own __init__ wants a session
+    config = TrialConfig(pretrained=False, epochs=6).model_dump(mode="json")
+    trial.setup({"trial": "t0000", "config": config}, task, settings)
+    return trial
+
+
+def test_a_worker_without_the_versions_refuses_its_first_epoch(tmp_path: Path) -> None:
+    with marked(tmp_path) as needs:
+        other = dataclasses.replace(needs, versions={**needs.versions, "torch": "1.0"})
+        result = worker(tmp_path, other, ReplayTask()).step()
+    assert result["refused"].startswith("node ")
+    assert ", not 1.0 as the driver;" in result["refused"]
+    assert result["done"]
+    assert not result["finished"]
+    assert list((tmp_path / "trials").iterdir()) == []
+
+
+def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_checkpoint(tmp_path: Path) -> None:
+    with marked(tmp_path / "results") as needs:
+        trial = worker(tmp_path / "results", needs, ReplayTask())
+        assert "refused" not in trial.step()
+        needs.marker.unlink()
+        (tmp_path / "results").rename(tmp_path / "elsewhere")
+        assert "is not the driver's results folder there" in trial.step()["refused"]
+        trial.cleanup()
+    assert not (tmp_path / "results").exists()
+
+
+def test_other_photographs_are_refused_and_do_not_fail_the_trial(tmp_path: Path) -> None:
+    with marked(tmp_path) as needs:
+        result = worker(tmp_path, needs, Elsewhere()).step()
+    assert result["refused"].endswith(": /data holds other photographs")
+
+
+def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = begun(tmp_path / "x", spec_of())
+    refusals: list[str] = []
+    recorder, limits = Recorder(ledger, refusals), Limits(ledger, refusals)
+    name, config = ledger.ask()
+    trial: Any = SimpleNamespace(config={"trial": name, "config": config.model_dump(mode="json")}, last_result={})
+    assert not limits.stop_all()
+    recorder.on_trial_start(0, [trial], trial)
+    recorder.on_trial_result(0, [trial], trial, {"refused": "node b: no", "failure": "no", "epoch": 0, "done": True})
+    recorder.on_trial_complete(0, [trial], trial)
+    assert refusals == ["node b: no"]
+    assert limits.stop_all()
+    assert ledger.close() == ""
+    assert ledger.folder.recorded(name)["state"] == "RUNNING"  # it is left for --resume
+    assert ledger.ask() == (name, config)
