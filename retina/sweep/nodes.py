@@ -154,7 +154,8 @@ class Nodes:
                 continue
             if problem:
                 problems[name] = problem
-                self._refused[node] = _all_of(told)
+                if self._needs:  # trials run
+                    self._refused[node] = _all_of(told)
             else:
                 self._known[node] = name
                 if self._needs:
