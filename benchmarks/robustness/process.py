@@ -7,6 +7,7 @@ never started: the child stops where `Tuner.fit` or `ray.init` would be called.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -138,6 +139,7 @@ def _child(main: Main, argv: Sequence[str], cwd: Path, place: Path, limits: Limi
     told: dict[str, Any] = {}
     try:
         os.setsid()
+        faulthandler.disable()
         _redirect(place)
         os.chdir(cwd)
         _limit(limits)
@@ -160,6 +162,7 @@ def _told(main: Main, argv: Sequence[str]) -> dict[str, Any]:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", PendingDeprecationWarning)
             warnings.simplefilter("ignore", ResourceWarning)
+            warnings.showwarning = _show_warning
             told = {"code": int(main(argv))}
     except RayWouldStartError:
         told = {"code": None, "at_ray": True}
@@ -174,6 +177,11 @@ def _told(main: Main, argv: Sequence[str]) -> dict[str, Any]:
         sys.stdout.flush()
         sys.stderr.flush()
     return told
+
+
+def _show_warning(*told: Any, **_: Any) -> None:
+    message, category, file, line = told[:4]
+    sys.stderr.write(warnings.formatwarning(message, category, file, line))
 
 
 def _cause(error: BaseException) -> str:
