@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.keep:
             shutil.rmtree(place, ignore_errors=True)
     found = campaign.counts(verdicts)
-    console.print(table(found), width=140)
+    Console(width=140).print(table(found))
     tell_failures(list(campaign.worst(verdicts)), options.seed)
     console.print(f"seed {options.seed}, {time.monotonic() - started:.0f} s")
     if options.only:

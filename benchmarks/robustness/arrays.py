@@ -65,6 +65,7 @@ def _bytes(changed: Changed, rng: Rng) -> str:
     changed.data, what = change(whole, rng)
     if change in {damage.truncated, damage.emptied, damage.replaced_by_text}:
         changed.hopeless = what
+    changed.unknown = True  # an array that cannot be read may be skipped
     return what
 
 
@@ -92,6 +93,7 @@ def _label_type(changed: Changed, rng: Rng) -> str:
     name = _some(changed, rng, "labels")
     kind = pick(rng, ("float32", "int8", ">i4", "uint64", "U1", "S1", "complex64"))
     changed.arrays[name] = changed.arrays[name].astype(kind)
+    changed.unknown = kind in {"S1", "complex64"}  # which may be refused, or skipped
     return f"{name} is {kind}"
 
 

@@ -141,7 +141,7 @@ def _scalar(rng: Rng, number: int) -> Changed:
 
 def _refused(rng: Rng, number: int) -> Changed:
     """A value outside of what is allowed."""
-    path, value = REFUSED[number % len(REFUSED)]
+    path, value = REFUSED[(2 * number + int(rng.integers(2))) % len(REFUSED)]
     values = _values()
     holder = _at(values, path[:-1])
     holder[path[-1]] = value
