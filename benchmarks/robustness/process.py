@@ -229,6 +229,7 @@ def _stop_before_ray() -> None:
             ("connected", lambda *_, **__: contextlib.nullcontext()),
             ("share_of_a_trial", lambda *_, **__: sys.modules["retina.sweep.cluster"].Share(1, 0.0)),
             ("slots", lambda *_, **__: 1),
+            ("try_workers", lambda *_, **__: None),
         ):
             if hasattr(module, name):
                 setattr(module, name, fake)
