@@ -44,7 +44,8 @@ def importances(folder: RunFolder) -> dict[str, float]:
         study = optuna.load_study(study_name=str(name), storage=study_file.url(file, read_only=True))
         return of_study(study)
     except Exception as error:  # damaged, locked, or of another Optuna: then the page lacks its importances, no more
-        log.debug("%s: no importances: %s", file, error)
+        problem = (" ".join(str(error.__cause__ or error).split()) or type(error).__name__)[:120]
+        log.warning("note: %s: cannot be read, so the report tells no importances: %s", file, problem)
         return {}
 
 

@@ -83,7 +83,8 @@ class Ledger:
         if problem or name is not None:
             aside = f", and is kept as {study_file.set_aside(database).name}" if problem else ""
             said = f"{problem or 'is not there'}{aside}; a new study is made from trials.csv and history.csv"
-            log.warning("note: %s: %s", database, said)
+            is_new = name is None and not folder.trial_ids()  # killed while the study was made: nothing was in it
+            log.log(logging.INFO if is_new else logging.WARNING, "note: %s: %s", database, said)
         return cls.create(spec, folder)
 
     @classmethod
