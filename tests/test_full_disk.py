@@ -139,7 +139,7 @@ def test_a_real_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
         error = caught.value
         assert error.exit_code == 1 if isinstance(error, ResultsError) else error.errno == errno.ENOSPC
         assert list(RunFolder.open(folder.root).trial_ids()) == before["trial_id"].tolist()
-        with pytest.raises(DiskError, match=r"study.db: cannot be written to"):
+        with pytest.raises(DiskError, match=r"new.db: cannot be written to"):
             study_file.open_storage(disk / "new.db")
         filler.unlink()
         ledger = go_on(folder.root, spec_of())

@@ -583,9 +583,8 @@ class Killer:
         return write
 
 
-@pytest.mark.parametrize("method", ["random", "tpe"])
 def test_killed_at_each_write_no_configuration_is_trained_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Among eight configurations the draw hits those that were tried before, and is then killed among its draws."""
     small = {
@@ -594,7 +593,7 @@ def test_killed_at_each_write_no_configuration_is_trained_twice(
         "batch_size": {"values": [4, 8, 16, 32]},
         "optimizer": {"values": ["sgd", "adamw"]},
     }
-    spec = spec_of(parameters=small, method=method, trials=6, seed=2)
+    spec = spec_of(parameters=small, method="random", trials=6, seed=2)
     ledger = begun(tmp_path / "begun", spec)
     for value in (0.1, 0.3, 0.2, 0.4, 0.15):
         run_one(ledger, [value])
