@@ -42,7 +42,9 @@ def refuse_others(wanted: Plan) -> None:
     folder = RunFolder.open(wanted.root)
     if "study" in folder.notes():
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
-    before = sweep_file.load(folder.root / "sweep.yaml")
+    file = folder.root / "sweep.yaml"
+    files.read_yaml(file, None, results.SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
+    before = sweep_file.load(file)
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others are like it

@@ -267,12 +267,19 @@ class Ledger:
                 self._study.tell(name, str(state), self.values(name), str(row.get(REASON, "")))
             elif state not in FINISHED and trial.state.is_finished():  # a machine lost its power: the tables are older
                 self._from_study(name, trial)
+        lost = [name for name in self.folder.trial_ids(*FINISHED) if self._has_lost_epochs(name)]
+        if lost:
+            shown = ", ".join(lost[:8])
+            log.warning("note: %s: lacks epochs of %s; their curves are lost", self.folder.root / "history.csv", shown)
         for name in self.folder.trial_ids("FAIL"):
             if checkpoints.NOT_SAVED in str(self.folder.recorded(name).get(REASON)) and name in self._study.trials:
                 log.info("%s  failed for want of disk and runs again", name)
                 self.folder.record_trial(name, state="RUNNING", reason=None)
                 self._study.run_again(name)
         self._settle_weights()
+
+    def _has_lost_epochs(self, name: str) -> bool:
+        return len(self.folder.epochs(name)) < int(self.folder.recorded(name).get("epochs_run", 0))
 
     def _restore_rows(self) -> None:
         """Enter the trials again that trials.csv has lost: their settings, their epochs, and what became of them.

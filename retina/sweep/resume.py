@@ -11,8 +11,8 @@ from typing import Any
 from retina import checksums, provenance
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
-from retina.records.files import read_text
-from retina.results import FINISHED, RunFolder, write_text
+from retina.records.files import read_yaml
+from retina.results import FINISHED, SPEC_REMEDY, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.spec import SweepSpec, load_recorded
 
@@ -30,7 +30,7 @@ def recorded_spec(folder: RunFolder) -> SweepSpec:
         SpecError: its sweep.yaml cannot be used.
     """
     file = folder.root / "sweep.yaml"
-    read_text(file, "correct it, or put a copy of it back")  # as a file of ours: it may be a folder, or no text
+    read_yaml(file, None, SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
     return load_recorded(file)
 
 
