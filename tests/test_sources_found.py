@@ -174,7 +174,8 @@ class TestGrades:
     @pytest.mark.parametrize(
         "text_",
         ["", "0-1", "12", "34", "2.5", "-1", "+1", "nan", "5", "1e0", "٣", "2?", ">=2", "0 1", "1 No DR", "Mild 2",
-         "mild PDR", "NPDR", "DR", "no", "yes", "true", "R1", "stage 2", "very severe", "grade -1", "2 or worse", "I", "0x1"],
+         "mild PDR", "NPDR", "DR", "no", "yes", "true", "R1", "stage 2", "very severe", "grade -1", "2 or worse", "I",
+         "0x1"],
     )  # fmt: skip
     def test_what_is_none_or_could_be_another(self, text_: str) -> None:
         assert grade_of(text_) is None
