@@ -354,6 +354,19 @@ class TestClassFolders:
         assert f"by the class folders 0/ ... 1/ and by {inner}/0/ ... {inner}/1/" in message
         assert f"Give the folder that is meant ({tmp_path / inner}, say)" in message
 
+    def test_a_table_of_something_else_beside_them_does_not_matter(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png")
+        listed(tmp_path, "Canon,45", "Topcon,45", header="camera,field", name="cameras.csv")
+        manifest = load(tmp_path)
+        assert manifest.layout == "folders"
+        assert manifest.unused.in_words() == ["1 other file not used: cameras.csv"]
+
+    def test_a_list_of_other_photographs_beside_them_has_to_be_chosen_from(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png")
+        listed(tmp_path, "x,0", "y,1")
+        assert "labels.csv names none of the photographs in the class folders" in refused(tmp_path)
+        assert len(load(tmp_path, layout="folders").frame) == 2
+
     def test_folders_of_patients_beside_a_list_are_no_class_folders(self, tmp_path: Path) -> None:
         listed(tmp_path, "a,4", "b,0", "c,3")
         photographs(tmp_path, "1/a.png", "2/b.png", "17/c.png")

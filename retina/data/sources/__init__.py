@@ -141,9 +141,12 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
         if columns_given:
             raise DataError(f"{here.root}: data.{columns_given} is given, and the course's lists have no columns")
         return _Reading("course", course(look.tree, here))
-    found = None
+    found, doubt = None, None
     if wanted in {"auto", *_LISTS}:
-        found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
+        try:
+            found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
+        except lists.NoLabelsError as error:  # there may be class folders beside a table of something else
+            doubt = error
     grouped = None
     if wanted in {"auto", "folders"} and not here.file and not (found and columns_given):
         top = subfolder(look.tree, here.root, config.image_folder) if config.image_folder else here.root
@@ -158,7 +161,7 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
         return _Reading("folders", folders.read(grouped, look.tree, here.root, look.reader))
     if wanted in {"auto", "medmnist"} and arrays.is_medmnist(look.tree, here):
         return _Reading("medmnist", arrays.medmnist(look.tree, here))
-    raise _not_recognised(look.tree, here, config, wanted)
+    raise doubt or _not_recognised(look.tree, here, config, wanted)
 
 
 def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
@@ -174,6 +177,11 @@ def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look
     locate(found.labels, look.index)
     located = (row for one in found.labels for row in one.rows)
     pairs = [(row, by_path[row.path]) for row in located if row.path in by_path]
+    if all(is_absent(one) for one in found.labels):
+        raise DataError(
+            f"{look.here.root}: {found.labels[0].source} names none of the photographs in the class folders;\n"
+            "data.layout=folders goes by the folders alone"
+        )
     differing = [(row, folder) for row, folder in pairs if reader(row.grade) not in {None, reader(folder.grade)}]
     if differing:
         row, folder = differing[0]

@@ -21,7 +21,7 @@ from retina.data.sources.tables import SUFFIXES, Table, plain, read_head, read_t
 from retina.data.sources.tree import Place, Tree
 from retina.errors import DataError
 
-__all__ = ["LabelFiles", "Place", "find"]
+__all__ = ["LabelFiles", "NoLabelsError", "Place", "find", "not_labels"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def find(
 
     Raises:
         DataError: a file cannot be read, lacks a column that the user named, or several files could be meant.
+        NoLabelsError: the only table has no columns of known names, and its content does not tell either.
     """
     if place.file:
         if suffix_of(place.file.name) not in SUFFIXES:
@@ -99,7 +100,10 @@ def find(
     if not wanted:
         return None
     wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
-    files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted])
+    try:
+        files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted])
+    except DataError as error:
+        raise error if wanted[0].is_sure else NoLabelsError(str(error)) from None
     name = _family(files)
     notes = [_OWN_SCALE] if any(_is_messidor(one) for one in files) else []
     return LabelFiles(name, [_labels(one, name, place.root, several=len(files) > 1) for one in files], notes)
@@ -139,6 +143,10 @@ def _nearest(tree: Tree, root: Path, config: DataConfig) -> list[_Candidate]:
     if lacking and not doubtful:
         raise DataError("\n".join(lacking[:3]))
     return doubtful if len(doubtful) == 1 else []
+
+
+class NoLabelsError(DataError):
+    """A table that may well be no label file."""
 
 
 class _LacksColumnError(DataError):
