@@ -106,7 +106,8 @@ def test_duplicates_that_a_sweep_may_part_are_serious(tmp_path: Path, header: st
     groups = 14 if cut == "val" else 15
     told = (
         f"{groups} groups of duplicates count as {2 * groups} different patients, "
-        f"so that a sweep, which cuts {cut} by patient, may put them on both sides"
+        f"so that a sweep, which cuts {cut} by patient, may put them on both sides; "
+        "data.join_duplicates=near keeps them together"
     )
     assert [one.text for one in parted] == ([told] if cut else [])
 
@@ -117,7 +118,7 @@ def test_duplicates_of_what_has_no_split_and_test_are_in_train_and_test(tmp_path
     audit = audited.audited(audited.list_of(tmp_path, rows, "image,level,split"))
     assert "15 groups of duplicates are on both sides of a split (train with test)" in findings.find(audit)[0].text
     groups = read(page.render(audit)).section("duplicates").find("figure", **{"class": "group"})
-    assert all("the same file, in train and test" in one.words for one in groups)
+    assert all("the same picture, in train and test" in one.words for one in groups)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

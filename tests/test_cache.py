@@ -34,7 +34,7 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache, "to_square", fail)
+    monkeypatch.setattr(cache, "put", fail)
     monkeypatch.setattr(decode, "read", fail)
 
 

@@ -87,11 +87,24 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
         )
     to_cut = [split for split in ("test", "val") if split not in audit.labels.counts.index]
     loose = [g for g in groups if g.loose] if to_cut else []
+    join = audit.config.join_duplicates
+    kept_together = {"same": [g for g in loose if g.exact], "near": loose, "none": []}[join]
+    loose = [g for g in loose if g not in kept_together]
+    if kept_together:
+        yield Finding(
+            f"{counted(len(kept_together), 'group')} of duplicates "
+            f"{'counts' if len(kept_together) == 1 else 'count'} as "
+            f"{sum(group.patients for group in kept_together):,} different patients; a sweep takes each for one "
+            f"when it cuts {' and '.join(to_cut)} (data.join_duplicates={join})",
+            "duplicates",
+            serious=False,
+        )
     if loose:
         yield Finding(
             f"{counted(len(loose), 'group')} of duplicates {'counts' if len(loose) == 1 else 'count'} as "
             f"{sum(group.patients for group in loose):,} different patients, so that a sweep, which cuts "
-            f"{' and '.join(to_cut)} by patient, may put them on both sides",
+            f"{' and '.join(to_cut)} by patient, may put them on both sides; "
+            f"data.join_duplicates={'same' if all(group.exact for group in loose) else 'near'} keeps them together",
             "duplicates",
         )
     if conflicting:
@@ -106,7 +119,7 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
 
 def _kinds(groups: list[Group]) -> str:
     exact = sum(group.exact for group in groups)
-    kinds = [(exact, "of the same file"), (len(groups) - exact, "of nearly the same picture")]
+    kinds = [(exact, "of the same pixels"), (len(groups) - exact, "of nearly the same picture")]
     told = " and ".join(f"{n:,} {kind}" for n, kind in kinds if n)
     return f"{counted(len(groups), 'group')} of duplicates, {told}"
 

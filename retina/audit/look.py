@@ -27,7 +27,7 @@ class Seen:
         height: likewise.
         side: of the square around its disc, in those pixels; 0 where there is no disc.
         quality: see `retina.data.quality`; None where it cannot be read.
-        digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read or is blank.
+        digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read.
         details: 1,024 bytes, see `retina.data.likeness`; empty where there is nothing to compare.
         unreadable: why it cannot be read, else "".
     """

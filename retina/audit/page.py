@@ -59,7 +59,7 @@ class Shown:
     @property
     def told(self) -> str:
         """What it is, in words."""
-        words = "the same file" if self.group.exact else "nearly the same picture"
+        words = "the same picture" if self.group.exact else "nearly the same picture"
         words += ", conflicting grades" if self.group.conflict else ""
         words += f", in {' and '.join(self.group.splits)}" if self.group.crosses else ""
         more = len(self.group.rows) - len(self.pictures)

@@ -55,7 +55,7 @@ class PixelCache:
         pixels: (n, size, size, 3) uint8 RGB, mapped read-only; row i is the photograph `kept[i]`.
         kept: (n,) int64, positions in `manifest.frame` of the photographs that could be read, ascending.
         bad: those that could not; always empty under `on_bad: stop`.
-        digests: (n,) `retina.data.pixel_hash.pixel_hash` of each photograph of `kept`.
+        digests: (n,) `retina.data.pixel_hash.hash_for_joining` of each photograph of `kept`.
         discless: how many of `kept` show no disc, and are there as the whole photograph.
         path: the folder of this cache.
         built: whether this call made the cache; else it had been there.

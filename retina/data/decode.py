@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from retina.data import workers as processes
 from retina.data.fundus import Pixels, read, to_square
-from retina.data.pixel_hash import pixel_hash
+from retina.data.pixel_hash import hash_for_joining
 from retina.data.rows import Target
 from retina.errors import DataError
 
@@ -31,7 +31,7 @@ class Outcome:
         disc: whether a disc was found.
         problem: what is wrong with it, if anything is.
         checksum: of its row, CRC-32.
-        digest: `retina.data.pixel_hash.pixel_hash` of the photograph as it was read.
+        digest: `retina.data.pixel_hash.hash_for_joining` of the photograph as it was read.
     """
 
     row: int
@@ -60,7 +60,7 @@ def put(photograph: Pixels, row: int, target: Target, file: BinaryIO) -> Outcome
     square, disc = to_square(photograph, target.size)
     data = square.tobytes()
     target.write(file, row, data)
-    return Outcome(row, disc, checksum=zlib.crc32(data), digest=pixel_hash(photograph))
+    return Outcome(row, disc, checksum=zlib.crc32(data), digest=hash_for_joining(photograph))
 
 
 def decode_in_processes(

@@ -5,8 +5,8 @@ without loss, or other metadata changes nothing, and neither does `data.image_si
 large JPEG is decoded at 1/2 to 1/8 of its size, which is the same for all JPEGs of that size, but not for a PNG of it;
 `retina.data.cache` hashes such JPEGs at their full size.
 
-Photographs in which all pixels are nearly alike (a closed lens, a blank page) have no hash: they are the same picture,
-and say nothing about whose eye it is. Joined, they would make one patient of hundreds.
+Photographs of one colour all over (a closed lens, a blank page) are not joined: they are the same picture, and say
+nothing about whose eye it is. Joined, they would make one patient of hundreds.
 """
 
 from __future__ import annotations
@@ -18,28 +18,37 @@ import xxhash
 
 from retina.data.fundus import Pixels, read
 
-_BLANK = 3
-"""Grey levels between the darkest and the brightest value of each channel, below which there is nothing to see."""
+_EVEN = 3
+"""Grey levels between the darkest and the brightest value of each channel, below which a picture is blank."""
+_DARK = 16
+"""The value below which all must lie in a picture that is black but for its noise."""
+
+
+def hash_for_joining(pixels: Pixels) -> str:
+    """`pixel_hash` of a photograph, or "" for one that is blank: of one colour all over, or black."""
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    return "" if _is_blank(flat[::97]) and _is_blank(flat) else pixel_hash(pixels)  # most are told by a few pixels
+
+
+def _is_blank(values: Pixels) -> bool:
+    return bool(values.max() < _DARK or (np.ptp(values, axis=0) < _EVEN).all())
 
 
 def pixel_hash(pixels: Pixels) -> str:
-    """32 hex digits over the shape and all pixels of a photograph, XXH3; "" for one that shows nothing.
+    """32 hex digits over the shape and all pixels of a photograph, XXH3.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
     """
-    flat = pixels.reshape(-1, pixels.shape[-1])
-    if (np.ptp(flat[:: max(len(flat) // 4096, 1)], axis=0) < _BLANK).all() and (np.ptp(flat, axis=0) < _BLANK).all():
-        return ""
     digest = xxhash.xxh3_128(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
 def full_hash(path: str) -> str:
-    """`pixel_hash` of a file at its full size.
+    """`hash_for_joining` of a file at its full size.
 
     Raises:
         DataError: as `retina.data.fundus.read`.
     """
-    return pixel_hash(read(Path(path)))
+    return hash_for_joining(read(Path(path)))

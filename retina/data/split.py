@@ -55,7 +55,8 @@ def assign(manifest: Manifest, config: DataConfig, duplicates: Duplicates | None
     split[(split == "") | (config.split == "by_patient")] = "train"
     missing = [name for name in ("test", "val") if not (split == name).any()]
     shares = {"test": config.test, "val": config.validation}
-    _check_enough(frame.loc[split == "train", "patient"].nunique(), missing, manifest)
+    pool_of_patients = frame.loc[split == "train", "patient"].nunique()
+    _check_enough(pool_of_patients, missing, manifest, has_joined=bool(together))
     for at, name in enumerate(missing):
         pool = np.flatnonzero(split == "train")
         rng = np.random.default_rng([config.seed, int(name == "test")])
@@ -70,7 +71,7 @@ def assign(manifest: Manifest, config: DataConfig, duplicates: Duplicates | None
     return _described(named, duplicates)
 
 
-def _check_enough(patients: int, missing: list[str], manifest: Manifest) -> None:
+def _check_enough(patients: int, missing: list[str], manifest: Manifest, *, has_joined: bool) -> None:
     needed = 1 + len(missing)
     if patients >= needed:
         return
@@ -78,9 +79,12 @@ def _check_enough(patients: int, missing: list[str], manifest: Manifest) -> None
         raise DataError(
             f"{manifest.root}: its own split leaves no photograph to train on; data.split=by_patient makes a new one"
         )
+    hint = (
+        "\n(who shares a photograph counts as one; data.join_duplicates=none counts them apart)" if has_joined else ""
+    )
     raise DataError(
         f"{manifest.root}: {patients} {'patient is' if patients == 1 else 'patients are'} too few to cut "
-        f"{' and '.join(missing)} from train by patient; it takes at least {needed}"
+        f"{' and '.join(missing)} from train by patient; it takes at least {needed}{hint}"
     )
 
 
