@@ -99,6 +99,7 @@ class Nodes:
                 self._known = {node: _name(told) for node, told in self._able().items()}
             try:
                 yield self._needs
+                self._say_who_is_lost(self._able())  # what was lost in the last seconds
             finally:
                 for asked in self._asked:
                     ray.cancel(asked, force=True)
@@ -114,13 +115,16 @@ class Nodes:
                 log.warning("%s is not used: %s", *problem)
             for node in set(able) - set(self._known) - set(self._refused) - {node for node, _ in self._asked.values()}:
                 self._ask(node, _name(able[node]), self._needs)
-        for node in set(self._known) - set(able):
-            log.warning("%s is lost; its trials go on from their checkpoints on other nodes", self._known.pop(node))
+        self._say_who_is_lost(able)
         count = sum(self._fitting(told) for node, told in able.items() if node in self._known)
         if not count and not self._is_dry:
             log.warning("no node has room for a trial now: the sweep waits for one; Ctrl-C stops it for --resume")
         self._is_dry = not count
         return count
+
+    def _say_who_is_lost(self, able: dict[str, dict[str, Any]]) -> None:
+        for node in set(self._known) - set(able):
+            log.warning("%s is lost; its trials go on from their checkpoints on other nodes", self._known.pop(node))
 
     def _able(self) -> dict[str, dict[str, Any]]:
         """Return the nodes that are alive and have room for a trial, by id, as `ray.nodes()` describes them."""

@@ -58,9 +58,10 @@ class LedgerSearch(_Ours, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial: its readable id and its whole `TrialConfig`; None where there is no room now."""
+        slots = self.slots  # also where no trial is left to ask for: it is told of nodes that are lost
         if self._ledger.remaining <= len(self._live):
             return None if self._live else Searcher.FINISHED  # one of them may be put back
-        if len(self._live) >= self.slots:
+        if len(self._live) >= slots:
             return None
         self._live.add(trial_id)
         name, config = self._ledger.ask()
