@@ -16,6 +16,7 @@ from retina import checkpoints, leftovers, model, results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import RetinaError
+from retina.printable import printable
 from retina.report.cells import titled
 from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
@@ -104,9 +105,9 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
     except (RetinaError, OSError) as error:  # a RetinaError may be an OSError too
         reason = str(error) if isinstance(error, RetinaError) else f"{mine}: cannot be written to: {error.strerror}"
         with contextlib.suppress(OSError):
-            results.write_text(mine / "error.txt", reason + "\n")
+            results.write_text(mine / "error.txt", printable(reason, keep="\n") + "\n")
         folder.record_trial(trial_id, state="FAIL", reason=reason)
-        log.warning("%s FAIL: %s", name, reason)
+        log.warning("%s FAIL: %s", name, " ".join(reason.split()))
     else:
         (mine / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         folder.record_trial(trial_id, state="COMPLETE", reason=None)

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from retina import checkpoints
 from retina.config import TrialConfig
 from retina.errors import ResultsError
+from retina.printable import printable
 from retina.results import FINISHED, HISTORY_COLUMNS, MEASURES, RunFolder, write_json, write_text
 from retina.sweep import restore, space, study_file
 from retina.sweep.spec import SweepSpec
@@ -185,7 +186,8 @@ class Ledger:
         """A trial has ended: COMPLETE, PRUNED or FAIL. Its weights are kept if it is among the best few."""
         if state == "FAIL":
             with self._side_file():
-                write_text(self.folder.trial(name) / "error.txt", f"{reason}\n\n{trace}".rstrip() + "\n")
+                told = printable(f"{reason}\n\n{trace}".rstrip(), keep="\n\t")
+                write_text(self.folder.trial(name) / "error.txt", told + "\n")
         self.folder.record_trial(name, state=state, reason=reason or None)
         self._untold[name] = (state, reason)
         self._tell_study()
