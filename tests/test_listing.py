@@ -214,7 +214,7 @@ def _other_metrics(root: Path) -> None:
         (_start_of_another_kind, "environment.json: started: 3: should be a valid string"),
         (_list_of_notes, "environment.json: [1, 2]: should hold keys and their values"),
         (_half_notes, "environment.json: is not JSON"),
-        (_half_yaml, "sweep.yaml: is no valid YAML"),
+        (_half_yaml, "sweep.yaml: line "),
         (_no_mapping, "sweep.yaml: holds [1], not keys and their values"),
         (_empty_yaml, "sweep.yaml: holds nothing, not keys and their values"),
         (_no_metric, "sweep.yaml: metric: is required"),
