@@ -284,7 +284,9 @@ class TestColumns:
 
     def test_a_column_is_not_chosen_where_nothing_has_columns(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png")
-        assert "data.grade_column is given, and there is no label file" in refused(tmp_path, grade_column="level")
+        assert "data.grade_column is given, and there is no label file with columns" in refused(
+            tmp_path, grade_column="level"
+        )
 
 
 class TestEncodings:

@@ -31,6 +31,7 @@ _ORIGINS = {
     "idrid": "IDRiD is at https://idrid.grand-challenge.org, Disease Grading",
 }
 _WITHOUT = "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
+_COLUMN_KEYS = ("image_column", "grade_column", "patient_column", "eye_column")
 _GROUNDTRUTHS = "2. Groundtruths"
 _LISTS = ("eyepacs", "aptos", "idrid", "list")
 """Layouts of label files. Any such file is read under each of these names."""
@@ -135,11 +136,9 @@ def _with_photographs_beside(given: Place) -> Place:
 def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     config, here = look.config, look.here
     wanted = "eyepacs" if config.layout == "synthetic" else config.layout  # drawn ones lie in the layout of EyePACS
-    keys = ("image_column", "grade_column", "patient_column", "eye_column")
-    columns_given = next((key for key in keys if getattr(config, key)), None)
+    column = next((key for key in _COLUMN_KEYS if getattr(config, key)), "")
     if wanted in {"auto", "course"} and is_course(look.tree, here):
-        if columns_given:
-            raise DataError(f"{here.root}: data.{columns_given} is given, and the course's lists have no columns")
+        _refuse_column(column, here)
         return _Reading("course", course(look.tree, here))
     found, doubt = None, None
     if wanted in {"auto", *_LISTS}:
@@ -147,21 +146,34 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
             found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
         except lists.NoLabelsError as error:  # there may be class folders beside a table of something else
             doubt = error
-    grouped = None
-    if wanted in {"auto", "folders"} and not here.file and not (found and columns_given):
-        top = subfolder(look.tree, here.root, config.image_folder) if config.image_folder else here.root
-        grouped = folders.only_one(folders.find(look.tree, top, look.reader), look.tree, here.root, look.reader)
+    by_folder = _class_folders(look) if wanted in {"auto", "folders"} and not (found and column) else []
     if found:
-        if grouped and photographs:
-            _refuse_contradiction(found, folders.read(grouped, look.tree, here.root, look.reader), look)
+        if by_folder and photographs:
+            _refuse_contradiction(found, by_folder, look)
         return _Reading(found.name if wanted in {"auto", "list"} else wanted, found.labels, found.notes)
-    if columns_given:
-        raise DataError(f"{here.file or here.root}: data.{columns_given} is given, and there is no label file")
-    if grouped:
-        return _Reading("folders", folders.read(grouped, look.tree, here.root, look.reader))
+    _refuse_column(column, here, doubt)
+    if by_folder:
+        return _Reading("folders", by_folder)
     if wanted in {"auto", "medmnist"} and arrays.is_medmnist(look.tree, here):
         return _Reading("medmnist", arrays.medmnist(look.tree, here))
     raise doubt or _not_recognised(look.tree, here, config, wanted)
+
+
+def _class_folders(look: _Look) -> list[Labels]:
+    """The rows of the only class folders there are; none where the user pointed at a file."""
+    if look.here.file:
+        return []
+    root, only = look.here.root, look.config.image_folder
+    top = subfolder(look.tree, root, only) if only else root
+    grouped = folders.only_one(folders.find(look.tree, top, look.reader), look.tree, root, look.reader)
+    return folders.read(grouped, look.tree, root, look.reader) if grouped else []
+
+
+def _refuse_column(key: str, here: Place, doubt: DataError | None = None) -> None:
+    if key:
+        raise doubt or DataError(
+            f"{here.file or here.root}: data.{key} is given, and there is no label file with columns"
+        )
 
 
 def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
