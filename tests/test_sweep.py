@@ -260,7 +260,7 @@ def test_all_slots_run_trials_that_are_shorter_than_a_workers_start(tmp_path: Pa
     ran = [file.stat().st_size for file in (tmp_path / "seen").iterdir()]
     assert outcome.ended_by == "metric.target=0.9", f"trials by worker: {ran}"
     assert len(ran) == 2
-    assert sum(ran) == len(folder.trials())
+    assert sum(ran) <= len(folder.trials())  # one may have been asked for, and not have begun, when the target was met
 
 
 def test_a_trial_gets_its_share_of_the_machine() -> None:

@@ -7,6 +7,7 @@ differ: only durations are compared. Pretrained weights are sent to the workers,
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import platform
@@ -76,6 +77,8 @@ class Needs:
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=root):
                 pass
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # the disk is full for all nodes: told where it is written
+                return ""
             return f"{root} cannot be written by user {user()} there ({error.strerror});\n{SAME_USER}"
         return ""
 

@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from retina.data.photographs import Photographs
-from retina.errors import NodeError
+from retina.errors import NodeError, as_disk_error
 from retina.sweep.cluster import Share, fitting
 from retina.sweep.needs import PREFIX, SAME_USER, DataNeeds, Needs, user, versions
 
@@ -36,10 +36,17 @@ def here() -> str:
 
 @contextmanager
 def marked(folder: Path) -> Iterator[Needs]:
-    """Write the marker into `folder`, which is made where it is absent, and remove it at the end."""
+    """Write the marker into `folder`, which is made where it is absent, and remove it at the end.
+
+    Raises:
+        ResultsError: it cannot be written; exit code 1 where the disk is full.
+    """
     marker = folder / f"{PREFIX}{secrets.token_hex(8)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise as_disk_error(folder, "cannot be written to", error) from None
     try:
         yield Needs(marker, versions())
     finally:
