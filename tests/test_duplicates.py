@@ -144,14 +144,14 @@ MANY = [(f"{i:02}.png", i, i % 5, "") for i in range(20)]
 
 def test_copies_by_another_name_format_and_metadata_are_one_patients(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "set", MANY)
-    (folder / "copy.png").write_bytes((folder / "03.png").read_bytes())
-    picture(3).save(folder / "copy.bmp")
-    picture(4).save(folder / "copy.tif", compression="tiff_lzw", description="another camera")
+    (folder / "c1.png").write_bytes((folder / "03.png").read_bytes())
+    picture(3).save(folder / "c2.bmp")
+    picture(4).save(folder / "c3.tif", compression="tiff_lzw", description="another camera")
     for name, numbers in (("a.jpg", 50), ("b.jpg", 50)):
         picture(numbers).save(folder / name, comment=name.encode(), quality=95)
     for name in ("black1.png", "black2.png"):
         Image.new("RGB", (160, 120), (2, 2, 3)).save(folder / name)
-    more = ["copy.png,3", "copy.bmp,4", "copy.tif,4", "a.jpg,1", "b.jpg,1", "black1.png,0", "black2.png,0"]
+    more = ["c1.png,3", "c2.bmp,4", "c3.tif,4", "a.jpg,1", "b.jpg,1", "black1.png,0", "black2.png,0"]
     listed = (folder / "labels.csv").read_text()
     (folder / "labels.csv").write_text(listed + "\n".join(f"{row}," for row in more) + "\n")
     made = prepared(folder, test=0.2)
