@@ -17,7 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness import arrays, commandlines, exports, lists, photographs, process, runs, sweepfiles, world
+import psutil
+
+from benchmarks.robustness import arrays, commandlines, exports, lists, photographs, runs, sweepfiles, world
+from benchmarks.robustness import process as child
 from benchmarks.robustness.case import CLASSES, UNCLEAR, Input, Rng, Verdict, rng_of
 from benchmarks.robustness.judge import judge
 from benchmarks.robustness.oracle import Prediction, read_predictions
@@ -95,7 +98,7 @@ class Campaign:
             folder.mkdir(parents=True)
             photographs = str(self.whole.photographs / "train")
             argv = ["predict", str(self.whole.export), photographs, "--runtime", runtime, "--csv", "out.csv"]
-            ran = process.run(self.main, argv, folder, self.limits)
+            ran = child.run(self.main, argv, folder, self.limits)
             if ran.code != 0:
                 raise BrokenError(f"the whole export does not run in {runtime}:\n{ran.err}{ran.detail}")
             truth[runtime] = read_predictions(folder / "out.csv")
@@ -111,7 +114,7 @@ class Campaign:
         *,
         keep: bool = False,
     ) -> list[Verdict]:
-        """Run inputs, some at a time; their verdicts by kind and number.
+        """Run inputs, some at a time; their verdicts by kind and number. Ctrl-C ends it with those that there are.
 
         Args:
             numbers: which inputs of each kind.
@@ -125,18 +128,24 @@ class Campaign:
         before = world.state(self.whole)
         waiting = [(kind, number) for kind, some in numbers.items() for number in some]
         waiting.sort(key=lambda one: one[1])  # kinds take turns, since some take longer
-        total, running, verdicts = len(waiting), {}, []
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                kind, number = waiting.pop(0)
-                running[self._start(kind, number)] = kind, number
-            pid, _ = os.wait()
-            if pid in running:
-                kind, number = running.pop(pid)
-                verdicts += self._collect(kind, number)
-                if not keep:
-                    self.clear(kind, number)
-                told(total - len(waiting) - len(running), total)
+        total, verdicts = len(waiting), []
+        running: dict[int, tuple[str, int]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    kind, number = waiting.pop(0)
+                    running[self._start(kind, number)] = kind, number
+                pid, _ = os.wait()
+                if pid in running:
+                    kind, number = running.pop(pid)
+                    verdicts += self._collect(kind, number)
+                    if not keep:
+                        self.clear(kind, number)
+                    told(total - len(waiting) - len(running), total)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _end(list(running))
         if changed := before.items() ^ world.state(self.whole).items():
             raise BrokenError(f"a whole input was changed: {min(name for name, _ in changed)}")
         order = list(KINDS)
@@ -169,7 +178,7 @@ class Campaign:
         given = KINDS[kind](self.whole, self.truth, folder, rng_of(self.seed, kind, number), number)
         found = []
         for at, command in enumerate(given.commands):
-            ran = process.run(self.main, command.argv, folder, self.limits, folder / command.cwd)
+            ran = child.run(self.main, command.argv, folder, self.limits, folder / command.cwd)
             outcome, cause, detail = judge(command, ran)
             argv = tuple(part.encode(errors="backslashreplace").decode() for part in command.argv)
             shown = detail.replace(str(self.place), "...").replace(str(self.whole.root), "WHOLE")
@@ -225,6 +234,15 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
 
 def _text(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
+
+
+def _end(processes: list[int]) -> None:
+    """Kill processes and all that they have started."""
+    for pid in processes:
+        for process in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        os.waitpid(pid, 0)
 
 
 def _in_child(work: Callable[[], None], log: Path, cache: Path) -> int:
