@@ -68,7 +68,7 @@ def test_versions_that_differ_are_told_all_with_both_values(tmp_path: Path) -> N
     assert f"torch {versions()['torch']}, not 1.0" in problem
     assert f"Python {versions()['Python']}, not 2.7" in problem
     assert "numpy" not in problem
-    assert problem.splitlines()[1] == "install the same versions on every node"
+    assert problem.splitlines()[1] == "install the same versions on every node, and change none while a sweep runs"
 
 
 def test_builds_of_torch_for_another_device_count_as_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,8 @@ class Needs:
         ]
         if not differ:
             return ""
-        return f"it has {'; '.join(differ)} as the driver;\ninstall the same versions on every node"
+        remedy = "install the same versions on every node, and change none while a sweep runs"
+        return f"it has {'; '.join(differ)} as the driver;\n{remedy}"
 
 
 @dataclass(frozen=True)
