@@ -19,6 +19,7 @@ from torch import nn
 from retina import cli, results
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import photographs
+from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError
 from retina.evaluation import evaluate
 from retina.evidence.calibration import tempered
@@ -95,7 +96,7 @@ def test_it_holds_all_that_is_needed(world: World) -> None:
     assert read(world.exported / "preprocess.json") == {
         "channels": "RGB",
         "crop": "fundus disc",
-        "crop_version": "1",
+        "crop_version": PREPROCESSING,
         "image_size": 64,
         "scale": "0 to 1",
         "mean": [0.485, 0.456, 0.406],
