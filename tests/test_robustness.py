@@ -254,7 +254,9 @@ def run(main: process.Main, whole: World, place: Path, numbers: dict[str, Sequen
     place.mkdir()
     some = Campaign(main, place, whole, how.get("seed", 0), LIMITS)
     some.truth = truth(whole)
-    return some.run(numbers, how.get("jobs", 1))
+    found = some.run(numbers, how.get("jobs", 1))
+    assert not some.broken
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)

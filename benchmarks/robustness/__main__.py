@@ -72,14 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell_failures(list(campaign.worst(verdicts)), options.seed)
     console.print(f"seed {options.seed}, {time.monotonic() - started:.0f} s")
     if options.only:
-        for one in verdicts:
-            console.print(f"{one.outcome}: {one.cause} {one.detail}\n  retina {' '.join(map(repr, one.argv))}")
-        console.print(
-            f"{verdicts[0].what}\nin {run.folder(*options.only) if options.keep else '(--keep DIR keeps it)'}"
-        )
+        tell_one(verdicts, run.folder(*options.only) if options.keep else None)
+    for broken in run.broken:
+        console.print(f"the benchmark is broken: {broken}")
     if options.out:
         _write(options.out, options, found, verdicts)
-    return 1 if any(count for row in found.values() for name, count in row.items() if name in FAILURES) else 0
+    failed = any(row[name] for row in found.values() for name in FAILURES)
+    return 2 if run.broken else int(failed)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -127,6 +126,15 @@ def tell_failures(verdicts: Sequence[Verdict], seed: int) -> None:
         for one in some[:SHOWN]:
             console.print(f"    {one.kind}:{one.number}  {one.what[:150]}  |  {' '.join(one.detail.split())[:250]}")
         console.print(f"    python -m benchmarks.robustness --seed {seed} --only {kind}:{some[0].number} --keep DIR")
+
+
+def tell_one(verdicts: Sequence[Verdict], folder: Path | None) -> None:
+    """What was said of one input, command by command."""
+    for one in verdicts:
+        console.print(
+            f"{one.what}\n  retina {' '.join(map(repr, one.argv))}\n  {one.outcome}: {one.cause} {one.detail}"
+        )
+    console.print(f"in {folder}, its output in {folder}.ran" if folder else "(--keep DIR keeps it)")
 
 
 def _write(file: Path, options: argparse.Namespace, found: dict[str, dict[str, int]], verdicts: list[Verdict]) -> None:

@@ -77,6 +77,7 @@ class Campaign:
     def __init__(self, main: Main, place: Path, whole: World, seed: int, limits: Limits) -> None:
         self.main, self.place, self.whole, self.seed, self.limits = main, place, whole, seed, limits
         self.truth: Truth = {}
+        self.broken: list[str] = []  # inputs that could not be made or judged
 
     def prepare(self) -> None:
         """Make the whole inputs, if they are not there, and grade the photographs by both runtimes.
@@ -123,7 +124,7 @@ class Campaign:
             keep: leave what was written.
 
         Raises:
-            BrokenError: an input could not be made, or a command has changed a whole input.
+            BrokenError: a command has changed a whole input.
         """
         before = world.state(self.whole)
         waiting = [(kind, number) for kind, some in numbers.items() for number in some]
@@ -167,7 +168,9 @@ class Campaign:
         except BaseException:  # the child must end here
             found = {"broken": traceback.format_exc()}
         with contextlib.suppress(BaseException):
-            self._told(kind, number).write_text(json.dumps(found), encoding="utf-8")
+            partial = self._told(kind, number).with_suffix(".partial")
+            partial.write_text(json.dumps(found), encoding="utf-8")
+            partial.rename(self._told(kind, number))
         os._exit(0)
 
     def _case(self, kind: str, number: int) -> list[dict[str, Any]]:
@@ -202,7 +205,8 @@ class Campaign:
         file = self._told(kind, number)
         told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"broken": "the case's process died"}
         if isinstance(told, dict):
-            raise BrokenError(f"{kind}:{number} could not be made:\n{told['broken']}")
+            self.broken.append(f"{kind}:{number}: {told['broken']}")
+            return []
         return [Verdict(**{**one, "argv": tuple(one["argv"])}) for one in told]
 
     def clear(self, kind: str, number: int) -> None:
