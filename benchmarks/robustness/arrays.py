@@ -47,7 +47,9 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            told = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))  # else the file holds the time of day
+            told.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(told, data)
     return out.getvalue()
 
 
