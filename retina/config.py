@@ -67,7 +67,7 @@ class SyntheticConfig(Frozen):
 class DataConfig(Frozen):
     """Where the photographs are, how they are split and how large the model sees them."""
 
-    path: str = Field("synthetic", min_length=1, pattern=r"^[^\x00]*$")
+    path: str = "synthetic"
     layout: Literal["auto", "course", "eyepacs", "aptos", "idrid", "list", "medmnist", "folders", "synthetic"] = "auto"
     image_folder: str | None = Field(None, min_length=1, description="the only folder below `path` that is looked at")
     image_column: str | None = Field(None, min_length=1, description="of the label file, where it is not found")
@@ -87,6 +87,14 @@ class DataConfig(Frozen):
         "same", description="which photographs count as one patient's when a split is made; see data/duplicates.py"
     )
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @field_validator("path")
+    @classmethod
+    def _not_empty(cls, path: str) -> str:
+        # Field(min_length=1) would also refuse names that are not UTF-8, which the readers explain
+        if not path:
+            raise ValueError("should have at least 1 character")
+        return path
 
     @field_validator("grade_mapping", mode="before")
     @classmethod

@@ -92,7 +92,7 @@ class RunFolder:
         """
         cls.refuse_taken(root)
         try:
-            private.make_folder(root)
+            private.make_folder(root, exist_ok=True)
             private.make_folder(root / "trials")
         except OSError as error:
             raise as_disk_error(root, "cannot be made", error) from None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import stopped
-from damaged import DAMAGES, SPEC, changed, make, said
+from damaged import DAMAGES, SPEC, changed, make, said, vouch_for
 
 from retina import provenance, together, winner
 from retina.errors import ResultsError
@@ -58,10 +58,23 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
+    class NoNodes:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def check(self, folder: Path) -> None:
+            pass
+
+        @contextlib.contextmanager
+        def serving(self, root: Path) -> Iterator[None]:
+            yield
+
     monkeypatch.setattr(provenance, "code", lambda: code)
     monkeypatch.setattr(session, "connected", connected)
     monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
     monkeypatch.setattr(session, "slots", lambda *_: 1)
+    monkeypatch.setattr(session, "try_workers", lambda *_: None)
+    monkeypatch.setattr(session, "Nodes", NoNodes)
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
     monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
     monkeypatch.setattr(together, "safely", lambda *_, **__: {})
@@ -201,6 +214,7 @@ def test_what_is_said_of_the_best_model_is_checked(
 ) -> None:
     file = where / "demo" / "best" / name
     changed(file, edit)
+    vouch_for(file.parent)
     told = said("report", where, capsys)
     assert told.code == 2
     assert told.err.startswith(f"{file}: ")

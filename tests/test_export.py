@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_export(run: Path, monkeypatch: p
     export(run)
     before = sorted(file.name for file in run.iterdir())
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(results, "write_text", full)

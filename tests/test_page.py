@@ -17,7 +17,7 @@ import tiny
 import torch
 from pages import BEST, SPEC, STATES, Read, crown, folder, read, written
 
-from retina import cli
+from retina import checksums, cli
 from retina.errors import ResultsError
 from retina.report import page
 from retina.results import RunFolder, read_json, write_json, write_text
@@ -119,6 +119,7 @@ def test_ensemble_and_soup_stand_beside_the_best_model(copied: RunFolder) -> Non
         splits = {split: {**best[split], "qwk": at / 10} for split in ("val", "test")}
         told[way] = {"members": [BEST, "t0009", "t0003"][:members], **splits}
     write_json(copied.best / "together.json", told)
+    checksums.update(copied.best, ["together.json"])
     shown = written(copied)
     rows = shown.numbers()
     for at, name in enumerate(["best trial alone", "ensemble of 3", "soup of 2"]):
@@ -272,6 +273,7 @@ def test_what_an_earlier_version_did_not_measure_is_left_out(copied: RunFolder) 
         split: {"loss": 1.25} | {key: told[split][key] for key in known if key != "loss"} for split in ("val", "test")
     }
     write_json(file, old)
+    checksums.update(copied.best, [file.name])
     frame = pd.read_csv(copied.best / "predictions.csv", keep_default_na=False)
     frame.drop(columns=["majority", "fellow_eye"]).to_csv(copied.best / "predictions.csv", index=False)
     shown = written(copied)
@@ -328,7 +330,7 @@ def test_figures_of_a_comparison_are_taken_in(copied: RunFolder) -> None:
     ("name", "content", "named"),
     [
         ("sweep.yaml", "- 1", "sweep.yaml"),
-        ("sweep.yaml", SPEC.to_yaml().replace("val_qwk", "val_guess"), "one of val_qwk"),
+        ("sweep.yaml", SPEC.to_yaml().replace("val_qwk", "val_guess"), "should be 'val_qwk'"),
         ("best/metrics.json", "[]", "metrics.json"),
         ("best/predictions.csv", "split,image\n", "lacks the columns grade"),
         ("history.csv", "a\n", "history.csv"),
@@ -336,6 +338,8 @@ def test_figures_of_a_comparison_are_taken_in(copied: RunFolder) -> None:
 )
 def test_a_damaged_file_is_named(copied: RunFolder, name: str, content: str, named: str) -> None:
     write_text(copied.root / name, content)
+    if name.startswith("best/"):  # edited on purpose
+        checksums.update(copied.best, [name.removeprefix("best/")])
     with pytest.raises(ResultsError, match=re.escape(named)):
         page.write(RunFolder(copied.root), {}, device=tiny.CPU)
     assert not (copied.root / "report.html.partial").exists()

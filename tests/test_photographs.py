@@ -272,8 +272,9 @@ def test_a_split_that_leaks_is_warned_of(folder: Path) -> None:
     label_with_splits(folder, LEVELS)
     made = load(folder)
     assert len(made.part("test")) == 10
-    assert "10 of 10 test photographs (100.0%) are of patients who are in train or val too" in made.warnings[0]
-    assert load(folder, split="by_patient").warnings == []
+    leak = "10 of 10 test photographs (100.0%) are of patients who are in train or val too"
+    assert any(leak in warning for warning in made.warnings)
+    assert not any("are of patients" in warning for warning in load(folder, split="by_patient").warnings)
 
 
 def test_progress_is_told_of_drawing_and_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
