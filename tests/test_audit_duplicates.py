@@ -106,10 +106,23 @@ def test_duplicates_that_a_sweep_may_part_are_serious(tmp_path: Path, header: st
     groups = 14 if cut == "val" else 15
     told = (
         f"{groups} groups of duplicates count as {2 * groups} different patients, "
-        f"so that a sweep, which cuts {cut} by patient, may put them on both sides; "
-        "data.join_duplicates=near keeps them together"
+        f"so that a sweep, which cuts {cut} by patient, may put them on both sides"
     )
     assert [one.text for one in parted] == ([told] if cut else [])
+
+
+def test_of_those_that_a_sweep_keeps_together_that_is_said(tmp_path: Path) -> None:
+    for name, _ in TWICE:
+        shade = np.random.default_rng(int(name[:-5])).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(shade).save(tmp_path / name)
+    for join, serious in (("same", False), ("near", False), ("none", True)):
+        found = findings.find(audited.audited(audited.list_of(tmp_path, TWICE), join_duplicates=join))
+        (told,) = [one for one in found if "15 groups of duplicates count as 30 different patients" in one.text]
+        assert told.serious == serious
+        wanted = (
+            "may put them on both sides; data.join_duplicates=same keeps" if serious else "a sweep takes each for one"
+        )
+        assert wanted in told.text
 
 
 def test_duplicates_of_what_has_no_split_and_test_are_in_train_and_test(tmp_path: Path) -> None:

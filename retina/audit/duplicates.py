@@ -22,6 +22,7 @@ class Group:
         grades: that they are labelled with, ascending, each once.
         splits: that they are in, each once, in the order of `labels.SPLITS`; "" where the layout gives no split at all.
         patients: how many they are labelled as.
+        blank: whether they are of one colour all over; a sweep does not join such.
     """
 
     rows: tuple[int, ...]
@@ -29,6 +30,7 @@ class Group:
     grades: tuple[int, ...]
     splits: tuple[str, ...]
     patients: int
+    blank: bool = False
 
     @property
     def conflict(self) -> bool:
@@ -67,4 +69,5 @@ def _group(frame: pd.DataFrame, seen: Sequence[Seen], rows: tuple[int, ...]) -> 
         grades=tuple(sorted(set(mine["grade"].tolist()))),
         splits=tuple(split for split in SPLITS if (mine["split"] == split).any()),
         patients=int(mine["patient"].nunique()),
+        blank=all(seen[row].blank for row in rows),
     )

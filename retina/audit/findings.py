@@ -88,25 +88,26 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
     to_cut = [split for split in ("test", "val") if split not in audit.labels.counts.index]
     loose = [g for g in groups if g.loose] if to_cut else []
     join = audit.config.join_duplicates
-    kept_together = {"same": [g for g in loose if g.exact], "near": loose, "none": []}[join]
-    loose = [g for g in loose if g not in kept_together]
-    if kept_together:
+    kept = [g for g in loose if not g.blank and (join == "near" or (join == "same" and g.exact))]
+    if kept:
         yield Finding(
-            f"{counted(len(kept_together), 'group')} of duplicates "
-            f"{'counts' if len(kept_together) == 1 else 'count'} as "
-            f"{sum(group.patients for group in kept_together):,} different patients; a sweep takes each for one "
-            f"when it cuts {' and '.join(to_cut)} (data.join_duplicates={join})",
+            f"{_as_patients(kept)}; a sweep takes each for one when it cuts {' and '.join(to_cut)} "
+            f"(data.join_duplicates={join})",
             "duplicates",
             serious=False,
         )
-    if loose:
-        yield Finding(
-            f"{counted(len(loose), 'group')} of duplicates {'counts' if len(loose) == 1 else 'count'} as "
-            f"{sum(group.patients for group in loose):,} different patients, so that a sweep, which cuts "
-            f"{' and '.join(to_cut)} by patient, may put them on both sides; "
-            f"data.join_duplicates={'same' if all(group.exact for group in loose) else 'near'} keeps them together",
-            "duplicates",
-        )
+    parted = [g for g in loose if g not in kept]
+    for some, remedy in (
+        ([g for g in parted if g.blank], ""),  # of one colour all over, which nothing joins
+        ([g for g in parted if not g.blank and g.exact], "; data.join_duplicates=same keeps them together"),
+        ([g for g in parted if not g.blank and not g.exact], "; data.join_duplicates=near keeps them together"),
+    ):
+        if some:
+            yield Finding(
+                f"{_as_patients(some)}, so that a sweep, which cuts {' and '.join(to_cut)} by patient, may put them on "
+                f"both sides{remedy}",
+                "duplicates",
+            )
     if conflicting:
         yield Finding(
             f"{counted(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
@@ -115,6 +116,14 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
         )
     if groups:
         yield Finding(f"{_kinds(groups)}; {counted(_superfluous(groups), 'photograph')} could go", "duplicates", False)
+
+
+def _as_patients(groups: list[Group]) -> str:
+    patients = sum(group.patients for group in groups)
+    return (
+        f"{counted(len(groups), 'group')} of duplicates {'counts' if len(groups) == 1 else 'count'} as "
+        f"{patients:,} different patients"
+    )
 
 
 def _kinds(groups: list[Group]) -> str:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from retina.data import fundus, likeness, quality
 from retina.data.fundus import Pixels, Source
-from retina.data.pixel_hash import pixel_hash
+from retina.data.pixel_hash import is_blank, pixel_hash
 from retina.data.quality import Quality
 from retina.errors import DataError
 
@@ -29,6 +29,7 @@ class Seen:
         quality: see `retina.data.quality`; None where it cannot be read.
         digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read.
         details: 1,024 bytes, see `retina.data.likeness`; empty where there is nothing to compare.
+        blank: whether it is of one colour all over, so that a sweep never joins it with its duplicates.
         unreadable: why it cannot be read, else "".
     """
 
@@ -38,6 +39,7 @@ class Seen:
     quality: Quality | None = None
     digest: str = ""
     details: bytes = b""
+    blank: bool = False
     unreadable: str = ""
 
     @property
@@ -86,5 +88,6 @@ def _measured(pixels: Pixels, size: tuple[int, int]) -> Seen:
         side=round(measured.disc.square()[2] * scale) if measured.disc else 0,
         quality=measured,
         digest=pixel_hash(pixels),
+        blank=is_blank(pixels),
         details=b"" if details is None else details.tobytes(),
     )

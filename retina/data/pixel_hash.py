@@ -26,11 +26,16 @@ _DARK = 16
 
 def hash_for_joining(pixels: Pixels) -> str:
     """`pixel_hash` of a photograph, or "" for one that is blank: of one colour all over, or black."""
+    return "" if is_blank(pixels) else pixel_hash(pixels)
+
+
+def is_blank(pixels: Pixels) -> bool:
+    """Whether a photograph is of one colour all over, or black but for its noise."""
     flat = pixels.reshape(-1, pixels.shape[-1])
-    return "" if _is_blank(flat[::97]) and _is_blank(flat) else pixel_hash(pixels)  # most are told by a few pixels
+    return _is_even(flat[::97]) and _is_even(flat)  # most are told by a few pixels
 
 
-def _is_blank(values: Pixels) -> bool:
+def _is_even(values: Pixels) -> bool:
     return bool(values.max() < _DARK or (np.ptp(values, axis=0) < _EVEN).all())
 
 
