@@ -143,7 +143,7 @@ def _scaled(values: Values, full: float) -> Pixels:
 
 def is_candidate(path: Path) -> bool:
     """Whether a file that Pillow does not open may be one that is read here."""
-    return bool(_kind(path))
+    return path.is_file() and bool(_kind(path))  # a pipe would have to be read twice
 
 
 def _kind(path: Path) -> str:
