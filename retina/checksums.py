@@ -150,7 +150,7 @@ def verify_best(best: Path, *names: str) -> bool:
     """`verify` of files of the winner's folder, `best/`; raises as it does."""
     try:
         config = json.loads((best / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # whoever reads it says so
+    except (OSError, ValueError, RecursionError):  # whoever reads it says so
         config = None
     needed = isinstance(config, dict) and "checksums" in config
     return verify(best, names, BEST_REMEDY, needed=needed)

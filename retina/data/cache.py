@@ -189,7 +189,7 @@ class _Builder:
             shape = (len(self.manifest.frame) - len(index["bad"]), self.size, self.size, 3)
             whole = pixels.shape == shape and pixels.dtype == np.uint8 and isinstance(index["discless"], list)
             whole &= len(index["digests"]) == shape[0] and all(isinstance(one, str) for one in index["digests"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
             return None
         return (pixels, index) if whole else None
 

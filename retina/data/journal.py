@@ -90,7 +90,7 @@ def source_of(path: Path) -> tuple[str, int] | None:
         with path.open("rb") as file:
             header = json.loads(file.readline())
         return str(header["source"]), int(header["image_size"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -106,5 +106,5 @@ def _outcomes(lines: Iterable[bytes], rows: int) -> Iterator[Outcome]:
 def _json(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:  # torn, or what a power cut left of it
+    except (ValueError, RecursionError):  # torn, or what a power cut left of it
         return None

@@ -131,7 +131,7 @@ def _told(graph: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
         told = {key: json.loads(text) for key, text in graph.get_modelmeta().custom_metadata_map.items()}
         if "preprocess" in told:
             told["preprocess"] = parse(Preprocess, told["preprocess"], "")
-    except (ValueError, SpecError) as error:
+    except (ValueError, SpecError, RecursionError) as error:
         raise ResultsError(f"{file}: its metadata is not what an export writes: {first_line(error)}") from None
     return told
 
