@@ -90,10 +90,12 @@ class DataConfig(Frozen):
 
     @field_validator("path")
     @classmethod
-    def _not_empty(cls, path: str) -> str:
+    def _can_be_a_path(cls, path: str) -> str:
         # Field(min_length=1) would also refuse names that are not UTF-8, which the readers explain
         if not path:
             raise ValueError("should have at least 1 character")
+        if "\0" in path:
+            raise ValueError("should hold no NUL")
         return path
 
     @field_validator("grade_mapping", mode="before")

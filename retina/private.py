@@ -7,6 +7,7 @@ it afterwards readable to that group too.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ def make_folder(folder: Path, *, exist_ok: bool = False) -> None:
     Raises:
         OSError: it cannot be made, or is there and `exist_ok` is not given.
     """
+    if folder.parent.exists() and not folder.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder.parent))
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=exist_ok)
 

@@ -24,7 +24,6 @@ from tiny import DATA, config, photographs
 
 from retina import model
 from retina.config import TrialConfig
-from retina.errors import ResultsError
 from retina.report import cells, comparison
 from retina.report.cells import Cell
 from retina.results import RunFolder, write_json, write_text
@@ -190,11 +189,12 @@ def test_while_it_runs_there_are_the_curves_and_the_models_that_have_ended(root:
 
 
 @pytest.mark.parametrize("damage", ["[1, 2", '{"trial_id": "t0000", "epoch": 2}'])
-def test_damage_is_named(root: Path, damage: str) -> None:
+def test_damage_is_named_and_the_model_judged_again(root: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     file = root / "comparison" / "resnet18_pretrained.json"
     file.write_text(damage)
-    with pytest.raises(ResultsError, match=re.escape(str(file))):
-        comparison.draw(RunFolder.open(root))
+    comparison.draw(RunFolder.open(root))
+    assert str(file) in caplog.text
+    assert "it is made again" in caplog.text
 
 
 @pytest.mark.parametrize(

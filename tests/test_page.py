@@ -273,9 +273,9 @@ def test_what_an_earlier_version_did_not_measure_is_left_out(copied: RunFolder) 
         split: {"loss": 1.25} | {key: told[split][key] for key in known if key != "loss"} for split in ("val", "test")
     }
     write_json(file, old)
-    checksums.update(copied.best, [file.name])
     frame = pd.read_csv(copied.best / "predictions.csv", keep_default_na=False)
     frame.drop(columns=["majority", "fellow_eye"]).to_csv(copied.best / "predictions.csv", index=False)
+    checksums.update(copied.best, [file.name, "predictions.csv"])
     shown = written(copied)
     rows = shown.numbers()
     assert rows["QWK"] == [f"{told[split]['qwk']:.3f}" for split in ("val", "test")]

@@ -23,7 +23,7 @@ class TestWhatCannotBeFound:
             "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
         )
 
-    @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "~no_such_user_here/x"])
+    @pytest.mark.parametrize("path", ["x" * 5000, "~no_such_user_here/x"])
     def test_impossible_paths_are_a_user_s_mistake_too(self, path: str) -> None:
         assert refused(Path(path)).startswith(f"{path}: ")
 

@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "LONGEST",
     "PREPROCESSING",
+    "SAME_PIXELS",
     "Disc",
     "Pixels",
     "Source",
@@ -33,6 +34,11 @@ __all__ = [
 
 PREPROCESSING = "2"
 """Version of what this room does to a photograph. Raise it with every change of the pixels: caches are keyed by it."""
+SAME_PIXELS = {"1", PREPROCESSING}
+"""Versions that give the same pixels for 8 bits a channel and a disc on black, as all 536 photographs of IDRiD have.
+
+Version 1 read deeper colour as black and did not crop a disc on a light ground; such photographs differ.
+"""
 
 Points = NDArray[np.floating[Any]]
 

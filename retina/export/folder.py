@@ -25,7 +25,7 @@ import retina
 from retina import checksums, results
 from retina.checksums import SUMS
 from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
-from retina.data.fundus import PREPROCESSING
+from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError
 from retina.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
 
@@ -219,7 +219,7 @@ def read(folder: Path) -> Folder:
         checksums.verify(folder, [], REMEDY, needed=description.export >= WITH_SUMS)
         checksums.tell_unverified(folder)
     preprocess = _parse(Preprocess, results.read_json(folder / PREPROCESS), folder / PREPROCESS)
-    if preprocess.crop_version != PREPROCESSING:
+    if preprocess.crop_version not in SAME_PIXELS:
         raise ResultsError(
             f"{folder / PREPROCESS}: crop_version is {preprocess.crop_version!r}, this retina ({retina.__version__}) "
             f"has {PREPROCESSING!r}; use the one that wrote it, {description.retina}"

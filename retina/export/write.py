@@ -16,7 +16,7 @@ import torch
 import retina
 from retina import checksums, model, results
 from retina.config import TrialConfig, parse
-from retina.data.fundus import PREPROCESSING
+from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error
 from retina.evidence.verdict import SPLITS
 from retina.export import check, graphs
@@ -159,7 +159,7 @@ def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:
 def _describe(folder: RunFolder, metrics: Mapping[str, Any]) -> _Best:
     file = folder.best / CONFIG
     told = results.read_json(file)
-    if (crop := told.get("preprocessing", PREPROCESSING) if isinstance(told, Mapping) else None) != PREPROCESSING:
+    if (crop := told.get("preprocessing", PREPROCESSING) if isinstance(told, Mapping) else None) not in SAME_PIXELS:
         raise ResultsError(
             f"{file}: its photographs were cropped in another way (preprocessing {crop!r}; this retina, "
             f"{retina.__version__}, has {PREPROCESSING!r}); export with the version that trained it"
