@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,23 @@ PARAMETERS: dict[str, Any] = {
     "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2},
 }
 GRID: dict[str, Any] = {"epochs": {"values": [2, 3]}, "batch_size": {"values": [4, 8, 16]}}
+
+
+class NoNodes:
+    """Stands for the nodes of a cluster where there is no Ray."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def check(self, folder: Path) -> None:
+        """All are as they should be."""
+
+    @contextlib.contextmanager
+    def serving(self, root: Path) -> Iterator[None]:
+        yield
+
+    def slots(self) -> int:
+        return 1
 
 
 def spec_of(**changes: Any) -> SweepSpec:

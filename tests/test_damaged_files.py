@@ -60,23 +60,12 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
-    class NoNodes:
-        def __init__(self, *_: Any) -> None:
-            pass
-
-        def check(self, folder: Path) -> None:
-            pass
-
-        @contextlib.contextmanager
-        def serving(self, root: Path) -> Iterator[None]:
-            yield
-
     monkeypatch.setattr(provenance, "code", lambda: code)
     monkeypatch.setattr(session, "connected", connected)
     monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
     monkeypatch.setattr(session, "slots", lambda *_: 1)
     monkeypatch.setattr(session, "try_workers", lambda *_: None)
-    monkeypatch.setattr(session, "Nodes", NoNodes)
+    monkeypatch.setattr(session, "Nodes", stopped.NoNodes)
     monkeypatch.setattr(training, "find", lambda *_: None)
     monkeypatch.setattr(training, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())

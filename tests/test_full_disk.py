@@ -64,7 +64,7 @@ def test_a_sweep_that_cannot_write_its_study_ends_with_the_right_code(
 
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Full())
     with pytest.raises(ResultsError) as caught:
-        sweep_run.run(spec_of(), ledger, lambda _: None, Share(1, 0))  # type: ignore[arg-type,return-value]
+        sweep_run.run(spec_of(), ledger, lambda _: None, Share(1, 0), nodes=stopped.NoNodes())  # type: ignore[arg-type,return-value]
     assert type(caught.value) is kind
     assert caught.value.exit_code == (1 if kind is DiskError else 2)
     assert str(caught.value).startswith(f"{root / 'study.db'}: ")

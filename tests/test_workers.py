@@ -180,9 +180,11 @@ KILLED = """
 import os, signal, time
 from retina.data import workers
 from tasks import process_of
-for done, (task, process) in enumerate(workers.call(process_of, range(10**6), 2)):
-    print(process, flush=True)
-    if done > 20:
+seen = set()
+for task, process in workers.call(process_of, range(10**6), 2):
+    seen.add(process)
+    if len(seen) == 2:
+        print(*seen, flush=True)
         os.kill(os.getpid(), signal.{signal})
         time.sleep(60)
 """
