@@ -59,6 +59,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> Node:
+    """Quote a text with U+0085, U+2028 or U+2029: readers of YAML 1.1 fold these bare line breaks to spaces."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar(_TAG + "str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Loader.yaml_implicit_resolvers = {}
 _Dumper.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 for _kind, _pattern, _first in _RESOLVERS:
