@@ -34,7 +34,7 @@ NOT_SEEN_TO_PASS = {
     "test_whoever_watches_sees_the_sweep_as_it_goes",
     "test_a_worker_s_words_go_to_its_trial_s_log",
 }
-"""Files and tests of real Ray that have not run to their end since parts of this version were merged, and one that fails.
+"""Tests of real Ray that have not run to their end since parts of this version were merged, and one that fails.
 
 `RETINA_ALL=1` runs them. This list is to become empty.
 """
