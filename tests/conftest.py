@@ -26,7 +26,8 @@ NOT_SEEN_TO_PASS = {
     "test_a_finished_sweep_is_extended_and_can_be_resumed_after",
     "test_mistakes_are_answered_in_three_lines_and_leave_nothing",
     "test_so_they_are_in_a_process_of_their_own",
-    "test_a_worker_that_dies_each_time_ends_its_trial_after_a_set_number_of_tries",  # failed twice beside other work, passed alone
+    "test_a_worker_that_dies_each_time_ends_its_trial_after_a_set_number_of_tries",
+    # failed twice beside other work (the one above), passed alone
     "test_a_full_disk_fails_the_trial_and_nothing_else",
     "test_only_the_kept_trials_have_weights_also_while_the_sweep_runs",
     "test_a_sweep_is_extended_with_what_it_has_learned",
