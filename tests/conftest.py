@@ -94,6 +94,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 
 @pytest.fixture
+def run(world: "World", tmp_path: Path) -> Path:
+    """A results folder of one's own, with no export yet."""
+    import exported
+
+    return exported.copy(world.run, tmp_path / "demo", "export")
+
+
+@pytest.fixture
+def exported(world: "World", tmp_path: Path) -> Path:
+    """An exported folder of one's own."""
+    import exported
+
+    return exported.copy(world.exported, tmp_path / "model")
+
+
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
+    """For what is not about the graphs: those of the world, which take no time, and which are not looked at."""
+    from retina.export import check, folder, graphs
+
+    files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
+    agreement = folder.read(world.exported).description.check
+    monkeypatch.setattr(graphs, "trace", lambda *_: None)
+    monkeypatch.setattr(graphs, "pt2", lambda *_: files[0])
+    monkeypatch.setattr(graphs, "onnx", lambda *_: files[1])
+    monkeypatch.setattr(check, "compare", lambda *_: agreement)
+
+
+@pytest.fixture
 def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not about how figures and the page look need not wait for them."""
     from retina.report import figures, page  # here: few tests need to wait for matplotlib

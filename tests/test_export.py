@@ -34,29 +34,6 @@ POINT = {"chosen_on": "val", "met": True}
 SCORES = b'"val": {"n": 9, "accuracy": 0.5, "qwk": 0}, "test": {"n": 9, "accuracy": 0.5, "qwk": 0}'
 
 
-@pytest.fixture
-def run(world: World, tmp_path: Path) -> Path:
-    """A results folder of one's own, with no export yet."""
-    return copy(world.run, tmp_path / "demo", "export")
-
-
-@pytest.fixture
-def exported(world: World, tmp_path: Path) -> Path:
-    """An exported folder of one's own."""
-    return copy(world.exported, tmp_path / "model")
-
-
-@pytest.fixture
-def _quickly(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """For what is not about the graphs: those of the world, which take no time, and which are not looked at."""
-    files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
-    agreement = folder.read(world.exported).description.check
-    monkeypatch.setattr(graphs, "trace", lambda *_: None)
-    monkeypatch.setattr(graphs, "pt2", lambda *_: files[0])
-    monkeypatch.setattr(graphs, "onnx", lambda *_: files[1])
-    monkeypatch.setattr(check, "compare", lambda *_: agreement)
-
-
 def read(file: Path) -> Any:
     return json.loads(file.read_text())
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from retina import checksums, cli, results, together, winner
 from retina.errors import ModelOutputError, ResultsError
-from retina.export import check, folder, graphs
+from retina.export import folder, graphs
 from retina.export.grader import build
 from retina.export.write import export
 from retina.predict import predict
@@ -27,29 +27,6 @@ from retina.runs import place
 
 RUNTIMES = ["torch", "onnx"]
 OF_RUNTIME = {"torch": "model.safetensors", "onnx": "model.onnx"}
-
-
-@pytest.fixture
-def run(world: World, tmp_path: Path) -> Path:
-    """A results folder of one's own, with no export yet."""
-    return copy(world.run, tmp_path / "demo", "export")
-
-
-@pytest.fixture
-def exported(world: World, tmp_path: Path) -> Path:
-    """An exported folder of one's own."""
-    return copy(world.exported, tmp_path / "model")
-
-
-@pytest.fixture
-def _quickly(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """For what is not about the graphs: those of the world, which take no time, and which are not looked at."""
-    files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
-    agreement = folder.read(world.exported).description.check
-    monkeypatch.setattr(graphs, "trace", lambda *_: None)
-    monkeypatch.setattr(graphs, "pt2", lambda *_: files[0])
-    monkeypatch.setattr(graphs, "onnx", lambda *_: files[1])
-    monkeypatch.setattr(check, "compare", lambda *_: agreement)
 
 
 def refusal(action: Any, *arguments: Any, kind: type[Exception] = ResultsError, **named: Any) -> str:
