@@ -13,7 +13,7 @@ import pytest
 from decoding import SIZE, Decoded, contents, draw, fresh, manifest_of, names, noted, stop_at, stopped, wanted
 from filelock import FileLock
 
-from retina.data import cache
+from retina.data import decode
 from retina.data.cache import PixelCache, open_cache
 from retina.data.fundus import Pixels, to_square
 from retina.data.rows import Target
@@ -151,7 +151,7 @@ def test_arrays_of_an_npz_are_gone_on_with_too(tmp_path: Path, monkeypatch: pyte
         seen.append(photograph)
         return to_square(photograph, size)
 
-    monkeypatch.setattr(cache, "to_square", counted)
+    monkeypatch.setattr(decode, "to_square", counted)
     manifest = manifest_of([path] * 9, "train", list(range(9)))
     with pytest.raises(KeyboardInterrupt):
         open_cache(manifest, SIZE, folder=tmp_path / "c", progress=stop_at(4))
