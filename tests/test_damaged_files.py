@@ -72,6 +72,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
     monkeypatch.setattr(together, "safely", lambda *_, **__: {})
     monkeypatch.setattr(page, "render", lambda *_, **__: "")
+    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_, **__: None)
     monkeypatch.setattr(figures, "write", lambda _, file: file)
 
 

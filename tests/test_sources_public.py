@@ -11,15 +11,16 @@ from layouts import column, grades, load, photographs, places, refused, text
 ODIR = "ID,Patient Age,Patient Sex,Left-Fundus,Right-Fundus,Left-Diagnostic Keywords,Right-Diagnostic Keywords,N,D"
 
 
-def spreadsheet(file: Path, rows: Iterable[Iterable[str | float]]) -> Path:
-    """Write the least xlsx that a spreadsheet program opens: one sheet, text in the cells or numbers."""
+def spreadsheet(file: Path, *tables: Iterable[Iterable[str | float]]) -> Path:
+    """Write the least xlsx that a spreadsheet program opens: a sheet a table, text in the cells or numbers."""
 
     def cell(value: str | float) -> str:
         if isinstance(value, str):
             return f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
         return f"<c><v>{value}</v></c>"
 
-    sheet = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+    sheets = ["".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows) for rows in tables]
+    numbers = range(1, len(sheets) + 1)
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     package = "http://schemas.openxmlformats.org/package/2006"
@@ -30,7 +31,9 @@ def spreadsheet(file: Path, rows: Iterable[Iterable[str | float]]) -> Path:
             "[Content_Types].xml",
             f'<Types xmlns="{package}/content-types"><Default Extension="rels" ContentType="application/vnd.'
             f'openxmlformats-package.relationships+xml"/><Override PartName="/xl/workbook.xml" ContentType="{kind}.'
-            f'sheet.main+xml"/><Override PartName="/xl/s.xml" ContentType="{kind}.worksheet+xml"/></Types>',
+            'sheet.main+xml"/>'
+            + "".join(f'<Override PartName="/xl/s{n}.xml" ContentType="{kind}.worksheet+xml"/>' for n in numbers)
+            + "</Types>",
         )
         archive.writestr(
             "_rels/.rels",
@@ -39,15 +42,18 @@ def spreadsheet(file: Path, rows: Iterable[Iterable[str | float]]) -> Path:
         )
         archive.writestr(
             "xl/_rels/workbook.xml.rels",
-            f'<Relationships xmlns="{package}/relationships"><Relationship Id="b" Type="{office}/worksheet" '
-            'Target="s.xml"/></Relationships>',
+            f'<Relationships xmlns="{package}/relationships">'
+            + "".join(f'<Relationship Id="s{n}" Type="{office}/worksheet" Target="s{n}.xml"/>' for n in numbers)
+            + "</Relationships>",
         )
         archive.writestr(
             "xl/workbook.xml",
-            f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="1" sheetId="1" r:id="b"/></sheets>'
-            "</workbook>",
+            f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
+            + "".join(f'<sheet name="sheet {n}" sheetId="{n}" r:id="s{n}"/>' for n in numbers)
+            + "</sheets></workbook>",
         )
-        archive.writestr("xl/s.xml", f'<worksheet xmlns="{main}"><sheetData>{sheet}</sheetData></worksheet>')
+        for n, sheet in zip(numbers, sheets, strict=True):
+            archive.writestr(f"xl/s{n}.xml", f'<worksheet xmlns="{main}"><sheetData>{sheet}</sheetData></worksheet>')
     return file
 
 
@@ -168,6 +174,14 @@ class TestMessidor:
         assert grades(manifest) == {"11_a.tif": 3, "11_b.tif": 0, "12_a.tif": 3, "12_b.tif": 0}
         assert "a scale of its own" in manifest.notes[0]
         assert manifest.layout == "list"
+
+    def test_labels_in_two_sheets_are_refused_and_a_legend_is_not_read(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "a.tif", "b.tif")
+        rows, more = [self.HEADER, ("a.tif", "S", 3.0, 1.0)], [self.HEADER, ("b.tif", "S", 0.0, 0.0)]
+        file = spreadsheet(tmp_path / "labels.xlsx", rows, [("grade", "meaning"), (0.0, "none")])
+        assert grades(load(tmp_path)) == {"a.tif": 3}
+        spreadsheet(file, rows, [("grade", "meaning")], more)
+        assert refused(tmp_path).startswith(f"{file}: only the first sheet of a spreadsheet is read, and 'sheet 3' has")
 
     def test_a_spreadsheet_that_is_none_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
         file = text(tmp_path / "labels.xls", "no spreadsheet")

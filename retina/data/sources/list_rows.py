@@ -27,8 +27,14 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
         prefix: is put before the names, where two files count from 1 alike.
 
     Raises:
-        DataError: the file is not UTF-8, and a name in it is not plain ASCII.
+        DataError: the file is not UTF-8, and a name in it is not plain ASCII; or it is a spreadsheet with labels in
+            more than one sheet.
     """
+    if table.unread:
+        raise DataError(
+            f"{table.file}: only the first sheet of a spreadsheet is read, and {', '.join(map(repr, table.unread))} "
+            "has the same columns;\nput all rows into one sheet, or save each sheet as a CSV file"
+        )
     scope = table.file.parent
     named = [row for line in table.lines for row in _rows(table, columns, split, line, scope)]
     for row in named if table.legacy else ():

@@ -44,12 +44,14 @@ class Table:
         titles: the cells of its header; empty where it has none.
         lines: its rows below the header; empty ones are left out.
         legacy: whether its text is not UTF-8 and was read as Windows-1252.
+        unread: of a spreadsheet, the names of further sheets with the same header; only the first sheet is read.
     """
 
     file: Path
     titles: list[str]
     lines: list[Line] = field(default_factory=list)
     legacy: bool = False
+    unread: tuple[str, ...] = ()
 
     def column(self, at: int) -> list[str]:
         """The cells of one column; "" where a row ends before it."""
@@ -88,16 +90,17 @@ def read_column(file: Path) -> list[str]:
 
 
 def _table(file: Path, *, whole: bool) -> Table:
+    unread: tuple[str, ...] = ()
     if suffix_of(file.name) in SPREADSHEETS:
-        lines, legacy = _spreadsheet(file), False
+        (lines, unread), legacy = _spreadsheet(file), False
     else:
         text, legacy = _text(file, None if whole else _HEAD)
         if named := _names_and_grades(text):
             return Table(file, [], named, legacy)
         lines = _lines(file, text, first_only=not whole)
     if _are_names_and_grades(lines):
-        return Table(file, [], lines, legacy)
-    return Table(file, lines[0][1] if lines else [], lines[1:], legacy)
+        return Table(file, [], lines, legacy, unread)
+    return Table(file, lines[0][1] if lines else [], lines[1:], legacy, unread)
 
 
 def _text(file: Path, most: int | None = None) -> tuple[str, bool]:
@@ -188,14 +191,26 @@ def _is_label(text: str) -> bool:
     return grade_of(text) is not None or GradeReader({}).is_ungradable(text)
 
 
-def _spreadsheet(file: Path) -> list[Line]:
+def _spreadsheet(file: Path) -> tuple[list[Line], tuple[str, ...]]:
+    """Read the rows of the first sheet, and the names of further ones with the same header."""
     try:
         book = python_calamine.load_workbook(str(file))
-        rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
+        names = [one.name for one in book.sheets_metadata if one.typ == python_calamine.SheetTypeEnum.WorkSheet]
+        rows, *further = [book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in names]
     except Exception as error:  # calamine has a kind of its own for each format
         raise DataError(
             f"{file}: cannot be read as a spreadsheet: {' '.join(str(error).split())}; save the table as CSV"
         ) from None
+    lines = _filled(rows)
+    same = [
+        name
+        for name, others in zip(names[1:], map(_filled, further), strict=True)
+        if lines and others and (others[0][1] == lines[0][1] or _is_name_and_grade(others[0][1]))
+    ]
+    return lines, tuple(same)
+
+
+def _filled(rows: list[list[object]]) -> list[Line]:
     lines = [(number, [_cell(cell) for cell in cells]) for number, cells in enumerate(rows, start=1)]
     return [(number, cells) for number, cells in lines if any(cells)]
 
