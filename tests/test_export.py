@@ -16,7 +16,7 @@ import torchvision
 from exported import CONFIG, CPU, P, World, copy, draw, resum, tuned, without_sums
 from torch import nn
 
-from retina import cli, results
+from retina import cli, leftovers, results
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import photographs
 from retina.data.fundus import PREPROCESSING
@@ -238,6 +238,17 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
     export(run)
     assert read(run / "export" / "config.json")["trial_id"] == "b2"
     assert sorted(file.name for file in (run / "export").iterdir()) == FILES
+    assert sorted(file.name for file in run.iterdir()) == before
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_what_a_killed_export_has_left_is_removed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(run)
+    machine, _, _ = leftovers.tag().split("-")
+    for end in (".new", ".earlier.new"):
+        copy(run / "export", run / f".export.{machine}-{2**22 + 1}-00000000{end}")  # a process that is gone
+    before = sorted(file.name for file in run.iterdir() if "export." not in file.name)
+    export(run)
     assert sorted(file.name for file in run.iterdir()) == before
 
 

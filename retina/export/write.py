@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import safetensors.torch
 import torch
 
 import retina
-from retina import checksums, model, results
+from retina import checksums, leftovers, model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error
@@ -216,9 +215,13 @@ def _read_best(file: Path) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place once it is whole."""
+    """Yield a temporary folder beside `target` that takes its place once it is whole.
+
+    What exports that were killed have left beside it is removed once it is there.
+    """
     place = target.resolve()
-    partial, earlier = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("partial", "earlier"))
+    tag = leftovers.tag()
+    partial, earlier = (place.with_name(f".{place.name}.{tag}{end}") for end in (".new", ".earlier.new"))
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -226,6 +229,7 @@ def _replacing(target: Path) -> Iterator[Path]:
             place.rename(earlier)
         partial.rename(place)
         shutil.rmtree(earlier, ignore_errors=True)
+        leftovers.remove_siblings(place)
     except OSError as error:
         raise as_disk_error(target, "cannot be written", error) from None
     finally:

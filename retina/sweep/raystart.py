@@ -44,6 +44,8 @@ REMEDIES = {
     "resource temporarily unavailable": "raise the limit of processes (ulimit -u) and start again",
     "address already in use": "another program has the port; start again",
 }
+SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
+"""Else `ray.init` starts a worker for each core, and waits for them without end where they crash: Ray issue 40131."""
 OVERLOADED = "if the machine is overloaded, start again when it is less busy"
 
 
@@ -192,6 +194,7 @@ def start(folder: Path | None, **how: Any) -> Any:
                 include_dashboard=attempt == 1,  # it starts a dozen processes of its own
                 object_store_memory=store,
                 _temp_dir=str(folder) if folder else None,
+                _system_config=SYSTEM_CONFIG,
                 **how,
             )
         except Exception as error:  # Ray raises plain Exceptions too
