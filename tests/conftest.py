@@ -19,36 +19,11 @@ hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")
 
 LONGEST = {"test_killed.py", "test_resume.py", "test_end_to_end.py"}
-NOT_SEEN_TO_PASS = {
-    "test_startup.py",
-    "test_nodes.py",
-    "test_killed_with_kill_9_and_resumed",
-    "test_a_finished_sweep_is_extended_and_can_be_resumed_after",
-    "test_mistakes_are_answered_in_three_lines_and_leave_nothing",
-    "test_so_they_are_in_a_process_of_their_own",
-    "test_a_worker_that_dies_each_time_ends_its_trial_after_a_set_number_of_tries",
-    # failed twice beside other work (the one above), passed alone
-    "test_a_full_disk_fails_the_trial_and_nothing_else",
-    "test_only_the_kept_trials_have_weights_also_while_the_sweep_runs",
-    "test_a_sweep_is_extended_with_what_it_has_learned",
-    "test_the_rungs_remember_the_trials_before",
-    "test_whoever_watches_sees_the_sweep_as_it_goes",
-    "test_a_worker_s_words_go_to_its_trial_s_log",
-}
-"""Tests of real Ray that have not run to their end, or not each time, since parts of this version were merged.
-
-`RETINA_ALL=1` runs them. This list is to become empty.
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files begin: a process that were given one last would let the others wait for it."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    if os.environ.get("RETINA_ALL"):
-        return
-    for item in items:
-        if {item.path.name, item.name.partition("[")[0]} & NOT_SEEN_TO_PASS:
-            item.add_marker(pytest.mark.skip(reason="not seen to pass since the merge; RETINA_ALL=1 runs it"))
 
 
 def _shared() -> Path | None:
