@@ -53,6 +53,17 @@ class TestWhatCannotBeFound:
         assert message.startswith(f"{file}: found the columns: image, age\nneeded: one for its grade (level, ")
         assert len(message.split("\n")) == 3
 
+    @pytest.mark.parametrize("rows", [("10,2", "11,0", "12,1", "13,3"), ("a.png,7,x", "10,0,y", "11,1,y", "12,2,x")])
+    @pytest.mark.parametrize("settings", [{}, {"on_bad": "skip"}])
+    def test_a_first_row_is_no_header(self, tmp_path: Path, rows: tuple[str, ...], settings: dict[str, Any]) -> None:
+        file = text(tmp_path / "mine.csv", "\n".join(rows))
+        photographs(tmp_path, "10.png", "11.png", "12.png", "13.png", "a.png")
+        first = ", ".join(map(repr, rows[0].split(",")))
+        assert refused(tmp_path, **settings) == (
+            f"{file}: its first line is a row ({first}) and no header;\n"
+            "write one above it, image,level for a name and a grade"
+        )
+
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
         file = tmp_path / "trainLabels.csv"
         file.write_bytes(b"image,level\n\xff\xfe,1\n")

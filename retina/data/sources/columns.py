@@ -120,7 +120,7 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
         index: the photographs that are there; None where they may be absent, and names alone decide.
 
     Raises:
-        DataError: no column, or more than one, could be meant; names those that there are.
+        DataError: no column, or more than one, could be meant; names those that there are. Or there is no header.
     """
     columns = known(table.titles, config)
     at = _positions(table.titles)
@@ -136,7 +136,23 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
     found = Columns(**{**columns.__dict__, "image": image, "grade": grade, "choices": choices})
     if not found.are_enough:
         raise _missing(table, no_image=image is None, no_grade=grade is None and not columns.eyes)
+    _refuse_row_as_header(table, grade)
     return found
+
+
+def _refuse_row_as_header(table: Table, grade: int | None) -> None:
+    """Stop where the first line is a row: as a header it would take a photograph away.
+
+    Raises:
+        DataError: the title of the grades is itself a grade, or a number.
+    """
+    title = table.titles[grade] if grade is not None else ""
+    reader = GradeReader({})
+    if reader(title) is not None or reader.is_ungradable(title) or re.fullmatch(r"[-+]?\d+(?:[.,]\d*)?", title):
+        raise DataError(
+            f"{table.file}: its first line is a row ({', '.join(map(repr, table.titles[:_SHOWN]))}) and no header;\n"
+            f"write one above it, {IMAGES[0]},{GRADED[0]} for a name and a grade"
+        )
 
 
 def _positions(titles: list[str]) -> dict[str, int]:
