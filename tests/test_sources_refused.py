@@ -64,6 +64,13 @@ class TestWhatCannotBeFound:
             "write one above it, image,level for a name and a grade"
         )
 
+    def test_rows_with_more_cells_than_the_header(self, tmp_path: Path) -> None:
+        text(tmp_path / "labels.csv", "image,level\n1,1,4\n2,2,,\n3,3,0\n")  # as R writes the names of rows
+        photographs(tmp_path, "1.png", "2.png", "3.png")
+        message = refused(tmp_path)
+        assert "labels.csv:2: 1: it has '4' beyond the last column of the header; every column needs a titl" in message
+        assert grades(load(tmp_path, on_bad="skip")) == {"2": 2}
+
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
         file = tmp_path / "trainLabels.csv"
         file.write_bytes(b"image,level\n\xff\xfe,1\n")

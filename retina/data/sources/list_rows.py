@@ -63,6 +63,7 @@ def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -
         scope=scope,
         patient=_cell(cells, columns.patient),
         eye=_cell(cells, columns.eye),
+        problem=_beyond_header(table, cells),
     )
     if columns.eyes:
         return _of_both_eyes(row, columns, cells)
@@ -70,6 +71,14 @@ def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -
         title = table.titles[columns.gradable]
         return [replace(row, problem=f"its grade is empty: {title} is 0", ungradable=True)]
     return [row]
+
+
+def _beyond_header(table: Table, cells: list[str]) -> str:
+    """What is wrong with a row that goes on where the header ends: one may be shifted against the other."""
+    beyond = [cell for cell in cells[len(table.titles) :] if cell] if table.titles else []
+    if not beyond:
+        return ""
+    return f"it has {beyond[0][:40]!r} beyond the last column of the header; every column needs a title"
 
 
 def _of_both_eyes(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
