@@ -51,6 +51,12 @@ class TestNames:
         photographs(tmp_path, "train/b.png", "test/a.png")
         assert "labels.csv:2: train/a.png: the photograph is missing; photographs are in" in refused(tmp_path)
 
+    def test_a_folder_of_a_split_that_is_not_there_is_not_another_split(self, tmp_path: Path) -> None:
+        listed(tmp_path, "train/1.png,1", "train/2.png,2", "test/1.png,3")
+        photographs(tmp_path, "test/1.png", "test/2.png")
+        assert "labels.csv:2: train/1.png: the photograph is missing" in refused(tmp_path)
+        assert grades(load(tmp_path, on_bad="skip")) == {"test/1.png": 3}
+
     def test_the_path_decides_before_the_name(self, tmp_path: Path) -> None:
         listed(tmp_path, "a.png,1", "x/b.png,2")
         photographs(tmp_path, "a.png", "x/a.png", "x/b.png", "y/x/b.png")

@@ -137,12 +137,13 @@ class PhotographIndex:
         return kept
 
     def _below(self, found: list[Found], listed: tuple[str, ...]) -> list[Found]:
-        """Those whose folders have all listed folders that are there at all, in this order."""
+        """Those whose folders have all listed folders that are there at all, in this order, and not another split's."""
         there = [part for part in listed if part in self._folder_names]
         fitting = [one for one in found if _in_order(there, one.parts)]
         if not fitting and there and there[0] == self.root.name.casefold():  # the root's own name in front
             fitting = [one for one in found if _in_order(there[1:], one.parts)]
-        return fitting
+        split = next((split for part in reversed(listed) if (split := splits.of_folder(part))), "")
+        return [one for one in fitting if not split or one.split in {"", split}]
 
 
 def subfolder(tree: Tree, root: Path, name: str) -> Path:
