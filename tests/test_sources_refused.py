@@ -118,6 +118,30 @@ class TestWhatCannotBeFound:
         assert grades(load(eyepacs)) == {"10_left": 0, "10_right": 1, "13_left": 4}
 
 
+class TestLinksToNothing:
+    def test_a_photograph_in_a_class_folder(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "0/a.png", "1/b.png")
+        (tmp_path / "1" / "c.png").symlink_to("/nowhere/c.png")
+        (tmp_path / "2").mkdir()
+        (tmp_path / "2" / "d.png").symlink_to("d.png")
+        message = refused(tmp_path)
+        assert "2 of the photographs or labels cannot be used" in message
+        assert "1/: 1/c.png: this is no file: a link to nothing, say" in message
+        assert "2/: 2/d.png: this is no file" in message
+        assert grades(load(tmp_path, on_bad="skip")) == {"0/a.png": 0, "1/b.png": 1}
+
+    def test_a_class_folder(self, tmp_path: Path) -> None:
+        photographs(tmp_path, "train/0/a.png", "train/1/b.png")
+        (tmp_path / "train" / "4").symlink_to("/nowhere/4")
+        assert "train/4/: train/4: this is no folder: a dead link" in refused(tmp_path)
+
+    def test_others_are_told(self, tmp_path: Path) -> None:
+        text(tmp_path / "labels.csv", "image,level\na,1\n")
+        photographs(tmp_path, "a.png")
+        (tmp_path / "test").symlink_to("/nowhere/test")
+        assert load(tmp_path).remarks == ["1 other file not used: test"]
+
+
 class TestNamesThatAreNotUtf8:
     def test_a_photograph_s_is_a_bad_row(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/good.png", "1/good.png", "1/\udce9il.png", "1 - mild\udce9/x.png")

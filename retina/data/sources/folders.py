@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import is_image, own_name
 from retina.data.sources import splits
 from retina.data.sources.grades import GradeReader
 from retina.data.sources.rows import Labels, Row
@@ -82,12 +82,13 @@ def only_one(found: list[ClassFolders], tree: Tree, root: Path, reader: GradeRea
 
 def read(one: ClassFolders, tree: Tree, root: Path, reader: GradeReader) -> list[Labels]:
     """Every photograph in or below a grade's folder. One in any other beside them is kept, to be refused by name."""
-    return [
+    found = [
         Labels(f"{folder.relative_to(root).as_posix()}/", rows)
         for split, top in one.tops
         for folder in tree.folders(top)
         if (rows := _rows(tree, root, folder, split, reader))
     ]
+    return found + [dead for split, top in one.tops for dead in _dead(tree, root, top, split, reader)]
 
 
 def _outside_grades(tree: Tree, top: Path, reader: GradeReader) -> list[Path]:
@@ -107,7 +108,7 @@ def _graded(tree: Tree, folder: Path, reader: GradeReader) -> set[int]:
     return {
         grade
         for one in tree.folders(folder)
-        if (grade := reader(one.name)) is not None and any(tree.photographs(inner) for inner in tree.walk(one))
+        if (grade := reader(one.name)) is not None and any(_named(tree, inner) for inner in tree.walk(one))
     }
 
 
@@ -126,10 +127,29 @@ def _rows(tree: Tree, root: Path, folder: Path, split: str, reader: GradeReader)
             grade=folder.name,
             split=split or _split_below(one, folder),
             path=f"{one}/{name}",
+            problem=problem,
         )
         for one in inner
         for place in [one.relative_to(root).as_posix()]
-        for name in tree.photographs(one)
+        for name, problem in _named(tree, one)
+    ]
+
+
+def _named(tree: Tree, folder: Path) -> list[tuple[str, str]]:
+    """What is named as a photograph in a folder, and what is wrong with it."""
+    broken = [(name, "this is no file: a link to nothing, say") for name in tree.broken(folder) if is_image(name)]
+    return sorted([*((name, "") for name in tree.photographs(folder)), *broken])
+
+
+def _dead(tree: Tree, root: Path, top: Path, split: str, reader: GradeReader) -> list[Labels]:
+    """A row to be refused for each grade's folder that is a link to nothing."""
+    paths = [top / name for name in tree.broken(top) if reader(name) is not None]
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return [
+        Labels(
+            name, [Row(f"{name}/", name, name, path.name, split, path=path, problem="this is no folder: a dead link")]
+        )
+        for name, path in zip(names, paths, strict=True)
     ]
 
 

@@ -35,13 +35,17 @@ class Place:
 
 @dataclass
 class _Listing:
-    """One folder: all its files by lower-case name, its folders and which are links, its photographs and what else."""
+    """One folder: all its files by lower-case name, its folders and which are links, its photographs and what else.
+
+    `broken` is what is neither file nor folder: links to nothing, pipes.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     photographs: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     links: set[str] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
 
 
 class Tree:
@@ -85,6 +89,10 @@ class Tree:
         """The names of the photographs that lie directly in `folder`, sorted."""
         return self._listing(folder).photographs
 
+    def broken(self, folder: Path) -> list[str]:
+        """The names in `folder` of what is neither file nor folder, a link to nothing, say; sorted."""
+        return self._listing(folder).broken
+
     def others(self, folder: Path) -> list[str]:
         """The names of the files directly in `folder` that are no photographs, sorted."""
         return self._listing(folder).others
@@ -124,17 +132,20 @@ def _list(folder: Path) -> _Listing:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                with suppress(OSError):  # a link that leads in circles, say, is neither; the others still count
-                    if entry.is_file():
-                        names.append(entry.name)
-                    elif entry.is_dir():
-                        listing.folders.append(entry.name)
-                        listing.links |= {entry.name} if entry.is_symlink() else set()
+                kind = _kind(entry)
+                if kind == "file":
+                    names.append(entry.name)
+                elif kind == "folder":
+                    listing.folders.append(entry.name)
+                    listing.links |= {entry.name} if entry.is_symlink() else set()
+                elif not entry.name.startswith("."):
+                    listing.broken.append(entry.name)
     except OSError as error:
         if error.errno in _NOT_THERE:  # or no folder: nothing lies in it
             return listing
         raise DataError(f"{printable(str(folder))}: this folder cannot be read: {error.strerror}") from None
     names.sort()
+    listing.broken.sort()
     listing.files = {name.lower(): name for name in names}
     listing.folders = sorted(
         name for name in listing.folders if not name.startswith((".", "__")) and name not in _OF_THE_SYSTEM
@@ -143,3 +154,10 @@ def _list(folder: Path) -> _Listing:
     listing.photographs = [name for name in shown if is_image(name)]
     listing.others = [name for name in shown if not is_image(name)]
     return listing
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Either "file" or "folder"; "" for neither: a link that leads nowhere or may not be followed, a pipe."""
+    with suppress(OSError):
+        return "file" if entry.is_file() else "folder" if entry.is_dir() else ""
+    return ""

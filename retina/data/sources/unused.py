@@ -32,7 +32,8 @@ def unused_files(tree: Tree, here: Place, photographs: AbstractSet[str], files: 
             busy |= {inside, *inside.parents}
         if left:
             idle[inside] = left
-        others += [(inside / name).as_posix() for name in tree.others(folder) if f"{folder}/{name}" not in used]
+        rest = [*tree.others(folder), *tree.broken(folder)]
+        others += [(inside / name).as_posix() for name in rest if f"{folder}/{name}" not in used]
     counts: dict[str, int] = {}
     for inside, names in idle.items():
         top = _uppermost(inside, busy)
