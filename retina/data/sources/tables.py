@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def _spreadsheet(file: Path) -> tuple[list[Line], tuple[str, ...]]:
     return lines, tuple(same)
 
 
-def _filled(rows: list[list[object]]) -> list[Line]:
+def _filled(rows: Sequence[Sequence[object]]) -> list[Line]:
     lines = [(number, [_cell(cell) for cell in cells]) for number, cells in enumerate(rows, start=1)]
     return [(number, cells) for number, cells in lines if any(cells)]
 
