@@ -276,6 +276,14 @@ class TestMedmnist:
         self.npz(tmp_path)
         assert len(load(tmp_path).frame) == 6
 
+    def test_splits_of_other_names_are_read(self, tmp_path: Path) -> None:
+        with np.load(self.npz(tmp_path)) as arrays:
+            renamed = {name.replace("val", "valid"): array for name, array in arrays.items()}
+        np.savez(tmp_path / "some.npz", **renamed)
+        manifest = load(tmp_path)
+        assert manifest.frame["split"].value_counts().to_dict() == {"train": 3, "test": 2, "val": 1}
+        assert column(manifest, "image")[3] == "valid/0"
+
     def test_another_medmnist_set_has_grades_that_are_none(self, tmp_path: Path) -> None:
         file = self.npz(tmp_path, train_labels=np.array([[0], [8], [1]]))
         assert "some.npz:train_labels[1]: train/1: its grade is '8'; grades are 0 to 4" in refused(file)
@@ -284,7 +292,13 @@ class TestMedmnist:
         ("changes", "said"),
         [
             ({"train_labels": None}, "there are: test_images, test_labels, train_images, val_images, val_labels"),
-            ({"val_labels": None}, "cannot be read as an npz file"),
+            ({"val_labels": None}, "the array val_images is there without val_labels"),
+            ({"val_images": None}, "the array val_labels is there without val_images"),
+            ({"valid_images": np.zeros((1, 8, 8, 3), np.uint8)}, "the array valid_images is of the same split as val_"),
+            (
+                {"more_images": np.zeros((1, 8, 8, 3), np.uint8)},
+                "the array more_images is of no split; splits are trai",
+            ),
             (
                 {"test_labels": np.zeros((5, 1), np.uint8)},
                 "test_images has 2 photographs and test_labels has shape (5,",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO
 
@@ -11,12 +12,12 @@ import numpy as np
 import psutil
 
 from retina.data.fundus import LONGEST, Pixels
+from retina.data.sources import splits
 from retina.data.sources.lists import Place
 from retina.data.sources.rows import Labels, Row
 from retina.data.sources.tree import Tree
 from retina.errors import DataError
 
-_SPLITS = ("train", "val", "test")
 _DEFLATE = 1032  # bytes that one byte can become; https://zlib.net/zlib_tech.html
 
 
@@ -40,8 +41,7 @@ def medmnist(tree: Tree, place: Place) -> list[Labels]:
                     f"{file}: layout medmnist needs the arrays train_images and train_labels; "
                     f"there are: {', '.join(sorted(names)) or 'none'}"
                 )
-            given = [split for split in _SPLITS if f"{split}_images" in names]
-            return [_half(file, archive, split) for split in given]
+            return [_half(file, archive, word, split) for word, split in _parts(file, names).items()]
     except DataError:
         raise
     except Exception as error:  # as in `load`
@@ -77,37 +77,57 @@ def _npz(tree: Tree, place: Place) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _half(file: Path, archive: zipfile.ZipFile, split: str) -> Labels:
-    shape, kind = _header(archive, file, f"{split}_images")
-    labels = _array(archive, file, f"{split}_labels")
+def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
+    """The split of each pair of arrays by the word before _images and _labels, "valid" for "valid_images".
+
+    Raises:
+        DataError: an array has no companion, its word is no split's, or a split is there twice.
+    """
+    parts: dict[str, str] = {}
+    ends = ("_images", "_labels")
+    words = {name.removesuffix(end): name for end in ends for name in sorted(names) if name.endswith(end)}
+    for word, name in words.items():
+        split = splits.of_word(word)
+        if not split or split in parts.values():
+            told = f"is of the same split as {split}_images" if split else "is of no split"
+            raise DataError(f"{file}: the array {name} {told}; splits are {', '.join(splits.ORDER)}, each once")
+        if lacking := {f"{word}_images", f"{word}_labels"} - names:
+            raise DataError(f"{file}: the array {name} is there without {lacking.pop()}")
+        parts[word] = split
+    return dict(sorted(parts.items(), key=lambda part: splits.ORDER.index(part[1])))
+
+
+def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> Labels:
+    shape, kind = _header(archive, file, f"{word}_images")
+    labels = _array(archive, file, f"{word}_labels")
     if len(shape) not in {3, 4} or shape[3:] not in {(), (3,)} or kind != np.uint8:
         raise DataError(
-            f"{file}: {split}_images has shape {shape} and type {kind}; "
+            f"{file}: {word}_images has shape {shape} and type {kind}; "
             "photographs are (n, height, width) or (n, height, width, 3) of type uint8"
         )
     if not all(0 < side <= LONGEST for side in shape[1:3]):
         raise DataError(
-            f"{file}: {split}_images has shape {shape}; height and width of photographs are 1 to {LONGEST:,} pixels"
+            f"{file}: {word}_images has shape {shape}; height and width of photographs are 1 to {LONGEST:,} pixels"
         )
     if labels.shape not in {(shape[0],), (shape[0], 1)}:
         raise DataError(
-            f"{file}: {split}_images has {shape[0]:,} photographs and {split}_labels has shape {labels.shape}; "
+            f"{file}: {word}_images has {shape[0]:,} photographs and {word}_labels has shape {labels.shape}; "
             "there must be one grade a photograph"
         )
     rows = [
         Row(
-            where=f"{file.name}:{split}_labels[{index}]",
-            image=f"{split}/{index}",
-            own=f"{split}/{index}",
+            where=f"{file.name}:{word}_labels[{index}]",
+            image=f"{word}/{index}",
+            own=f"{word}/{index}",
             grade=str(grade),
             split=split,
             path=file,
-            array=f"{split}_images",
+            array=f"{word}_images",
             index=index,
         )
         for index, grade in enumerate(labels.reshape(-1).tolist())
     ]
-    return Labels(f"{file.name}:{split}_labels", rows)
+    return Labels(f"{file.name}:{word}_labels", rows)
 
 
 def _header(archive: zipfile.ZipFile, file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
