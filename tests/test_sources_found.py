@@ -295,6 +295,24 @@ class TestColumns:
         )
 
 
+class TestGradable:
+    @pytest.mark.parametrize(
+        ("title", "no", "yes"),
+        [
+            ("gradable", "0", "1"),
+            ("Ungradable", "1", "0"),
+            ("DR not gradeable", "Yes", "No"),
+            ("is_gradeable", "0.0", "1"),
+        ],
+    )
+    def test_a_grade_that_nobody_could_give_is_none(self, tmp_path: Path, title: str, no: str, yes: str) -> None:
+        listed(tmp_path, f"a,1,{yes}", f"b,0,{no}", f"c,,{yes}", header=f"image,level,{title}")
+        photographs(tmp_path, "a.png", "b.png", "c.png")
+        assert f"labels.csv:3: b: its grade is '0': {title} is {no}" in refused(tmp_path)
+        assert "labels.csv:4: c: its grade is empty; grades are 0 to 4" in refused(tmp_path)
+        assert grades(load(tmp_path, on_bad="skip")) == {"a": 1}
+
+
 class TestEncodings:
     @pytest.mark.parametrize(
         ("content", "encoding"),

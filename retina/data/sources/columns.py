@@ -33,6 +33,8 @@ _OTHERS = {
     "eye": ("eye", "laterality", "side", "exam_eye"),
 }
 _OF_AN_EYE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
+_UNGRADABLE = re.compile(r"(?:.*_)?(?:un|non_?|not_)grade?able")
+_NO, _YES = ("0", "0.0", "no", "false"), ("1", "1.0", "yes", "true")
 _COUNTERS = {"", "index", "id", "unnamed:_0", "unnamed:_0.1", "number", "no"}
 _SHOWN = 6
 _LEAST_GRADES = 3
@@ -49,7 +51,8 @@ class Columns:
         split: its split.
         patient: whom it is of.
         eye: which eye it shows.
-        gradable: 0 where nobody could grade it.
+        gradable: whether anybody could grade it.
+        ungradable: what it says where nobody could.
         eyes: "left" and "right" to the columns of that eye's photograph (None: that of `image`) and grade, where a row
             has both eyes' grades.
         keywords: whether the eyes' grades are diagnostic keywords.
@@ -62,6 +65,7 @@ class Columns:
     patient: int | None = None
     eye: int | None = None
     gradable: int | None = None
+    ungradable: tuple[str, ...] = ()
     eyes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     keywords: bool = False
     choices: list[str] = field(default_factory=list)
@@ -95,6 +99,7 @@ def known(titles: list[str], config: DataConfig) -> Columns:
     image = chosen["image"]
     if image is None:
         image = next((at[name] for name in IMAGES if name in at), None)
+    gradable = next((place for name, place in at.items() if name.endswith(("gradable", "gradeable"))), None)
     patient = chosen["patient"] if chosen["patient"] is not None else found["patient"]
     if patient is None and eyes:
         patient = at.get("id")
@@ -104,7 +109,8 @@ def known(titles: list[str], config: DataConfig) -> Columns:
         split=found["split"],
         patient=patient,
         eye=chosen["eye"] if chosen["eye"] is not None else found["eye"],
-        gradable=next((place for name, place in at.items() if name.endswith("gradable")), None),
+        gradable=gradable,
+        ungradable=_YES if gradable is not None and _UNGRADABLE.fullmatch(plain(titles[gradable])) else _NO,
         eyes=eyes,
         keywords=any(KEYWORDS in plain(titles[grade]) for _, grade in eyes.values()),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retina.data.formats import own_name
 from retina.data.sources.columns import Columns
-from retina.data.sources.grades import GradeReader, grade_of_keywords
+from retina.data.sources.grades import grade_of_keywords
 from retina.data.sources.rows import Row, eye_of
 from retina.data.sources.tables import Line, Table
 from retina.errors import DataError
@@ -67,9 +67,11 @@ def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -
     )
     if columns.eyes:
         return _of_both_eyes(row, columns, cells)
-    if columns.gradable is not None and GradeReader({})(_cell(cells, columns.gradable)) == 0 and not row.grade:
-        title = table.titles[columns.gradable]
-        return [replace(row, problem=f"its grade is empty: {title} is 0", ungradable=True)]
+    told = _cell(cells, columns.gradable)
+    if columns.gradable is not None and told.lower() in columns.ungradable:
+        grade = repr(row.grade[:40]) if row.grade else "empty"
+        problem = f"its grade is {grade}: {table.titles[columns.gradable]} is {told}"
+        return [replace(row, problem=row.problem or problem, ungradable=True)]
     return [row]
 
 
