@@ -1,5 +1,6 @@
 """How photographs, columns, grades and splits are found, and what nobody uses."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ class TestNames:
         photographs(tmp_path, "test/1.png", "test/2.png")
         assert "labels.csv:2: train/1.png: the photograph is missing" in refused(tmp_path)
         assert grades(load(tmp_path, on_bad="skip")) == {"test/1.png": 3}
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_letters_of_one_or_two_characters_are_the_same(self, tmp_path: Path, forms: tuple[Any, Any]) -> None:
+        written, stored = (unicodedata.normalize(form, "Müller/é.png") for form in forms)
+        listed(tmp_path, f"{written},1", "b.png,2")
+        photographs(tmp_path, stored, "b.png")
+        assert places(load(tmp_path)) == [stored, "b.png"]
 
     def test_the_path_decides_before_the_name(self, tmp_path: Path) -> None:
         listed(tmp_path, "a.png,1", "x/b.png,2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Found:
     Attributes:
         folder: the folder that it lies in.
         name: its file name.
-        parts: the names of the folders from the root to it, casefolded.
+        parts: the names of the folders from the root to it, `_folded`.
     """
 
     folder: Path
@@ -65,9 +66,9 @@ class PhotographIndex:
     def _by_name(self) -> dict[str, list[Found]]:
         found: dict[str, list[Found]] = defaultdict(list)
         for folder in self._tree.walk(self._top):
-            parts = tuple(part.casefold() for part in folder.relative_to(self.root).parts)
+            parts = tuple(_folded(part) for part in folder.relative_to(self.root).parts)
             for name in self._tree.photographs(folder):
-                found[own_name(name).casefold()].append(Found(folder, name, parts))
+                found[_folded(own_name(name))].append(Found(folder, name, parts))
         return found
 
     @cached_property
@@ -99,7 +100,7 @@ class PhotographIndex:
     def has(self, name: str) -> bool:
         """Whether a photograph of this file name, in any folder, is there."""
         parts = (name,) if is_plain(name) else PureWindowsPath(name).parts
-        return bool(parts) and own_name(parts[-1]).casefold() in self._by_name
+        return bool(parts) and _folded(own_name(parts[-1])) in self._by_name
 
     def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
         r"""The photographs that a name in a label file may mean: none, one, or several that nothing tells apart.
@@ -113,13 +114,13 @@ class PhotographIndex:
             split: of the row; of several photographs, those in a folder of this split are meant.
         """
         *above, last = (name,) if is_plain(name) else PureWindowsPath(name).parts
-        found = self._by_name.get(own_name(last).casefold(), [])
-        listed = tuple(part.casefold() for part in above)
+        found = self._by_name.get(_folded(own_name(last)), [])
+        listed = tuple(_folded(part) for part in above)
         if listed:
             found = self._below(found, listed)
         if len(found) < 2:
             return found
-        bases = [tuple(p.casefold() for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
+        bases = [tuple(_folded(p) for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
         exact = {base + listed for base in (bases[0], ())}
         kept = found
         tests: list[Callable[[Found], bool]] = [
@@ -140,10 +141,15 @@ class PhotographIndex:
         """Those whose folders have all listed folders that are there at all, in this order, and not another split's."""
         there = [part for part in listed if part in self._folder_names]
         fitting = [one for one in found if _in_order(there, one.parts)]
-        if not fitting and there and there[0] == self.root.name.casefold():  # the root's own name in front
+        if not fitting and there and there[0] == _folded(self.root.name):  # the root's own name in front
             fitting = [one for one in found if _in_order(there[1:], one.parts)]
         split = next((split for part in reversed(listed) if (split := splits.of_folder(part))), "")
         return [one for one in fitting if not split or one.split in {"", split}]
+
+
+def _folded(name: str) -> str:
+    """A name as names are compared: capitals do not matter, nor whether a letter and its accent are one (NFC)."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def subfolder(tree: Tree, root: Path, name: str) -> Path:
@@ -156,7 +162,7 @@ def subfolder(tree: Tree, root: Path, name: str) -> Path:
     for part in PureWindowsPath(name).parts:
         inner = tree.folders(place)
         same = [one for one in inner if one.name == part] or [
-            one for one in inner if one.name.casefold() == part.casefold()
+            one for one in inner if _folded(one.name) == _folded(part)
         ]
         if not same:
             names = ", ".join(f"{one.name}/" for one in inner[:8]) or "none"
