@@ -428,6 +428,11 @@ class TestUnused:
         assert len(files) == 18
         assert {"train/10_left.png", "train_augmented/0_left_a.png", "notes.md"} <= set(files)
 
+    def test_only_hidden_folders_and_those_of_programs_do_not_count(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,0", "b,1")
+        photographs(tmp_path, "a.png", "b.png", "__old/c.png", "__MACOSX/d.png", ".trash/e.png")
+        assert load(tmp_path).unused.photographs == ["__old/c.png"]
+
     def test_many_folders_are_summed_up(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png", *(f"odd/{n}/deep/c.png" for n in range(14)))
         photographs(tmp_path / "odd", "used.png")

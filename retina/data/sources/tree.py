@@ -17,7 +17,7 @@ __all__ = ["Place", "Tree", "is_text", "leaves_folder", "own_name", "printable"]
 
 _OF_PATHS = re.compile(r"[/\\:\0]")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-_OF_THE_SYSTEM = {"lost+found", "$RECYCLE.BIN", "System Volume Information"}
+_OF_THE_SYSTEM = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__"}
 _FILES_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
 
 
@@ -51,7 +51,7 @@ class _Listing:
 class Tree:
     """A view of the file system that lists each folder at most once; 35,000 photographs cost one listing.
 
-    Hidden files and folders (".x", "__MACOSX") and those of the operating system are left out.
+    Hidden files and folders (".x") and those of the operating system ("__MACOSX") are left out.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ def _list(folder: Path) -> _Listing:
     listing.broken.sort()
     listing.files = {name.lower(): name for name in names}
     listing.folders = sorted(
-        name for name in listing.folders if not name.startswith((".", "__")) and name not in _OF_THE_SYSTEM
+        name for name in listing.folders if not name.startswith(".") and name not in _OF_THE_SYSTEM
     )
     shown = [name for name in names if not name.startswith(".") and name.lower() not in _FILES_OF_THE_SYSTEM]
     listing.photographs = [name for name in shown if is_image(name)]
