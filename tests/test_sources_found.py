@@ -302,6 +302,12 @@ class TestColumns:
             tmp_path, grade_column="level"
         )
 
+    def test_empty_patients_are_nobody_however_programs_write_them(self, tmp_path: Path) -> None:
+        patients = ["NaN", "nan", "", "<NA>", "None", "7.0", "7", "07", "7.5"]
+        listed(tmp_path, *(f"p{n},1,{one}" for n, one in enumerate(patients)), header="image,level,patient_id")
+        photographs(tmp_path, *(f"p{n}.png" for n in range(9)))
+        assert column(load(tmp_path), "patient") == ["p0", "p1", "p2", "p3", "p4", "7", "7", "07", "7.5"]
+
 
 class TestGradable:
     @pytest.mark.parametrize(
