@@ -204,6 +204,11 @@ class TestIdrid:
         file = next(published.rglob(self.TRAIN))
         assert grades(load(file)) == grades(load(published))
 
+    def test_the_training_list_does_not_grade_the_testing_set(self, published: Path) -> None:
+        next(published.rglob(self.TEST)).unlink()
+        shutil.rmtree(next(published.rglob("a. Training Set")))
+        assert f"{self.TRAIN} list 2 photographs, and none of them is there" in refused(published)
+
     def test_official_lists_as_published(self, shared: Path) -> None:
         manifest = load(shared / "data" / "idrid" / "official", alone=True)
         assert manifest.frame["split"].value_counts().to_dict() == {"train": 413, "test": 103}

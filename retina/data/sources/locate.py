@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from retina.data.formats import own_name
 from retina.data.sources import splits
 from retina.data.sources.index import Found, PhotographIndex
 from retina.data.sources.rows import Labels, Row
@@ -48,7 +49,11 @@ def _fill_in(labels: Labels, index: PhotographIndex) -> None:
 def _find(row: Row, index: PhotographIndex) -> list[Found]:
     if row.path is not None or not row.name or leaves_folder(row.name):
         return []
-    return index.find(row.name, row.scope or index.root, splits.of_word(row.split) or "")
+    split = splits.of_word(row.split) or ""
+    found = index.find(row.name, row.scope or index.root, split)
+    if row.own == own_name(row.name):
+        return found
+    return [one for one in found if one.split in {"", split}]  # the same name is another photograph's in another split
 
 
 def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> None:
