@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from retina.errors import SpecError
 
 if TYPE_CHECKING:
     from retina.config import DataConfig
+
+_SHOWN = 120
+"""Characters of a --set that a message repeats."""
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +43,7 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
     Raises:
         SpecError: naming `where`, the key, the value and what is allowed.
     """
-    import yaml  # noqa: PLC0415  # --help and a typo need not wait for these
-
+    from retina import yaml_reader  # noqa: PLC0415  # --help and a typo need not wait for these
     from retina.config import DataConfig, parse  # noqa: PLC0415
 
     keys = ("path", "layout", "image_size", "on_bad", "seed")
@@ -49,11 +52,12 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise SpecError(f"--set {override}: allowed: KEY=VALUE, such as data.grade_column=level")
-        try:
-            wish[key.removeprefix("data.")] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise SpecError(f"--set {override}: the value is no valid YAML") from None
+        wish[key.removeprefix("data.")] = yaml_reader.parse(text, partial(_place, override)).content
     return parse(DataConfig, wish, where)
+
+
+def _place(override: str, _: int) -> str:
+    return f"--set {override if len(override) <= _SHOWN else override[: _SHOWN - 3] + '...'}"
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
