@@ -77,7 +77,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     given = place(config.path)
     here = _with_photographs_beside(given)
     tree = Tree()
-    reader = GradeReader({mapping_key(label): grade for label, grade in config.grade_mapping.items()})
+    reader = GradeReader(_mapping(config))
     index = PhotographIndex(tree, here.root, config.image_folder)
     reading = _recognise(_Look(tree, here, config, reader, index), photographs=photographs)
     notes = [*reading.notes, *_unmet(config, reading.labels)]
@@ -103,6 +103,24 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     unused = unused_files(tree, here, named, files) if photographs else Unused()
     choices = [choice for one in reading.labels for choice in one.choices]
     return Manifest(frame, reading.layout, root, bad, unused, choices, notes)
+
+
+def _mapping(config: DataConfig) -> dict[str, int | str]:
+    """The grade mapping by labels as they are compared.
+
+    Raises:
+        DataError: two of its labels are compared as one, and are not of one grade.
+    """
+    mapping: dict[str, int | str] = {}
+    for label, grade in config.grade_mapping.items():
+        key = mapping_key(label)
+        if mapping.setdefault(key, grade) != grade:
+            first = next(one for one in config.grade_mapping if mapping_key(one) == key)
+            raise DataError(
+                f"data.grade_mapping: {first!r} and {label!r} are one label (capitals, zeros in front and .0 do not "
+                f"matter), and it cannot be {mapping[key]} and {grade}"
+            )
+    return mapping
 
 
 def place(given: str) -> Place:
