@@ -349,10 +349,14 @@ def _prepare(options: argparse.Namespace) -> int:
         rate = f"{prepared.decoded / prepared.seconds:,.1f} a second"
         out.print(f"{prepared.decoded:,} photographs decoded in {prepared.seconds:,.1f} s, {rate}")
     out.print(f"decoded: {prepared.pixels_file}")
-    if listed := photographs.unused_rows(prepared):
-        file = photographs.unused_file(config)
-        write_csv(file, listed, list(listed[0]))
-        out.print(f"not used: {file}")
+    for told, listed in (
+        ("left out", photographs.skipped_rows(prepared)),
+        ("not used", photographs.unused_rows(prepared)),
+    ):
+        if listed:
+            file = photographs.list_file(config, told.replace(" ", "-"))
+            write_csv(file, listed, list(listed[0]))
+            out.print(f"{told}: {file}")
     return 0
 
 

@@ -472,6 +472,18 @@ class TestUnused:
         assert all(line in said for line in self.LINES)
         assert len(Path("page-unused.csv").read_text().splitlines()) == 19
 
+    def test_prepare_lists_what_it_leaves_out(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with (folder / "trainLabels.csv").open("a") as labels:
+            labels.write("10_left,9\n")
+        (folder / "train" / "3_left.png").write_bytes(b"")
+        command = ["data", "prepare", str(folder), "--image-size", "16", "--on-bad", "skip"]
+        assert cli.main(command) == 0
+        said = capsys.readouterr().out
+        assert "2 photographs or labels were left out" in said
+        rows = Path(said.split("left out: ")[-1].split("\n")[0]).read_text().splitlines()
+        assert rows[1] == "trainLabels.csv:12,10_left,its grade is '9'; grades are 0 to 4"
+        assert rows[2].startswith("trainLabels.csv:5,3_left,")
+
     def test_a_dry_run_says_so(self, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         space = text(tmp_path / "x.yaml", "parameters: {pretrained: {value: false}}\ntrials: 1\n")
         assert cli.main(["sweep", "--space", str(space), "--data", str(folder), "--dry-run"]) == 0

@@ -262,8 +262,8 @@ def unused_rows(photographs: Photographs) -> list[dict[str, str]]:
     return photographs.manifest.unused.rows()
 
 
-def unused_file(config: DataConfig) -> Path:
-    """Where `retina data prepare` lists these files, in the cache folder."""
+def list_file(config: DataConfig, kind: str) -> Path:
+    """Where `retina data prepare` lists files that are "not-used", and photographs and labels that are "left-out"."""
     path = Path(config.path).expanduser().absolute()
     name = re.sub(r"[^\w.-]+", "-", path.name) or "data"
-    return cache_folder() / "unused" / f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.csv"
+    return cache_folder() / kind / f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.csv"
