@@ -447,6 +447,12 @@ class TestUnused:
         photographs(tmp_path, "a.png", "b.png", "__old/c.png", "__MACOSX/d.png", ".trash/e.png")
         assert load(tmp_path).unused.photographs == ["__old/c.png"]
 
+    def test_a_spreadsheet_that_somebody_has_open(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,0", "b,1")
+        text(tmp_path / "~$labels.xlsx", "\x05Jane Doe")
+        photographs(tmp_path, "a.png", "b.png")
+        assert load(tmp_path).remarks == []
+
     def test_many_folders_are_summed_up(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png", *(f"odd/{n}/deep/c.png" for n in range(14)))
         photographs(tmp_path / "odd", "used.png")

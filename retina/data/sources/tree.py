@@ -18,6 +18,7 @@ __all__ = ["Place", "Tree", "is_text", "leaves_folder", "own_name", "printable"]
 _OF_PATHS = re.compile(r"[/\\:\0]")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _OF_THE_SYSTEM = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "__pycache__"}
+_HIDDEN = (".", "~$")  # the second is of Office, beside a spreadsheet that somebody has open
 _FILES_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
 
 
@@ -150,7 +151,7 @@ def _list(folder: Path) -> _Listing:
     listing.folders = sorted(
         name for name in listing.folders if not name.startswith(".") and name not in _OF_THE_SYSTEM
     )
-    shown = [name for name in names if not name.startswith(".") and name.lower() not in _FILES_OF_THE_SYSTEM]
+    shown = [name for name in names if not name.startswith(_HIDDEN) and name.lower() not in _FILES_OF_THE_SYSTEM]
     listing.photographs = [name for name in shown if is_image(name)]
     listing.others = [name for name in shown if not is_image(name)]
     return listing
