@@ -395,12 +395,12 @@ def _predict(options: argparse.Namespace) -> int:
     from retina import predict
     from retina.report import tables
 
+    predict.refuse_taken(options.csv, options.json)  # before minutes are spent on what could not be written
     images = predict.images(options.images)
     frame = predict.predict(options.folder, images, runtime=options.runtime, on_bad=options.on_bad)
-    if options.csv:
-        predict.write_csv(frame, options.csv)
-    if options.json:
-        predict.write_json(frame, options.json)
+    for file, write in ((options.csv, predict.write_csv), (options.json, predict.write_json)):
+        if file:
+            write(frame, file)
     if not (options.csv or options.json):
         _show(tables.predictions(frame))
     return int(frame["grade"].isna().all())

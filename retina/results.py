@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from retina import leftovers, locks, private, spreadsheet
+from retina import leftovers, locks, outputs, private, spreadsheet
 from retina.config import TrialConfig
 from retina.errors import ResultsError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
@@ -371,6 +371,8 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if outputs.is_no_file(file):
+        raise OSError(errno.EINVAL, outputs.NO_FILE, str(file))
     private.make_inside(file.parent)
     partial = file.with_name(leftovers.partial_name(file.name))
     try:

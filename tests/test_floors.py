@@ -9,7 +9,7 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
+    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "outputs", "process", "shadowing"],
     ["config", "yaml_reader", "console", "locks"],
     ["probabilities"],
     ["metrics", "ordinal", "records"],

@@ -9,19 +9,20 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 import stopped
 import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, results
+from retina import checkpoints, cli, predict, results
 from retina.errors import DiskError, ResultsError
 from retina.report import page
 from retina.results import RunFolder
@@ -88,6 +89,20 @@ def test_a_report_that_cannot_be_written_is_no_mistake_of_the_users(
     assert capsys.readouterr().err == f"{root / 'report.html'}: cannot be written: {os.strerror(number)}\n"
     assert not list(root.glob(".*.partial"))
     assert cli.main(["list", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("write", [predict.write_csv, predict.write_json])
+def test_grades_that_cannot_be_written_are_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[pd.DataFrame, Path], None]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError) as caught:
+        write(pd.DataFrame({"image": ["a"], "grade": [1]}), tmp_path / "grades")
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "No space left on device"), None])

@@ -371,7 +371,17 @@ def test_a_page_that_cannot_be_made_is_said_and_fails_no_sweep(
 
 def test_a_folder_is_no_page(copied: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(copied.root), "--out", "."]) == 2
-    assert capsys.readouterr().err == ".: cannot be written: Is a directory\n"
+    assert capsys.readouterr().err == ".: is a folder; --out takes a file\n"
+
+
+def test_a_page_takes_the_place_of_nothing_but_a_page(copied: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {name: (copied.root / name).read_bytes() for name in ("trials.csv", "environment.json")}
+    for name in tables:
+        assert cli.main(["report", str(copied.root), "--out", str(copied.root / name)]) == 2
+        assert f"{name}: is there and no sweep's page, so it stays" in capsys.readouterr().err
+    assert {name: (copied.root / name).read_bytes() for name in tables} == tables
+    for _ in range(2):
+        assert cli.main(["report", str(copied.root), "--out", str(copied.root / "mine.html")]) == 0
 
 
 def test_the_templates_are_part_of_the_package() -> None:

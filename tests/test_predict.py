@@ -1,6 +1,7 @@
 """Grades of photographs: the same in torch, onnxruntime and training; unfit photographs named; no torch unasked."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -266,6 +267,36 @@ def test_grades_as_csv_and_json(world: World, tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["grades.csv", "grades.json"]
     for write in (write_csv, write_json):
         assert "cannot be written" in refusal(write, frame, tmp_path / "new" / "grades.csv" / "x")
+
+
+def test_grades_take_the_place_of_nothing_but_grades(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photograph, labels, pipe = (tmp_path / name for name in ("a.jpg", "labels.csv", "pipe"))
+    photograph.write_bytes(world.paths[1].read_bytes())
+    labels.write_text("image,level\na,3\n")
+    os.mkfifo(pipe)
+    (tmp_path / "empty.csv").touch()  # as mktemp makes one
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout is
+    before = {file: file.read_bytes() for file in (photograph, labels)}
+    graded = str(world.paths[2])
+    for option in ("--csv", "--json"):
+        for name in ("a.jpg", "labels.csv", "pipe", ".", "a.jpg/x.csv", "stdout"):
+            with monkeypatch.context() as patch:
+                patch.setattr("retina.predict.predict", lambda *_, **__: pytest.fail("the work began"))
+                assert cli.main(["predict", str(world.exported), graded, option, name]) == 2
+            said = capsys.readouterr().err
+            assert said.startswith(f"{name}: ")
+            assert said.count("\n") == 1
+        for _ in range(2):  # its own of the time before is replaced
+            name = f"empty{option.replace('--', '.')}"
+            assert cli.main(["predict", str(world.exported), graded, option, name]) == 0
+            assert graded in (tmp_path / name).read_text()
+    assert cli.main(["predict", str(world.exported), graded, "--csv", "x", "--json", "x"]) == 2
+    assert {file: file.read_bytes() for file in before} == before
+    assert pipe.is_fifo()
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_command_prints_a_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:

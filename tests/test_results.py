@@ -257,6 +257,18 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
     assert files(tmp_path) == ["a.txt"]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe, stdout = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    stdout.symlink_to("/proc/self/fd/1")
+    for place in (pipe, stdout):
+        with pytest.raises(OSError, match="is a device, a pipe or a socket"):
+            results.write_text(place, "x")
+    assert pipe.is_fifo()
+    assert stdout.is_symlink()
+    assert files(tmp_path) == ["pipe", "stdout"]
+
+
 def test_what_json_lacks_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         results.write_json(tmp_path / "a.json", {"auc": float("nan")})

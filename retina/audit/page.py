@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 import retina
+from retina import outputs
 from retina.audit import findings, measures, terminal
 from retina.audit.duplicates import Group
 from retina.audit.labels import settled
@@ -78,23 +78,8 @@ def refuse_foreign(file: Path) -> None:
     Raises:
         ResultsError: `file` is there and no audit's page, or no file can be written there.
     """
-    try:
-        problem = _in_the_way(file)
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror}"
-    if problem:
+    if problem := outputs.in_the_way(file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text):
         raise ResultsError(f"{file}: {problem}")
-
-
-def _in_the_way(file: Path) -> str:
-    if file.is_dir():
-        return "is a folder; --html takes a file"
-    if file.exists() and f'content="{GENERATOR}"' not in file.read_text(encoding="utf-8", errors="replace")[:2000]:
-        return "is there and no audit's page, so it stays; take another --html FILE"
-    above = next(folder for folder in file.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        return f"cannot be written: {above} is no folder, or may not be written to"
-    return ""
 
 
 def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambda *_: None) -> Path:

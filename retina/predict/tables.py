@@ -6,31 +6,52 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina import results
-from retina.errors import ResultsError
+from retina import outputs, results
+from retina.errors import ResultsError, as_disk_error
+
+
+def refuse_taken(csv: Path | None, json: Path | None) -> None:
+    """Stop where grades would take the place of something else: a photograph, a list of labels.
+
+    Raises:
+        ResultsError: a file is there and holds no grades, cannot be written, or is named twice.
+    """
+    if csv and json and csv.absolute() == json.absolute():
+        raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two")
+    for file, option, is_ours in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
+        if file and (problem := outputs.in_the_way(file, option, "table of grades", is_ours)):
+            raise ResultsError(f"{file}: {problem}")
 
 
 def write_csv(frame: pd.DataFrame, file: Path) -> None:
     """Write what `predict` returned as CSV, probabilities to six digits; whole or not at all.
 
     Raises:
-        ResultsError: the file cannot be written.
+        ResultsError: the file cannot be written; exit code 1 where the disk is at fault.
     """
     try:
         results.write_frame(file, frame.round(6), is_private=True)
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
+        raise as_disk_error(file, "cannot be written", error) from None
 
 
 def write_json(frame: pd.DataFrame, file: Path) -> None:
     """Write what `predict` returned as a JSON list of one object a photograph; what is unknown is null.
 
     Raises:
-        ResultsError: the file cannot be written.
+        ResultsError: the file cannot be written; exit code 1 where the disk is at fault.
     """
     rounded = frame.round(6).astype(object)
     rows = rounded.where(rounded.notna(), None).to_dict(orient="records")
     try:
         results.write_json(file, rows, is_private=True)
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
+        raise as_disk_error(file, "cannot be written", error) from None
+
+
+def _is_csv(text: str) -> bool:
+    return text.replace('"', "").startswith("image,grade,name,p0,")
+
+
+def _is_json(text: str) -> bool:
+    return text.startswith('[\n  {\n    "image": ') or text.strip() == "[]"

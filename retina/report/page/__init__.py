@@ -15,13 +15,16 @@ import torch
 from markupsafe import Markup
 
 import retina
-from retina.errors import as_disk_error
+from retina import outputs
+from retina.errors import ResultsError, as_disk_error
 from retina.report import ways
 from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
 from retina.report.page.facts import ENOUGH, Facts
 from retina.results import RunFolder, write_text
 
 FILE = "report.html"
+_POLICY = "script-src 'sha256-"
+"""Stands near the beginning of a page of any version."""
 
 
 def write(
@@ -43,10 +46,12 @@ def write(
         The file.
 
     Raises:
-        ResultsError: a file of the folder is damaged, or the page cannot be written.
+        ResultsError: a file of the folder is damaged, `file` is there and no page, or the page cannot be written.
         DiskError: the disk is full.
     """
     target = file or folder.root / FILE
+    if file:
+        _refuse_foreign(file)
     text = render(facts.read(folder), importances, device=device)
     try:
         write_text(target, text, is_private=True)
@@ -76,6 +81,11 @@ def render(told: Facts, importances: Mapping[str, float], *, device: torch.devic
         # the page may hold text of others, file names say: no script runs but this one, and nothing is fetched
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _refuse_foreign(file: Path) -> None:
+    if problem := outputs.in_the_way(file, "--out", "sweep's page", lambda text: _POLICY in text):
+        raise ResultsError(f"{file}: {problem}")
 
 
 def _results(told: Facts, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
