@@ -1,6 +1,7 @@
 """Grades of photographs: the same in torch, onnxruntime and training; unfit photographs named; no torch unasked."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -338,6 +339,32 @@ def test_files_folders_and_patterns(eyes: Path, arguments: list[str], expected: 
     assert images(arguments) == [Path("eyes") / name for name in expected]
     absolute = [str(eyes.parent / argument) for argument in arguments]
     assert images(absolute) == [eyes / name for name in expected]
+
+
+@pytest.mark.parametrize("argument", ["eyes", "eyes/*", "eyes/**"])
+def test_what_links_lead_to_is_graded_once_and_what_is_left_is_said(
+    eyes: Path, tmp_path: Path, argument: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "disk2"
+    (elsewhere / "inner").mkdir(parents=True)
+    for name in ("f.jpg", "inner/g.png", "scan.dcm"):
+        (elsewhere / name).touch()
+    (eyes / "linked").symlink_to(elsewhere)
+    (elsewhere / "inner" / "round").symlink_to(eyes)  # leads in a circle
+    (eyes / "gone.jpg").symlink_to("nowhere")  # predict names it
+    caplog.set_level("INFO", "retina")
+    monkeypatch.setattr(logging.getLogger("retina"), "propagate", True)
+    own = ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.tiff", "gone.jpg", "linked/f.jpg", "linked/inner/g.png"]
+    assert sorted(images([argument])) == [Path("eyes") / name for name in [*own, "odd[1].jpg"]]
+    left = "not graded, since their endings are no photograph's: 2 (.csv, .dcm)"
+    assert [record.getMessage() for record in caplog.records] == [f"note: {argument}: {left}"]
+
+
+@pytest.mark.parametrize("argument", ["eyes", "eyes/*.jpg"])
+def test_a_pipe_among_photographs_is_named_and_not_waited_for(eyes: Path, argument: str) -> None:
+    os.mkfifo(eyes / "pipe.jpg")
+    message = refusal(images, [argument], kind=DataError, lines=1)
+    assert message == "eyes/pipe.jpg: is a device, a pipe or a socket, not a photograph"
 
 
 @pytest.mark.parametrize("argument", ["eyes/none.jpg", "eyes/*.gif", "eyes/*.csv", "eyes/empty", "none/*.jpg", ""])
