@@ -38,6 +38,7 @@ _FLOAT = re.compile(
     rf"[-+]?(?:\.{_DIGITS}|{_DIGITS}(?:\.(?:{_DIGITS})?)?)(?:[eE][-+]?[0-9]+)?$"
     r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 )
+_NO_CHARACTER = re.compile(r"\\U(?!000[0-9a-fA-F]|0010)[0-9a-fA-F]{8}")
 _RESOLVERS: list[tuple[str, re.Pattern[str], list[str]]] = [
     ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -126,6 +127,12 @@ def parse(text: str, place: Callable[[int], str]) -> Document:
         line = text.count("\n", 0, error.position) + 1
         problem = f"the character U+{error.character:04X} is not allowed" if isinstance(error.character, int) else ""
         raise SpecError(f"{place(line)}: no valid YAML: {problem or error.reason}") from None
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, SpecError):
+            raise
+        # PyYAML asks chr() for whatever an escape says, "\\UFFFFFFFF"
+        line = next((n for n, one in enumerate(text.splitlines(), start=1) if _NO_CHARACTER.search(one)), 1)
+        raise SpecError(f"{place(line)}: no valid YAML: an escape that is no character of Unicode") from None
     if node is None:
         return Document(None)
     reader = _Values(place)
@@ -248,9 +255,11 @@ class _Values:
 
     def _whole_number(self, node: Node, text: str) -> int:
         digits = text.replace("_", "")
-        if len(digits) > math.log10(MAX_NUMBER):
-            raise self._refused(node, f"{_short(text)} is too large a number")
-        return int(digits, {"0o": 8, "0x": 16}.get(digits[:2], 10))
+        if len(digits) <= math.log10(MAX_NUMBER):
+            number = int(digits, {"0o": 8, "0x": 16}.get(digits[:2], 10))
+            if abs(number) <= MAX_NUMBER:
+                return number
+        raise self._refused(node, f"{_short(text)} is too large a number")
 
     def _decimal_number(self, node: Node, text: str) -> float:
         if text.lower().endswith(("inf", "nan")):

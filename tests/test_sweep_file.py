@@ -23,6 +23,7 @@ trials: 2
 parameters:
   epochs: {value: 1}
 """
+ENDS = "distribution: uniform, min: 0, max: 0.5"
 
 
 def loaded(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> SweepSpec:
@@ -86,6 +87,25 @@ def refusal(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> str:
             SMALL + "  dropout: {values: [0, 0.5]}\nstart: [{dropout: 0}, {dropout: 0.5}, {}]\n",
             "start: 3 points are more",
         ),
+        (SMALL + "  optimizer: {values: }\n", "x.yaml:5: parameters.optimizer: values: is empty"),
+        (SMALL + "  optimizer: {distribution: ~}\n", "x.yaml:5: parameters.optimizer: is no number"),
+        (SMALL + "  dropout: {distribution: ~}\n", "x.yaml:5: parameters.dropout: distribution: is empty"),
+        (SMALL + f"  learning_rate: {{value: !!float 0x{'f' * 296}}}\n", "x.yaml:5: '0xfff"),
+        (SMALL + 'data: {path: "\\UFFFFFFFF"}\n', "x.yaml:5: no valid YAML: an escape that is no character"),
+        (SMALL + 'data: {path: "\\U00110000"}\n', "x.yaml:5: no valid YAML: an escape that is no character"),
+        (
+            SMALL + f"  dropout: {{{ENDS}, step: 1e-300}}\n",
+            "x.yaml:5: parameters.dropout: step 1e-300 makes 5e+299 steps",
+        ),
+        (
+            SMALL.replace("1}", "9}") + "early_stop: {eta: 1.0000001}\n",
+            "x.yaml:5: early_stop.eta: 1.0000001 makes 1.1e+07 rungs; allowed: 10,000",
+        ),
+        (
+            SMALL + f"  dropout: {{{ENDS}}}\n  ema: {{value: 0.9, when: {{dropout: 0.1}}}}\n",
+            "x.yaml:6: parameters.ema.when: dropout is a",
+        ),
+        (SMALL + "  ema: {value: 0.9, when: {epochs: []}}\n", "x.yaml:5: parameters.ema.when: epochs: an empty list"),
     ],
 )
 def test_what_would_be_read_otherwise_than_it_is_written_is_refused_by_line(

@@ -16,6 +16,9 @@ from retina.sweep import spellings
 MAX_GRID = 10_000
 """Points of a grid at most; ten parameters of ten values would be 10^10."""
 
+MAX_STEPS = 10**9
+"""Of a range; with more of them a step means nothing, and Optuna's arithmetic ends somewhere beyond."""
+
 
 class Parameter(Frozen):
     """One searched setting: a `value`, several `values`, or a `distribution` from `min` to `max`.
@@ -41,6 +44,8 @@ class Parameter(Frozen):
             if not shapes and {"min", "max"} & self.model_fields_set:
                 has += "; min and max go with distribution: uniform, log_uniform, int_uniform or int_log_uniform"
             raise ValueError(f"needs one of value, values, distribution; has {has}")
+        if shapes != ["value"] and getattr(self, shapes[0]) is None:
+            raise SettingError(f"{shapes[0]}: is empty; a parameter needs value, values or distribution", shapes[0])
         if self.values is not None:
             self._check_values(self.values)
         elif self.ordered:
@@ -142,6 +147,8 @@ class Parameter(Frozen):
         low, high, step = *self.bounds(), self.step
         first, width = _exact(low), _exact(step)
         steps = (_exact(high) - first) / width
+        if steps > MAX_STEPS:
+            raise SettingError(f"step {step:g} makes {float(steps):.3g} steps; allowed: {MAX_STEPS:,}", "step")
         if steps == int(steps):
             return
         below, above = (float(first + int(steps + more) * width) for more in (0, 1))
@@ -233,6 +240,24 @@ def check_starts(space: Space, points: Sequence[Mapping[str, Any]]) -> None:
         if told in seen:
             raise SettingError(f"start: point {number} is the same as point {seen[told]}", "start", number - 1)
         seen[told] = number
+
+
+def check_conditions(space: Space) -> None:
+    """See that each `when` can hold.
+
+    Raises:
+        SettingError: it names no value, or values of a range, which a draw from it practically never equals.
+    """
+    for name, parameter in space.items():
+        for other, wanted in parameter.when.items():
+            where, key = f"parameters.{name}.when", ("parameters", name, "when", other)
+            if wanted == []:
+                raise SettingError(f"{where}: {other}: an empty list never holds; name its values", *key)
+            asked = space[other]
+            if asked.distribution and not asked.is_int and asked.step is None:
+                raise SettingError(
+                    f"{where}: {other} is a range, which is never exactly {_shown(wanted)}; give {other} values", *key
+                )
 
 
 def _is_fixed(parameter: Parameter) -> bool:

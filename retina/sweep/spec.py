@@ -20,6 +20,9 @@ METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximi
 RANGES = {"val_qwk": (-1.0, 1.0), "val_accuracy": (0.0, 1.0), "val_auc": (0.0, 1.0), "val_loss": (0.0, math.inf)}
 """What each can come to."""
 
+MAX_RUNGS = 10_000
+"""Ray makes a list of them before a sweep begins."""
+
 
 class Metric(Frozen):
     """What is optimised, and from where on it is good enough."""
@@ -149,6 +152,8 @@ class SweepSpec(Frozen):
                 raise SettingError(problem, "method")
         if space.is_recorded(info):
             return self
+        space.check_conditions(self.parameters)
+        self._check_rungs()
         space.check_starts(self.parameters, self.start)
         if len(self.start) > self.planned_trials:
             raise SettingError(
@@ -157,6 +162,16 @@ class SweepSpec(Frozen):
                 "start",
             )
         return self
+
+    def _check_rungs(self) -> None:
+        ratio = self.max_epochs / self.early_stop.grace_epochs
+        rungs = math.log(ratio) / math.log(self.early_stop.eta) if ratio > 1 else 0
+        if self.early_stop.type != "none" and rungs > MAX_RUNGS:
+            raise SettingError(
+                f"early_stop.eta: {self.early_stop.eta!r} makes {rungs:.3g} rungs; allowed: {MAX_RUNGS:,}",
+                "early_stop",
+                "eta",
+            )
 
     @property
     def planned_trials(self) -> int:
