@@ -119,6 +119,24 @@ def test_a_change_that_is_none_is_named(tmp_path: Path, override: str) -> None:
     assert refusal(tmp_path, SMALL, (override,)).startswith(f"--set {override}: ")
 
 
+@pytest.mark.parametrize(
+    ("line", "override", "message"),
+    [
+        ("data: /photos", "data.image_size=64", "data is '/photos' (x.yaml:5), not keys and their values"),
+        ("metric: val_auc", "metric.target=0.9", "metric is 'val_auc' (x.yaml:5), not keys and their values"),
+        ("start: [{epochs: 1}]", "start.0.epochs=1", "start is [{'epochs': 1}] (x.yaml:5), not keys and their values"),
+        ("seed: 1", "name.x=1", "name is 'small' (x.yaml:1), not keys and their values"),
+        ("seed: 1", "a.b.c=1", "unknown key 'a'; known: name, data"),
+    ],
+)
+def test_a_change_below_what_holds_no_keys_drops_nothing(
+    tmp_path: Path, line: str, override: str, message: str
+) -> None:
+    said = refusal(tmp_path, f"{SMALL}{line}\n", (override,))
+    assert said.startswith(f"--set {override}: {message}")
+    assert loaded(tmp_path, f"{SMALL}data:\n", ("data.image_size=64",)).data.image_size == 64
+
+
 def test_options_are_named_where_they_are_wrong(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(SMALL)

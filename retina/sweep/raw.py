@@ -84,10 +84,17 @@ class RawSweep:
 
     def _put(self, key: tuple[str, ...], value: Any, origin: str) -> None:
         holder = self.values
-        for part in key[:-1]:
-            if not isinstance(holder.get(part), dict):
-                holder[part] = {}
-            holder = holder[part]
+        for depth, part in enumerate(key[:-1], start=1):
+            there = holder.setdefault(part, {})
+            if there is None:
+                there = holder[part] = {}
+            if not isinstance(there, dict):
+                above = ".".join(key[:depth])
+                shown = repr(there) if len(repr(there)) <= 60 else f"{repr(there)[:57]}..."
+                raise SpecError(f"{origin}: {above} is {shown} ({self.place(key[:depth])}), not keys and their values")
+            if not there:
+                self._origins[key[:depth]] = origin
+            holder = there
         if key[0] == "parameters":
             for other in _REPLACES.get(key[-1], ()):
                 holder.pop(other, None)
