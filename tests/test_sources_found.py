@@ -234,12 +234,21 @@ class TestGrades:
             ({"a": 1.5}, "a: 1.5 is no grade"),
             ({False: 0}, "write the label in quotes"),
             ([0, 1], "should be labels and their grades"),
+            ({5: "ungradable", "5": 4}, "5: this label stands there twice"),
         ],
     )
     def test_a_mapping_to_something_else_is_refused(self, mapping: Any, said: str) -> None:
         with pytest.raises(SpecError, match="grade_mapping") as caught:
             parse(DataConfig, {"grade_mapping": mapping}, "mine.yaml")
         assert said in str(caught.value)
+
+    def test_two_spellings_of_one_label_with_two_grades_are_refused(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,mild", "b,05")
+        photographs(tmp_path, "a.png", "b.png")
+        words, numbers = {"Mild": 1, "mild ": 2}, {5: 3, "05": 4}
+        for mapping, said in ((words, "'Mild': 1 and 'mild ': 2"), (numbers, "'5': 3 and '05': 4")):
+            assert f"data.grade_mapping: {said} are one label" in refused(tmp_path, grade_mapping=mapping)
+        assert grades(load(tmp_path, grade_mapping={"Mild": 2, "mild": 2, 5: 3})) == {"a": 2, "b": 3}
 
 
 class TestColumns:

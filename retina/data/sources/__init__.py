@@ -278,6 +278,17 @@ def _no_photographs(
     )
 
 
+def _mapping(config: DataConfig) -> dict[str, int | str]:
+    """`config.grade_mapping` by the keys that a `GradeReader` compares: "Mild" and "mild" are one label."""
+    labels: dict[str, str] = {}
+    for label, grade in config.grade_mapping.items():
+        first = labels.setdefault(mapping_key(label), label)
+        if config.grade_mapping[first] != grade:
+            both = f"{first!r}: {config.grade_mapping[first]} and {label!r}: {grade}"
+            raise DataError(f"data.grade_mapping: {both} are one label; name it once")
+    return {key: config.grade_mapping[label] for key, label in labels.items()}
+
+
 def _unmet(config: DataConfig, labels: list[Labels]) -> list[str]:
     """What the grade mapping names and no label says: a slip of the pen, perhaps."""
     if not config.grade_mapping:
