@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err.print(str(error))
             return error.exit_code
         except OSError as error:
-            if error.errno not in _OF_THE_DISK:
-                raise  # a defect, or another library's
+            if error.errno not in _OF_THE_DISK:  # a defect, or another library's
+                raise
             err.print(f"{error.filename or 'a file of ours'}: {error.strerror}")
             return 1
         except KeyboardInterrupt:
@@ -174,9 +174,8 @@ def _sweep(options: argparse.Namespace) -> int:
     root = Path(options.results) / loaded.name
     try:
         with shown(out) as progress, _live() as watch:
-            folder, outcome = session.sweep(
-                loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
-            )
+            verbose = options.verbose
+            folder, outcome = session.sweep(loaded, place, going, verbose=verbose, progress=progress, watch=watch)
         if not outcome.interrupted:
             return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
     except KeyboardInterrupt:
@@ -346,13 +345,10 @@ def _prepare(options: argparse.Namespace) -> int:
         prepared = photographs.prepare(config, progress)
     _show(tables.data(prepared.summary()))
     if prepared.decoded:
-        rate = f"{prepared.decoded / prepared.seconds:,.1f} a second"
-        out.print(f"{prepared.decoded:,} photographs decoded in {prepared.seconds:,.1f} s, {rate}")
+        out.print(tables.decoding(prepared.decoded, prepared.seconds))
     out.print(f"decoded: {prepared.pixels_file}")
-    for told, listed in (
-        ("left out", photographs.skipped_rows(prepared)),
-        ("not used", photographs.unused_rows(prepared)),
-    ):
+    lists = {"left out": photographs.skipped_rows(prepared), "not used": photographs.unused_rows(prepared)}
+    for told, listed in lists.items():
         if listed:
             file = photographs.list_file(config, told.replace(" ", "-"))
             write_csv(file, listed, list(listed[0]))

@@ -212,14 +212,6 @@ class TestGrades:
         assert grades(manifest) == {"a": 0, "b": 3, "c": 4, "d": 2}
         assert manifest.notes[0] == "data.grade_mapping: no label is 'Z'"
 
-    def test_two_keys_of_one_label_are_refused(self, tmp_path: Path) -> None:
-        listed(tmp_path, "a,mild", "b,x")
-        photographs(tmp_path, "a.png", "b.png")
-        message = refused(tmp_path, grade_mapping={"X": 0, "x": 4})
-        assert message.startswith("data.grade_mapping: 'X' and 'x' are one label")
-        assert message.endswith("it cannot be 0 and 4")
-        assert grades(load(tmp_path, grade_mapping={"X": 4, "x": 4})) == {"a": 1, "b": 4}
-
     def test_a_mapping_of_folders(self, tmp_path: Path) -> None:
         photographs(tmp_path, "R0/a.png", "R1/b.png", "bad/c.png")
         mapping = {"R0": 0, "R1": 2, "bad": "ungradable"}

@@ -60,6 +60,11 @@ def files(folder: RunFolder) -> Table:
     return table
 
 
+def decoding(photographs: int, seconds: float) -> str:
+    """Say how many photographs were decoded, in how many seconds, and how many a second that is."""
+    return f"{photographs:,} photographs decoded in {seconds:,.1f} s, {photographs / seconds:,.1f} a second"
+
+
 def data(summary: dict[str, Any]) -> Table:
     """What a data set holds: photographs a grade and split."""
     total = sum(counts["n"] for counts in summary["photographs"].values())

@@ -106,21 +106,18 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
 
 
 def _mapping(config: DataConfig) -> dict[str, int | str]:
-    """The grade mapping by labels as they are compared.
+    """`config.grade_mapping` by the keys that a `GradeReader` compares: "Mild" and "mild" are one label.
 
     Raises:
-        DataError: two of its labels are compared as one, and are not of one grade.
+        DataError: two of its labels are one, and are not of one grade.
     """
-    mapping: dict[str, int | str] = {}
+    labels: dict[str, str] = {}
     for label, grade in config.grade_mapping.items():
-        key = mapping_key(label)
-        if mapping.setdefault(key, grade) != grade:
-            first = next(one for one in config.grade_mapping if mapping_key(one) == key)
-            raise DataError(
-                f"data.grade_mapping: {first!r} and {label!r} are one label (capitals, zeros in front and .0 do not "
-                f"matter), and it cannot be {mapping[key]} and {grade}"
-            )
-    return mapping
+        first = labels.setdefault(mapping_key(label), label)
+        if config.grade_mapping[first] != grade:
+            both = f"{first!r}: {config.grade_mapping[first]} and {label!r}: {grade}"
+            raise DataError(f"data.grade_mapping: {both} are one label; name it once")
+    return {key: config.grade_mapping[label] for key, label in labels.items()}
 
 
 def place(given: str) -> Place:
@@ -276,17 +273,6 @@ def _no_photographs(
         f"{there}; {_ORIGINS.get(layout, _EYEPACS)}.\n"
         f"{_WITHOUT}"
     )
-
-
-def _mapping(config: DataConfig) -> dict[str, int | str]:
-    """`config.grade_mapping` by the keys that a `GradeReader` compares: "Mild" and "mild" are one label."""
-    labels: dict[str, str] = {}
-    for label, grade in config.grade_mapping.items():
-        first = labels.setdefault(mapping_key(label), label)
-        if config.grade_mapping[first] != grade:
-            both = f"{first!r}: {config.grade_mapping[first]} and {label!r}: {grade}"
-            raise DataError(f"data.grade_mapping: {both} are one label; name it once")
-    return {key: config.grade_mapping[label] for key, label in labels.items()}
 
 
 def _unmet(config: DataConfig, labels: list[Labels]) -> list[str]:
