@@ -46,7 +46,7 @@ def command(*arguments: object, cwd: Path) -> list[str]:
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments, cwd=cwd), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        command(*arguments, cwd=cwd), cwd=cwd, capture_output=True, text=True, timeout=900, check=False
     )
 
 

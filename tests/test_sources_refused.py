@@ -53,6 +53,17 @@ class TestWhatCannotBeFound:
         assert message.startswith(f"{file}: found the columns: image, age\nneeded: one for its grade (level, ")
         assert len(message.split("\n")) == 3
 
+    def test_the_lists_of_rfmid_have_no_grades_and_are_named(self, tmp_path: Path) -> None:
+        for split in ("Training", "Evaluation"):
+            folder = tmp_path / f"{split}_Set"
+            file = text(folder / f"RFMiD_{split}_Labels.csv", "ID,Disease_Risk,DR,ARMD\n1,1,1,0\n2,0,0,0\n")
+            photographs(folder / split, "1.png", "2.png")
+        message = refused(tmp_path)
+        assert message.startswith(
+            f"{file}: found the columns: ID, Disease_Risk, DR, ARMD\nneeded: one for the photogra"
+        )
+        assert len(message.split("\n")) == 3
+
     @pytest.mark.parametrize("rows", [("10,2", "11,0", "12,1", "13,3"), ("a.png,7,x", "10,0,y", "11,1,y", "12,2,x")])
     @pytest.mark.parametrize("settings", [{}, {"on_bad": "skip"}])
     def test_a_first_row_is_no_header(self, tmp_path: Path, rows: tuple[str, ...], settings: dict[str, Any]) -> None:

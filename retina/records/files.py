@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -114,10 +115,24 @@ def check(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -
 
 def _json(file: Path, text: str, remedy: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         problem = "it is empty" if not text.strip() else _one_line(error)
         raise ResultsError(f"{file}: is not JSON: {problem};\n{remedy}") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key[:60]!r} stands twice")
+        values[key] = value
+    return values
 
 
 def _no_number(text: str) -> NoReturn:

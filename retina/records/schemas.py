@@ -13,6 +13,8 @@ from retina.config import GRADES
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+LEAST_ETA = 1.0001
+"""Below it the rungs of ASHA are too many to list."""
 
 
 def check_trial_id(name: str) -> str:
@@ -301,6 +303,12 @@ class EarlyStop(Plain):
     grace_epochs: Natural | None = None
     eta: float | None = None
 
+    @model_validator(mode="after")
+    def _rungs_have_an_end(self) -> Self:
+        if self.eta is not None and 1 < self.eta < LEAST_ETA:
+            raise ValueError(f"eta {self.eta!r} should be {LEAST_ETA} or more")
+        return self
+
 
 class Searched(Plain):
     """A parameter of a sweep: one value, a list of them, or a range."""
@@ -316,6 +324,11 @@ class Searched(Plain):
     def _is_one_of_three(self) -> Self:
         if self.distribution is not None and (self.min is None or self.max is None):
             raise ValueError("a distribution needs min and max")
+        if self.distribution is not None and self.min is not None and self.max is not None:
+            if self.min >= self.max:
+                raise ValueError(f"min {self.min:g} should be below max {self.max:g}")
+            if "log" in self.distribution and self.min <= 0:
+                raise ValueError(f"min {self.min:g} of {self.distribution} should be above 0")
         if self.distribution is None and self.values is None and "value" not in (self.model_extra or {}):
             raise ValueError("should hold value, values, or distribution with min and max")
         return self

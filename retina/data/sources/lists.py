@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,13 +110,20 @@ def find(
 
 
 def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
-    """A table at the top of the folder that is no label file, for a message that shows its columns."""
-    for file in [place.file] if place.file else _tables(tree, place.root):
+    """A table that is no label file, for a message that shows its columns; below the top one that is called so."""
+    for file in [place.file] if place.file else _unread(tree, place.root):
         if suffix_of(file.name) in SUFFIXES and (place.file or suffix_of(file.name) != ".txt"):
             table = read_table(file)
             if table.titles and not columns.known(table.titles, config).are_enough:
                 return table
     return None
+
+
+def _unread(tree: Tree, root: Path) -> Iterator[Path]:
+    for folder in tree.walk(root):
+        for file in _tables(tree, folder):
+            if folder == root or _LIKELY.search(file.name) or _split_of(file):
+                yield file
 
 
 def _nearest(tree: Tree, root: Path, config: DataConfig) -> list[_Candidate]:
