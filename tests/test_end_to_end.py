@@ -207,6 +207,7 @@ def test_killed_with_kill_9_and_resumed(home: Path) -> None:
     while not list(folder.glob("trials/*/checkpoint_*")):  # the first trial has come to its first epoch
         assert process.poll() is None
         time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # or it may end while the next command starts
     busy = run(*arguments, "--resume", cwd=home)
     assert busy.returncode == 2
     assert "is being run by another process" in busy.stderr
