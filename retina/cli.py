@@ -174,8 +174,9 @@ def _sweep(options: argparse.Namespace) -> int:
     root = Path(options.results) / loaded.name
     try:
         with shown(out) as progress, _live() as watch:
-            verbose = options.verbose
-            folder, outcome = session.sweep(loaded, place, going, verbose=verbose, progress=progress, watch=watch)
+            folder, outcome = session.sweep(
+                loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
+            )
         if not outcome.interrupted:
             return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
     except KeyboardInterrupt:
@@ -347,12 +348,11 @@ def _prepare(options: argparse.Namespace) -> int:
     if prepared.decoded:
         out.print(tables.decoding(prepared.decoded, prepared.seconds))
     out.print(f"decoded: {prepared.pixels_file}")
-    lists = {"left out": photographs.skipped_rows(prepared), "not used": photographs.unused_rows(prepared)}
-    for told, listed in lists.items():
-        if listed:
-            file = photographs.list_file(config, told.replace(" ", "-"))
-            write_csv(file, listed, list(listed[0]))
-            out.print(f"{told}: {file}")
+    for kind, rows in photographs.rows_by_kind(prepared).items():
+        if rows:
+            file = photographs.list_file(config, kind)
+            write_csv(file, rows, list(rows[0]))
+            out.print(f"{kind.replace('-', ' ')}: {file}")
     return 0
 
 

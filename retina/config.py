@@ -108,11 +108,11 @@ class DataConfig(Frozen):
                 raise ValueError(f"YAML reads a bare yes, no, on, off or null as {label}; write the label in quotes")
             if grade != UNGRADABLE and (type(grade) is not int or grade not in range(GRADES)):
                 raise ValueError(f"{label}: {grade!r} is no grade; allowed: 0 to {GRADES - 1}, {UNGRADABLE}")
-        told = {str(label): grade for label, grade in mapping.items()}
-        if len(told) < len(mapping):  # YAML's 5 and "5" are two keys, and one label
-            twice = next(label for label in told if sum(str(one) == label for one in mapping) > 1)
+        grades = {str(label): grade for label, grade in mapping.items()}
+        if len(grades) < len(mapping):  # YAML's 5 and "5" are two keys, and one label
+            twice = next(label for label in grades if sum(str(one) == label for one in mapping) > 1)
             raise ValueError(f"{twice}: this label stands there twice")
-        return told
+        return grades
 
     @model_validator(mode="after")
     def _something_left_to_train_on(self) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 NO_FILE = "is a device, a pipe or a socket, not a file"
 _BEGINNING = 8000
-"""Characters of a file that is there, from which it is told whose it is."""
+"""Characters at the start of an existing file that show which program wrote it."""
 
 
 def is_no_file(file: Path) -> bool:

@@ -55,3 +55,7 @@ def eyepacs_folder(tmp_path: Path) -> Path:
     text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n13_left,4\n")
     photographs(tmp_path / "train", "10_left.jpeg", "10_right.jpg", "13_left.png")
     return tmp_path
+
+
+def listed(folder: Path, *rows: str, header: str = "image,level", name: str = "labels.csv") -> Path:
+    return text(folder / name, "\n".join([header, *rows]) + "\n")

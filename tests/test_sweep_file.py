@@ -27,8 +27,7 @@ ENDS = "distribution: uniform, min: 0, max: 0.5"
 
 
 def loaded(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> SweepSpec:
-    file = folder / "x.yaml"
-    file.write_text(text, encoding="utf-8")
+    (file := folder / "x.yaml").write_text(text, encoding="utf-8")
     return load(file, overrides=overrides)
 
 

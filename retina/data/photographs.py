@@ -262,8 +262,13 @@ def unused_rows(photographs: Photographs) -> list[dict[str, str]]:
     return photographs.manifest.unused.rows()
 
 
+def rows_by_kind(photographs: Photographs) -> dict[str, list[dict[str, str]]]:
+    """Return what `retina data prepare` lists: photographs and labels "left-out", files "not-used"."""
+    return {"left-out": skipped_rows(photographs), "not-used": unused_rows(photographs)}
+
+
 def list_file(config: DataConfig, kind: str) -> Path:
-    """Where `retina data prepare` lists files that are "not-used", and photographs and labels that are "left-out"."""
+    """Return where `retina data prepare` lists what is of a kind of `rows_by_kind`."""
     path = Path(config.path).expanduser().absolute()
     name = re.sub(r"[^\w.-]+", "-", path.name) or "data"
     return cache_folder() / kind / f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.csv"

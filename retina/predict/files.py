@@ -89,9 +89,10 @@ def _chosen(argument: str, files: list[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The files in a folder and those in it, also where a link leads, sorted; as in data sets without hidden ones."""
-    try:
-        files = [Path(one.path) for place in Tree().walk(folder) for one in os.scandir(place) if not one.is_dir()]
-    except OSError as error:
-        raise DataError(f"{error.filename}: this folder cannot be read: {error.strerror}") from None
-    return sorted(file for file in files if not file.name.startswith("."))
+    """Return the files in a folder and those in it, also where a link leads, sorted; as in data sets no hidden ones."""
+    tree = Tree()
+    return sorted(
+        place / name
+        for place in tree.walk(folder)
+        for name in (*tree.photographs(place), *tree.others(place), *tree.broken(place))
+    )

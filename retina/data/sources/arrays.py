@@ -89,8 +89,8 @@ def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
     for word, name in words.items():
         split = splits.of_word(word)
         if not split or split in parts.values():
-            told = f"is of the same split as {split}_images" if split else "is of no split"
-            raise DataError(f"{file}: the array {name} {told}; splits are {', '.join(splits.ORDER)}, each once")
+            problem = f"is of the same split as {split}_images" if split else "is of no split"
+            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(splits.ORDER)}, each once")
         if lacking := {f"{word}_images", f"{word}_labels"} - names:
             raise DataError(f"{file}: the array {name} is there without {lacking.pop()}")
         parts[word] = split

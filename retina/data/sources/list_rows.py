@@ -70,10 +70,10 @@ def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -
     )
     if columns.eyes:
         return _of_both_eyes(row, columns, cells)
-    told = _cell(cells, columns.gradable)
-    if columns.gradable is not None and told.lower() in columns.ungradable:
+    gradable = _cell(cells, columns.gradable)
+    if columns.gradable is not None and gradable.lower() in columns.ungradable:
         grade = repr(row.grade[:40]) if row.grade else "empty"
-        problem = f"its grade is {grade}: {table.titles[columns.gradable]} is {told}"
+        problem = f"its grade is {grade}: {table.titles[columns.gradable]} is {gradable}"
         return [replace(row, problem=row.problem or problem, ungradable=True)]
     return [row]
 

@@ -1,0 +1,59 @@
+"""A ledger of a small search, trials that are run in it, and what its study holds. No Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from retina.results import RunFolder, write_text
+from retina.sweep.ledger import Ledger
+from retina.sweep.spec import SweepSpec
+from retina.sweep.study_file import STUDY_FILE
+
+PARAMETERS: dict[str, Any] = {
+    "epochs": {"value": 4},
+    "pretrained": {"value": False},
+    "batch_size": {"values": [4, 8, 16], "ordered": True},
+    "optimizer": {"values": ["sgd", "adamw"]},
+    "momentum": {"distribution": "uniform", "min": 0.8, "max": 0.99, "when": {"optimizer": "sgd"}},
+}
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing may catch it."""
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    return SweepSpec(**{"name": "ledger", "trials": 6, "parameters": PARAMETERS, **changes})
+
+
+def begun(root: Path, spec: SweepSpec | None = None) -> Ledger:
+    write_text(RunFolder.create(root).root / "sweep.yaml", "name: ledger\n")
+    return Ledger.create(spec or spec_of(), RunFolder.open(root))
+
+
+def again(root: Path, spec: SweepSpec | None = None) -> Ledger:
+    return Ledger.open(spec or spec_of(), RunFolder.open(root))
+
+
+def result(epoch: int, qwk: float) -> dict[str, Any]:
+    return {"epoch": epoch, "val_qwk": qwk, "val_loss": 1 - qwk, "seconds": 1.0, "images_per_second": 9.0}
+
+
+def run_one(ledger: Ledger, values: list[float], state: str = "COMPLETE", reason: str = "") -> str:
+    name, config = ledger.ask()
+    ledger.started(name, config)
+    for epoch, value in enumerate(values, start=1):
+        ledger.epoch(name, epoch, result(epoch, value))
+    if state:
+        ledger.end(name, state, reason)
+    return name
+
+
+def trials_of(root: Path, study: int = -1) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{root / STUDY_FILE}"
+    name = optuna.get_all_study_names(storage)[study]
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    return [trial for trial in trials if trial.user_attrs.get("reason") != "tried before"]
