@@ -339,9 +339,9 @@ def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
     write_text(file, text + "\n", is_private=is_private)
 
 
-def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
-    """Write `file` as CSV with `columns`, whole or not at all; what a row lacks stays empty."""
-    write_text(file, _header(columns) + _csv_lines(rows, columns))
+def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str], *, is_private: bool = False) -> None:
+    """Write `file` as CSV with `columns`, as `write_text`; what a row lacks stays empty."""
+    write_text(file, _header(columns) + _csv_lines(rows, columns), is_private=is_private)
 
 
 def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:

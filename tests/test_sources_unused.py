@@ -64,6 +64,7 @@ class TestUnused:
         said = capsys.readouterr().out
         assert all(line in said for line in self.LINES)
         assert len(Path("page-unused.csv").read_text().splitlines()) == 19
+        assert Path("page-unused.csv").stat().st_mode & 0o777 == 0o600
 
     def test_prepare_lists_what_it_leaves_out(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with (folder / "trainLabels.csv").open("a") as labels:

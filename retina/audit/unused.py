@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retina import outputs
 from retina.audit.run import Audit
 from retina.data.manifest import UNUSED_COLUMNS
 from retina.errors import ResultsError
@@ -18,12 +19,10 @@ def write(audit: Audit, page: Path) -> Path | None:
     """
     file = page.with_name(f"{page.stem}-unused.csv")
     try:
-        if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(
-            ",".join(UNUSED_COLUMNS)
-        ):
-            raise ResultsError(f"{file}: is there and no table of unused files, so it stays; take another --html FILE")
+        if problem := outputs.in_the_way(file, "--html", "table of unused files", _is_table):
+            raise ResultsError(f"{file}: {problem}")
         if rows := audit.manifest.unused.rows():
-            write_csv(file, rows, UNUSED_COLUMNS)
+            write_csv(file, rows, UNUSED_COLUMNS, is_private=True)  # names of photographs may name patients
             return file
         file.unlink(missing_ok=True)
     except ResultsError:
@@ -31,3 +30,7 @@ def write(audit: Audit, page: Path) -> Path | None:
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
     return None
+
+
+def _is_table(text: str) -> bool:
+    return text.startswith(",".join(UNUSED_COLUMNS))
