@@ -20,7 +20,7 @@ from retina import process
 from retina.console import Lines, PrintableConsole
 from retina.data import arguments as data_arguments
 from retina.errors import ResultsError, RetinaError, SpecError
-from retina.printable import printable
+from retina.printable import printable, shortened
 from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retina.data.photographs import Photographs
     from retina.report.live import Status
     from retina.results import RunFolder
+    from retina.sweep.session import Going, Place
     from retina.sweep.spec import SweepSpec
 
 out = PrintableConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it, and how to get help; exit code 2."""
-        self.exit(2, f"{self.prog}: {printable(message)}\nsee {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
 
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return int(options.command(options))
         except RetinaError as error:
-            err.print(str(error))
+            err.print(shortened(str(error)))
             return error.exit_code
         except OSError as error:
             if error.errno not in _OF_THE_DISK:  # a defect, or another library's
@@ -165,12 +166,12 @@ def _sweep(options: argparse.Namespace) -> int:
     loaded = spec.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
-    if options.dry_run:
-        return _dry_run(loaded, Path(options.results))
     from retina.sweep import session  # after the sweep file is known to be right: it brings torch and Ray
 
     place = session.Place(results=Path(options.results), weights=options.weights, address=options.address)
     going = session.Going(resume=options.resume, extend=options.extend, force=options.force)
+    if options.dry_run:
+        return _dry_run(loaded, place, going)
     root = Path(options.results) / loaded.name
     try:
         with shown(out) as progress, _live() as watch:
@@ -187,19 +188,18 @@ def _sweep(options: argparse.Namespace) -> int:
     return process.exit_code()
 
 
-def _dry_run(spec: SweepSpec, results: Path) -> int:
+def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
     from retina.data import photographs
     from retina.report import plan as report
     from retina.sweep import plan, run, session
 
     run.quiet(verbose=False)
-    resolved = session.resolved(spec)
-    out.print(resolved.to_yaml())
-    _show(report.table(plan.plan(resolved, results / spec.name)))
+    spec, _ = session.to_run(spec, place, going)
+    out.print(spec.to_yaml())
+    _show(report.table(plan.plan(spec, place.results / spec.name)))
     found = photographs.find(spec.data)  # last: what is planned can be read where the photographs are still to come
-    what = (
-        f"{len(found.frame)} photographs in {found.root}" if found else f"{spec.data.synthetic.photographs} are drawn"
-    )
+    drawn = f"{spec.data.synthetic.photographs} are drawn"
+    what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
     notes = [f"\nnote: {note}" for note in found.remarks] if found else []
     out.print(f"photographs: {what}{''.join(notes)}\nNothing was started; leave --dry-run out to start it.")
     return 0

@@ -11,6 +11,9 @@ _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = {"\u200c", "\u200d", "\u00ad"}
 """Formats that words of some languages, and emoji, need; they move nothing."""
 
+MOST_SHOWN = 1000
+"""Characters of a line of an error."""
+
 
 def printable(text: str, *, keep: str = "") -> str:
     r"""Return `text` with each character that moves, hides or colours others as its escape: `\x1b`, `\n`, `\u202e`.
@@ -22,6 +25,16 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(one if one in keep or _is_shown(one) else _escape(one) for one in text)
+
+
+def shortened(text: str, most: int = MOST_SHOWN) -> str:
+    """Return `text` with the middle of each line of more than `most` characters left out: a value of a megabyte, say.
+
+    The beginning names the file and the key, the end what is allowed.
+    """
+    return "\n".join(
+        line if len(line) <= most else f"{line[: most // 2]} [...] {line[-most // 2 :]}" for line in text.split("\n")
+    )
 
 
 class PrintableFormatter(logging.Formatter):

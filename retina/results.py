@@ -100,15 +100,20 @@ class RunFolder:
 
     @staticmethod
     def refuse_taken(root: Path) -> None:
-        """Stop where a new folder would overwrite something.
+        """Stop where a new folder would overwrite something, or has no place.
 
         Raises:
-            ResultsError: when `root` is there already and not empty.
+            ResultsError: when `root` is there already and not empty, or lies below what is no folder, or below one that
+                may not be written to.
         """
         try:
             is_taken = root.exists() and (not root.is_dir() or any(root.iterdir()))
+            above = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
         except OSError as error:
             raise as_disk_error(root, "cannot be read", error) from None
+        if above != root and not (above.is_dir() and os.access(above, os.W_OK)):
+            problem = "may not be written to" if above.is_dir() else "is no folder"
+            raise ResultsError(f"{root}: cannot be made: {above} {problem}; choose another --results")
         if is_taken:
             raise ResultsError(
                 f"{root} is there already and will not be overwritten;\n"

@@ -187,6 +187,15 @@ def test_deep_files_that_are_cut_short_are_refused(tmp_path: Path, share: float)
             read(path)
 
 
+@pytest.mark.parametrize("zeros", [4, 2_000])
+def test_a_jpeg_2000_whose_end_was_overwritten_is_refused(tmp_path: Path, zeros: int) -> None:
+    noisy = np.random.default_rng(0).integers(0, 4096, (60, 80, 3), dtype=np.uint16)
+    content = imagecodecs.jpeg2k_encode(noisy, level=0, reversible=True)
+    (tmp_path / "a.jp2").write_bytes(content[:-zeros] + bytes(zeros))
+    with pytest.raises(DataError, match=r"a\.jp2: cannot be read: its end is missing or overwritten"):
+        read(tmp_path / "a.jp2")
+
+
 def test_what_is_not_read_is_refused_by_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.dstack([deep(COLOUR, 16), deep(GREY, 16)]), photometric="separated")
     with pytest.raises(DataError, match=r"a\.tif: has 16 bits a channel and colours SEPARATED"):

@@ -56,6 +56,11 @@ def shown(found: list[Summary]) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines if line.strip(" ─")]
 
 
+def test_a_clock_that_was_set_back_is_named(tmp_path: Path) -> None:
+    sweep(tmp_path, hours_ago=-2)
+    assert shown(summaries(tmp_path))[1][-1] == "in the future"
+
+
 def test_a_finished_sweep(tmp_path: Path) -> None:
     finished(tmp_path)
     found = one(tmp_path)

@@ -408,3 +408,41 @@ def test_a_dry_run_that_could_never_start_is_refused(home: Path, capsys: pytest.
     assert dry_run("--set", "trials=0") == 2
     assert capsys.readouterr().out == ""
     assert files(home) == ["small.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--results", "small.yaml"], "small.yaml is no folder; choose another --results"),
+        (["--results", "/dev/null"], "/dev/null is no folder"),
+        (["--weights", "nowhere.pth"], "--weights nowhere.pth: no such file or folder"),
+        (["--extend", "3"], "is not the results folder of a sweep"),
+        (["--trials", str(10**30)], "should be less than or equal to 1000000"),
+        (["--data", "x" * 5000], "[...]"),
+    ],
+)
+def test_what_a_sweep_would_refuse_the_dry_run_refuses(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert dry_run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) <= 3
+    assert len(error) < 2500
+    assert files(home) == ["small.yaml"]
+
+
+def test_the_dry_run_of_a_sweep_that_goes_on_says_what_is_left(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load(home / "small.yaml")
+    folder = RunFolder.create(home / "results" / "small")
+    write_text(folder.root / "sweep.yaml", spec.to_yaml())
+    folder.record_trial("t0000", state="COMPLETE", val_qwk=0.5)
+    folder.flush()
+    assert dry_run() == 2
+    assert "will not be overwritten" in capsys.readouterr().err
+    before = files(home)
+    assert dry_run("--resume") == 0
+    printed = capsys.readouterr().out
+    assert "20 epochs in 2 trials" in printed
+    assert "Would start first" not in printed
+    assert files(home) == before

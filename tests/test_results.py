@@ -190,7 +190,8 @@ def test_an_empty_folder_is_not_taken_but_a_file_is(tmp_path: Path) -> None:
     assert (RunFolder.create(tmp_path / "empty").root / "trials").is_dir()
     (tmp_path / "file").write_text("")
     assert "is there already" in refused(RunFolder.create, tmp_path / "file")
-    assert refused(RunFolder.create, tmp_path / "file" / "x") == f"{tmp_path}/file/x: cannot be made: Not a directory"
+    problem = f"cannot be made: {tmp_path}/file is no folder; choose another --results"
+    assert refused(RunFolder.create, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {problem}"
 
 
 def test_what_is_no_sweep_is_not_opened_and_its_neighbours_are_told(folder: RunFolder) -> None:

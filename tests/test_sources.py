@@ -420,3 +420,20 @@ class TestFolders:
         assert "Severre/: Severre/x.png: its grade is 'Severre'; grades are 0 to 4" in message
         assert "notes" not in message
         assert len(load(tmp_path, on_bad="skip").frame) == 2
+
+
+def test_a_running_number_behind_the_eye_is_the_patient_s_where_the_word_before_it_is_everybody_s(
+    tmp_path: Path,
+) -> None:
+    names = [f"img_{eye}_{number:03d}.png" for number in range(1, 11) for eye in ("left", "right")]
+    photographs(tmp_path / "2", *names)
+    photographs(tmp_path / "0", "x.png")
+    manifest = load(tmp_path)
+    assert column(manifest, "patient") == ["0/x", *[f"img_{number:03d}" for eye in range(2) for number in range(1, 11)]]
+    assert set(column(manifest, "eye")) == {"", "left", "right"}
+
+
+def test_a_number_behind_the_eye_counts_a_patient_s_photographs(tmp_path: Path) -> None:
+    photographs(tmp_path / "2", "17_left_1.png", "17_left_2.png", "smith_left_1.png", "smith_right_1.png")
+    photographs(tmp_path / "0", "x.png")
+    assert column(load(tmp_path), "patient") == ["0/x", "17", "17", "smith", "smith"]

@@ -39,6 +39,7 @@ _OVERSHOOT = 1.1  # of floats from 0 to 1
 _NO_DEPTH = 16.0  # largest value of floats from which they can be 0 to 255
 _DECLARED = {8, 16, 32, 64}  # bits of numbers in memory, which say nothing of the depth in use
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # markers SOC and SIZ
+_END_OF_JPEG_2000 = b"\xff\xd9"  # marker EOC; the coder puts no such bytes into its data
 _GREY, _COLOUR = {0, 1}, {2}  # photometric interpretations of TIFF
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # its ExtraSamples
 
@@ -220,6 +221,8 @@ def _jpeg_2000(path: Path) -> Samples | None:
     space = int.from_bytes(data[box + 7 : box + 11], "big") if box >= 0 and data[box + 4] == 1 else 16
     if space not in {16, 17}:  # sRGB and grey
         raise DataError(f"{path}: has {max(depths) % 128 + 1} bits a channel in colour space {space}; only RGB is read")
+    if data.find(_END_OF_JPEG_2000, at) < 0:  # OpenJPEG reads what there is, and the rest is grey
+        raise DataError(f"{path}: cannot be read: its end is missing or overwritten")
     import imagecodecs  # noqa: PLC0415 -- as above
 
     bits = max(depths) % 128 + 1

@@ -40,7 +40,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Kappa = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Natural = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ByGrade = Annotated[list[Share | None], Field(min_length=GRADES, max_length=GRADES)]
 Counts = Annotated[list[Count], Field(min_length=GRADES, max_length=GRADES)]
 Matrix = Annotated[list[Counts], Field(min_length=GRADES, max_length=GRADES)]
@@ -63,7 +64,7 @@ class TrialRow(Row):
     val_qwk: Kappa | None
     val_accuracy: Share | None
     val_auc: Share | None
-    val_loss: float | None
+    val_loss: Finite | None
     seconds: Positive | None
     images_per_second: Positive | None
     reason: str | None
@@ -81,14 +82,14 @@ class HistoryRow(Row):
     trial_id: TrialId
     epoch: Natural
     learning_rate: Positive | None
-    train_loss: float | None
+    train_loss: Finite | None
     train_accuracy: Share | None
     train_qwk: Kappa | None
-    val_loss: float | None
+    val_loss: Finite | None
     val_accuracy: Share | None
     val_qwk: Kappa | None
     val_auc: Share | None
-    test_loss: float | None
+    test_loss: Finite | None
     test_accuracy: Share | None
     test_qwk: Kappa | None
     images_per_second: Positive | None
@@ -132,6 +133,12 @@ class SplitCounts(Plain):
 
     n: Count
     by_grade: Counts
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(self.by_grade) != self.n:
+            raise ValueError(f"by_grade adds up to {sum(self.by_grade)}, n is {self.n}")
+        return self
 
 
 class DataSummary(Plain):
@@ -229,6 +236,13 @@ class SplitMetrics(Plain):
     intervals: dict[str, Interval | list[Interval | None] | None] | None = None
     resamples: Count | None = None
     baselines: dict[str, Baseline] | None = None
+
+    @model_validator(mode="after")
+    def _matrix_holds_each_photograph(self) -> Self:
+        total = sum(map(sum, self.confusion_matrix)) if self.confusion_matrix else None
+        if total is not None and self.n is not None and total != self.n:
+            raise ValueError(f"confusion_matrix holds {total} photographs, n is {self.n}")
+        return self
 
 
 class Target(Plain):

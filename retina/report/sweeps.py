@@ -75,7 +75,7 @@ def table(found: list[Summary]) -> Table:
         trials = f"{one.finished} of {one.planned}" + (f", {one.failed} failed" if one.failed else "")
         best = "-" if one.best is None else f"{one.metric} {one.best[1]:.3f} by {one.best[0]}"
         test = "-" if one.test_qwk is None else f"{one.test_qwk:.3f}"
-        age = "-" if one.seconds_ago is None else clock(one.seconds_ago)
+        age = "-" if one.seconds_ago is None else clock(one.seconds_ago) if one.seconds_ago >= 0 else "in the future"
         # Text: a folder's name, or what is wrong with it, may look like rich's markup
         shown.add_row(Text(one.name), Text(one.state), trials if one.planned else "-", best, test, age)
     return shown

@@ -15,6 +15,7 @@ from retina.config import TrialConfig
 from retina.errors import ResultsError
 from retina.machine import cores
 from retina.report.plan import Plan
+from retina.results import FINISHED, RunFolder
 from retina.sweep.cluster import fitting, share_on
 from retina.sweep.rungs import Rungs
 from retina.sweep.spec import SweepSpec
@@ -28,15 +29,20 @@ TABLES_BYTES = 50_000_000
 
 
 def plan(spec: SweepSpec, root: Path) -> Plan:
-    """What `spec` would do on this machine, with its results in `root`. Starts and writes nothing."""
+    """What `spec` would do on this machine, with its results in `root`. Starts and writes nothing.
+
+    Where `root` holds the sweep already, its first trials are not foretold: they depend on what it has learned.
+    """
+    ended = len(RunFolder.open(root).trial_ids(*FINISHED)) if (root / "sweep.yaml").is_file() else None
+    left = spec.planned_trials - (ended or 0)
     study = SweepStudy.create(spec)
-    asked = [study.ask() for _ in range(min(FIRST_TRIALS, spec.planned_trials))]
+    asked = [study.ask() for _ in range(min(FIRST_TRIALS, left))] if ended is None else []
     slots = slots_here(spec)
     return Plan(
-        trials=spec.planned_trials,
+        trials=left,
         first=[(name, config.model_dump(include=set(spec.parameters))) for name, config in asked],
         rungs=[rung.epoch for rung in Rungs(spec).standing()],
-        epochs=spec.planned_trials * spec.max_epochs,
+        epochs=left * spec.max_epochs,
         slots=slots,
         bytes_needed=bytes_needed(spec, slots),
         bytes_free=free_bytes(root),

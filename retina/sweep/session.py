@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retina import model, process, provenance, together, winner
 from retina.data.photographs import Photographs, Progress, find, prepare
+from retina.errors import WeightsError
 from retina.results import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.ledger import Ledger
@@ -70,14 +71,8 @@ def sweep(
         RetinaError: the data, the weights, the results folder, its disk or the cluster are not what they must be.
     """
     root = (place.results / spec.name).absolute()
-    asked = spec = resolved(spec)
-    if going.resume and not root.exists():
-        log.info("%s is not there yet: the sweep begins", root)
-        going = Going()
-    if going.on:
-        spec = resumed_spec(RunFolder.open(root), spec, going.extend)
-    else:
-        RunFolder.refuse_taken(root)
+    asked = resolved(spec)
+    spec, going = to_run(spec, place, going)
     found = find(spec.data)
     weights = _weights(spec, place.weights)
     with ExitStack() as held:
@@ -105,6 +100,24 @@ def sweep(
             _judge(spec, folder, outcome, photographs)
         folder.note(interrupted=outcome.interrupted, best=outcome.best)
         return folder, outcome
+
+
+def to_run(spec: SweepSpec, place: Place, going: Going) -> tuple[SweepSpec, Going]:
+    """Return the sweep as it would run in `place`, and how it goes on. Starts and writes nothing.
+
+    Raises:
+        RetinaError: the results folder is taken, is none of a sweep that is to go on, or cannot be made; no weights.
+    """
+    root, spec = (place.results / spec.name).absolute(), resolved(spec)
+    if place.weights is not None and not place.weights.exists():
+        raise WeightsError(f"--weights {place.weights}: no such file or folder")
+    if going.resume and not root.exists():
+        log.info("%s is not there yet: the sweep begins", root)
+        going = Going()
+    if going.on:
+        return resumed_spec(RunFolder.open(root), spec, going.extend), going
+    RunFolder.refuse_taken(root)
+    return spec, going
 
 
 def _ledger(

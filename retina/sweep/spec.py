@@ -20,6 +20,8 @@ METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximi
 RANGES = {"val_qwk": (-1.0, 1.0), "val_accuracy": (0.0, 1.0), "val_auc": (0.0, 1.0), "val_loss": (0.0, math.inf)}
 """What each can come to."""
 
+MAX_TRIALS = 1_000_000
+"""Their ids and rows are kept in memory and written anew in trials.csv; nobody has run a hundredth of it."""
 MAX_RUNGS = 10_000
 """Ray makes a list of them before a sweep begins."""
 
@@ -109,7 +111,7 @@ class SweepSpec(Frozen):
         0.3, ge=0, le=1, description="of tpe and gp: trials that are drawn at random all the same"
     )
     seed: int = Field(0, ge=0, lt=2**32)
-    trials: int | None = Field(None, ge=1, description="left out: the whole grid, else 20")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="left out: the whole grid, else 20")
     budget: Budget = Budget()
     early_stop: EarlyStop = EarlyStop()
     resources: Resources = Resources()

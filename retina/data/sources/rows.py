@@ -20,7 +20,9 @@ _EYES = {
 }  # fmt: skip
 """1 and 2 are the right and the left eye in BRSET's exam_eye."""
 _EYE_FOLDERS = {"left", "right", "os", "od", "lefteye", "righteye"}
-_PATIENT_AND_EYE = re.compile(r"(.+?)_(left|right)(?![a-z]).*", re.IGNORECASE | re.DOTALL)
+_PATIENT_AND_EYE = re.compile(r"(.+?)_(left|right)(?![a-z])(.*)", re.IGNORECASE | re.DOTALL)
+_MOST_OF_AN_EYE = 8
+"""Photographs of one eye, up to which the word before `_left` and `_right` may be its patient's name."""
 
 
 @dataclass(slots=True)
@@ -212,7 +214,27 @@ def _pairs(rows: list[Row]) -> dict[str, str]:
         if sorted(_eye_of_folder(row.own) for row in both) == ["left", "right"]:
             patient = stem if stems[stem] == 1 else f"{split or 'open'}/{stem}"
             pairs.update({row.own: patient for row in both})
-    return pairs
+    return {**pairs, **_numbered_behind(rows)}
+
+
+def _numbered_behind(rows: list[Row]) -> dict[str, str]:
+    """The patient of photographs such as img_left_001 and img_right_001, by their own names: img_001.
+
+    The word before the eye is a patient's as a rule. One without a digit before the eye of dozens of photographs that
+    have a number behind it is not: all of them would be one patient, in one split.
+    """
+    found = {row.own: named for row in rows if not row.patient and (named := _named(row.own))}
+    per_eye = Counter((named[1], named[2].lower()) for named in found.values())
+    words = {word for (word, _), number in per_eye.items() if number > _MOST_OF_AN_EYE and not _has_digit(word)}
+    return {own: f"{named[1]}{named[3]}" for own, named in found.items() if named[1] in words and _has_digit(named[3])}
+
+
+def _named(own: str) -> re.Match[str] | None:
+    return _PATIENT_AND_EYE.fullmatch(own.replace("\\", "/").rpartition("/")[2])
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
 
 
 def _eye_of_folder(own: str) -> str:
@@ -224,9 +246,9 @@ def _eye_of_folder(own: str) -> str:
 
 
 def _patient_and_eye(row: Row, pairs: dict[str, str]) -> tuple[str, str]:
-    named = _PATIENT_AND_EYE.fullmatch(row.own.replace("\\", "/").rpartition("/")[2])
+    named = _named(row.own)
     if named:
-        patient, eye = named[1], named[2].lower()
+        patient, eye = pairs.get(row.own, named[1]), named[2].lower()
     else:
         patient, eye = pairs.get(row.own, row.own), _eye_of_folder(row.own)
     return row.patient or patient, eye_of(row.eye) or eye
