@@ -36,6 +36,7 @@ from rich.table import Table
 from retina.config import DataConfig, TrialConfig
 from retina.data.batches import Part
 from retina.data.photographs import Photographs, prepare
+from retina.epochs import EpochResult
 from retina.machine import cores
 from retina.provenance import environment
 from retina.results import RunFolder, write_text
@@ -43,7 +44,7 @@ from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run
 from retina.sweep.spec import SweepSpec
-from retina.train import EpochResult, Fit, GradingTask, default_device, fit
+from retina.train import Fit, GradingTask, default_device, fit
 
 PARTS = ("pixels", "workers", "device")
 PROCESSES = (1, 2, 4, 8)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,69 +16,13 @@ from retina import metrics, micro, model, optim, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
+from retina.epochs import EpochResult
 from retina.errors import ModelOutputError, TrainError
 from retina.evaluation import Evaluation, outputs, read, validate
 from retina.probabilities import NO_GRADE
 
 RESIDENT = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to.
-
-    Attributes:
-        epoch: 1 for the first one.
-        learning_rate: of the epoch's last step.
-        train_loss: mean over the epoch's photographs, as seen in training (augmented, dropout on), and so on.
-        images_per_second: training photographs by the time spent training; evaluation is not in it.
-        seconds: the whole epoch, evaluation included.
-        test_loss: None unless the test split is tracked, as are test_accuracy and test_qwk.
-        micro_batch: training photographs at once on the device: the batch size unless memory was short, see `fit`.
-    """
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    train_qwk: float
-    val_loss: float
-    val_accuracy: float
-    val_qwk: float
-    val_auc: float
-    images_per_second: float
-    seconds: float
-    test_loss: float | None = None
-    test_accuracy: float | None = None
-    test_qwk: float | None = None
-    micro_batch: int | None = None
-
-
-class Training(Protocol):
-    """A run that is under way: an iterator of epochs whose state can be saved and taken up again."""
-
-    def __iter__(self) -> Iterator[EpochResult]: ...
-
-    def __next__(self) -> EpochResult:
-        """Train one epoch. Raises StopIteration after the last, `TrainError` when it cannot go on."""
-        ...
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The model's state dict on the CPU, as it is now: it does not change as the training goes on."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Everything but the weights that is needed to go on, as it is now: the epoch, optimizer, schedule, ..."""
-        ...
-
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go on from what `weights` and `state` once gave."""
-        ...
-
-    def abandon(self) -> None:
-        """Called from another thread: no more epochs are wanted, and one that is under way had better end at once."""
-        ...
 
 
 def default_device() -> torch.device:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from retina.config import TrialConfig
+from retina.epochs import EpochResult
 from retina.errors import TrainError
-from retina.train import EpochResult
 
 Curve = Callable[[TrialConfig, int], float]
 

@@ -16,7 +16,7 @@ from damaged import DAMAGES, SPEC, changed, make, said, vouch_for
 
 from retina import provenance, together, winner
 from retina.errors import ResultsError
-from retina.report import figures, page
+from retina.report import figures, on_test, page
 from retina.results import RunFolder
 from retina.runs import training
 from retina.sweep import run as sweep_run
@@ -68,6 +68,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "Nodes", stopped.NoNodes)
     monkeypatch.setattr(training, "find", lambda *_: None)
     monkeypatch.setattr(training, "prepare", lambda *_: tiny.photographs())
+    monkeypatch.setattr(on_test, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
     monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
     monkeypatch.setattr(together, "safely", lambda *_, **__: {})

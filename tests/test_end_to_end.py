@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -23,7 +24,7 @@ from retina.sweep.spec import load
 ROOT = Path(__file__).parents[1]
 SPACE = """
 name: tiny
-data: {path: synthetic, image_size: 32, synthetic: {photographs: 60, size: 64, proportions: balanced}}
+data: {path: synthetic, image_size: 64, synthetic: {photographs: 60, size: 64, proportions: balanced}}
 trials: 3
 track_test: true
 early_stop: {type: none}
@@ -31,7 +32,7 @@ parameters:
   pretrained: {value: false}
   batch_size: {values: [8, 16], ordered: true}
   learning_rate: {distribution: log_uniform, min: 1e-4, max: 1e-2}
-  epochs: {value: 2}
+  epochs: {value: 4}
 keep: {trials: 1}
 """
 
@@ -50,20 +51,85 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@dataclass(frozen=True)
+class Story:
+    """A sweep that was ended by Ctrl-C, resumed, killed with kill -9 and resumed to its end, and what was seen.
+
+    Attributes:
+        home: where the user is.
+        after_ctrl_c: what it printed until then, and its exit code.
+        trials: trials.csv at that moment.
+        busy: `--resume` while another process runs the sweep.
+        listed: `retina list` after the kill.
+        ended: the process that came to its end.
+    """
+
+    home: Path
+    after_ctrl_c: tuple[str, int]
+    trials: pd.DataFrame
+    busy: subprocess.CompletedProcess[str]
+    listed: subprocess.CompletedProcess[str]
+    ended: subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the user is, with a sweep that has run there."""
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.yaml").write_text(SPACE)
     os.environ["RETINA_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    done = run("--space", "tiny.yaml", cwd=home)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (home / "printed.txt").write_text(done.stdout + done.stderr)
-    return home
+    after_ctrl_c = _stopped_by_ctrl_c(home)
+    trials = pd.read_csv(home / "results" / "tiny" / "trials.csv")
+    busy = _killed(home)
+    listed = run("list", cwd=home)
+    ended = run("--space", "tiny.yaml", "--resume", cwd=home)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return Story(home, after_ctrl_c, trials, busy, listed, ended)
 
 
-def test_the_user_sees_the_trials_the_best_model_and_where_everything_is(home: Path) -> None:
-    printed = (home / "printed.txt").read_text()
+def _stopped_by_ctrl_c(home: Path) -> tuple[str, int]:
+    """Begin the sweep, and stop it when its first trial has ended."""
+    process = subprocess.Popen(
+        command("--space", "tiny.yaml", cwd=home),
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "COMPLETE" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    return printed + process.communicate(timeout=120)[0], process.returncode
+
+
+def _killed(home: Path) -> subprocess.CompletedProcess[str]:
+    """Resume the sweep, and kill it when a trial has come to a new epoch; returns what another command says to it."""
+    trials = home / "results" / "tiny" / "trials"
+    before = set(trials.glob("*/checkpoint_*"))
+    process = subprocess.Popen(
+        command("--space", "tiny.yaml", "--resume", cwd=home), cwd=home, stdout=subprocess.DEVNULL
+    )
+    while not set(trials.glob("*/checkpoint_*")) - before:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # or it may end while the next command starts
+    busy = run("--space", "tiny.yaml", "--resume", cwd=home)
+    process.kill()
+    process.wait()
+    return busy
+
+
+@pytest.fixture(scope="module")
+def home(story: Story) -> Path:
+    """Where the user is, with a sweep that has run there to its end."""
+    return story.home
+
+
+def test_the_user_sees_the_trials_the_best_model_and_where_everything_is(story: Story) -> None:
+    home, printed = story.home, story.ended.stdout + story.ended.stderr
     for word in (
         "Ray dashboard: http://",
         "ray get-auth-token",
@@ -114,7 +180,7 @@ def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
         with Image.open(figure) as picture:
             assert picture.width > 300
     history = pd.read_csv(folder / "history.csv")
-    assert len(history) == 6
+    assert history.groupby("trial_id")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
     assert history["test_accuracy"].between(0, 1).all()
     told = json.loads((folder / "environment.json").read_text())
     assert told["data"]["photographs"]["train"]["n"] + metrics["val"]["n"] + metrics["test"]["n"] == 60
@@ -148,7 +214,7 @@ def test_a_changed_sweep_is_not_resumed(home: Path) -> None:
     changed = run("--space", "tiny.yaml", "--resume", "--set", "parameters.epochs.value=3", cwd=home)
     assert changed.returncode == 2
     assert "is not the sweep that is to be resumed" in changed.stderr
-    assert "value: 2" in changed.stderr
+    assert "value: 4" in changed.stderr
     assert "value: 3" in changed.stderr
 
 
@@ -171,62 +237,28 @@ def test_the_best_model_is_exported_and_grades_new_photographs(home: Path) -> No
             assert row["referable_score"] == pytest.approx(of_training[["p2", "p3", "p4"]].sum(), abs=1e-3)
 
 
-def test_ctrl_c_ends_cleanly_and_resume_goes_on(home: Path) -> None:
-    arguments = ("--space", "tiny.yaml", "--name", "stopped", "--set", "parameters.epochs.value=6")
-    process = subprocess.Popen(
-        command(*arguments, cwd=home), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if "COMPLETE" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    printed += process.communicate(timeout=120)[0]
-    assert process.returncode == 130, printed
+def test_ctrl_c_ends_cleanly_and_resume_goes_on(story: Story) -> None:
+    printed, code = story.after_ctrl_c
+    assert code == 130, printed
     assert "--resume" in printed
     assert "Traceback" not in printed
-    folder = home / "results" / "stopped"
-    before = pd.read_csv(folder / "trials.csv").set_index("trial_id")
+    before = story.trials.set_index("trial_id")
     finished = before[before["state"] == "COMPLETE"]
     assert 1 <= len(finished) < 3
-    resumed = run(*arguments, "--resume", cwd=home)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    after = pd.read_csv(folder / "trials.csv").set_index("trial_id")
-    assert after["state"].tolist() == ["COMPLETE"] * 3
-    assert after.index.is_unique
+    after = pd.read_csv(story.home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     assert (after.loc[finished.index, "val_qwk"] == finished["val_qwk"]).all()
-    assert (folder / "best" / "metrics.json").is_file()
 
 
-def test_killed_with_kill_9_and_resumed(home: Path) -> None:
-    arguments = ("--space", "tiny.yaml", "--name", "killed", "--set", "parameters.epochs.value=4")
-    folder = home / "results" / "killed"
-    process = subprocess.Popen(command(*arguments, cwd=home), cwd=home, stdout=subprocess.DEVNULL)
-    while not list(folder.glob("trials/*/checkpoint_*")):  # the first trial has come to its first epoch
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)  # or it may end while the next command starts
-    busy = run(*arguments, "--resume", cwd=home)
-    assert busy.returncode == 2
-    assert "is being run by another process" in busy.stderr
-    process.kill()
-    process.wait()
-    listed = run("list", cwd=home)
-    assert "interrupted" in next(line for line in listed.stdout.splitlines() if "killed" in line)
-    resumed = run(*arguments, "--resume", cwd=home)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    trials = pd.read_csv(folder / "trials.csv")
-    assert trials["trial_id"].tolist() == ["t0000", "t0001", "t0002"]
-    assert trials["state"].tolist() == ["COMPLETE"] * 3
-    history = pd.read_csv(folder / "history.csv")
-    assert history.groupby("trial_id")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
-    assert (folder / "best" / "confusion_matrix_test.png").is_file()
+def test_a_sweep_that_runs_is_left_alone_and_killed_with_kill_9_it_goes_on(story: Story) -> None:
+    assert story.busy.returncode == 2
+    assert "is being run by another process" in story.busy.stderr
+    assert "interrupted" in next(line for line in story.listed.stdout.splitlines() if "tiny" in line)
+    folder = story.home / "results" / "tiny"
+    assert pd.read_csv(folder / "trials.csv")["trial_id"].tolist() == ["t0000", "t0001", "t0002"]
     assert not list((folder / "trials").glob("*/checkpoint_*"))
 
 
-def test_a_finished_sweep_is_extended_and_can_be_resumed_after(home: Path) -> None:
+def test_a_finished_sweep_is_extended(home: Path) -> None:
     before = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     extended = run("--space", "tiny.yaml", "--extend", "1", cwd=home)
     assert extended.returncode == 0, extended.stdout + extended.stderr
@@ -234,9 +266,6 @@ def test_a_finished_sweep_is_extended_and_can_be_resumed_after(home: Path) -> No
     after = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     assert after.index.tolist() == ["t0000", "t0001", "t0002", "t0003"]
     assert (after.loc[before.index, "val_qwk"] == before["val_qwk"]).all()
-    again = run("--space", "tiny.yaml", "--resume", cwd=home)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert len(pd.read_csv(home / "results" / "tiny" / "trials.csv")) == 4
 
 
 MISTAKES = [

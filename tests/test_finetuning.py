@@ -13,9 +13,10 @@ from torch import nn
 
 from retina import model, optim
 from retina.config import TrialConfig
+from retina.epochs import EpochResult
 from retina.evaluation import evaluate, mirrored
 from retina.ordinal import OUTPUTS, Reading
-from retina.train import EpochResult, Fit, fit
+from retina.train import Fit, fit
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)

@@ -20,7 +20,7 @@ from retina import checkpoints
 from retina.results import FINISHED, RunFolder
 
 TRIALS = 40
-KILLS = 5
+KILLS = 3
 DRIVER = Path(__file__).with_name("killable.py")
 
 

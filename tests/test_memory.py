@@ -23,10 +23,11 @@ from torch import nn
 from retina import model
 from retina.config import TrialConfig
 from retina.data.batches import drawn_batches, load
+from retina.epochs import EpochResult
 from retina.errors import TrainError
 from retina.evaluation import evaluate
 from retina.micro import is_out_of_memory, pieces
-from retina.train import EpochResult, Fit, fit
+from retina.train import Fit, fit
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1, 0, 0, 2, 0])
 VAL = part([0, 1, 2, 3, 4], seed=1)

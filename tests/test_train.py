@@ -18,9 +18,10 @@ from torch import nn
 from retina import metrics, model, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Drawn, load
+from retina.epochs import EpochResult
 from retina.errors import TrainError, WeightsError
 from retina.evaluation import evaluate
-from retina.train import EpochResult, Fit, GradingTask, fit, precision_of
+from retina.train import Fit, GradingTask, fit, precision_of
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)

@@ -30,6 +30,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.search.simulate import quiet
 from retina.config import TrialConfig
+from retina.epochs import EpochResult
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
@@ -37,7 +38,6 @@ from retina.sweep.run import quiet as quiet_ray
 from retina.sweep.run import run
 from retina.sweep.spec import SweepSpec
 from retina.sweep.study import suggest
-from retina.train import EpochResult
 
 EPOCHS = 27
 

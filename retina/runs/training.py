@@ -15,13 +15,14 @@ from typing import Any
 from retina import checkpoints, leftovers, model, results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
+from retina.epochs import EpochResult, Training
 from retina.errors import RetinaError
 from retina.printable import printable
 from retina.report.cells import titled
 from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
-from retina.train import EpochResult, GradingTask, Training
+from retina.train import GradingTask
 
 log = logging.getLogger(__name__)
 
