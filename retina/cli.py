@@ -200,7 +200,7 @@ def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
     found = photographs.find(spec.data)  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
-    notes = [f"\nnote: {note}" for note in found.remarks] if found else []
+    notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
     out.print(f"photographs: {what}{''.join(notes)}\nNothing was started; leave --dry-run out to start it.")
     return 0
 

@@ -83,6 +83,17 @@ class TestUnused:
         assert cli.main(["sweep", "--space", str(space), "--data", str(folder), "--dry-run"]) == 0
         said = capsys.readouterr().out
         assert all(f"note: {line}" in said for line in self.LINES)
+        assert "left out" not in said
+
+    def test_a_dry_run_says_what_is_left_out(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with (folder / "trainLabels.csv").open("a") as labels:
+            labels.write("10_left,9\n")
+        space = text(tmp_path / "x.yaml", "parameters: {pretrained: {value: false}}\ntrials: 1\ndata: {on_bad: skip}\n")
+        assert cli.main(["sweep", "--space", str(space), "--data", str(folder), "--dry-run"]) == 0
+        wanted = "note: 1 photographs or labels were left out, the first: trainLabels.csv:12: 10_left: its grade is '9'"
+        assert wanted in capsys.readouterr().out
 
     def test_columns_can_be_chosen_for_prepare(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         command = ["data", "prepare", str(folder), "--image-size", "16", "--set"]

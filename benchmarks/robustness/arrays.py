@@ -288,7 +288,7 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
     ]
     if rng.random() < 0.5:
         argv = ("data", "audit", NPZ, "--image-size", "64", "--html", "page.html")
-        commands.append(Command(argv, ("page.html",), unrun, names=(NPZ,)))
+        commands.append(Command(argv, ("page.html", "page-unused.csv"), unrun, names=(NPZ,)))
     else:
         values = world.sweep_file("x", folder)
         values["data"] = {"path": NPZ, "image_size": 64, "on_bad": on_bad}

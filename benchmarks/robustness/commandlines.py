@@ -64,7 +64,17 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
 
 def _writes(argv: list[str]) -> tuple[str, ...]:
     """All that may be written: what the arguments name, and the first folder of each."""
-    places = {"out.csv", "out.json", "page.html", "drawn", "new", "results", "audit-eyes.html"}
+    places = {
+        "out.csv",
+        "out.json",
+        "page.html",
+        "page-unused.csv",
+        "drawn",
+        "new",
+        "results",
+        "audit-eyes.html",
+        "audit-eyes-unused.csv",
+    }
     places |= {argument.partition("/")[0] for argument in argv} - {"eyes", "x.yaml", ""}
     return tuple(f"{HERE}/{place}" for place in sorted(places))
 

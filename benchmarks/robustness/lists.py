@@ -41,7 +41,7 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
     ]
     if rng.random() < 0.5:
         argv = ("data", "audit", "set", "--image-size", "64", "--html", "page.html")
-        commands.append(Command(argv, ("page.html",), names=("set",)))
+        commands.append(Command(argv, ("page.html", "page-unused.csv"), names=("set",)))
     else:
         values = world.sweep_file("x", folder / "set")
         values["data"] = {"path": "set", "image_size": 64, "on_bad": on_bad, "validation": 0.3, "test": 0.3}

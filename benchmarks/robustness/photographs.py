@@ -65,7 +65,9 @@ def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Pa
 def _data_command(meaning: Meaning, skip: tuple[str, ...], rng: Rng, *, is_file: bool) -> Command:
     if rng.random() < 0.35:
         return Command(
-            ("data", "audit", "eyes", "--html", "page.html", "--image-size", "64"), ("page.html",), names=("eyes",)
+            ("data", "audit", "eyes", "--html", "page.html", "--image-size", "64"),
+            ("page.html", "page-unused.csv"),
+            names=("eyes",),
         )
 
     def check(ran: Ran) -> str:

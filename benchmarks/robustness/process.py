@@ -214,6 +214,25 @@ def _limit(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+class _NoNodes:
+    """Stands for the nodes of a cluster where there is no Ray."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def check(self, *_: Any) -> None:
+        """All are as they should be."""
+
+    @contextlib.contextmanager
+    def serving(self, *_: Any) -> Iterator[None]:
+        """No worker asks for anything."""
+        yield
+
+    def slots(self) -> int:
+        """One trial at a time."""
+        return 1
+
+
 def _stop_before_ray() -> None:
     """Let nothing start Ray; whoever wants to comes to `RayWouldStartError`."""
     if "ray.tune" not in sys.modules or "retina.sweep.session" not in sys.modules:
@@ -230,6 +249,7 @@ def _stop_before_ray() -> None:
             ("share_of_a_trial", lambda *_, **__: sys.modules["retina.sweep.cluster"].Share(1, 0.0)),
             ("slots", lambda *_, **__: 1),
             ("try_workers", lambda *_, **__: None),
+            ("Nodes", _NoNodes),
         ):
             if hasattr(module, name):
                 setattr(module, name, fake)

@@ -115,6 +115,13 @@ class Manifest:
         """What a person should know of what was read, and of what was not."""
         return [*self.notes, *self.unused.in_words()]
 
+    @property
+    def left_out(self) -> list[str]:
+        """One line that says how many photographs or labels could not be used, and which is the first; or none."""
+        return [
+            f"{len(self.skipped)} photographs or labels were left out, the first: {bad}" for bad in self.skipped[:1]
+        ]
+
 
 def refuse(bad: list[Bad], root: Path, on_bad: str) -> None:
     """Stop at bad photographs unless they are to be skipped.

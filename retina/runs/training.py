@@ -61,7 +61,7 @@ def train(
         found = find(wanted.data)
         weights = _weights(missing, wanted.weights)
         photographs = prepare(wanted.data, progress, found)
-        for warning in photographs.warnings:
+        for warning in (*photographs.warnings, *photographs.manifest.left_out):
             log.warning("note: %s", warning)
         if not load:
             place.create(wanted, photographs)

@@ -82,7 +82,7 @@ def sweep(
             try_workers(guard, share)
             photographs = prepare(spec.data, progress, found)
             spec = _with_layout(spec, photographs)
-            for warning in photographs.warnings:
+            for warning in (*photographs.warnings, *photographs.manifest.left_out):
                 log.warning("note: %s", warning)
             task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
             if guard:
