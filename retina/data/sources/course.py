@@ -48,6 +48,7 @@ def _half(tree: Tree, root: Path, split: str) -> Labels:
             split=split,
             name=name,
             scope=root,
+            split_from="list",
         )
         for line, (name, grade) in enumerate(zip(names, grades, strict=True), start=1)
     ]

@@ -93,6 +93,16 @@ class PhotographIndex:
             self._splits[folder] = _split_of(parts)
         return self._splits[folder]
 
+    @cached_property
+    def splits(self) -> set[str]:
+        """The splits that folders with photographs stand for; "" among them where some stand for none."""
+        return {_split_of(Path(folder).parts) for folder in self.counts}
+
+    @property
+    def chosen_split(self) -> str:
+        """The split that the folder which the user has chosen stands for, or one above it; else ""."""
+        return _split_of(self._top.relative_to(self.root).parts)
+
     def example(self, folder: str) -> str:
         """The name of a photograph in one of the folders of `counts`."""
         return self._tree.photographs(self.root / folder)[0]

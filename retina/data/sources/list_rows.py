@@ -56,12 +56,14 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
 
 def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -> list[Row]:
     number, cells = line
+    told = _cell(cells, columns.split)
     row = Row(
         where=f"{table.file.name}:{number}",
         image="",
         own="",
         grade=_cell(cells, columns.grade),
-        split=_cell(cells, columns.split) or split,
+        split=told or split,
+        split_from="row" if told else "list",
         name=_cell(cells, columns.image),
         scope=scope,
         patient=_patient(_cell(cells, columns.patient)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from retina.data.sources.rows import Labels, Row
 from retina.data.sources.tree import leaves_folder
 
 _NAMED = 3
+_RUNNING_NUMBER = re.compile(r"[a-z _-]*[0-9]{1,6}", re.IGNORECASE)
+"""1, img_001, IDRiD_001; not the number and eye of EyePACS, an identifier of letters and digits, or a time."""
 
 
 def locate(lists: list[Labels], index: PhotographIndex) -> None:
@@ -51,9 +54,31 @@ def _find(row: Row, index: PhotographIndex) -> list[Found]:
         return []
     split = splits.of_word(row.split) or ""
     found = index.find(row.name, row.scope or index.root, split)
-    if row.own == own_name(row.name):
+    if row.own == own_name(row.name) and not _counts_anew(row):
         return found
-    return [one for one in found if one.split in {"", split}]  # the same name is another photograph's in another split
+    own = [one for one in found if one.split in {"", split}]  # the same name is another photograph's in another split
+    if row.own != own_name(row.name) or own:
+        return own
+    if not _are_another_split_s(found, split, index):
+        return found
+    row.elsewhere = f"{_inside(found[0], index.root)} has its name and lies in the folder of another split"
+    return []
+
+
+def _counts_anew(row: Row) -> bool:
+    """Whether a row of a list of one split has no more than a running number, which each split may count from 1."""
+    return row.split_from == "list" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
+
+
+def _are_another_split_s(found: list[Found], split: str, index: PhotographIndex) -> bool:
+    """Whether photographs that all lie in folders of other splits cannot be those of a list of `split`.
+
+    They are its own where splits have no folders: train.csv and val.csv may part the photographs of train/. The test
+    photographs are never those of a train list.
+    """
+    if not found or index.chosen_split:
+        return False
+    return split in index.splits or (split == "train" and all(one.split == "test" for one in found))
 
 
 def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> None:
@@ -62,11 +87,15 @@ def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path
     if len(found) == 1:
         row.path = found[0].path
         return
-    listed = [(one.folder / one.name).relative_to(root).as_posix() for one in found]
+    listed = [_inside(one, root) for one in found]
     more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
     problem = f"{len(listed)} photographs have this name: {listed[0]} and {listed[1]}{more}"
     row.problem = row.problem or f"{problem}; data.image_folder says which folder is meant"
     row.rivals = tuple(one.path for one in found)
+
+
+def _inside(one: Found, root: Path) -> str:
+    return (one.folder / one.name).relative_to(root).as_posix()
 
 
 def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:

@@ -45,6 +45,8 @@ class Row:
         rivals: the photographs that have its name, where several have.
         ungradable: whether the label file says that nobody could grade it.
         is_assumed: whether `path` is where the photograph would belong, and nobody looked.
+        split_from: what `split` comes from: "row", the row itself or its layout; "list", the name of its label file.
+        elsewhere: where `path` is None, the photograph that has its name and is not taken, and why not.
     """
 
     where: str
@@ -64,6 +66,8 @@ class Row:
     rivals: tuple[str, ...] = ()
     ungradable: bool = False
     is_assumed: bool = False
+    split_from: str = "row"
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def _problem(row: Row, reader: GradeReader, where: str) -> Bad | None:
     if splits.of_word(row.split) is None:
         problem = f"its split is {row.split!r}; splits are train, val and test"
     elif row.path is None:
-        problem = f"the photograph is missing; {where}"
+        problem = f"the photograph is missing; {row.elsewhere or where}"
     return Bad(row.where, row.image, problem) if problem else None
 
 
