@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import eyepacs_folder, grades, load, photograph, photographs, refused, text
+from layouts import eyepacs_folder, grades, listed, load, photograph, photographs, places, refused, text
 
 
 @pytest.fixture
@@ -262,3 +262,45 @@ class TestBadRows:
         (eyepacs / "train" / "10_left.jpeg").symlink_to(eyepacs / "gone.jpeg")
         (eyepacs / "train" / "._10_left.jpeg").touch()
         assert "10_left: the photograph is missing" in refused(eyepacs)
+
+
+class TestMasks:
+    """Pictures of the photographs' names that are no photographs."""
+
+    @pytest.mark.parametrize("folder", ["Masks", "IRMA_Masks", "2. Groundtruths", "lesion_segmentation/train/label/EX"])
+    def test_do_not_take_the_place_of_photographs_that_are_missing(self, tmp_path: Path, folder: str) -> None:
+        listed(tmp_path, *(f"{name},1" for name in "abcde"))
+        photographs(tmp_path / "images", "a.png", "b.png", "c.png")
+        photographs(tmp_path / folder, *(f"{name}.png" for name in "abcde"))
+        message = refused(tmp_path)
+        assert "2 of the photographs or labels cannot be used" in message
+        said = f"{folder}/d.png has its name and lies in a folder of masks; data.image_folder chooses a folder"
+        assert f"labels.csv:5: d: the photograph is missing; {said}" in message
+        manifest = load(tmp_path, on_bad="skip")
+        assert places(manifest) == ["images/a.png", "images/b.png", "images/c.png"]
+        assert len(manifest.unused.photographs) == 5
+
+    def test_alone_are_no_photographs(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1", "b,2")
+        photographs(tmp_path / "IRMA_Masks", "a.png", "b.png")
+        message = refused(tmp_path)
+        assert "labels.csv list 2 photographs, and none of them is there" in message
+        assert "labels.csv:2: a: IRMA_Masks/a.png has its name and lies in a folder of masks" in message
+
+    @pytest.mark.parametrize(
+        ("name", "folder", "labels", "chosen"),
+        [
+            ("Masks/a.png", "Masks", "", None),
+            ("a", "Masks", "", "masks"),
+            ("a", "masks/left", "", "masks"),
+            ("a", "A. Segmentation/1. Original Images/a. Training Set", "", None),
+            ("a", "lesion_segmentation/train/image", "", None),
+            ("a", "Segmentation/left", "Segmentation", None),
+        ],
+    )
+    def test_a_folder_that_is_named_or_has_the_list_or_the_originals_counts(
+        self, tmp_path: Path, name: str, folder: str, labels: str, chosen: str | None
+    ) -> None:
+        listed(tmp_path / labels, f"{name},1")
+        photographs(tmp_path / folder, "a.png")
+        assert places(load(tmp_path, image_folder=chosen)) == [f"{folder}/a.png"]

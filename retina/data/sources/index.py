@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from retina.data.formats import is_image, own_name
@@ -15,17 +15,11 @@ from retina.data.sources import splits
 from retina.data.sources.tree import Tree, is_plain
 from retina.errors import DataError
 
-_NO_PHOTOGRAPHS = {
-    "mask",
-    "masks",
-    "segmentation",
-    "segmentations",
-    "groundtruth",
-    "groundtruths",
-    "heatmap",
-    "heatmaps",
-}
+_MASKS = {"mask", "masks", "heatmap", "heatmaps"}
+_NO_PHOTOGRAPHS = {*_MASKS, "segmentation", "segmentations", "groundtruth", "groundtruths"}
 """Words of folders that hold pictures of the same names made from the photographs, as FGADR's "IRMA_Masks"."""
+_ORIGINALS = {"image", "images", "original", "originals", "photo", "photos", "photographs"}
+"""Words of folders of photographs inside those of a segmentation: "A. Segmentation/1. Original Images" of IDRiD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +102,27 @@ class PhotographIndex:
         return self._tree.photographs(self.root / folder)[0]
 
     def has(self, name: str) -> bool:
-        """Whether a photograph of this file name, in any folder, is there."""
-        parts = (name,) if is_plain(name) else PureWindowsPath(name).parts
-        return bool(parts) and _folded(own_name(parts[-1])) in self._by_name
+        """Whether a photograph of this file name, in any folder, is there. Folders of masks do not count."""
+        found, listed = self._named(name)
+        return any(not self._is_mask(one, listed, self.root) for one in found)
 
     def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
         r"""The photographs that a name in a label file may mean: none, one, or several that nothing tells apart.
 
         By the path that it gives, from the label file's folder or the root; else by its file name. Capitals, the
-        suffix, and folders in front that are not there do not count where they decide nothing.
+        suffix, and folders in front that are not there do not count where they decide nothing. Pictures in a folder
+        of masks are no photographs, unless the name or the user says this folder, or the label file lies in it.
 
         Args:
             name: as written, with / or \\ between folders; it must not lead out of the root.
             scope: the label file's folder; of several photographs, those nearest to it are meant.
             split: of the row; of several photographs, those in a folder of this split are meant.
         """
-        *above, last = (name,) if is_plain(name) else PureWindowsPath(name).parts
-        found = self._by_name.get(_folded(own_name(last)), [])
-        listed = tuple(_folded(part) for part in above)
+        *above, last = _parts(name)
+        found, listed = self._named(name)
         if listed:
             found = self._below(found, listed)
+        found = [one for one in found if not self._is_mask(one, listed, scope)]
         if len(found) < 2:
             return found
         bases = [tuple(_folded(p) for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
@@ -146,6 +141,24 @@ class PhotographIndex:
         for fits in tests:
             kept = [one for one in kept if fits(one)] or kept
         return kept
+
+    def mask(self, name: str, scope: Path) -> Found | None:
+        """A picture of a name in a folder of masks, which `find` leaves out; None where there is none."""
+        found, listed = self._named(name)
+        return next((one for one in found if self._is_mask(one, listed, scope)), None)
+
+    def _named(self, name: str) -> tuple[list[Found], tuple[str, ...]]:
+        """What has the file name, in any folder, and the folders in front of it, `_folded`."""
+        *above, last = _parts(name) or ("",)
+        return self._by_name.get(_folded(own_name(last)), []), tuple(_folded(part) for part in above)
+
+    def _is_mask(self, one: Found, listed: tuple[str, ...], scope: Path) -> bool:
+        """Whether a picture lies in a folder of masks that neither its listed name, the user nor its list is in."""
+        at = _mask_at(one.parts)
+        if at < 0 or one.parts[at] in listed:
+            return False
+        folder = one.folder.parents[len(one.parts) - at - 2] if at < len(one.parts) - 1 else one.folder
+        return not (self._top.is_relative_to(folder) or scope.is_relative_to(folder))
 
     def _below(self, found: list[Found], listed: tuple[str, ...]) -> list[Found]:
         """Those whose folders have all listed folders that are there at all, in this order, and not another split's."""
@@ -201,6 +214,22 @@ def _in_order(wanted: list[str], parts: tuple[str, ...]) -> bool:
 
 def _same_suffix(name: str, listed: str) -> bool:
     return not is_image(listed) or PurePosixPath(name).suffix.casefold() == PurePosixPath(listed).suffix.casefold()
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return (name,) if is_plain(name) else PureWindowsPath(name).parts
+
+
+@lru_cache(maxsize=4096)
+def _mask_at(parts: tuple[str, ...]) -> int:
+    """The position of the innermost folder that says that all in it are masks; -1 where none does."""
+    has_originals = False
+    for at in range(len(parts) - 1, -1, -1):
+        found = set(splits.words(parts[at]))
+        if found & (_MASKS if has_originals else _NO_PHOTOGRAPHS):
+            return at
+        has_originals = has_originals or bool(found & _ORIGINALS)
+    return -1
 
 
 def _is_derived(one: Found) -> bool:
