@@ -69,3 +69,119 @@ class TestRunningNumbers:
         listed(tmp_path, row, header=header, name="train.csv")
         numbered(tmp_path / "test_images", 1)
         assert places(load(tmp_path, **settings)) == ["test_images/1.png"]
+
+
+class TestByFolders:
+    """Splits that the folders say, of label files or of photographs, where lists say nothing of them."""
+
+    NOTE = "the splits are those of folders: train 3, test 2 photographs; data.split=by_patient makes new ones"
+
+    @pytest.mark.parametrize("folders", [("train", "test"), ("Training Set", "Testing Set"), ("set/train", "set/test")])
+    @pytest.mark.parametrize("numbers", [(1, 2, 3, 4, 5), (1, 2, 3, 1, 2)])
+    def test_a_list_in_the_folder_of_each_split(
+        self, tmp_path: Path, folders: tuple[str, str], numbers: tuple[int, ...]
+    ) -> None:
+        for folder, mine in zip(folders, (numbers[:3], numbers[3:]), strict=True):
+            listed(tmp_path / folder, *(f"{number},{number % 5}" for number in mine))
+            numbered(tmp_path / folder, *mine)
+        manifest = load(tmp_path)
+        assert places(manifest) == [f"{folders[at > 2]}/{number}.png" for at, number in enumerate(numbers)]
+        assert column(manifest, "split") == ["train"] * 3 + ["test"] * 2
+        assert manifest.notes == [self.NOTE]
+
+    def test_a_list_in_the_folder_of_each_split_and_the_photographs_in_one(self, tmp_path: Path) -> None:
+        listed(tmp_path / "train", "a,0", "b,1", "c,2")
+        listed(tmp_path / "test", "x,0", "y,1")
+        photographs(tmp_path / "images", "a.png", "b.png", "c.png", "x.png", "y.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["train"] * 3 + ["test"] * 2
+        assert manifest.notes == [self.NOTE]
+
+    def test_the_same_photographs_in_the_lists_of_two_splits_are_refused(self, tmp_path: Path) -> None:
+        listed(tmp_path / "train", "a,0", "b,1")
+        listed(tmp_path / "test", "b,1")
+        photographs(tmp_path / "images", "a.png", "b.png")
+        assert "b: listed twice; the first time at" in refused(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("names", "folders"),
+        [
+            ("abcxy", ("train", "test")),
+            ("abcxy", ("resized train 15", "resized test 15")),
+            (("train/a", "train/b.png", "train/c", "test/x.png", "test/y"), ("train", "test")),
+        ],
+    )
+    def test_one_list_of_the_photographs_of_all_splits(
+        self, tmp_path: Path, names: tuple[str, ...], folders: tuple[str, str]
+    ) -> None:
+        listed(tmp_path, *(f"{name},{at % 5}" for at, name in enumerate(names)))
+        photographs(tmp_path / folders[0], "a.png", "b.png", "c.png")
+        photographs(tmp_path / folders[1], "x.png", "y.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["train"] * 3 + ["test"] * 2
+        assert manifest.notes == [self.NOTE]
+
+    def test_what_a_row_says_counts_more_and_what_it_leaves_open_is_its_folder_s(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,0,train", "b,1,", "x,2,", "y,3,val", "z,4,", header="image,level,split")
+        photographs(tmp_path, "train/a.png", "train/b.png", "test/x.png", "test/y.png", "more/z.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["train", "train", "test", "val", ""]
+        assert manifest.notes[-1].startswith("the splits are those of folders: train 1, test 1 photographs;")
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            ("train/a.png", "train/b.png"),
+            ("test/a.png", "test/b.png"),
+            ("train/a.png", "images/b.png"),
+            ("train/a.png", "b.png"),
+        ],
+    )
+    def test_folders_that_part_nothing_leave_the_split_open(self, tmp_path: Path, files: tuple[str, ...]) -> None:
+        listed(tmp_path, "a,0", "b,1")
+        photographs(tmp_path, *files)
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["", ""]
+        assert manifest.notes == []
+
+    @pytest.mark.parametrize("folder", ["train", "test"])
+    def test_the_folder_of_the_only_list_leaves_it_open_too(self, tmp_path: Path, folder: str) -> None:
+        listed(tmp_path / folder, "a,0", "b,1")
+        photographs(tmp_path / folder, "a.png", "b.png")
+        for path in (tmp_path, tmp_path / folder, tmp_path / folder / "labels.csv"):
+            assert column(load(path), "split") == ["", ""]
+            assert load(path).notes == []
+
+    def test_label_lists_alone(self, tmp_path: Path) -> None:
+        listed(tmp_path / "train", "1,0", "2,1", "3,2")
+        listed(tmp_path / "test", "1,0", "2,1")
+        manifest = load(tmp_path, alone=True)
+        assert column(manifest, "split") == ["train"] * 3 + ["test"] * 2
+        assert manifest.notes == [self.NOTE]
+
+
+class TestListsOfOneSplit:
+    """Lists in several folders that name their photographs alike: of two places, or two versions of one."""
+
+    @pytest.mark.parametrize("second", [("1,0", "2,1"), ("1,3", "2,4")])
+    def test_with_photographs_of_their_own_are_refused_whatever_the_grades(
+        self, tmp_path: Path, second: tuple[str, ...]
+    ) -> None:
+        for site, rows in (("lyon", ("1,0", "2,1")), ("oslo", second)):
+            listed(tmp_path / site, *rows)
+            numbered(tmp_path / site, 1, 2)
+        assert refused(tmp_path) == (
+            f"{tmp_path}: lyon/labels.csv and oslo/labels.csv both list 2 of the photographs (1, say), each other "
+            f"files of these names.\nGive the one that is meant instead of the folder: {tmp_path}/lyon/labels.csv or "
+            f"{tmp_path}/oslo/labels.csv; or write one list with the folder before each name"
+        )
+        listed(tmp_path, "lyon/1,0", "lyon/2,1", *(f"oslo/{row}" for row in second), name="all.csv")
+        assert places(load(tmp_path)) == ["lyon/1.png", "lyon/2.png", "oslo/1.png", "oslo/2.png"]
+
+    def test_of_the_same_photographs_are_refused_where_they_differ_and_else_one(self, tmp_path: Path) -> None:
+        listed(tmp_path / "first", "1,0", "2,1")
+        listed(tmp_path / "second", "1,0", "2,2")
+        numbered(tmp_path / "images", 1, 2)
+        assert "both list 2 of the photographs (1, say), each in its own way." in refused(tmp_path)
+        listed(tmp_path / "second", "1,0", "2,1")
+        assert grades(load(tmp_path)) == {"1": 0, "2": 1}

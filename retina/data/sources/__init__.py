@@ -14,6 +14,7 @@ from pathlib import Path
 from retina.config import DataConfig
 from retina.data.manifest import COLUMNS, Bad, Manifest, Unused, refuse
 from retina.data.sources import arrays, columns, folders, lists, splits
+from retina.data.sources.by_folder import note_of_folders, split_by_folders
 from retina.data.sources.course import course, is_course
 from retina.data.sources.grades import GradeReader, mapping_key
 from retina.data.sources.index import PhotographIndex, subfolder
@@ -86,6 +87,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
         labels = _with_photographs(labels, here, reading.layout, index, notes)
     else:
         labels = [assume(one, here.root) for one in labels]
+    split_by_folders(labels, index)
 
     root = given.file or given.root
     where = where_photographs_are(index) if any(row.path is None for one in labels for row in one.rows) else ""
@@ -98,6 +100,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     if set(frame["split"]) == {"train"}:  # a training list alone says nothing about how to split it
         frame = frame.assign(split="").astype(COLUMNS)
     notes += _notes(rows, bad, index)
+    notes += note_of_folders(rows) if config.split == "official" else []
     files = {file for one in reading.labels for file in one.files}
     named = {str(path) for one in labels for row in one.rows for path in (row.path, *row.rivals) if path}
     unused = unused_files(tree, here, named, files) if photographs else Unused()

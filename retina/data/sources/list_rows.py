@@ -19,7 +19,9 @@ _WHOLE = re.compile(r"^(\d+)\.0+$")
 _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
 
 
-def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: str = "") -> list[Row]:
+def rows_of(
+    table: Table, columns: Columns, split: str, *, root: Path, prefix: str = "", split_from: str = "list"
+) -> list[Row]:
     """One row a photograph; of a line with both eyes' photographs two.
 
     Args:
@@ -28,6 +30,7 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
         split: the split of the whole file, where a row tells none.
         root: the data folder; absolute names below it are taken as relative ones.
         prefix: is put before the names, where two files count from 1 alike.
+        split_from: what `split` comes from, as in `Row`.
 
     Raises:
         DataError: the file is not UTF-8, and a name in it is not plain ASCII; or it is a spreadsheet with labels in
@@ -39,13 +42,15 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
             "has the same columns;\nput all rows into one sheet, or save each sheet as a CSV file"
         )
     scope = table.file.parent
-    named = [row for line in table.lines for row in _rows(table, columns, split, line, scope)]
+    named = [row for line in table.lines for row in _rows(table, columns, line, scope)]
     for row in named if table.legacy else ():
         if not (row.name.isascii() and row.grade.isascii()):
             raise DataError(
                 f"{table.file}: cannot be read as a label file: {row.where} is not UTF-8 ({row.name!r} if it is "
                 "Windows-1252); save the file as UTF-8"
             )
+    for row in named:
+        row.split, row.split_from = (row.split, "row") if row.split else (split, split_from)
     front = str(root).rstrip("/\\") + "/"
     for row in named:
         row.image = prefix + row.name
@@ -54,16 +59,14 @@ def rows_of(table: Table, columns: Columns, split: str, *, root: Path, prefix: s
     return named
 
 
-def _rows(table: Table, columns: Columns, split: str, line: Line, scope: Path) -> list[Row]:
+def _rows(table: Table, columns: Columns, line: Line, scope: Path) -> list[Row]:
     number, cells = line
-    told = _cell(cells, columns.split)
     row = Row(
         where=f"{table.file.name}:{number}",
         image="",
         own="",
         grade=_cell(cells, columns.grade),
-        split=told or split,
-        split_from="row" if told else "list",
+        split=_cell(cells, columns.split),
         name=_cell(cells, columns.image),
         scope=scope,
         patient=_patient(_cell(cells, columns.patient)),

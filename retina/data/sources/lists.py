@@ -6,7 +6,8 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
@@ -16,6 +17,7 @@ from retina.data.sources.columns import Columns
 from retina.data.sources.grades import GradeReader
 from retina.data.sources.index import PhotographIndex
 from retina.data.sources.list_rows import rows_of
+from retina.data.sources.locate import locate
 from retina.data.sources.rows import Labels, Row
 from retina.data.sources.tables import SUFFIXES, Table, plain, read_head, read_table
 from retina.data.sources.tree import Place, Tree
@@ -94,14 +96,17 @@ def find(
     if place.file:
         if suffix_of(place.file.name) not in SUFFIXES:
             return None
-        wanted = [_Candidate(place.file, _split_of(place.file), is_sure=True), *_companions(tree, place.file, config)]
+        wanted = [
+            _Candidate(place.file, _split_of_name(place.file), is_sure=True),
+            *_companions(tree, place.file, config),
+        ]
     else:
         wanted = _nearest(tree, place.root, config)
     if not wanted:
         return None
     wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
     try:
-        files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted])
+        files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted], index)
     except DataError as error:
         raise error if wanted[0].is_sure else NoLabelsError(str(error)) from None
     name = _family(files)
@@ -122,7 +127,7 @@ def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
 def _unread(tree: Tree, root: Path) -> Iterator[Path]:
     for folder in tree.walk(root):
         for file in _tables(tree, folder):
-            if folder == root or _LIKELY.search(file.name) or _split_of(file):
+            if folder == root or _LIKELY.search(file.name) or _split_of_name(file):
                 yield file
 
 
@@ -137,12 +142,12 @@ def _nearest(tree: Tree, root: Path, config: DataConfig) -> list[_Candidate]:
         found = []
         for file in (file for folder in by_depth[depth] for file in _tables(tree, folder)):
             try:
-                if candidate := _candidate(file, config):
+                if candidate := _candidate(file, root, config):
                     found.append(candidate)
             except _LacksColumnError as error:
                 lacking.append(str(error))
             except DataError:
-                if suffix_of(file.name) != ".txt" and (_LIKELY.search(file.name) or _split_of(file)):
+                if suffix_of(file.name) != ".txt" and (_LIKELY.search(file.name) or _split_of_name(file)):
                     raise
         if sure := [one for one in found if one.is_sure]:
             return sure
@@ -160,18 +165,18 @@ class _LacksColumnError(DataError):
     """A table without a column that the user named."""
 
 
-def _candidate(file: Path, config: DataConfig) -> _Candidate | None:
+def _candidate(file: Path, root: Path, config: DataConfig) -> _Candidate | None:
     """What the head of a file says of it; None where it is no label file."""
     head = read_head(file)
     if not head.titles:
-        return _Candidate(file, _split_of(file), is_sure=True) if head.lines else None
+        return _Candidate(file, _split_of(file, root), is_sure=True) if head.lines else None
     try:
         found = columns.known(head.titles, config)
     except DataError as error:
         raise _LacksColumnError(f"{file}: {error}") from None
     if not found.are_enough and sum(bool(title) for title in head.titles) < 2:
         return None
-    return _Candidate(file, _split_of(file), found.are_enough)
+    return _Candidate(file, _split_of(file, root), found.are_enough)
 
 
 def _tables(tree: Tree, folder: Path) -> list[Path]:
@@ -183,13 +188,13 @@ def _tables(tree: Tree, folder: Path) -> list[Path]:
 
 def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
     """The label files of the other splits beside the one that was given: train.csv and test.csv."""
-    split = _split_of(file)
+    split = _split_of_name(file)
     found: dict[str, _Candidate] = {}
     for other in _tables(tree, file.parent) if split else ():
-        theirs = _split_of(other)
+        theirs = _split_of_name(other)
         if theirs and theirs != split and theirs not in found and _template(other) == _template(file):
             try:
-                candidate = _candidate(other, config)
+                candidate = _candidate(other, file.parent, config)
             except _LacksColumnError:
                 continue
             if candidate and candidate.is_sure:
@@ -197,8 +202,14 @@ def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
     return list(found.values())
 
 
-def _split_of(file: Path) -> str:
+def _split_of_name(file: Path) -> str:
     return "test" if _SOLUTION in file.name.lower() else splits.of_name(file.stem)
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """The split of all rows of a label file: by its name, else by the nearest folder below the root that names one."""
+    above = reversed(file.parent.relative_to(root).parts)
+    return _split_of_name(file) or next((split for part in above if (split := splits.of_folder(part))), "")
 
 
 def _template(file: Path) -> frozenset[str]:
@@ -217,11 +228,13 @@ def _read(
         found = Columns(image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"])
     else:
         found = columns.choose(table, config, reader, index)
-    rows = rows_of(table, found, one.split, root=root, prefix=prefix)
+    source = "list" if one.split == _split_of_name(one.file) else "folder"
+    rows = rows_of(table, found, one.split, root=root, prefix=prefix, split_from=source)
     if found.patient is not None and _repeats_names(rows):
         title = table.titles[found.patient]
         choices = [*found.choices, f"column {title} repeats the photographs' names and tells no patient"]
-        rows = rows_of(table, Columns(**{**found.__dict__, "patient": None}), one.split, root=root, prefix=prefix)
+        found = replace(found, patient=None)
+        rows = rows_of(table, found, one.split, root=root, prefix=prefix, split_from=source)
     else:
         choices = found.choices
     return _LabelFile(one.file, one.split, table.titles, rows, choices)
@@ -232,28 +245,51 @@ def _repeats_names(rows: list[Row]) -> bool:
     return len(told) > 1 and all(own_name(row.patient) == own_name(row.name) for row in told)
 
 
-def _part(place: Place, files: list[_LabelFile]) -> list[_LabelFile]:
+def _part(place: Place, files: list[_LabelFile], index: PhotographIndex | None) -> list[_LabelFile]:
     """The files that are read together: one for each split, or several that list photographs of their own.
 
     Raises:
-        DataError: two files list the same photographs for one split, and not the same grades of all of them.
+        DataError: two files list the same photographs for one split, and not the same grades of all of them; or
+            photographs of the same names, which may be those of two places or two versions of one.
     """
     kept: list[_LabelFile] = []
     for one in files:
         rivals = [other for other in kept if other.split == one.split or not (other.split and one.split)]
-        same = next((other for other in rivals if other.grades == one.grades and other.split == one.split), None)
-        if same:
-            _log.info("%s has the same photographs and grades as %s", one.file.name, same.file.name)
-            continue
+        is_repeated = False
         for other in rivals:
-            if shared := one.grades.keys() & other.grades.keys():
-                raise DataError(
-                    f"{place.root}: {_inside(other.file, place.root)} and {_inside(one.file, place.root)} both list "
-                    f"{len(shared):,} of the photographs ({min(shared)}, say), each in its own way.\n"
-                    f"Give the one that is meant instead of the folder: {other.file} or {one.file}"
-                )
-        kept.append(one)
+            shared = one.grades.keys() & other.grades.keys()
+            if not shared:
+                continue
+            are_same = _are_same(one, other, shared, index)
+            is_repeated = are_same and other.grades == one.grades and other.split == one.split
+            if is_repeated:
+                _log.info("%s has the same photographs and grades as %s", one.file.name, other.file.name)
+                break
+            are_apart = not are_same and one.file.parent != other.file.parent
+            how, remedy = "each in its own way", ""
+            if are_apart:
+                how = "each other files of these names"
+                remedy = "; or write one list with the folder before each name"
+            raise DataError(
+                f"{place.root}: {_inside(other.file, place.root)} and {_inside(one.file, place.root)} both list "
+                f"{len(shared):,} of the photographs ({min(shared)}, say), {how}.\n"
+                f"Give the one that is meant instead of the folder: {other.file} or {one.file}{remedy}"
+            )
+        if not is_repeated:
+            kept.append(one)
     return kept
+
+
+def _are_same(one: _LabelFile, other: _LabelFile, names: AbstractSet[str], index: PhotographIndex | None) -> bool:
+    """Whether names that are in two label files mean the same photographs; so they do where these may be absent."""
+    if index is None:
+        return True
+    found = []
+    for file in (one, other):
+        locate([Labels(file.file.name, file.rows)], index)
+        mine = {own_name(row.name).casefold(): (row.path, row.rivals) for row in file.rows if row.name}
+        found.append({name: mine[name] for name in names})
+    return found[0] == found[1]
 
 
 def _family(files: Iterable[_LabelFile]) -> str:
@@ -279,8 +315,8 @@ _BELONGS = {"eyepacs": "{split}", "aptos": "{split}_images"}
 def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Labels:
     is_idrid = bool(_IDRID.fullmatch(one.file.stem))
     belongs = one.file.parent
-    if one.split and family in _BELONGS:
-        belongs = root / _BELONGS[family].format(split=one.split)
+    if (split := _split_of_name(one.file)) and family in _BELONGS:
+        belongs = root / _BELONGS[family].format(split=split)
     elif is_idrid:
         belongs = root / "1. Original Images" / ("a. Training Set" if one.split == "train" else "b. Testing Set")
     choices = tuple(f"{_inside(one.file, root)}: {choice}" for choice in one.choices)

@@ -70,7 +70,7 @@ def _find(row: Row, index: PhotographIndex) -> list[Found]:
 
 def _counts_anew(row: Row) -> bool:
     """Whether a row of a list of one split has no more than a running number, which each split may count from 1."""
-    return row.split_from == "list" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
+    return row.split_from != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
 
 
 def _are_another_split_s(found: list[Found], split: str, index: PhotographIndex) -> bool:

@@ -45,7 +45,8 @@ class Row:
         rivals: the photographs that have its name, where several have.
         ungradable: whether the label file says that nobody could grade it.
         is_assumed: whether `path` is where the photograph would belong, and nobody looked.
-        split_from: what `split` comes from: "row", the row itself or its layout; "list", the name of its label file.
+        split_from: what `split` comes from: "row", the row itself or its layout; "list", the name of its label file;
+            "folder", the folder of that file or of the photograph.
         elsewhere: where `path` is None, the photograph that has its name and is not taken, and why not.
     """
 
@@ -173,7 +174,7 @@ def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, Bad]:
     """All rows of a photograph with two grades, and the later ones of a photograph that is listed again."""
     places = defaultdict(list)
     for at, row in rows.items():
-        places[row.own if row.is_assumed else (row.path, row.array, row.index)].append(at)
+        places[(row.scope, row.own) if row.is_assumed else (row.path, row.array, row.index)].append(at)
     bad = {}
     for same in places.values():
         for at in same if len(same) > 1 else ():
