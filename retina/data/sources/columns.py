@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from retina.config import DataConfig
+from retina.data.sources.gradable import Gradable, gradable_column
 from retina.data.sources.grades import GradeReader
 from retina.data.sources.index import PhotographIndex
 from retina.data.sources.tables import Table, plain
@@ -33,8 +34,6 @@ _OTHERS = {
     "eye": ("eye", "laterality", "side", "exam_eye"),
 }
 _OF_AN_EYE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
-_UNGRADABLE = re.compile(r"(?:.*_)?(?:un|non_?|not_)grade?able")
-_NO, _YES = ("0", "0.0", "no", "false"), ("1", "1.0", "yes", "true")
 _COUNTERS = {"", "index", "id", "unnamed:_0", "unnamed:_0.1", "number", "no"}
 _SHOWN = 6
 _LEAST_GRADES = 3
@@ -51,8 +50,7 @@ class Columns:
         split: its split.
         patient: whom it is of.
         eye: which eye it shows.
-        gradable: whether anybody could grade it.
-        ungradable: what it says where nobody could.
+        gradable: those that say whether anybody could grade it, none, one, or one an eye.
         eyes: "left" and "right" to the columns of that eye's photograph (None: that of `image`) and grade, where a row
             has both eyes' grades.
         keywords: whether the eyes' grades are diagnostic keywords.
@@ -64,8 +62,7 @@ class Columns:
     split: int | None = None
     patient: int | None = None
     eye: int | None = None
-    gradable: int | None = None
-    ungradable: tuple[str, ...] = ()
+    gradable: tuple[Gradable, ...] = ()
     eyes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     keywords: bool = False
     choices: list[str] = field(default_factory=list)
@@ -99,7 +96,6 @@ def known(titles: list[str], config: DataConfig) -> Columns:
     image = chosen["image"]
     if image is None:
         image = next((at[name] for name in IMAGES if name in at), None)
-    gradable = next((place for name, place in at.items() if name.endswith(("gradable", "gradeable"))), None)
     patient = chosen["patient"] if chosen["patient"] is not None else found["patient"]
     if patient is None and eyes:
         patient = at.get("id")
@@ -109,11 +105,19 @@ def known(titles: list[str], config: DataConfig) -> Columns:
         split=found["split"],
         patient=patient,
         eye=chosen["eye"] if chosen["eye"] is not None else found["eye"],
-        gradable=gradable,
-        ungradable=_YES if gradable is not None and _UNGRADABLE.fullmatch(plain(titles[gradable])) else _NO,
+        gradable=_first_of_each_eye(
+            [one for name, place in at.items() if (one := gradable_column(place, titles[place], name))]
+        ),
         eyes=eyes,
         keywords=any(KEYWORDS in plain(titles[grade]) for _, grade in eyes.values()),
     )
+
+
+def _first_of_each_eye(columns: list[Gradable]) -> tuple[Gradable, ...]:
+    firsts: dict[str, Gradable] = {}
+    for one in columns:
+        firsts.setdefault(one.eye, one)
+    return tuple(firsts.values())
 
 
 def choose(table: Table, config: DataConfig, reader: GradeReader, index: PhotographIndex | None) -> Columns:
@@ -135,7 +139,7 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
     if config.image_column is None and index is not None and not (columns.eyes and image is None):
         image = _image_column(table, [at[name] for name in IMAGES if name in at], index, choices)
     if config.grade_column is None and not columns.eyes:
-        taken = {image, columns.split, columns.patient, columns.eye, columns.gradable}
+        taken = {image, columns.split, columns.patient, columns.eye, *(one.at for one in columns.gradable)}
         grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
     told = {role: getattr(config, f"{role}_column") for role in ("image", "grade", "patient", "eye")}
     choices += [f"{role} column {title}, as data.{role}_column says" for role, title in told.items() if title]

@@ -33,7 +33,8 @@ _NAMES = {
          "proliferativediabeticretinopathy", "severeproliferativediabeticretinopathy"), 4
     ),
 }  # fmt: skip
-_UNGRADABLE = {"ungradable", "ungradeable", "notgradable", "notgradeable", "nongradable"}
+UNGRADABLE_WORDS = {"ungradable", "ungradeable", "notgradable", "notgradeable", "nongradable", "nongradeable"}
+"""Without spaces, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class GradeReader:
         mapped = self.mapping.get(mapping_key(text)) if self.mapping else None
         if mapped is not None:
             return mapped == UNGRADABLE
-        return bool(_FIVE.fullmatch(text.strip())) or _letters(text.lower()) in _UNGRADABLE
+        return bool(_FIVE.fullmatch(text.strip())) or _letters(text.lower()) in UNGRADABLE_WORDS
 
     def problem(self, text: str) -> str:
         """What is wrong with a text that is no grade."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retina.data.formats import own_name
 from retina.data.sources.columns import Columns
+from retina.data.sources.gradable import ALLOWED
 from retina.data.sources.grades import grade_of_keywords
 from retina.data.sources.rows import Row, eye_of
 from retina.data.sources.tables import Line, Table
@@ -73,14 +74,22 @@ def _rows(table: Table, columns: Columns, line: Line, scope: Path) -> list[Row]:
         eye=_cell(cells, columns.eye),
         problem=_beyond_header(table, cells),
     )
-    if columns.eyes:
-        return _of_both_eyes(row, columns, cells)
-    gradable = _cell(cells, columns.gradable)
-    if columns.gradable is not None and gradable.lower() in columns.ungradable:
+    rows = _of_both_eyes(row, columns, cells) if columns.eyes else [row]
+    return [_if_gradable(one, columns, cells) for one in rows]
+
+
+def _if_gradable(row: Row, columns: Columns, cells: list[str]) -> Row:
+    """A row, and what the columns that say whether anybody could grade the photograph say against it."""
+    eye = eye_of(row.eye)
+    mine = [(one, _cell(cells, one.at)) for one in columns.gradable if not (eye and one.eye) or one.eye == eye]
+    if no := next(((one, cell) for one, cell in mine if one.says(cell) is False), None):
         grade = repr(row.grade[:40]) if row.grade else "empty"
-        problem = f"its grade is {grade}: {table.titles[columns.gradable]} is {gradable}"
-        return [replace(row, problem=row.problem or problem, ungradable=True)]
-    return [row]
+        problem = f"its grade is {grade}: {no[0].title} is {no[1]}"
+        return replace(row, problem=row.problem or problem, ungradable=True)
+    if other := next(((one, cell) for one, cell in mine if one.says(cell) is None), None):
+        problem = f"{other[0].title} is {other[1][:40]!r}; allowed: {ALLOWED}"
+        return replace(row, problem=row.problem or problem)
+    return row
 
 
 def _beyond_header(table: Table, cells: list[str]) -> str:
