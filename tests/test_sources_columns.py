@@ -145,3 +145,88 @@ class TestGradable:
         photographs(tmp_path, "1.png", "2.png", "3.png", "4.png")
         assert f"{2 - len(left)} of them {'is' if left else 'are'} ungradable" in refused(tmp_path)
         assert column(load(tmp_path, on_bad="skip"), "image") == [*left, "3.png", "4.png"]
+
+
+class TestTwins:
+    """Two columns that could both be read as one thing."""
+
+    @pytest.mark.parametrize(
+        ("header", "settings", "title"),
+        [
+            ("image,reading,reading", {"grade_column": "reading"}, "reading"),
+            ("image,level,split,split", {}, "split"),
+            ("image,level,patient_id,Patient ID", {}, "patient_id"),
+            ("image,level,eye,eye", {}, "eye"),
+            ("image,level,gradable,Gradable", {}, "gradable"),
+            ("image,level,who,who", {"patient_column": "who"}, "who"),
+            ("left_image,right_image,left_grade,right_grade,left_grade", {}, "left_grade"),
+            ("level,picture,level", {"image_column": "picture"}, "level"),
+        ],
+    )
+    def test_of_one_title_are_refused(self, tmp_path: Path, header: str, settings: dict[str, str], title: str) -> None:
+        cells = ["a.png", "1", "0", "1", "1"][: header.count(",") + 1]
+        file = listed(tmp_path, ",".join(cells), header=header)
+        photographs(tmp_path, "a.png")
+        assert refused(tmp_path, **settings) == (
+            f"{file}: 2 columns are called {title!r}; give one of them another title"
+        )
+
+    def test_of_one_title_that_are_not_read_do_not_matter(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1,2,3,x,y", header="image,level,note,note,,")
+        photographs(tmp_path, "a.png")
+        assert grades(load(tmp_path)) == {"a": 1}
+
+    @pytest.mark.parametrize(
+        ("titles", "cells", "remedy"),
+        [
+            (("split", "set"), ("train,test", "test,test"), "give one of them another title"),
+            (("split", "subset"), ("train,", "test,test"), "give one of them another title"),
+            (("eye", "laterality"), ("left,right", "right,right"), "choose one with data.eye_column"),
+            (("patient", "subject_id"), ("p1,p2", "p1,p1"), "choose one with data.patient_column"),
+            (("patient", "patient_id"), ("p1,", "p1,p1"), "choose one with data.patient_column"),
+            (("gradable", "is_gradable"), ("1,1", "0,1"), "give one of them another title"),
+            (("gradable", "ungradable"), ("1,1", "1,0"), "give one of them another title"),
+        ],
+    )
+    def test_of_two_known_titles_that_differ_are_refused(
+        self, tmp_path: Path, titles: tuple[str, str], cells: tuple[str, str], remedy: str
+    ) -> None:
+        file = listed(tmp_path, f"a,1,{cells[0]}", f"b,2,{cells[1]}", header=f"image,level,{','.join(titles)}")
+        photographs(tmp_path, "a.png", "b.png")
+        assert refused(tmp_path) == f"{file}: the columns {', '.join(titles)} differ; {remedy}"
+
+    def test_of_two_known_titles_the_one_that_says_something_counts(self, tmp_path: Path) -> None:
+        header = "image,level,patient_id,subject,set,split,side,laterality,gradable,image_gradable"
+        rows = ["a,1,a.png,7,eyepacs,train,,OD,1,yes", "b,2,b.png,7,eyepacs,test,,OS,1,y"]
+        listed(tmp_path, *rows, header=header)
+        photographs(tmp_path, "a.png", "b.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "patient") == ["7", "7"]
+        assert column(manifest, "split") == ["train", "test"]
+        assert column(manifest, "eye") == ["right", "left"]
+        assert manifest.choices == [
+            "labels.csv: split from column split, of split, set",
+            "labels.csv: patient from column subject, of patient_id, subject",
+            "labels.csv: eye from column laterality, of laterality, side",
+            "labels.csv: gradable from column gradable, of gradable, image_gradable",
+        ]
+
+    def test_two_names_of_the_same_patients_agree(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,1,Jo,1", "b,2,Jo,1.0", "c,0,Al,2", header="image,level,patient,patient_id")
+        photographs(tmp_path, "a.png", "b.png", "c.png")
+        assert column(load(tmp_path), "patient") == ["Jo", "Jo", "Al"]
+
+    def test_two_grades_of_one_eye_are_refused_where_they_differ(self, tmp_path: Path) -> None:
+        header = "left_image,right_image,left_grade,right_grade,left_level"
+        file = listed(tmp_path, "1.png,2.png,3,4,2", header=header)
+        photographs(tmp_path, "1.png", "2.png")
+        assert refused(tmp_path) == f"{file}: the columns left_grade, left_level differ; give one of them another title"
+        listed(tmp_path, "1.png,2.png,3,4,severe", header=header)
+        assert column(load(tmp_path), "grade") == [3, 4]
+
+    def test_a_chosen_column_settles_it(self, tmp_path: Path) -> None:
+        header = "image,level,patient,subject,eye,side"
+        listed(tmp_path, "a,1,p1,s1,left,right", "b,2,p2,s1,left,right", header=header)
+        photographs(tmp_path, "a.png", "b.png")
+        manifest = load(tmp_path, patient_column="subject", eye_column="side")
+        assert (column(manifest, "patient"), column(manifest, "eye")) == (["s1", "s1"], ["right", "right"])

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from retina.config import DataConfig
+from retina.data.formats import own_name
+from retina.data.sources import splits
 from retina.data.sources.gradable import Gradable, gradable_column
 from retina.data.sources.grades import GradeReader
 from retina.data.sources.index import PhotographIndex
+from retina.data.sources.rows import eye_of, patient_of
 from retina.data.sources.tables import Table, plain
 from retina.data.sources.tree import leaves_folder
 from retina.errors import DataError
@@ -33,7 +37,10 @@ _OTHERS = {
     "patient": ("patient", "patient_id", "subject", "subject_id"),
     "eye": ("eye", "laterality", "side", "exam_eye"),
 }
+_ROLES = ("image", "grade", "patient", "eye")
+"""What a key of the user's may choose a column for."""
 _OF_AN_EYE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
+_RETITLE = "give one of them another title"
 _COUNTERS = {"", "index", "id", "unnamed:_0", "unnamed:_0.1", "number", "no"}
 _SHOWN = 6
 _LEAST_GRADES = 3
@@ -83,11 +90,10 @@ def known(titles: list[str], config: DataConfig) -> Columns:
         DataError: a column that the user chose is not there.
     """
     at = _positions(titles)
-    _refuse_twins(titles)
-    chosen = {
-        role: _named(titles, at, getattr(config, f"{role}_column"), role)
-        for role in ("image", "grade", "patient", "eye")
-    }
+    chosen_titles = [title for role in _ROLES if (title := getattr(config, f"{role}_column"))]
+    twins = {plain(title) for title in chosen_titles if titles.count(title) != 1}
+    _refuse_twins(titles, {*IMAGES, *GRADED, *twins})
+    chosen = {role: _named(titles, at, getattr(config, f"{role}_column"), role) for role in _ROLES}
     found = {role: next((at[name] for name in names if name in at), None) for role, names in _OTHERS.items()}
     eyes = _eyes(at) if chosen["grade"] is None else {}
     grade = chosen["grade"]
@@ -139,15 +145,16 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
     if config.image_column is None and index is not None and not (columns.eyes and image is None):
         image = _image_column(table, [at[name] for name in IMAGES if name in at], index, choices)
     if config.grade_column is None and not columns.eyes:
-        taken = {image, columns.split, columns.patient, columns.eye, *(one.at for one in columns.gradable)}
+        taken = {image, *(at[name] for names in _OTHERS.values() for name in names if name in at)}
+        taken |= {columns.patient, columns.eye, *(one.at for one in columns.gradable)}
         grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
-    told = {role: getattr(config, f"{role}_column") for role in ("image", "grade", "patient", "eye")}
+    told = {role: getattr(config, f"{role}_column") for role in _ROLES}
     choices += [f"{role} column {title}, as data.{role}_column says" for role, title in told.items() if title]
-    found = Columns(**{**columns.__dict__, "image": image, "grade": grade, "choices": choices})
+    found = replace(columns, image=image, grade=grade, choices=choices)
     if not found.are_enough:
         raise _missing(table, no_image=image is None, no_grade=grade is None and not columns.eyes)
     _refuse_row_as_header(table, grade)
-    return found
+    return _of_agreeing(table, found, config, reader)
 
 
 def _refuse_row_as_header(table: Table, grade: int | None) -> None:
@@ -172,16 +179,16 @@ def _positions(titles: list[str]) -> dict[str, int]:
     return at
 
 
-def _refuse_twins(titles: list[str]) -> None:
-    """Stop where two columns have one title that we would read.
+def _refuse_twins(titles: list[str], read: AbstractSet[str]) -> None:
+    """Stop where two columns have one title, as `plain` has it, that we would read.
 
     Raises:
         DataError: names the title.
     """
     counts = Counter(plain(title) for title in titles)
-    twins = [title for title in titles if counts[plain(title)] > 1 and plain(title) in {*IMAGES, *GRADED}]
+    twins = [title for title in titles if counts[plain(title)] > 1 and plain(title) in read]
     if twins:
-        raise DataError(f"{counts[plain(twins[0])]} columns are called {twins[0]!r}; give one of them another title")
+        raise DataError(f"{counts[plain(twins[0])]} columns are called {twins[0]!r}; {_RETITLE}")
 
 
 def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str) -> int | None:
@@ -194,17 +201,105 @@ def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str)
     raise DataError(f"data.{role}_column is {wanted!r}; found the columns: {_listed(titles)}")
 
 
+def _of_agreeing(table: Table, found: Columns, config: DataConfig, reader: GradeReader) -> Columns:
+    """The same columns, where of several known names for one thing those with the same to say are the first of them.
+
+    Raises:
+        DataError: two columns that are read have one title, or say different things; names both.
+    """
+    at = _positions(table.titles)
+    gradable = [one for name, place in at.items() if (one := gradable_column(place, table.titles[place], name))]
+    try:
+        _refuse_twins(table.titles, {name for name in at if _is_read(name)} | ({"id"} if found.eyes else set()))
+    except DataError as error:
+        raise DataError(f"{table.file}: {error}") from None
+    first: dict[str, int | None] = {"split": found.split, "patient": found.patient, "eye": found.eye}
+    own = [own_name(name) for name in table.column(found.image)] if found.image is not None else []
+    for role, names in _OTHERS.items():
+        places = [at[name] for name in names if name in at]
+        if len(places) > 1 and getattr(config, f"{role}_column", None) is None:
+            cells = {place: _meaning(role, table.column(place), own) for place in places}
+            remedy = _RETITLE if role == "split" else f"choose one with data.{role}_column"
+            first[role] = _first_of(table, cells, role, remedy, found.choices)
+    kept = []
+    for eye in dict.fromkeys(one.eye for one in gradable):
+        mine = {one.at: one for one in gradable if one.eye == eye}
+        said = {place: [str(one.says(cell)) for cell in table.column(place)] for place, one in mine.items()}
+        kept.append(mine[_first_of(table, said, "gradable", _RETITLE, found.choices)])
+    for eye in found.eyes:
+        places = [
+            place for name, place in at.items() if _eye_and_base(name)[0] == eye and _eye_and_base(name)[1] in GRADED
+        ]
+        if len(places) > 1:
+            grades = {place: [_text_of(reader(cell)) for cell in table.column(place)] for place in places}
+            grade = _first_of(table, grades, f"{eye} grade", _RETITLE, found.choices)
+            found = replace(found, eyes={**found.eyes, eye: (found.eyes[eye][0], grade)})
+    split, patient, eye_at = first["split"], first["patient"], first["eye"]
+    return replace(found, split=split, patient=patient, eye=eye_at, gradable=tuple(kept))
+
+
+def _text_of(grade: int | None) -> str:
+    return "" if grade is None else str(grade)
+
+
+def _eye_and_base(name: str) -> tuple[str, str]:
+    """The eye that a title, as `plain` has it, is of, and the rest of it; both empty where it is of none."""
+    match = _OF_AN_EYE.fullmatch(name)
+    return (match[1] or match[4], match[2] or match[3]) if match else ("", "")
+
+
+def _is_read(name: str) -> bool:
+    """Whether a column of this title, as `plain` has it, is read if it is there."""
+    return (
+        _eye_and_base(name)[1] in {*IMAGES, "fundus", *GRADED, KEYWORDS}
+        or any(name in names for names in _OTHERS.values())
+        or gradable_column(0, name, name) is not None
+    )
+
+
+def _meaning(role: str, cells: list[str], own: list[str]) -> list[str]:
+    """What the cells of a column say, alike where they mean alike; all empty where they say nothing.
+
+    Args:
+        role: "split", "patient" or "eye".
+        cells: of the column.
+        own: the photographs' own names; patients who are called so are none.
+    """
+    if role == "split":
+        return [splits.of_word(cell) or "" for cell in cells]
+    if role == "eye":
+        return [eye_of(cell) for cell in cells]
+    named = [patient_of(cell) for cell in cells]
+    if all(not name or own_name(name) == mine for name, mine in zip(named, own, strict=False)):
+        return [""] * len(cells)
+    numbers: dict[str, str] = {"": ""}
+    return [numbers.setdefault(name, str(len(numbers))) for name in named]
+
+
+def _first_of(table: Table, columns: dict[int, list[str]], role: str, remedy: str, choices: list[str]) -> int:
+    """The first of the columns that say anything, if all of these say the same.
+
+    Raises:
+        DataError: they do not.
+    """
+    telling = [at for at, cells in columns.items() if any(cells)] or list(columns)
+    if any(columns[at] != columns[telling[0]] for at in telling[1:]):
+        raise DataError(f"{table.file}: the columns {_titles(table, telling)} differ; {remedy}")
+    if len(columns) > 1:
+        choices.append(f"{role} from column {table.titles[telling[0]]}, of {_titles(table, list(columns))}")
+    return telling[0]
+
+
 def _eyes(at: dict[str, int]) -> dict[str, tuple[int | None, int]]:
     """The columns of both eyes' grades, and of their photographs where these have columns of their own."""
     images: dict[str, int] = {}
     grades: dict[str, int] = {}
     for name, place in at.items():
-        if match := _OF_AN_EYE.fullmatch(name):
-            eye, base = match[1] or match[4], match[2] or match[3]
-            if base in {*IMAGES, "fundus"}:
-                images.setdefault(eye, place)
-            elif base in {*GRADED, KEYWORDS}:
-                grades.setdefault(eye, place)
+        eye, base = _eye_and_base(name)
+        if base in {*IMAGES, "fundus"}:
+            images.setdefault(eye, place)
+        elif base in {*GRADED, KEYWORDS}:
+            grades.setdefault(eye, place)
     return {eye: (images.get(eye), place) for eye, place in grades.items()} if len(grades) == 2 else {}
 
 

@@ -10,13 +10,10 @@ from retina.data.formats import own_name
 from retina.data.sources.columns import Columns
 from retina.data.sources.gradable import ALLOWED
 from retina.data.sources.grades import grade_of_keywords
-from retina.data.sources.rows import Row, eye_of
+from retina.data.sources.rows import Row, eye_of, patient_of
 from retina.data.sources.tables import Line, Table
 from retina.errors import DataError
 
-_NOBODY = {"nan", "na", "n/a", "<na>", "none", "null", "unknown"}
-"""What programs write into an empty cell of a patient."""
-_WHOLE = re.compile(r"^(\d+)\.0+$")
 _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
 
 
@@ -70,7 +67,7 @@ def _rows(table: Table, columns: Columns, line: Line, scope: Path) -> list[Row]:
         split=_cell(cells, columns.split),
         name=_cell(cells, columns.image),
         scope=scope,
-        patient=_patient(_cell(cells, columns.patient)),
+        patient=patient_of(_cell(cells, columns.patient)),
         eye=_cell(cells, columns.eye),
         problem=_beyond_header(table, cells),
     )
@@ -124,11 +121,6 @@ def _graded(row: Row, columns: Columns) -> Row:
     if grade is None:
         return replace(row, problem=f"its keywords name no grade of retinopathy: {row.grade[:60]!r}")
     return replace(row, grade=str(grade))
-
-
-def _patient(cell: str) -> str:
-    """A patient's name; "" where the cell tells none. 7.0 is 7, as it is written where no neighbour is missing."""
-    return "" if cell.lower() in _NOBODY else _WHOLE.sub(r"\1", cell)
 
 
 def _cell(cells: list[str], at: int | None) -> str:

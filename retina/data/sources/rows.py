@@ -19,6 +19,9 @@ _EYES = {
     "left": "left", "l": "left", "os": "left", "2": "left", "right": "right", "r": "right", "od": "right", "1": "right",
 }  # fmt: skip
 """1 and 2 are the right and the left eye in BRSET's exam_eye."""
+_NO_PATIENT = {"nan", "na", "n/a", "<na>", "none", "null", "unknown"}
+"""What programs write into an empty cell of a patient."""
+_WHOLE = re.compile(r"^(\d+)\.0+$")
 _EYE_FOLDERS = {"left", "right", "os", "od", "lefteye", "righteye"}
 _PATIENT_AND_EYE = re.compile(r"(.+?)_(left|right)(?![a-z])(.*)", re.IGNORECASE | re.DOTALL)
 _MOST_OF_AN_EYE = 8
@@ -144,6 +147,11 @@ def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
 def eye_of(text: str) -> str:
     """Read a word for an eye as "left" or "right"; any other as ""."""
     return _EYES.get(text.strip().lower().removesuffix(".0"), "")
+
+
+def patient_of(cell: str) -> str:
+    """A patient's name; "" where the cell tells none. 7.0 is 7, as it is written where no neighbour is missing."""
+    return "" if cell.lower() in _NO_PATIENT else _WHOLE.sub(r"\1", cell)
 
 
 def _no_text(row: Row) -> Bad | None:
