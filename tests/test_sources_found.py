@@ -173,6 +173,8 @@ class TestGrades:
                     "Proliferative Diabetic Retinopathy",
                     "4 (PDR)",
                     "DR-4",
+                    "grade-4",
+                    "4 - PDR",
                 ],
             ),
         ],
@@ -184,7 +186,7 @@ class TestGrades:
         "text_",
         ["", "0-1", "12", "34", "2.5", "-1", "+1", "nan", "5", "1e0", "٣", "2?", ">=2", "0 1", "1 No DR", "Mild 2",
          "mild PDR", "NPDR", "DR", "no", "yes", "true", "R1", "stage 2", "very severe", "grade -1", "2 or worse", "I",
-         "0x1"],
+         "0x1", "grade:-1", "class_-1", "grade_-1", "dr(-1)", "level.-2", "dr/-2", "grade--1", "grade:+1"],
     )  # fmt: skip
     def test_what_is_none_or_could_be_another(self, text_: str) -> None:
         assert grade_of(text_) is None

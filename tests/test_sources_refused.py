@@ -75,6 +75,28 @@ class TestWhatCannotBeFound:
             "write one above it, image,level for a name and a grade"
         )
 
+    @pytest.mark.parametrize("header", ["name,healthy", "image,normal", "picture,ungradable", "file,No DR"])
+    @pytest.mark.parametrize("rows", [("a,0", "b,1", "c,1"), ("a.png,0", "b.png,1.0", "c.png,1")])
+    @pytest.mark.parametrize("settings", [{}, {"on_bad": "skip"}])
+    def test_a_header_of_the_word_for_a_grade_is_no_row(
+        self, tmp_path: Path, header: str, rows: tuple[str, ...], settings: dict[str, Any]
+    ) -> None:
+        file = text(tmp_path / "labels.csv", "\n".join([header, *rows]))
+        photographs(tmp_path, "a.png", "b.png", "c.png")
+        message = refused(tmp_path, **settings)
+        assert message.startswith(f"{file}: found the columns: {header.replace(',', ', ')}\nneeded: one for its grade")
+        first, second = header.split(",")
+        said = f"{file}: the title {second!r} of its column of grades is itself a grade; give it another one"
+        assert said in refused(tmp_path, grade_column=second, image_column=first)
+
+    @pytest.mark.parametrize(
+        "rows", [("a.png,normal", "b.png,1"), ("a,mild", "b,moderate"), ("a,mild", "b,2", "c,mild")]
+    )
+    def test_a_first_row_of_words_is_one(self, tmp_path: Path, rows: tuple[str, ...]) -> None:
+        text(tmp_path / "labels.csv", "\n".join(rows))
+        photographs(tmp_path, "a.png", "b.png", "c.png")
+        assert len(load(tmp_path).frame) == len(rows)
+
     def test_rows_with_more_cells_than_the_header(self, tmp_path: Path) -> None:
         text(tmp_path / "labels.csv", "image,level\n1,1,4\n2,2,,\n3,3,0\n")  # as R writes the names of rows
         photographs(tmp_path, "1.png", "2.png", "3.png")

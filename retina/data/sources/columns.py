@@ -165,6 +165,11 @@ def _refuse_row_as_header(table: Table, grade: int | None) -> None:
     """
     title = table.titles[grade] if grade is not None else ""
     reader = GradeReader({})
+    if table.lines and re.fullmatch(r"\D+", title) and (reader(title) is not None or reader.is_ungradable(title)):
+        raise DataError(
+            f"{table.file}: the title {title!r} of its column of grades is itself a grade; give it another one,\n"
+            f"or, if the first line is a row, write a header above it: {IMAGES[0]},{GRADED[0]} for a name and a grade"
+        )
     if reader(title) is not None or reader.is_ungradable(title) or re.fullmatch(r"[-+]?\d+(?:[.,]\d*)?", title):
         raise DataError(
             f"{table.file}: its first line is a row ({', '.join(map(repr, table.titles[:_SHOWN]))}) and no header;\n"

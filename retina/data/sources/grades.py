@@ -96,7 +96,7 @@ def grade_of(text: str) -> int | None:
     if len(digits) > 1 or number is None or not plain.isascii() or not re.match(r"[\d(\[a-z]", plain):
         return None
     letters = _letters(plain.replace(digits[0], " ", 1))
-    if re.search(r"\s[-+]\d", plain):  # "grade -1", but not "grade-1"
+    if re.search(r"[\s_:.(\[/-][-+]\d", plain):  # "grade -1", "grade_-1", but not "grade-1"
         return None
     if letters in _LABELS[1:] or _word(letters) == int(number[1]):
         return int(number[1])

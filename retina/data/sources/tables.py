@@ -175,11 +175,18 @@ def _names_and_grades(text: str) -> list[Line]:
 
 
 def _are_names_and_grades(lines: list[Line]) -> bool:
-    """Whether lines are photographs' names and grades, the first one too, rather than a header and its table."""
+    """Whether lines are photographs' names and grades, the first one too, rather than a header and its table.
+
+    "name,healthy" above numbers is a header: as a row it would turn the meaning of a yes and no around.
+    """
     if not lines or not _is_name_and_grade(lines[0][1]):
         return False
     if is_image(lines[0][1][0]):
         return True
+    is_word = not any(map(str.isdigit, lines[0][1][1]))
+    numbers = sum(any(map(str.isdigit, cells[-1])) for _, cells in lines[1:])
+    if is_word and numbers >= 0.9 * (len(lines) - 1):  # the last line of a head may be cut
+        return False
     labels = sum(len(cells) == 2 and _is_label(cells[1]) for _, cells in lines)
     return len(lines) > 1 and labels >= 0.9 * len(lines)
 
