@@ -113,6 +113,11 @@ class TestWhatCannotBeFound:
         text(tmp_path / "trainLabels.csv", 'image,level\n10_left,0\n"10_right,1\n13_left,4\n')
         assert "line 3: unexpected end of data" in refused(tmp_path)
 
+    def test_nor_does_one_in_a_list_of_any_name(self, tmp_path: Path) -> None:
+        file = text(tmp_path / "mine.csv", 'image,level\na,0\n"b,1\n')
+        photographs(tmp_path, "a.png", "b.png")
+        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file, line 3")
+
     def test_no_row_at_all(self, tmp_path: Path) -> None:
         text(tmp_path / "trainLabels.csv", "image,level\n")
         assert refused(tmp_path).endswith("no photograph can be used; the label files are empty")

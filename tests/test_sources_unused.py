@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from layouts import listed, load, photographs, refused, text
+from layouts import column, listed, load, photographs, refused, text
 
 from retina import cli
 
@@ -104,6 +104,67 @@ class TestUnused:
         assert "allowed: KEY=VALUE" in capsys.readouterr().err
         assert cli.main([*command, "grade_mapping={a: 0, a: 4}"]) == 2  # as in a sweep file
         assert "--set grade_mapping={a: 0, a: 4}: the key 'a' stands twice" in capsys.readouterr().err
+
+
+LEGENDS = {
+    "classes.txt": "No_DR 0\nMild 1\nModerate 2\nSevere 3\nProliferate_DR 4\n",
+    "class_map.csv": "name,class\nNo_DR,0\nMild,1\nModerate,2\nSevere,3\nProliferate_DR,4\n",
+    "labels_map.csv": "label,name\n0,No DR\n1,Mild\n2,Moderate\n3,Severe\n4,PDR\n",
+    "README.txt": "version 2\nrelease 3\n",
+}
+
+
+@pytest.mark.parametrize("legend", LEGENDS)
+class TestLegends:
+    """Tables that name the grades and no photographs."""
+
+    def said(self, name: str) -> list[str]:
+        return [f"1 other file not used: {name}"]
+
+    def test_beside_a_list(self, tmp_path: Path, legend: str) -> None:
+        text(tmp_path / legend, LEGENDS[legend])
+        listed(tmp_path, "a,0", "b,1")
+        photographs(tmp_path, "a.png", "b.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "grade") == [0, 1]
+        assert manifest.remarks == self.said(legend)
+
+    def test_above_the_folder_of_the_set(self, tmp_path: Path, legend: str) -> None:
+        text(tmp_path / legend, LEGENDS[legend])
+        listed(tmp_path / "set", "a,0", "b,1")
+        photographs(tmp_path / "set", "a.png", "b.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "grade") == [0, 1]
+        assert manifest.remarks == self.said(legend)
+
+    def test_beside_class_folders(self, tmp_path: Path, legend: str) -> None:
+        text(tmp_path / legend, LEGENDS[legend])
+        photographs(tmp_path, "0/a.png", "1/b.png")
+        manifest = load(tmp_path)
+        assert (manifest.layout, column(manifest, "grade")) == ("folders", [0, 1])
+        assert manifest.remarks == self.said(legend)
+
+
+class TestListsThatLookLikeLegends:
+    def test_photographs_that_are_called_as_grades_are(self, tmp_path: Path) -> None:
+        for header, rows in (("image,level", ["1,1", "2,2"]), ("image,level", ["mild,1", "severe,3"])):
+            listed(tmp_path, *rows, header=header)
+            photographs(tmp_path, *(f"{row.split(',')[0]}.png" for row in rows))
+            assert len(load(tmp_path).frame) == 2
+
+    def test_a_list_without_a_header_alone_says_that_its_photographs_are_absent(self, tmp_path: Path) -> None:
+        text(tmp_path / "mine.txt", "a 0\nb 1\n")
+        assert "mine.txt list 2 photographs, and none of them is there" in refused(tmp_path)
+        photographs(tmp_path, "c.png")
+        assert "mine.txt list 2 photographs, and none of them is there" in refused(tmp_path)
+
+    def test_of_two_lists_without_a_header_the_absent_test_list_is_still_named(self, tmp_path: Path) -> None:
+        text(tmp_path / "train.txt", "a 0\nb 1\n")
+        text(tmp_path / "test.txt", "x 0\ny 1\n")
+        photographs(tmp_path, "a.png", "b.png")
+        manifest = load(tmp_path)
+        assert column(manifest, "split") == ["", ""]
+        assert manifest.notes == ["test.txt lists 2 photographs and none is there: left out"]
 
 
 RIGHT = {

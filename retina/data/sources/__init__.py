@@ -165,6 +165,8 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
         except lists.NoLabelsError as error:  # there may be class folders beside a table of something else
             doubt = error
     by_folder = _class_folders(look) if wanted in {"auto", "folders"} and not (found and column) else []
+    if found and found.are_strangers and by_folder:
+        found = None
     if found:
         if by_folder and photographs:
             _refuse_contradiction(found, by_folder, look)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
-from retina.data.formats import own_name, suffix_of
+from retina.data.formats import is_image, own_name, suffix_of
 from retina.data.sources import columns, splits
 from retina.data.sources.columns import Columns
 from retina.data.sources.grades import GradeReader
@@ -31,6 +31,9 @@ _NO_LABELS = re.compile(r"sample.?submission|submission|_upload\b", re.IGNORECAS
 """Forms to be filled in, which have the columns of a label file and grades that nobody gave."""
 _MANY = 50
 """Tables in a folder from which on its text files are no label files: there is one for each photograph."""
+_SMALL = 2**14
+"""Bytes up to which a table may be a legend of the grades, or notes."""
+_BARE_NUMBER = re.compile(r"[\d.,]+")
 _SOLUTION = "retinopathy_solution"
 _IDRID = re.compile(r"[ab]\. IDRiD_Disease Grading_(Training|Testing) Labels", re.IGNORECASE)
 _OWN_SCALE = "Messidor grades 0 to 3 by a scale of its own, which is not that of 0 to 4 (data.grade_mapping)"
@@ -45,20 +48,27 @@ class LabelFiles:
         name: the public set whose files they are, or "list".
         labels: their rows.
         notes: what a person should know of them.
+        are_strangers: whether they have neither a header nor the names of photographs, of which there are others: notes
+            of two words a line look so.
     """
 
     name: str
     labels: list[Labels]
     notes: list[str]
+    are_strangers: bool = False
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that may be a label file; `is_sure` if its header, or its lines without one, say that it is."""
+    """A file that may be a label file; `is_sure` if its header, or its lines without one, say that it is.
+
+    `is_stranger`: see `LabelFiles.are_strangers`.
+    """
 
     file: Path
     split: str
     is_sure: bool
+    is_stranger: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def find(
             *_companions(tree, place.file, config),
         ]
     else:
-        wanted = _nearest(tree, place.root, config)
+        wanted = _nearest(tree, place.root, config, reader, index)
     if not wanted:
         return None
     wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
@@ -111,7 +121,8 @@ def find(
         raise error if wanted[0].is_sure else NoLabelsError(str(error)) from None
     name = _family(files)
     notes = [_OWN_SCALE] if any(_is_messidor(one) for one in files) else []
-    return LabelFiles(name, [_labels(one, name, place.root, several=len(files) > 1) for one in files], notes)
+    labels = [_labels(one, name, place.root, several=len(files) > 1) for one in files]
+    return LabelFiles(name, labels, notes, are_strangers=all(one.is_stranger for one in wanted))
 
 
 def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
@@ -131,30 +142,37 @@ def _unread(tree: Tree, root: Path) -> Iterator[Path]:
                 yield file
 
 
-def _nearest(tree: Tree, root: Path, config: DataConfig) -> list[_Candidate]:
-    """The label files that are the fewest folders below the root; where no header tells, those that may be some."""
+def _nearest(
+    tree: Tree, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+) -> list[_Candidate]:
+    """The label files that are the fewest folders below the root; where no header tells, those that may be some.
+
+    Legends, which say what the grades are called, are none. Strangers count where there is nothing else.
+    """
     by_depth: dict[int, list[Path]] = defaultdict(list)
     for folder in tree.walk(root):
         by_depth[len(folder.relative_to(root).parts)].append(folder)
     doubtful: list[_Candidate] = []
+    strangers: list[_Candidate] = []
     lacking: list[str] = []
     for depth in sorted(by_depth):
         found = []
         for file in (file for folder in by_depth[depth] for file in _tables(tree, folder)):
             try:
                 if candidate := _candidate(file, root, config):
-                    found.append(candidate)
+                    found += _looked_into(candidate, config, reader, index)
             except _LacksColumnError as error:
                 lacking.append(str(error))
             except DataError:
                 if suffix_of(file.name) != ".txt" and (_LIKELY.search(file.name) or _split_of_name(file)):
                     raise
-        if sure := [one for one in found if one.is_sure]:
+        if sure := [one for one in found if one.is_sure and not one.is_stranger]:
             return sure
-        doubtful = doubtful or found
+        strangers = strangers or [one for one in found if one.is_stranger]
+        doubtful = doubtful or [one for one in found if not one.is_sure]
     if lacking and not doubtful:
         raise DataError("\n".join(lacking[:3]))
-    return doubtful if len(doubtful) == 1 else []
+    return doubtful if len(doubtful) == 1 else strangers
 
 
 class NoLabelsError(DataError):
@@ -177,6 +195,30 @@ def _candidate(file: Path, root: Path, config: DataConfig) -> _Candidate | None:
     if not found.are_enough and sum(bool(title) for title in head.titles) < 2:
         return None
     return _Candidate(file, _split_of(file, root), found.are_enough)
+
+
+def _looked_into(
+    one: _Candidate, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+) -> list[_Candidate]:
+    """The candidate, marked if it is a stranger; nothing if it is a legend: "Mild 1" a line, and no such photograph."""
+    if not one.is_sure or one.file.stat().st_size > _SMALL:
+        return [one]
+    try:
+        table = read_table(one.file)
+    except DataError:  # is said where it is read
+        return [one]
+    found = columns.known(table.titles, config) if table.titles else Columns(image=0, grade=1)
+    if found.image is None or found.grade is None:
+        return [one]
+    pairs = zip(table.column(found.image), table.column(found.grade), strict=True)
+    named = {name: reader(grade) for name, grade in pairs if name}
+    if not named or any(is_image(name) or (index is not None and index.has(name)) for name in named):
+        return [one]
+    meant = {name: None if _BARE_NUMBER.fullmatch(name) else reader(name) for name in named}
+    if None not in meant.values() and (index is not None or meant == named):
+        return []
+    are_others_there = index is not None and bool(index.counts)
+    return [replace(one, is_stranger=not table.titles and are_others_there and not _split_of_name(one.file))]
 
 
 def _tables(tree: Tree, folder: Path) -> list[Path]:
