@@ -90,7 +90,7 @@ class TestEyepacs:
     def test_where_two_folders_have_it_the_user_chooses(self, resized: Path) -> None:
         file = resized / "trainLabels_cropped.csv"
         names = ("resized_train/resized_train/10_left.jpeg", "resized_train_cropped/resized_train_cropped/10_left.jpeg")
-        assert f"2 photographs have this name: {' and '.join(names)}; data.image_folder says" in refused(file)
+        assert f"2 photographs have this name: {' and '.join(names)}; write its folder before" in refused(file)
         manifest = load(file, image_folder="resized_train_cropped")
         assert {place.split("/")[0] for place in places(manifest)} == {"resized_train_cropped"}
         assert "the folders in" in refused(file, image_folder="cropped")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import column, grades, listed, load, photographs, places, refused
+from layouts import column, grades, listed, load, photographs, places, refused, text
 
 
 def numbered(folder: Path, *numbers: int, front: str = "") -> None:
@@ -185,3 +185,50 @@ class TestListsOfOneSplit:
         assert "both list 2 of the photographs (1, say), each in its own way." in refused(tmp_path)
         listed(tmp_path / "second", "1,0", "2,1")
         assert grades(load(tmp_path)) == {"1": 0, "2": 1}
+
+
+class TestListsThatAreCalledAsTheCourseS:
+    @pytest.mark.parametrize("names", [("train_label.csv",), ("train_label.csv", "test_label.csv"), ("train_img.csv",)])
+    def test_with_a_header_are_label_files(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        for name in names:
+            stem = name[:2]
+            listed(tmp_path, f"{stem}1,0", f"{stem}2,1", name=name)
+            photographs(tmp_path / "images", f"{stem}1.png", f"{stem}2.png")
+        for path in (tmp_path, tmp_path / names[0]):
+            manifest = load(path)
+            assert column(manifest, "grade") == [0, 1] * len(names)
+            assert column(manifest, "split") == ([""] * 2 if len(names) == 1 else ["train"] * 2 + ["test"] * 2)
+
+    def test_without_one_need_their_companions(self, tmp_path: Path) -> None:
+        text(tmp_path / "test_img.csv", "a\nb\n")
+        text(tmp_path / "train_label.csv", "0\n1\n")
+        assert refused(tmp_path).endswith("missing: train_img.csv, test_label.csv")
+        assert refused(tmp_path / "test_img.csv").endswith("missing: train_img.csv, test_label.csv")
+        (tmp_path / "test_img.csv").unlink()
+        for layout in ("auto", "course"):
+            assert refused(tmp_path, layout=layout).endswith("missing: train_img.csv, test_img.csv, test_label.csv")
+
+
+class TestSeveralFilesOfOneName:
+    """The remedy fits where they lie."""
+
+    def test_in_one_folder(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,0", "b,1")
+        photographs(tmp_path / "images", "a.jpg", "a.png", "b.png")
+        for settings in ({}, {"image_folder": "images"}):
+            assert (
+                "labels.csv:2: a: 2 photographs have this name: images/a.jpg and images/a.png; write its suffix in the "
+                "list, or move one of them away"
+            ) in refused(tmp_path, **settings)
+        listed(tmp_path, "a.png,0", "b,1")
+        assert places(load(tmp_path)) == ["images/a.png", "images/b.png"]
+
+    def test_in_several(self, tmp_path: Path) -> None:
+        listed(tmp_path, "a,0", "b,1")
+        photographs(tmp_path, "train/a.png", "test/a.png", "train/b.png")
+        assert (
+            "2 photographs have this name: test/a.png and train/a.png; write its folder before its name in the list, "
+            "or choose one folder with data.image_folder"
+        ) in refused(tmp_path)
+        listed(tmp_path, "test/a,0", "b,1")
+        assert places(load(tmp_path)) == ["test/a.png", "train/b.png"]

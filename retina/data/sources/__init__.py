@@ -15,7 +15,7 @@ from retina.config import DataConfig
 from retina.data.manifest import COLUMNS, Bad, Manifest, Unused, refuse
 from retina.data.sources import arrays, columns, folders, lists, splits
 from retina.data.sources.by_folder import note_of_folders, split_by_folders
-from retina.data.sources.course import course, is_course
+from retina.data.sources.course import COURSE, course, is_course
 from retina.data.sources.grades import GradeReader, mapping_key
 from retina.data.sources.index import PhotographIndex, subfolder
 from retina.data.sources.locate import locate, where_photographs_are
@@ -155,7 +155,7 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     config, here = look.config, look.here
     wanted = "eyepacs" if config.layout == "synthetic" else config.layout  # drawn ones lie in the layout of EyePACS
     column = next((key for key in _COLUMN_KEYS if getattr(config, key)), "")
-    if wanted in {"auto", "course"} and is_course(look.tree, here):
+    if (wanted == "auto" and is_course(look.tree, here)) or (wanted == "course" and here.may_be(COURSE)):
         _refuse_column(column, here)
         return _Reading("course", course(look.tree, here))
     found, doubt = None, None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retina.data.formats import own_name
 from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tables import read_column
+from retina.data.sources.tables import read_column, read_head
 from retina.data.sources.tree import Place, Tree
 from retina.errors import DataError
 
@@ -14,8 +14,17 @@ COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
 
 
 def is_course(tree: Tree, place: Place) -> bool:
-    """Whether the course's headerless lists are here, or at least one of them."""
-    return place.may_be(COURSE) and tree.file(place.root, *COURSE) is not None
+    """Whether the course's headerless lists are here, or at least one of them.
+
+    A file of these names with names and grades, or with a header of several columns, is any label file.
+    """
+    found = (tree.file(place.root, name) for name in COURSE)
+    return place.may_be(COURSE) and any(_has_one_column(file) for file in found if file)
+
+
+def _has_one_column(file: Path) -> bool:
+    head = read_head(file)
+    return len(head.titles) < 2 and not (head.lines and not head.titles)
 
 
 def course(tree: Tree, place: Place) -> list[Labels]:

@@ -93,7 +93,10 @@ def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path
     listed = [_inside(one, root) for one in found]
     more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
     problem = f"{len(listed)} photographs have this name: {listed[0]} and {listed[1]}{more}"
-    row.problem = row.problem or f"{problem}; data.image_folder says which folder is meant"
+    remedy = "write its folder before its name in the list, or choose one folder with data.image_folder"
+    if len({one.folder for one in found}) == 1:
+        remedy = "write its suffix in the list, or move one of them away"
+    row.problem = row.problem or f"{problem}; {remedy}"
     row.rivals = tuple(one.path for one in found)
 
 
