@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from retina.data import fundus
 from retina.data.fundus import read
@@ -170,6 +170,38 @@ def test_orientation_counts_in_deep_files_too(tmp_path: Path) -> None:
     chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
     near(read(tmp_path / "a.png"), COLOUR)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_and_in_those_that_pillow_does_not_open(tmp_path: Path, orientation: int) -> None:
+    turned = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: np.swapaxes(a, 0, 1),
+        6: np.rot90,
+        7: lambda a: np.rot90(np.swapaxes(a, 0, 1), 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    laid = np.ascontiguousarray(turned(COLOUR))
+    for name, values in (("float.tif", (laid / 255).astype("f4")), ("wide.tif", deep(laid, 12, "u4"))):
+        tifffile.imwrite(tmp_path / name, values, photometric="rgb", extratags=[(274, 3, 1, orientation, False)])
+        with pytest.raises(UnidentifiedImageError):
+            Image.open(tmp_path / name)
+        near(read(tmp_path / name), COLOUR)
+    content = imagecodecs.jpeg_encode(np.ascontiguousarray(deep(turned(GREY), 12)), level=98, bitspersample=12)
+    block = b"Exif\0\0" + exif(orientation).tobytes().removeprefix(b"Exif\0\0")
+    (tmp_path / "a.jpg").write_bytes(
+        content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
+    )
+    near(read(tmp_path / "a.jpg"), GREY, slack=3)
+
+
+@pytest.mark.parametrize("tag", [(274, 2, 3, "no", False), (274, 3, 1, 77, False), (274, 3, 2, (6, 6), False)])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, tag: tuple[Any, ...]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", (COLOUR / 255).astype("f4"), photometric="rgb", extratags=[tag])
+    near(read(tmp_path / "a.tif"), COLOUR)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])

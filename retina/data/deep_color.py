@@ -18,6 +18,7 @@ What has no meaning as a photograph is refused: values below 0, infinite ones, f
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from retina.errors import DataError
 Values = NDArray[Any]
 Pixels = NDArray[np.uint8]
 
+ORIENTATION = 0x0112
+"""The tag of EXIF and TIFF."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that the values of a deeper file may use."""
 _OVERSHOOT = 1.1  # of floats from 0 to 1
@@ -54,6 +57,7 @@ class Samples:
         alpha: whether the last channel is.
         premultiplied: whether the colours are by alpha.
         inverted: whether 0 is white.
+        orientation: as EXIF has it, 1 to 8, of a file that Pillow does not open; 1 where the file says none.
     """
 
     values: Values
@@ -61,6 +65,7 @@ class Samples:
     alpha: bool = False
     premultiplied: bool = False
     inverted: bool = False
+    orientation: int = 1
 
 
 def samples(path: Path, image: Image.Image | None, most_pixels: int, longest: int) -> Samples | None:
@@ -195,6 +200,8 @@ def _tiff(path: Path, most_pixels: int, longest: int) -> Samples:
                 "so deep only grey and RGB are read"
             )
         values = page.asarray()
+        tag = page.tags.get(ORIENTATION)
+        orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
         extra = tuple(int(one) for one in page.extrasamples)
         bits = page.bitspersample
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
@@ -207,6 +214,7 @@ def _tiff(path: Path, most_pixels: int, longest: int) -> Samples:
         alpha=has_alpha,
         premultiplied=extra[:1] == (_PREMULTIPLIED,),
         inverted=int(page.photometric) == 0,
+        orientation=orientation,
     )
 
 
@@ -258,4 +266,14 @@ def _jpeg(path: Path, most_pixels: int) -> Samples | None:
         raise DataError(f"{path}: is {width:,} x {height:,} pixels of {frame[4][0]} channels, too many")
     import imagecodecs  # noqa: PLC0415 -- as above
 
-    return _stacked(imagecodecs.jpeg_decode(data), full=2.0 ** frame[1][0] - 1)
+    turned = _orientation(data[: frame.start()])
+    return _stacked(imagecodecs.jpeg_decode(data), full=2.0 ** frame[1][0] - 1, orientation=turned)
+
+
+def _orientation(head: bytes) -> int:
+    """The orientation in a JPEG's bytes before its frame, 1 to 8; 1 where they say none."""
+    exif, at = Image.Exif(), head.find(b"Exif\0\0")
+    with contextlib.suppress(Exception):  # garbage in the EXIF block says nothing about the pixels
+        exif.load(head[at:] if at >= 0 else b"")
+    turned: int = exif.get(ORIENTATION, 1)
+    return turned if turned in range(1, 9) else 1

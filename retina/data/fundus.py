@@ -32,12 +32,13 @@ __all__ = [
     "to_square",
 ]
 
-PREPROCESSING = "2"
+PREPROCESSING = "3"
 """Version of what this room does to a photograph. Raise it with every change of the pixels: caches are keyed by it."""
-SAME_PIXELS = {"1", PREPROCESSING}
+SAME_PIXELS = {"1", "2", PREPROCESSING}
 """Versions that give the same pixels for 8 bits a channel and a disc on black, as all 536 photographs of IDRiD have.
 
-Version 1 read deeper colour as black and did not crop a disc on a light ground; such photographs differ.
+Version 1 read deeper colour as black and did not crop a disc on a light ground; version 2 left TIFFs of
+floats or 32 bits and JPEGs of 12 bits as they lie, whatever their orientation. Such photographs differ.
 """
 
 Points = NDArray[np.floating[Any]]

@@ -25,7 +25,6 @@ Source = str | Pixels
 """The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 
 _JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
-_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,7 +112,7 @@ def _deep(path: Path, image: Image.Image | None) -> Pixels | None:
     if found is None:
         return None
     pixels = deep_color.to_eight_bits(found, path)
-    turn = _turn(image) if image is not None else None
+    turn = _turn(image) if image is not None else _UPRIGHT.get(found.orientation)
     return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
@@ -153,7 +152,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     with contextlib.suppress(Exception):  # garbage in the EXIF block says nothing about the pixels
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        return _UPRIGHT.get(image.getexif().get(deep_color.ORIENTATION, 1))
     return None
 
 

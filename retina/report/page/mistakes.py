@@ -110,7 +110,7 @@ def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mis
         mean, std = (torch.tensor(told[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{file}: is not what a sweep writes: {type(error).__name__}") from None
-    if told.get("preprocessing") != fundus.PREPROCESSING:
+    if told.get("preprocessing") not in fundus.SAME_PIXELS:
         raise ResultsError(f"{file}: the photographs were prepared by version {told.get('preprocessing')} of the crop")
     net = _net(facts.folder.best / "model.pt", trial, size, device)
     manifest = _manifest(facts.spec)
