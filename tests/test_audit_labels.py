@@ -9,7 +9,7 @@ import audited
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import text
+from layouts import photograph, text
 from pages import read
 
 from retina import cli
@@ -44,6 +44,19 @@ def test_the_course_leaks_and_says_what_that_is_worth(
     page = (tmp_path / "page.html").read_text()
     assert "5,618" in page
     assert "84.73%" in page
+
+
+def test_folders_that_tell_equal_names_apart_name_no_patients(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        text(tmp_path / split / "labels.csv", "image,level\na,0\nb,1\n")
+        for name in "ab":
+            photograph(tmp_path / split / f"{name}.png")
+    frame = sources.read(DataConfig(path=str(tmp_path))).frame
+    assert frame["patient"].tolist() == ["train/a", "train/b", "test/a", "test/b"]
+    assert not labels.count(frame).named
+    (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "7_left.png")
+    text(tmp_path / "train" / "labels.csv", "image,level\n7_left,0\nb,1\n")
+    assert labels.count(sources.read(DataConfig(path=str(tmp_path))).frame).named
 
 
 def test_official_test_lists_without_photographs_are_audited_too(

@@ -216,6 +216,11 @@ class TestBadRows:
         text(eyepacs / "trainLabels.csv", f"image,level\n10_right,1\n{line}\n")
         assert "trainLabels.csv:3: 10_left: its grade is empty; grades are 0 to 4" in refused(eyepacs)
 
+    def test_an_empty_grade_is_ungradable_where_the_user_says_so(self, eyepacs: Path) -> None:
+        text(eyepacs / "trainLabels.csv", "image,level\n10_right,1\n10_left,\n")
+        assert "ungradable" not in refused(eyepacs)
+        assert "1 of them is ungradable" in refused(eyepacs, grade_mapping={"": "ungradable"})
+
     def test_empty_name(self, eyepacs: Path) -> None:
         text(eyepacs / "trainLabels.csv", "image,level\n10_right,1\n,2\n")
         assert "trainLabels.csv:3: (no name): the name of the photograph is empty" in refused(eyepacs)

@@ -187,6 +187,37 @@ class TestListsOfOneSplit:
         assert grades(load(tmp_path)) == {"1": 0, "2": 1}
 
 
+class TestListsOfOneName:
+    """Label files in several folders that are called alike are named with their folders."""
+
+    def test_in_what_is_said_of_their_rows(self, tmp_path: Path) -> None:
+        for folder in ("train", "test"):
+            listed(tmp_path / folder, f"{folder}1,9", f"{folder}2,1")
+            photographs(tmp_path / folder, f"{folder}1.png", f"{folder}2.png")
+        assert "train/labels.csv:2: train1: its grade is '9'" in refused(tmp_path)
+        manifest = load(tmp_path, on_bad="skip")
+        assert [bad.where for bad in manifest.skipped] == ["train/labels.csv:2", "test/labels.csv:2"]
+        assert column(manifest, "where") == ["train/labels.csv:3", "test/labels.csv:3"]
+
+    def test_in_what_is_said_of_them(self, tmp_path: Path) -> None:
+        listed(tmp_path / "train", "a,0")
+        listed(tmp_path / "test", "b,1")
+        photographs(tmp_path / "train", "a.png")
+        assert load(tmp_path).notes == ["test/labels.csv lists 1 photographs and none is there: left out"]
+
+    def test_their_rows_of_both_eyes_are_of_other_patients(self, tmp_path: Path) -> None:
+        for folder in ("lyon", "oslo"):
+            header = "left_image,right_image,left_grade,right_grade"
+            listed(tmp_path / folder, f"{folder}1.png,{folder}2.png,0,1", header=header)
+            photographs(tmp_path / folder, f"{folder}1.png", f"{folder}2.png")
+        assert load(tmp_path).frame["patient"].nunique() == 2
+
+    def test_one_of_its_name_is_named_without(self, tmp_path: Path) -> None:
+        listed(tmp_path / "lists", "a,9", "b,0")
+        photographs(tmp_path, "a.png", "b.png")
+        assert "  labels.csv:2: a: its grade is '9'" in refused(tmp_path)
+
+
 class TestListsThatAreCalledAsTheCourseS:
     @pytest.mark.parametrize("names", [("train_label.csv",), ("train_label.csv", "test_label.csv"), ("train_img.csv",)])
     def test_with_a_header_are_label_files(self, tmp_path: Path, names: tuple[str, ...]) -> None:

@@ -92,13 +92,22 @@ def count(frame: pd.DataFrame) -> Labels:
     return Labels(
         counts=counts,
         patients=int(frame["patient"].nunique()),
-        named=bool((frame["patient"] != frame["image"].map(own_name)).any()),  # that of a photograph stands for none
+        named=any(map(_names_a_patient, frame["patient"], frame["image"], frame["path"])),
         eyes={eye: int((frame["eye"] == eye).sum()) for eye in ("left", "right", "")},
         both_eyes=int((eyes_of == 2).sum()),
         overlaps=overlaps,
         majority={split: baselines.majority(frame, split) for split in held_out},
         fellow_eye={overlap.split: baselines.fellow_eye(frame, overlap.split) for overlap in overlaps},
     )
+
+
+def _names_a_patient(patient: str, image: str, path: str) -> bool:
+    """Whether a row's patient is more than its photograph's own name, which stands where nothing is known.
+
+    Where several photographs have one name, their own names have the folders in front that tell them apart.
+    """
+    in_folders = "/" in patient and own_name(path).endswith(f"/{patient}")
+    return patient != own_name(image) and not in_folders
 
 
 def _overlap(frame: pd.DataFrame, split: str) -> Overlap | None:

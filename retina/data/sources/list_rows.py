@@ -18,7 +18,7 @@ _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
 
 
 def rows_of(
-    table: Table, columns: Columns, split: str, *, root: Path, prefix: str = "", split_from: str = "list"
+    table: Table, columns: Columns, split: str, *, root: Path, source: str, prefix: str = "", split_from: str = "list"
 ) -> list[Row]:
     """One row a photograph; of a line with both eyes' photographs two.
 
@@ -27,6 +27,7 @@ def rows_of(
         columns: what its columns mean.
         split: the split of the whole file, where a row tells none.
         root: the data folder; absolute names below it are taken as relative ones.
+        source: what the label file is called in messages.
         prefix: is put before the names, where two files count from 1 alike.
         split_from: what `split` comes from, as in `Row`.
 
@@ -40,7 +41,7 @@ def rows_of(
             "has the same columns;\nput all rows into one sheet, or save each sheet as a CSV file"
         )
     scope = table.file.parent
-    named = [row for line in table.lines for row in _rows(table, columns, line, scope)]
+    named = [row for line in table.lines for row in _rows(table, columns, line, scope, source)]
     for row in named if table.legacy else ():
         if not (row.name.isascii() and row.grade.isascii()):
             raise DataError(
@@ -57,10 +58,10 @@ def rows_of(
     return named
 
 
-def _rows(table: Table, columns: Columns, line: Line, scope: Path) -> list[Row]:
+def _rows(table: Table, columns: Columns, line: Line, scope: Path, source: str) -> list[Row]:
     number, cells = line
     row = Row(
-        where=f"{table.file.name}:{number}",
+        where=f"{source}:{number}",
         image="",
         own="",
         grade=_cell(cells, columns.grade),

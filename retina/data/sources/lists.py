@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -62,20 +62,23 @@ class LabelFiles:
 class _Candidate:
     """A file that may be a label file; `is_sure` if its header, or its lines without one, say that it is.
 
-    `is_stranger`: see `LabelFiles.are_strangers`.
+    `is_stranger`: see `LabelFiles.are_strangers`. `source` is what messages call it: its name, or where several have
+    that its path.
     """
 
     file: Path
     split: str
     is_sure: bool
     is_stranger: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class _LabelFile:
-    """One label file, read."""
+    """One label file, read. `source` is what messages call it."""
 
     file: Path
+    source: str
     split: str
     titles: list[str]
     rows: list[Row]
@@ -115,6 +118,9 @@ def find(
     if not wanted:
         return None
     wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
+    names = Counter(one.file.name for one in wanted)
+    sources = [one.file.name if names[one.file.name] == 1 else _inside(one.file, place.root) for one in wanted]
+    wanted = [replace(one, source=source) for one, source in zip(wanted, sources, strict=True)]
     try:
         files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted], index)
     except DataError as error:
@@ -270,16 +276,16 @@ def _read(
         found = Columns(image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"])
     else:
         found = columns.choose(table, config, reader, index)
-    source = "list" if one.split == _split_of_name(one.file) else "folder"
-    rows = rows_of(table, found, one.split, root=root, prefix=prefix, split_from=source)
+    by = "list" if one.split == _split_of_name(one.file) else "folder"
+    rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
     if found.patient is not None and _repeats_names(rows):
         title = table.titles[found.patient]
         choices = [*found.choices, f"column {title} repeats the photographs' names and tells no patient"]
         found = replace(found, patient=None)
-        rows = rows_of(table, found, one.split, root=root, prefix=prefix, split_from=source)
+        rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
     else:
         choices = found.choices
-    return _LabelFile(one.file, one.split, table.titles, rows, choices)
+    return _LabelFile(one.file, one.source, one.split, table.titles, rows, choices)
 
 
 def _repeats_names(rows: list[Row]) -> bool:
@@ -328,7 +334,7 @@ def _are_same(one: _LabelFile, other: _LabelFile, names: AbstractSet[str], index
         return True
     found = []
     for file in (one, other):
-        locate([Labels(file.file.name, file.rows)], index)
+        locate([Labels(file.source, file.rows)], index)
         mine = {own_name(row.name).casefold(): (row.path, row.rivals) for row in file.rows if row.name}
         found.append({name: mine[name] for name in names})
     return found[0] == found[1]
@@ -363,7 +369,7 @@ def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Label
         belongs = root / "1. Original Images" / ("a. Training Set" if one.split == "train" else "b. Testing Set")
     choices = tuple(f"{_inside(one.file, root)}: {choice}" for choice in one.choices)
     optional = several and one.split in {"val", "test"} and not is_idrid
-    return Labels(one.file.name, one.rows, optional, belongs, (one.file,), choices)
+    return Labels(one.source, one.rows, optional, belongs, (one.file,), choices)
 
 
 def _inside(file: Path, root: Path) -> str:
