@@ -51,6 +51,34 @@ class TestColumns:
         )
         assert column(load(tmp_path, grade_column="diagnosis"), "grade") == [1, 3]
 
+    @pytest.mark.parametrize("title", ["label", "class", "diagnosis"])
+    def test_a_yes_and_no_beside_grades_has_to_be_chosen_from(self, tmp_path: Path, title: str) -> None:
+        rows = [f"{name},{int(at > 1)},{at}" for at, name in enumerate("abcde")]
+        file = listed(tmp_path, *rows, header=f"image,{title},severity")
+        photographs(tmp_path, *(f"{name}.png" for name in "abcde"))
+        assert refused(tmp_path) == (
+            f"{file}: the column {title} holds 0 and 1 alone, and severity holds only grades; choose one with "
+            "data.grade_column"
+        )
+        assert column(load(tmp_path, grade_column="severity"), "grade") == [0, 1, 2, 3, 4]
+        assert column(load(tmp_path, grade_column=title), "grade") == [0, 0, 1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("header", "rows"),
+        [
+            ("image,level,severity", ("a,0,0", "b,1,1", "c,1,2")),  # a name of grades alone
+            ("image,label,severity", ("a,0,0", "b,2,1", "c,1,2")),
+            ("image,label,sex", ("a,0,0", "b,1,1", "c,1,0")),
+            ("image,label,id", ("a,0,0", "b,1,1", "c,1,2")),
+            ("image,label,eye", ("a,0,0", "b,1,1", "c,1,2")),
+            ("image,label,quality", ("a,0,2", "b,1,7", "c,1,3")),
+        ],
+    )
+    def test_other_columns_do_not_matter(self, tmp_path: Path, header: str, rows: tuple[str, ...]) -> None:
+        listed(tmp_path, *rows, header=header)
+        photographs(tmp_path, "a.png", "b.png", "c.png")
+        assert column(load(tmp_path), "grade") == [int(row.split(",")[1]) for row in rows]
+
     def test_of_two_known_columns_the_one_that_names_photographs_counts(self, tmp_path: Path) -> None:
         listed(tmp_path, "1,x.png,1", "2,y.png,2", header="image_id,filename,level")
         photographs(tmp_path, "x.png", "y.png")

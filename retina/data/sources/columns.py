@@ -31,6 +31,8 @@ GRADED = (
     "final_icdr", "dr_level", "icdr", "icdr_grade", "icdr_level", "dr_class", "diabetic_retinopathy_grade",
     "dr_severity", "class",
 )  # fmt: skip
+_OF_ANYTHING = {"label", "class", "diagnosis"}
+"""Names for grades that are also names for a yes and no."""
 KEYWORDS = "diagnostic_keywords"
 _OTHERS = {
     "split": ("split", "set", "subset", "partition"),
@@ -333,10 +335,15 @@ def _grade_column(
     table: Table, named: list[int], taken: set[int | None], reader: GradeReader, choices: list[str]
 ) -> int | None:
     """Of the columns of known names the one that holds grades; else the only one that holds nothing else."""
-    if len(named) > 1:
-        return _of_several(table, named, reader, choices)
     if named:
-        return named[0]
+        chosen = _of_several(table, named, reader, choices) if len(named) > 1 else named[0]
+        _refuse_yes_and_no(table, chosen, _graded(table, {*taken, *named}, reader), reader)
+        return chosen
+    return _only(table, _graded(table, taken, reader), "holds only grades", "grade", choices)
+
+
+def _graded(table: Table, taken: set[int | None], reader: GradeReader) -> list[int]:
+    """The columns, but for those taken and those that count rows, that hold nothing but grades, three at least."""
     found = []
     for at, title in enumerate(table.titles):
         if at not in taken and plain(title) not in _COUNTERS:
@@ -344,7 +351,21 @@ def _grade_column(
             grades = {reader(cell) for cell in cells if not reader.is_ungradable(cell)}
             if None not in grades and len(grades) >= _LEAST_GRADES:
                 found.append(at)
-    return _only(table, found, "holds only grades", "grade", choices)
+    return found
+
+
+def _refuse_yes_and_no(table: Table, chosen: int, others: list[int], reader: GradeReader) -> None:
+    """Stop where a column of a name for anything holds 0 and 1 alone, and another one may well hold the grades.
+
+    Raises:
+        DataError: names both.
+    """
+    grades = {reader(cell) for cell in table.column(chosen)} - {None}
+    if others and grades <= {0, 1} and plain(table.titles[chosen]) in _OF_ANYTHING:
+        raise DataError(
+            f"{table.file}: the column {table.titles[chosen]} holds 0 and 1 alone, and {_titles(table, others)} "
+            f"{'holds' if len(others) == 1 else 'hold'} only grades; choose one with data.grade_column"
+        )
 
 
 def _of_several(table: Table, named: list[int], reader: GradeReader, choices: list[str]) -> int:
