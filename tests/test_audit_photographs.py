@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import audited
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import ExifTags, Image
 
 from retina import cli
 from retina.audit import findings, measures
 from retina.audit.look import look
 from retina.data import quality
+from retina.data.pixel_hash import pixel_hash
 from retina.data.visit import visit
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
@@ -106,6 +109,22 @@ def test_sizes_are_those_of_the_file_though_less_is_decoded(
     flat, upright = (look(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
     assert (flat.width, flat.height) == (upright.height, upright.width) == size
     assert 0 < flat.side <= max(size)
+
+
+def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(shared: Path, tmp_path: Path) -> None:
+    with Image.open(audited.real(shared, SOME[0])) as photograph:
+        eight = np.asarray(photograph.crop((0, 0, 500, 512)))
+    tifffile.imwrite(tmp_path / "float.tif", (eight / 255).astype(np.float32), photometric="rgb")
+    tifffile.imwrite(tmp_path / "whole.tif", eight.astype(np.uint32) * 257, photometric="rgb")
+    twelve = imagecodecs.jpeg_encode(eight.astype(np.uint16) * 16, bitspersample=12, level=100, subsampling="444")
+    (tmp_path / "twelve.jpg").write_bytes(twelve)
+    files = ["float.tif", "whole.tif", "twelve.jpg"]
+    audit = audited.audited(audited.list_of(tmp_path, [(name, 0) for name in files]))
+    assert audit.unreadable == []
+    assert audit.seen is not None
+    assert [(one.width, one.height) for one in audit.seen] == [(500, 512)] * 3
+    assert audit.seen[0].digest == audit.seen[1].digest == pixel_hash(eight)
+    assert [len(group.rows) for group in audit.groups] == [3]
 
 
 def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:

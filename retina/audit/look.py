@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from retina.data import fundus, likeness, quality
 from retina.data.fundus import Pixels, Source
@@ -69,7 +69,11 @@ def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
     height, width = pixels.shape[:2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken metadata, as when it was read
-        with Image.open(path, formats=fundus.FORMATS) as image:
+        try:
+            image = Image.open(path, formats=fundus.FORMATS)
+        except UnidentifiedImageError:  # a deep TIFF or JPEG, which is never reduced
+            return width, height
+        with image:
             if set(image.size) == {width, height}:
                 return width, height
             orientation = None
