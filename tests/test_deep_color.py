@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,9 @@ import pytest
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from retina.data import fundus
+from retina.data import fundus, image_file
 from retina.data.fundus import read
-from retina.errors import DataError
+from retina.errors import DataError, DiskError
 
 ROWS, COLUMNS = np.mgrid[:24, :32]
 COLOUR = np.stack([ROWS * 8 + 10, COLUMNS * 4 + 5, 200 - ROWS * 5], axis=-1).astype(np.uint8)  # 5 to 200
@@ -32,6 +39,17 @@ def near(got: np.ndarray, wanted: np.ndarray, slack: int = 1) -> None:
     assert got.dtype == np.uint8
     assert got.shape == wanted.shape
     assert np.abs(got.astype(int) - wanted).max() <= slack
+
+
+@contextlib.contextmanager
+def into(pipe: Path, content: bytes) -> Iterator[None]:
+    """Write into a pipe, once, from a process of its own: whoever opens it again waits for ever."""
+    code = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
+    with subprocess.Popen([sys.executable, "-c", code, str(pipe)], stdin=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        writer.stdin.write(content)
+        writer.stdin.close()
+        yield
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -251,3 +269,45 @@ def test_the_cases_that_were_read_as_black(shared: Path) -> None:
     for name in ("rgb8in16", "rgb12in16", "grey12in16"):
         _, found = fundus.read_square(folder / f"{name}.png", 64)
         assert found
+
+
+@pytest.mark.parametrize("name", ["deep.png", "eight.png", "deep.tif", "float.tif", "deep.jp2", "deep.ppm", "deep.jpg"])
+def test_a_pipe_gives_what_its_file_gives(tmp_path: Path, name: str) -> None:
+    stored = deep(COLOUR, 12)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(stored))
+    Image.fromarray(COLOUR).save(tmp_path / "eight.png")
+    tifffile.imwrite(tmp_path / "deep.tif", stored, photometric="rgb")
+    tifffile.imwrite(tmp_path / "float.tif", (COLOUR / 255).astype(np.float32), photometric="rgb")
+    (tmp_path / "deep.jp2").write_bytes(imagecodecs.jpeg2k_encode(stored, level=0, reversible=True))
+    (tmp_path / "deep.ppm").write_bytes(b"P6 32 24 65535\n" + stored.astype(">u2").tobytes())
+    (tmp_path / "deep.jpg").write_bytes(imagecodecs.jpeg_encode(stored, level=98, bitspersample=12))
+    file, pipe = tmp_path / name, tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with into(pipe, file.read_bytes()):
+        through = read(pipe)
+    assert np.array_equal(through, read(file))
+    near(through, COLOUR, slack=12 if name.endswith("jpg") else 2)
+
+
+def test_a_pipe_is_named_as_it_is_called_and_is_not_read_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with into(pipe, imagecodecs.png_encode(deep(COLOUR, 16))[:100]), pytest.raises(DataError) as cut:
+        read(pipe)
+    assert str(cut.value).startswith(f"{pipe}: cannot be read: ")
+    assert tempfile.gettempdir() not in str(cut.value).replace(str(pipe), "")
+    monkeypatch.setattr(image_file, "MOST_PIPED", 1000)
+    with into(pipe, bytes(1001)), pytest.raises(DataError, match="pipe: has more than 1,000 bytes, allowed of a pipe"):
+        read(pipe)
+
+
+def test_a_full_disk_is_no_fault_of_what_comes_through_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(DiskError, match=f"^{tempfile.gettempdir()}: .*pipe cannot be copied to here: No space left"):
+        read(tmp_path / "pipe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from retina.data import deep_color
-from retina.errors import DataError
+from retina.errors import DISK_ERRNOS, DataError, RetinaError, as_disk_error
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """What is tried when a file is opened; the others of PIL start programs (EPS) or hold no photographs."""
 
 LONGEST = 9_459
 """Pixels of a photograph's longest side: the square around it keeps PIL's limit against decompression bombs too."""
+
+MOST_PIPED = 2**30
+"""Bytes of a photograph that comes through a pipe: twice what 89 million pixels of 16 bits take without compression."""
 
 Pixels = NDArray[np.uint8]
 Source = str | Pixels
@@ -44,7 +48,7 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
     decompression bombs, are refused, and so is a side of more than `LONGEST`.
 
     Args:
-        path: a file in one of `FORMATS`; of several frames the first is read.
+        path: a file in one of `FORMATS`; of several frames the first is read. A pipe is waited for and read to its end.
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps this many
             pixels. With twice the final side, squares made from IDRiD's 4288 x 2848 originals are on average 45 dB
             (at 224 pixels) and 49 dB (at 512) of PSNR from those of a full decode, at worst 39 and 45 dB.
@@ -54,14 +58,15 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
 
     Raises:
         DataError: the file is missing, unreadable, cut short or too large, or its colours are of a kind that is not
-            read; names the file and what is wrong.
+            read; or more than `MOST_PIPED` bytes come through a pipe. Names the file and what is wrong.
+        DiskError: what comes through a pipe cannot be kept in the folder for temporary files.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken metadata; what breaks the pixels is an exception
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _read(path, at_least)
-    except DataError:
+            return _through_pipe(path, at_least) if path.is_fifo() else _read(path, at_least)
+    except RetinaError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
@@ -73,6 +78,27 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
         raise
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _through_pipe(pipe: Path, at_least: int | None) -> Pixels:
+    """Read from a copy: a pipe gives its bytes once, and a deep photograph is opened more than once."""
+    with contextlib.ExitStack() as until_read:
+        try:
+            copy = until_read.enter_context(tempfile.NamedTemporaryFile())
+            with pipe.open("rb") as source:
+                while block := source.read(2**20):
+                    if copy.tell() + len(block) > MOST_PIPED:
+                        raise DataError(f"{pipe}: has more than {MOST_PIPED:,} bytes, allowed of a pipe")
+                    copy.write(block)
+            copy.flush()
+        except OSError as error:
+            if error.errno in DISK_ERRNOS:
+                raise as_disk_error(tempfile.gettempdir(), f"{pipe} cannot be copied to here", error) from None
+            raise DataError(f"{pipe}: cannot be read: {error}") from None
+        try:
+            return _read(Path(copy.name), at_least)
+        except DataError as error:  # which names the copy
+            raise DataError(str(error).replace(copy.name, str(pipe))) from None
 
 
 def _read(path: Path, at_least: int | None) -> Pixels:
@@ -140,7 +166,11 @@ def _format_and_size(path: str) -> tuple[str, tuple[int, ...]]:
     """Of a file that could be read; its sides ascending, whatever way up it is."""
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=FORMATS) as image:
+        try:
+            image = Image.open(path, formats=FORMATS)
+        except UnidentifiedImageError:  # a deep TIFF or JPEG
+            return "other", tuple(sorted(read(Path(path)).shape[:2]))
+        with image:
             return "JPEG" if image.format in {"JPEG", "MPO"} else "other", tuple(sorted(image.size))
     return "other", ()
 
