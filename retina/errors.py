@@ -58,7 +58,13 @@ class DiskError(ResultsError):
     exit_code = 1
 
 
-def as_disk_error(where: Path | str, what: str, error: OSError, remedy: str = "") -> ResultsError:
+def as_disk_error(
+    where: Path | str,
+    what: str,
+    error: OSError,
+    remedy: str = "",
+    otherwise: type[ResultsError | DataError] = ResultsError,
+) -> ResultsError | DataError:
     """Return the error to raise for one of the operating system about a file of ours.
 
     Args:
@@ -66,11 +72,12 @@ def as_disk_error(where: Path | str, what: str, error: OSError, remedy: str = ""
         what: what cannot be done with it.
         error: the system's.
         remedy: a line of its own, if there is one.
+        otherwise: what to return where the disk is not at fault.
 
     Returns:
-        A `DiskError` where the disk is at fault, else a `ResultsError`.
+        A `DiskError` where the disk is at fault, else one of `otherwise`.
     """
-    kind = DiskError if error.errno in DISK_ERRNOS else ResultsError
+    kind = DiskError if error.errno in DISK_ERRNOS else otherwise
     return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from PIL import Image
 from retina.data import cache, decode
 from retina.data.cache import PixelCache, cache_folder, open_cache
 from retina.data.manifest import Manifest
-from retina.errors import DataError
+from retina.errors import DataError, DiskError
 
 MANY = 70  # enough for processes of their own
 
@@ -139,13 +141,40 @@ def _other_json(folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps(["bad"]))
 
 
-@pytest.mark.parametrize("damage", [_shorten, _empty, _garble, _forget, _other_shape, _other_json])
+def _of_a_zip(folder: Path) -> None:
+    (folder / "pixels.npy").write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def _with(key: str, value: Any) -> Callable[[Path], None]:
+    """Another value of a key of index.json."""
+
+    def damage(folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        if key == "bad":  # all else fits it
+            index["digests"] = index["digests"][len(value) :]
+            np.save(folder / "pixels.npy", np.zeros((6 - len(value), 32, 32, 3), np.uint8))
+        (folder / "index.json").write_text(json.dumps({**index, key: value}))
+
+    damage.__name__ = f"{key} {str(value)[:30]}"
+    return damage
+
+
+DAMAGES = [
+    *(_shorten, _empty, _garble, _forget, _other_shape, _other_json, _of_a_zip),
+    *(_with("bad", bad) for bad in ([3], [[99, "x"]], [[-1, "x"]], [["3", "x"]], [[3, 7]], [[3, "x"], [3, "x"]], {})),
+    *(_with("digests", digests) for digests in ("abcdef", [1] * 6, None)),
+    *(_with("discless", discless) for discless in ([6], ["a"], [1, 1], 3)),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_cache_is_built_again(few: list[Path], tmp_path: Path, damage: object) -> None:
     folder = tmp_path / "c"
     assert callable(damage)
     damage(open_cache(manifest_of(few), 32, folder=folder).path)
-    got = open_cache(manifest_of(few), 32, folder=folder)
+    got = open_cache(manifest_of(few), 32, on_bad="skip", folder=folder)
     assert got.built
+    assert got.bad == []
     assert np.array_equal(got.pixels, wanted(few, 32))
     assert names(folder) == [got.path.name]
 
@@ -222,7 +251,7 @@ def test_a_full_disk_is_told_with_both_numbers(
 ) -> None:
     usage = namedtuple("usage", "total used free")(10, 0, 10)  # noqa: PYI024
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match="need 18,432 bytes, 10 are free"):
+    with pytest.raises(DiskError, match="need 18,432 bytes, 10 are free"):
         open_cache(manifest_of(few), 32, folder=tmp_path / "c")
     assert names(tmp_path / "c") == []
 

@@ -17,7 +17,7 @@ from retina.data import decode
 from retina.data.cache import PixelCache, open_cache
 from retina.data.fundus import Pixels, to_square
 from retina.data.rows import Target
-from retina.errors import DataError
+from retina.errors import DataError, DiskError
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_full_disk_takes_nothing_from_a_build_that_was_stopped(
     done = len(noted(building))
     with monkeypatch.context() as full:
         free(full, lambda _: 10)
-        with pytest.raises(DataError, match=r"24 photographs .* 10 are free"):
+        with pytest.raises(DiskError, match=r"24 photographs .* 10 are free"):
             open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")
     assert open_cache(manifest_of(good), SIZE, folder=tmp_path / "c").decoded == len(good) - done
 
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_is_told_and_what_was_decoded_is_kept(good: list[Pa
     write = Target.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Target, "write", full)
-        with pytest.raises(DataError, match=r"building: photographs cannot be decoded into it: .*No space left"):
+        with pytest.raises(DiskError, match=r"building: photographs cannot be decoded into it: No space left"):
             open_cache(manifest_of(good), SIZE, workers=1, folder=tmp_path / "c")
     got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")
     assert got.decoded < len(good)
@@ -138,7 +138,7 @@ def test_a_disk_without_room_for_a_folder_is_told(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, full, refuse)
-        with pytest.raises(DataError, match=r"building: photographs cannot be decoded into it: .*No space left"):
+        with pytest.raises(DiskError, match=r"building: photographs cannot be decoded into it: No space left"):
             open_cache(manifest_of(good), SIZE, workers=1, folder=tmp_path / "c")
     assert open_cache(manifest_of(good), SIZE, folder=tmp_path / "c").decoded == len(good)
 

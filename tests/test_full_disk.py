@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import decoding
 import optuna
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, predict, results
+from retina import checkpoints, cli, predict, private, results
 from retina.errors import DiskError, ResultsError
 from retina.report import page
 from retina.results import RunFolder
@@ -175,6 +176,50 @@ page.render = lambda *_, **__: "x" * 100_000
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 sys.exit(cli.main(["report", sys.argv[1]]))
 """
+
+
+def limited(most: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that may write files of so many bytes."""
+    script = "import resource, sys; from retina import cli; most = int(sys.argv[1]); "
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)); sys.exit(cli.main(sys.argv[2:]))"
+    return subprocess.run(
+        [sys.executable, "-c", script, str(most), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_photographs_that_cannot_be_decoded_onto_a_disk_are_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache"))
+    paths = decoding.draw(tmp_path / "set", 6)
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["image,level", *(f"{one.name},0" for one in paths)]))
+    for most in (1, 50_000):  # the journal, the photographs
+        done = limited(most, "data", "prepare", str(tmp_path / "set"), "--image-size", "64")
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.endswith(f"photographs cannot be decoded into it: {os.strerror(errno.EFBIG)}\n")
+        assert len(done.stderr.splitlines()) == 1
+    done = limited(100, "data", "draw", str(tmp_path / "drawn"), "--photographs", "20", "--size", "64")
+    assert done.returncode == 1
+    said = f"{tmp_path / 'drawn'}: photographs cannot be drawn into it: {os.strerror(errno.EFBIG)}\n"
+    assert done.stderr == said
+    assert not [file.name for file in tmp_path.iterdir() if "drawn" in file.name]
+
+
+@pytest.mark.parametrize("number", DISK)
+def test_a_cache_on_a_disk_that_is_at_fault_is_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache"))
+    photograph = decoding.draw(tmp_path / "set", 1)[0]
+    (tmp_path / "set" / "labels.csv").write_text(f"image,level\n{photograph.name},0\n")
+    monkeypatch.setattr(private, "make_folder", full)
+    for path, folder in ((tmp_path / "set", "cache"), ("synthetic", "cache/drawn")):
+        assert cli.main(["data", "prepare", str(path), "--image-size", "64"]) == 1
+        wanted = f"{tmp_path / folder}: cannot keep photographs here (set RETINA_CACHE): {os.strerror(number)}\n"
+        assert capsys.readouterr().err == wanted
 
 
 def test_a_file_that_may_not_grow_so_large_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """From a `DataConfig` to photographs that can be trained on: split by patient, decoded once, told in a fingerprint."""
 
+import contextlib
+import errno
 import json
+import logging
+import os
 import pickle
 import shutil
 import subprocess
@@ -8,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pandas as pd
 import psutil
@@ -15,6 +20,7 @@ import pytest
 from PIL import Image
 from tiny import DATA, counts, photographs
 
+from retina import cli, private
 from retina.config import DataConfig
 from retina.data import cache, synthetic
 from retina.data.photographs import Photographs, drawn_folder, prepare, skipped_rows
@@ -123,6 +129,62 @@ def test_another_size_is_decoded_but_not_drawn_again(monkeypatch: pytest.MonkeyP
     photographs()
     monkeypatch.delattr(synthetic, "draw")
     assert photographs(image_size=20).pixels.shape == (24, 20, 20, 3)
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_cache_that_is_a_file_is_refused_by_name(
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    below: str,
+    *,
+    drawn: bool,
+) -> None:
+    file = tmp_path_factory.mktemp("cache") / "file"
+    file.write_text("")
+    monkeypatch.setenv("RETINA_CACHE", str(file / below))
+    assert cli.main(["data", "prepare", "synthetic" if drawn else str(folder), "--image-size", "16"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"{file / below}{'/drawn' if drawn else ''}: cannot keep photographs here (set RETINA_CACHE)"
+    )
+    assert len(said.splitlines()) == 1
+    assert file.read_text() == ""
+
+
+def test_drawn_photographs_are_taken_from_a_cache_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = photographs()
+
+    def read_only(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(private, "make_folder", read_only)
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    assert prepare(DATA).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_photographs_look_like_need_not_be_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    wanted = load(folder, join_duplicates="near", seed=1).frame["split"].tolist()
+    kept = next(load(folder).pixels_file.parent.glob("details.npy"))
+    kept.write_bytes(b"PK\x03\x04")
+
+    def full(file: Path, *_: Any) -> None:
+        with contextlib.suppress(OSError):
+            Path(file).write_bytes(b"half")
+        raise OSError(number, os.strerror(number))
+
+    caplog.set_level("INFO", "retina")
+    monkeypatch.setattr(logging.getLogger("retina"), "propagate", True)
+    monkeypatch.setattr(np, "save", full)
+    assert load(folder, join_duplicates="near", seed=1).frame["split"].tolist() == wanted
+    assert sorted(file.name for file in kept.parent.iterdir()) == ["details.npy", "index.json", "pixels.npy"]
+    said = f"{kept}: what photographs look like cannot be kept, and is found anew each time: {os.strerror(number)}"
+    assert f"note: {said}" in [record.getMessage() for record in caplog.records]
 
 
 def test_drawn_photographs_are_kept_in_a_folder_that_names_them() -> None:

@@ -35,7 +35,7 @@ from retina.data.manifest import Bad, Manifest, refuse
 from retina.data.pixel_hash import full_hash
 from retina.data.rows import Target, close_up, intact, open_up, reserve
 from retina.data.sources import arrays
-from retina.errors import DataError
+from retina.errors import DataError, DiskError, ResultsError, RetinaError, as_disk_error
 from retina.machine import cores
 
 CHUNK = 16  # photographs that a process is given at a time
@@ -82,6 +82,19 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "retina-sweeps"
 
 
+def cannot_keep(folder: Path, error: OSError) -> ResultsError | DataError:
+    """Return the error to raise where photographs cannot be kept below `cache_folder()`.
+
+    Args:
+        folder: where they were to be kept.
+        error: the system's.
+
+    Returns:
+        A `DiskError` where the disk is at fault, else a `DataError`.
+    """
+    return as_disk_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, otherwise=DataError)
+
+
 def open_cache(
     manifest: Manifest,
     image_size: int,
@@ -94,7 +107,7 @@ def open_cache(
     """Map the decoded photographs of a manifest; decode first what was not decoded before.
 
     Of several processes that ask at once, one decodes and the others wait for it. What a build has decoded when it is
-    stopped, by Ctrl-C, `kill -9`, a power cut or a `DataError`, is kept for the next one; photographs with problems
+    stopped, by Ctrl-C, `kill -9`, a power cut or an error, is kept for the next one; photographs with problems
     are looked at again.
 
     Args:
@@ -107,7 +120,8 @@ def open_cache(
 
     Raises:
         DataError: no photographs; some cannot be read and `on_bad` is "stop" (all are looked at before); none can be
-            read; not enough free disk; the folder cannot be written; a process that decodes died.
+            read; the folder cannot be written; a process that decodes died.
+        DiskError: the disk of the folder is at fault: it has too little room, say.
     """
     start = time.perf_counter()
     if manifest.frame.empty:
@@ -150,6 +164,30 @@ def _size_and_time(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def mapped(file: Path) -> NDArray[Any] | None:
+    """Map a file of one array; None where it is absent, cut short or holds no such array."""
+    try:
+        return np.lib.format.open_memmap(file, mode="r")
+    except Exception:  # of a damaged header numpy raises SyntaxError, TypeError and more
+        return None
+
+
+def _is_index(index: Any, n: int) -> bool:
+    """Whether a file index.json of a cache of `n` photographs holds what `_Builder._finish` writes."""
+    match index:
+        case {"bad": [*bad], "digests": [*digests], "discless": [*discless]}:
+            rows = [one[0] for one in bad if isinstance(one, list) and len(one) == 2 and isinstance(one[1], str)]
+            is_whole = len(rows) == len(bad) and len(digests) == n - len(bad)
+            is_whole &= all(isinstance(one, str) for one in digests)
+            return is_whole and _are_rows(rows, n) and _are_rows(discless, n) and not {*rows} & {*discless}
+    return False
+
+
+def _are_rows(rows: list[Any], n: int) -> bool:
+    """Whether these are positions of photographs, ascending, each once."""
+    return all(type(row) is int and 0 <= row < n for row in rows) and rows == sorted(set(rows))
+
+
 @contextmanager
 def _locked(folder: Path, key: str) -> Iterator[None]:
     lock = FileLock(folder / f"{key}.lock")
@@ -161,7 +199,7 @@ def _locked(folder: Path, key: str) -> Iterator[None]:
             log.info("another process decodes these photographs; waiting for it")
             lock.acquire()
     except OSError as error:
-        raise DataError(f"{folder}: cannot keep decoded photographs here (set RETINA_CACHE): {error}") from None
+        raise cannot_keep(folder, error) from None
     try:
         yield
     finally:
@@ -183,15 +221,15 @@ class _Builder:
 
     def load(self) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
         """Map it; None where it is absent, cut short or not what it should be."""
+        n, pixels = len(self.manifest.frame), mapped(self.path / "pixels.npy")
         try:
             index = json.loads((self.path / "index.json").read_text())
-            pixels: NDArray[np.uint8] = np.load(self.path / "pixels.npy", mmap_mode="r")
-            shape = (len(self.manifest.frame) - len(index["bad"]), self.size, self.size, 3)
-            whole = pixels.shape == shape and pixels.dtype == np.uint8 and isinstance(index["discless"], list)
-            whole &= len(index["digests"]) == shape[0] and all(isinstance(one, str) for one in index["digests"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return (pixels, index) if whole else None
+        if pixels is None or not _is_index(index, n):
+            return None
+        shape = (n - len(index["bad"]), self.size, self.size, 3)
+        return (pixels, index) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
     def build(self, on_bad: str, workers: int, progress: Progress) -> tuple[int, tuple[Pixels, dict[str, Any]]]:
         """Decode what no build before has, and give the folder its name when it is whole; the lock must be held.
@@ -217,12 +255,15 @@ class _Builder:
             building.rename(self.path)
             (self.path / JOURNAL).unlink()
             _to_disk(self.path.parent)
+        except RetinaError:  # a DiskError is an OSError, too
+            raise
         except OSError as error:
-            raise DataError(f"{building}: photographs cannot be decoded into it: {error}") from None
+            problem = "photographs cannot be decoded into it"
+            raise as_disk_error(building, problem, error, otherwise=DataError) from None
         self._clear()
         loaded = self.load()
         if loaded is None:
-            raise DataError(f"{self.path}: was written, but cannot be read back")
+            raise DiskError(f"{self.path}: was written, but cannot be read back")
         return decoded, loaded
 
     def _journal(self, building: Path) -> Journal:
@@ -254,7 +295,7 @@ class _Builder:
     def _reserve(self, path: Path) -> Target:
         try:
             return reserve(path, len(self.manifest.frame), self.size)
-        except DataError:
+        except DiskError:
             self._clear()  # it may be this that takes the room
             return reserve(path, len(self.manifest.frame), self.size)
 

@@ -9,8 +9,9 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from retina import private
 from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import duplicates, likeness, sources, split, synthetic
 from retina.data.batches import Part, resident
-from retina.data.cache import PixelCache, cache_folder, open_cache
+from retina.data.cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
 from retina.data.duplicates import Duplicates
 from retina.data.manifest import Bad, Manifest, Unused
 from retina.data.visit import visit
-from retina.errors import DataError
+from retina.errors import DataError, RetinaError
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,8 @@ class Photographs:
         Raises:
             DataError: the photographs there are not the same.
         """
-        if self.pixels_file.is_file():
-            mapped: npt.NDArray[np.uint8] = np.load(self.pixels_file, mmap_mode="r")
-            return mapped
+        if (there := mapped(self.pixels_file)) is not None:
+            return there
         here = prepare(self.config)
         if here.fingerprint != self.fingerprint:
             raise DataError(
@@ -162,6 +162,7 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
 
     Raises:
         DataError: as `retina.data.sources.read`, `retina.data.cache.open_cache` and `retina.data.split.assign`.
+        DiskError: as `retina.data.cache.open_cache`.
     """
     say = progress or (lambda *_: None)
     manifest = found or find(config) or _drawn(config, say)
@@ -203,17 +204,21 @@ def _duplicates(manifest: Manifest, config: DataConfig, cache: PixelCache, say: 
 def _details(manifest: Manifest, cache: PixelCache, say: Progress) -> list[bytes]:
     """What tells photographs from others that look alike; kept beside the decoded ones, of which nothing is used."""
     file, length = cache.path / "details.npy", likeness.SIDE**2
-    try:
-        kept = np.load(file)
-    except (OSError, ValueError, EOFError):
-        kept = None
+    kept = mapped(file)
     if kept is not None and kept.shape == (len(manifest.frame), length) and kept.dtype == np.int8:
         return [row.tobytes() if row.any() else b"" for row in kept]
     found = visit(manifest.frame, likeness.details_of, lambda done, total: say("comparing photographs", done, total))
     table = np.frombuffer(b"".join(one or bytes(length) for one in found), np.int8).reshape(-1, length)
     part = file.with_name(f"details.{os.getpid()}.part.npy")
-    np.save(part, table)
-    part.replace(file)
+    try:
+        np.save(part, table)
+        part.replace(file)
+    except OSError as error:  # a full disk, or a cache that can only be read: they are as good without being kept
+        problem = error.strerror or error
+        log.info("note: %s: what photographs look like cannot be kept, and is found anew each time: %s", file, problem)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return found
 
 
@@ -226,13 +231,18 @@ def drawn_folder(config: SyntheticConfig) -> Path:
 
 def _drawn(config: DataConfig, say: Progress) -> Manifest:
     folder = drawn_folder(config.synthetic)
-    private.make_folder(cache_folder(), exist_ok=True)
-    private.make_folder(folder.parent, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            synthetic.draw(
-                folder, config.synthetic, progress=lambda done, total: say("drawing photographs", done, total)
-            )
+    try:
+        if not folder.is_dir():  # it gets its name when it is whole, so one that is there needs no lock
+            private.make_folder(cache_folder(), exist_ok=True)
+            private.make_folder(folder.parent, exist_ok=True)
+            with filelock.FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    progress = partial(say, "drawing photographs")
+                    synthetic.draw(folder, config.synthetic, progress=progress)
+    except RetinaError:  # a DiskError is an OSError, too
+        raise
+    except OSError as error:
+        raise cannot_keep(folder.parent, error) from None
     read = sources.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
     return replace(read, layout="synthetic", unused=Unused())
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retina.errors import DataError
+from retina.errors import DiskError
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def reserve(path: Path, rows: int, size: int) -> Target:
     """Write the array's header and take its space on the disk; rows that are in the file stay there.
 
     Raises:
-        DataError: the disk has too little room for what is not yet taken.
+        DiskError: the disk has too little room for what is not yet taken.
     """
     path.touch()
     length = rows * size**2 * 3
     needed, free = max(length - path.stat().st_blocks * 512, 0), shutil.disk_usage(path.parent).free
-    too_little = DataError(
+    too_little = DiskError(
         f"{path.parent.parent}: {rows} photographs of {size} pixels need {needed:,} bytes, {free:,} are free "
         "(set RETINA_CACHE to another disk, or data.image_size to less)"
     )

@@ -16,11 +16,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from retina import provenance
-from retina.data.cache import cache_folder
+from retina.data.cache import cache_folder, mapped
 from retina.data.photographs import Photographs, find
 from retina.errors import DataError
 
@@ -113,11 +112,12 @@ class DataNeeds:
     def problem(self) -> str:
         """Say in one or two lines what this node lacks; "" where it has the pixels or can decode them."""
         found = self.photographs
-        if found.pixels_file.is_file():
-            shape = np.load(found.pixels_file, mmap_mode="r").shape
-            if len(shape) == 4 and shape[0] == len(found.frame):
+        if (pixels := mapped(found.pixels_file)) is not None:
+            if pixels.ndim == 4 and len(pixels) == len(found.frame):
                 return ""
-            return f"{found.pixels_file} holds pixels of shape {shape} there, not of {len(found.frame)} photographs"
+            return (
+                f"{found.pixels_file} holds pixels of shape {pixels.shape} there, not of {len(found.frame)} photographs"
+            )
         try:
             there = find(found.config)
         except DataError as error:

@@ -17,7 +17,7 @@ from ray import tune
 from retina import checkpoints, private
 from retina.config import TrialConfig
 from retina.epochs import Training
-from retina.errors import DataError, RetinaError
+from retina.errors import DataError, DiskError, RetinaError
 from retina.printable import PrintableFormatter
 from retina.sweep.ahead import Ahead
 from retina.sweep.needs import Needs
@@ -129,7 +129,7 @@ class GraderTrial(tune.Trainable):
                 torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
             try:
                 self._training = self._task(self._config)
-            except DataError as error:  # these photographs are the same for every trial
+            except (DataError, DiskError) as error:  # these photographs are the same for every trial
                 return self._refused(str(error))
             self._ahead.take(self._training)
             self._is_taken_up = self._taken_up()

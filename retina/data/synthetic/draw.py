@@ -17,7 +17,7 @@ from retina.config import SyntheticConfig
 from retina.data import workers as processes
 from retina.data.synthetic.look import patient_look
 from retina.data.synthetic.photograph import photograph
-from retina.errors import DataError
+from retina.errors import DataError, as_disk_error
 from retina.machine import cores
 
 PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
@@ -66,14 +66,15 @@ def draw(
 
     Raises:
         DataError: when `folder` already holds something, or cannot be written.
+        DiskError: when the disk is at fault: it is full, say.
     """
-    _refuse_taken(folder)
-    # Hidden and of its own name: whatever kills the draw, nobody takes what it leaves for a whole folder.
-    part = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
     try:
+        _refuse_taken(folder)
+        # Hidden and of its own name: whatever kills the draw, nobody takes what it leaves for a whole folder.
+        part = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
         (part / "train").mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise as_disk_error(folder, "cannot be written", error, otherwise=DataError) from error
     plan = grades(config)
     try:
         done = 0
@@ -84,8 +85,8 @@ def draw(
         _write_labels(part / "trainLabels.csv", plan)
         _refuse_taken(folder)
         part.replace(folder.resolve())
-    except OSError as error:  # a full disk, say
-        raise DataError(f"{folder}: photographs cannot be drawn into it: {error.strerror or error}") from error
+    except OSError as error:
+        raise as_disk_error(folder, "photographs cannot be drawn into it", error, otherwise=DataError) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
