@@ -1,5 +1,6 @@
 """What a terminal says of the best model: the verdict first, calm and narrow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from predicted import predictions
 from rich.console import Console
 
+from retina.errors import ResultsError
 from retina.evidence.numbers import of_predictions
 from retina.report.best import best
 from retina.results import RunFolder, write_json
@@ -22,6 +24,26 @@ def shown(tmp_path: Path, told: dict[str, Any]) -> list[str]:
     with console.capture() as captured:
         console.print(best(folder))
     return captured.get().splitlines()
+
+
+def refused(tmp_path: Path, told: dict[str, Any]) -> str:
+    with pytest.raises(ResultsError) as caught:
+        shown(tmp_path, told)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'mine' / 'best' / 'metrics.json'}: ")
+    assert len(message.splitlines()) == 2
+    return message
+
+
+def without(told: dict[str, Any], path: str) -> dict[str, Any]:
+    """A copy that lacks one key: "test.n", say."""
+    copied = json.loads(json.dumps(told))
+    *above, last = path.split(".")
+    place = copied
+    for key in above:
+        place = place[key]
+    del place[last]
+    return copied
 
 
 def row(lines: list[str], label: str) -> list[str]:
@@ -100,3 +122,56 @@ def test_a_sweep_that_was_judged_before_there_were_intervals_is_shown_too(tmp_pa
     assert [cell.strip() for cell in row(lines, "QWK")] == ["0.654", "0.500"]
     assert [cell.strip() for cell in row(lines, "recall of 3 severe")] == ["-", "-"]
     assert not any("ECE" in line or "precision" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        *("val.n", "test.n", "test.resamples", "test.baselines", "operating_point"),
+        *("operating_point.met", "operating_point.target", "operating_point.threshold"),
+    ],
+)
+def test_what_the_table_cannot_do_without_is_missed_by_name(tmp_path: Path, lacking: str) -> None:
+    told = of_predictions(predictions(noise=0.05), resamples=10)
+    assert told["operating_point"]["met"]
+    message = refused(tmp_path, without(told, lacking))
+    assert f"should hold {'the threshold' if 'threshold' in lacking else ''}" in message
+    assert lacking.rpartition(".")[2] in message
+    assert "KeyError" not in message
+
+
+@pytest.mark.parametrize(
+    ("split", "named"),
+    [
+        ({"intervals": {"qwk": [None, None]}}, "test.intervals.qwk.0: None: should be a valid number"),
+        ({"intervals": {"qwk": [[0.1, 0.2]] * 5}}, "test.intervals.qwk"),
+        ({"intervals": {"recall": [0.1, 0.2]}}, "test.intervals.recall"),
+        ({"intervals": {"recall": [[0.1, 0.2]] * 4}}, "test.intervals.recall"),
+        ({"intervals": 5}, "test.intervals: 5: should hold keys and their values"),
+        ({"intervals": None}, "should not hold null for intervals"),
+        ({"recall": None}, "should not hold null for recall"),
+        ({"baselines": {"majority": {"grade": None}}}, "should not hold null for grade"),
+        ({"baselines": [1]}, "test.baselines"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, split: dict[str, Any], named: str) -> None:
+    told = of_predictions(predictions(), resamples=10)
+    told["test"] |= split
+    assert named in refused(tmp_path, told)
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        *("test.operating", "test.intervals", "val.intervals", "val.baselines", "test.baselines.majority.grade"),
+        *("val.baselines.majority.grade", "test.baselines.fellow_eye.n", "test.baselines.fellow_eye.with_fellow"),
+        *("test.baselines.majority.qwk", "test.intervals.operating_sensitivity", "verdict", "temperature"),
+    ],
+)
+def test_without_what_an_earlier_version_did_not_know_the_rest_is_shown(tmp_path: Path, lacking: str) -> None:
+    told = without(of_predictions(predictions(fellows=9), resamples=10), lacking)
+    lines = shown(tmp_path, told)
+    assert row(lines, "QWK")[-1].strip().startswith(f"{told['test']['qwk']:.3f}")
+    if lacking.endswith("grade"):
+        assert any(line.strip().startswith(("majority ", "always grade 0 ")) for line in lines)

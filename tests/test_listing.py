@@ -38,7 +38,7 @@ def finished(results: Path, name: str = "demo", **changes: Any) -> RunFolder:
     folder.record_trial("t0000", state="COMPLETE", val_qwk=0.25, val_loss=0.5)
     folder.record_trial("t0001", state="PRUNED", val_qwk=0.75, val_loss=2.0)
     folder.record_trial("t0002", state="FAIL", reason="the loss is nan")
-    write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"qwk": 0.625}})
+    write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"n": 8, "qwk": 0.625}})
     folder.note(ended_by="", interrupted=False, best="t0001")
     return folder
 
@@ -143,7 +143,7 @@ def test_less_is_better_for_a_loss(tmp_path: Path) -> None:
 
 def test_a_winner_whose_kappa_is_not_defined(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"qwk": None}})
+    write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"n": 8, "qwk": None}})
     assert one(tmp_path).test_qwk is None
 
 

@@ -16,8 +16,10 @@ in every resample, of five 3%."""
 
 
 def baseline_name(name: str, told: Mapping[str, Any]) -> str:
-    """What a person calls a baseline of metrics.json."""
-    return f"always grade {told['grade']}" if name == "majority" else "fellow eye's grade"
+    """What a person calls a baseline of metrics.json; an earlier version did not say which grade is the majority's."""
+    if name == "majority":
+        return f"always grade {told['grade']}" if told.get("grade") is not None else name
+    return "fellow eye's grade"
 
 
 def known_patients(split: Mapping[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from retina.config import GRADES
+from retina.records.lacking import refuse_lacking, refuse_null
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
@@ -46,6 +47,7 @@ ByGrade = Annotated[list[Share | None], Field(min_length=GRADES, max_length=GRAD
 Counts = Annotated[list[Count], Field(min_length=GRADES, max_length=GRADES)]
 Matrix = Annotated[list[Counts], Field(min_length=GRADES, max_length=GRADES)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+IntervalByGrade = Annotated[list[Interval | None], Field(min_length=GRADES, max_length=GRADES)]
 
 
 class Row(BaseModel):
@@ -204,12 +206,27 @@ class Baseline(Plain):
     n: Count | None = None
     with_fellow: Count | None = None
 
+    @model_validator(mode="after")
+    def _has_no_null(self) -> Self:
+        refuse_null(self, "gain", "grade", "n", "with_fellow")
+        return self
+
 
 class Operated(Plain):
     """What a model comes to at its operating point."""
 
     sensitivity: Share | None = None
     specificity: Share | None = None
+
+
+class Intervals(Plain):
+    """The 95% intervals of a split's numbers, by their names; None where the bootstrap knows none."""
+
+    __pydantic_extra__: dict[str, Interval | None] = Field(init=False)
+
+    recall: IntervalByGrade | None = None
+    precision: IntervalByGrade | None = None
+    auc_by_grade: IntervalByGrade | None = None
 
 
 class SplitMetrics(Plain):
@@ -233,15 +250,30 @@ class SplitMetrics(Plain):
     auc_by_grade: ByGrade | None = None
     confusion_matrix: Matrix | None = None
     operating: Operated | None = None
-    intervals: dict[str, Interval | list[Interval | None] | None] | None = None
+    intervals: Intervals | None = None
     resamples: Count | None = None
     baselines: dict[str, Baseline] | None = None
+
+    @model_validator(mode="after")
+    def _has_no_null(self) -> Self:
+        refuse_null(self, "n", "patients", "recall", "precision", "auc_by_grade", "confusion_matrix")
+        refuse_null(self, "operating", "intervals", "resamples", "baselines")
+        return self
 
     @model_validator(mode="after")
     def _matrix_holds_each_photograph(self) -> Self:
         total = sum(map(sum, self.confusion_matrix)) if self.confusion_matrix else None
         if total is not None and self.n is not None and total != self.n:
             raise ValueError(f"confusion_matrix holds {total} photographs, n is {self.n}")
+        return self
+
+
+class Judged(SplitMetrics):
+    """The same of a model that was judged on the split: how many photographs it has every version knew."""
+
+    @model_validator(mode="after")
+    def _is_judged(self) -> Self:
+        refuse_lacking(self, "n")
         return self
 
 
@@ -259,6 +291,17 @@ class Operating(Plain):
     met: bool | None = None
     target: Target | None = None
 
+    @model_validator(mode="after")
+    def _has_no_null(self) -> Self:
+        refuse_null(self, "met", "target")
+        return self
+
+    @model_validator(mode="after")
+    def _is_met_by_a_threshold(self) -> Self:
+        if self.met and self.threshold is None:
+            raise ValueError("should hold the threshold that has met its target")
+        return self
+
 
 class Metrics(Plain):
     """best/metrics.json."""
@@ -269,16 +312,29 @@ class Metrics(Plain):
     verdict: str | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
     operating_point: Operating | None = None
-    val: SplitMetrics | None = None
-    test: SplitMetrics
+    val: Judged | None = None
+    test: Judged
+
+    @model_validator(mode="after")
+    def _has_no_null(self) -> Self:
+        refuse_null(self, "epoch", "chosen_by", "verdict", "temperature", "operating_point", "val")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_the_verdict_is_from(self) -> Self:
+        if self.verdict is not None:
+            refuse_lacking(self, "operating_point")
+            refuse_lacking(self.operating_point, "target", "met", under="operating_point")
+            refuse_lacking(self.test, "resamples", "baselines", under="test")
+        return self
 
 
 class Member(Plain):
     """One of the ways to use the kept trials."""
 
     members: Annotated[list[TrialId], Field(min_length=1)]
-    val: SplitMetrics
-    test: SplitMetrics
+    val: Judged
+    test: Judged
 
 
 class Together(Plain):

@@ -81,7 +81,7 @@ def _baselines(told: Told, key: str) -> Iterator[tuple[str, ...]]:
     for name in ("majority", "fellow_eye"):
         having = [baselines[name] for baselines in known.values() if name in baselines]
         if having:
-            cells = [_three(known[split][name][key]) if name in known[split] else "" for split in SPLITS]
+            cells = [_three(known[split][name].get(key)) if name in known[split] else "" for split in SPLITS]
             yield f"  {baseline_name(name, having[-1])}", *cells
 
 
@@ -91,12 +91,13 @@ def _cell(split: Told, key: str, grade: int | None = None) -> str:
         return ""
     value, between = split[key], split.get("intervals", {}).get(key)
     if grade is not None:
-        value, between = value[grade], between and between[grade]
+        value, between = value[grade], between[grade] if between else None
     return _with_interval(value, between)
 
 
 def _operating(split: Told, key: str) -> str:
-    return _with_interval(split["operating"][key], split["intervals"][f"operating_{key}"])
+    value = split.get("operating", {}).get(key)
+    return _with_interval(value, split.get("intervals", {}).get(f"operating_{key}"))
 
 
 def _with_interval(value: float | None, between: list[float] | None) -> str:
@@ -113,8 +114,9 @@ def _notes(told: Told) -> Iterator[str]:
     aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"
     if point["met"]:
         yield f"Referred from p = {point['threshold']:.3f} on, validation meets {aim}."
-    elif point["threshold"] is not None:
+    elif point.get("threshold") is not None:
         yield f"No threshold meets {aim} on validation."
     fellow = told["test"]["baselines"].get("fellow_eye")
-    if fellow:
-        yield f"{fellow['with_fellow']:,} of {fellow['n']:,} test photographs have a fellow eye in train or validation."
+    if fellow and "with_fellow" in fellow:
+        n = fellow.get("n", told["test"]["n"])
+        yield f"{fellow['with_fellow']:,} of {n:,} test photographs have a fellow eye in train or validation."

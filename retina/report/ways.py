@@ -88,13 +88,13 @@ def table(ways: list[Way]) -> Table:
     for name in NUMBERS.values():
         shown.add_column(f"test\n{name}", justify="right", no_wrap=True)
     for way in ways:
-        test = way.told["test"]
-        shown.add_row(way.name, f"{way.told['val']['qwk']:.3f}", *(_cell(test, key) for key in NUMBERS))
+        val, test = way.told["val"], way.told["test"]
+        shown.add_row(way.name, _cell({"qwk": val.get("qwk")}, "qwk"), *(_cell(test, key) for key in NUMBERS))
     return shown
 
 
 def _cell(told: Mapping[str, Any], key: str) -> str:
-    value, between = told[key], told.get("intervals", {}).get(key)
+    value, between = told.get(key), told.get("intervals", {}).get(key)
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{between[0]:.3f}, {between[1]:.3f}]" if between else "")
