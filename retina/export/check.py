@@ -25,8 +25,9 @@ from retina.export.folder import Check, Preprocess, first_line
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
-from retina.probabilities import checked, problems
-from retina.results import RunFolder
+from retina.probabilities import problems
+from retina.records import schemas, tables
+from retina.results import METRICS_REMEDY, RunFolder
 
 TOLERANCE = 1e-3
 """Of a probability: less than the third digit, in which metrics are told."""
@@ -59,7 +60,7 @@ class Sample:
 
 
 def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
-    """Photographs of the run, a few of each grade; drawn ones where its own are not there any more.
+    """Photographs of the run, a few of each grade; drawn ones where its own cannot be read, which is said with why.
 
     Args:
         folder: the run's.
@@ -70,11 +71,12 @@ def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
         ResultsError: best/predictions.csv is damaged.
     """
     found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
-    if found is not None:
+    if isinstance(found, Sample):
         return found
-    log.info("the photographs of %s are not where they were; the graphs are checked on drawn ones", folder.name)
+    log.info("note: the photographs of %s cannot be read: %s", folder.name, found)
+    log.info("the graphs are checked on drawn ones")
     drawn = _drawn(size)
-    origin = "drawn for this check: the photographs of the run were not where they had been"
+    origin = "drawn for this check: the photographs of the run could not be read"
     return Sample(drawn, origin, np.full((len(drawn), GRADES), np.nan))
 
 
@@ -145,20 +147,16 @@ def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: P
 
 def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
     """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
-    file = folder.best / "predictions.csv"
     names = ["split", "image", "grade", *PROBABILITIES]
-    if not file.is_file():
-        return pd.DataFrame(columns=names)
-    try:
-        frame = pd.read_csv(file, usecols=names, dtype={"image": str, "split": str}, keep_default_na=False)
-        frame = frame[frame["split"].isin(splits)].astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, float)})
-        checked(frame[PROBABILITIES].to_numpy())
-    except (ValueError, KeyError) as error:
-        raise ResultsError(f"{file}: is not what a sweep writes: {first_line(error)}") from None
+    file = folder.best / "predictions.csv"
+    found = tables.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
+    rows = [row for row in (found[0] if found else []) if row["split"] in splits]
+    frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
     return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which
 
 
-def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | None:
+def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
+    """Some photographs of the run; why there are none where they cannot be read."""
     try:
         config, is_drawn = _config(folder)
         manifest = sources.read(config)
@@ -172,8 +170,8 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
             probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_drawn else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
-    except (DataError, SpecError, OSError):
-        return None
+    except (DataError, SpecError, OSError) as error:
+        return first_line(error)
 
 
 def _config(folder: RunFolder) -> tuple[DataConfig, bool]:

@@ -122,8 +122,7 @@ class Facts:
                 gain: Told = one.get("gain") or {}
                 shown = [cell(one.get(number)) for number in ("qwk", "accuracy")]
                 shown += [between(gain.get(number)) for number in ("qwk", "accuracy")]
-                is_nameless = kind == "majority" and "grade" not in one  # of an earlier version
-                rows.append([kind if is_nameless else baseline_name(kind, one), name, *shown])
+                rows.append([baseline_name(kind, one), name, *shown])
         return rows
 
     @property

@@ -41,7 +41,11 @@ from retina.export.folder import (
 )
 from retina.export.grader import Grader, build
 from retina.ordinal import OUTPUTS
+from retina.records import files, schemas
 from retina.results import RunFolder
+
+NEEDED = ("n", "accuracy", "qwk")
+"""What metrics.json must say of each split for a model card, whichever version wrote it."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +144,14 @@ def _is_export(folder: Path) -> bool:
 
 
 def _read_metrics(file: Path) -> Mapping[str, Any]:
-    told = results.read_json(file)
-    try:
-        scores = [told[split][name] for split in SPLITS for name in ("n", "accuracy", "qwk")]
-        if not isinstance(told["trial_id"], str) or not all(isinstance(score, int | float) for score in scores):
-            raise TypeError("trial_id is no text, or n, accuracy or qwk no number")
-    except (KeyError, TypeError) as error:
-        raise _damaged(file, error) from None
-    return dict(told)
+    told = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY)
+    if told is None:  # _refuse_missing has seen it: it was taken away since
+        files.refuse(file, "is not there", results.METRICS_REMEDY)
+    known = {split: told.get(split, {}) for split in SPLITS}
+    lacking = [f"{split}.{name}" for split in SPLITS for name in NEEDED if known[split].get(name) is None]
+    if lacking:
+        files.refuse(file, f"should hold {', '.join(lacking)}", results.METRICS_REMEDY)
+    return told
 
 
 def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:
