@@ -11,10 +11,14 @@ def hiding_files(folders: list[str]) -> list[str]:
     """List files in `folders` that Python would import instead of its own modules: random.py, logging/__init__.py."""
     own = os.path.dirname(os.path.realpath(os.__file__))
     found = []
-    for folder in dict.fromkeys(os.path.realpath(folder or ".") for folder in folders):
+    for folder in dict.fromkeys(_real(folder) for folder in folders):
         if folder == own or not os.path.isdir(folder):
             continue
-        for name in sorted(os.listdir(folder)):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:  # Python looks each module up by name: what it may not list it may still import
+            names = [name for one in sorted(sys.stdlib_module_names) for name in (f"{one}.py", one)]
+        for name in names:
             stem = name.removesuffix(".py")
             if stem not in sys.stdlib_module_names or stem in UNUSED or stem in sys.builtin_module_names:
                 continue
@@ -29,8 +33,16 @@ def hiding_files(folders: list[str]) -> list[str]:
 def folders_before_the_library() -> list[str]:
     """List the folders that Python searches before its own library."""
     own = os.path.dirname(os.path.realpath(os.__file__))
-    real = [os.path.realpath(folder or ".") for folder in sys.path]
+    real = [_real(folder) for folder in sys.path]
     return sys.path[: real.index(own)] if own in real else []
+
+
+def _real(folder: str) -> str:
+    """Return the path of a folder without links; "" where it is the current one, and that was removed."""
+    try:
+        return os.path.realpath(folder or ".")
+    except OSError:
+        return ""
 
 
 def told(files: list[str]) -> str:

@@ -29,6 +29,24 @@ def test_other_files_are_not(name: str, tmp_path: Path) -> None:
     assert shadowing.hiding_files([str(tmp_path), str(tmp_path / "nowhere")]) == []
 
 
+def test_a_folder_that_may_not_be_listed_is_searched_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "random.py").touch()
+
+    def closed(_: str) -> list[str]:  # root may list every folder, so the refusal is played
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shadowing.os, "listdir", closed)
+    assert shadowing.hiding_files([str(tmp_path)]) == [str(tmp_path / "random.py")]
+
+
+def test_a_current_folder_that_was_removed_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert shadowing.hiding_files(["", "."]) == []
+
+
 def test_python_s_own_library_hides_nothing() -> None:
     assert shadowing.hiding_files([str(Path(shadowing.os.__file__).parent)]) == []
 
