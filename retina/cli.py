@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -17,10 +16,11 @@ from rich.measure import Measurement
 
 import retina
 from retina import process
+from retina.arguments import Parser, count, refuse_lost_folder
 from retina.console import Lines, PrintableConsole
 from retina.data import arguments as data_arguments
-from retina.errors import ResultsError, RetinaError, SpecError
-from retina.printable import printable, shortened
+from retina.errors import ResultsError, RetinaError, SpecError, exit_code_of
+from retina.printable import shortened
 from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
 
@@ -35,36 +35,23 @@ out = PrintableConsole(soft_wrap=True, highlight=False, markup=False, emoji=Fals
 err = PrintableConsole(soft_wrap=True, highlight=False, stderr=True, markup=False, emoji=False)
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in two lines."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.register("type", Path, _path)
-
-    def error(self, message: str) -> NoReturn:
-        """Say it, and how to get help; exit code 2."""
-        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
-
-
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     with process.unread_streams_dropped(), process.stoppable():
-        options = _parser().parse_args(arguments)
-        _log_to(out, verbose=getattr(options, "verbose", False))
         try:
+            refuse_lost_folder()
+            options = _parser().parse_args(arguments)
+            _log_to(out, verbose=getattr(options, "verbose", False))
             return int(options.command(options))
         except RetinaError as error:
             err.print(shortened(str(error)))
             return error.exit_code
         except OSError as error:
-            if error.errno not in _OF_THE_DISK:  # a defect, or another library's
+            code = exit_code_of(error)
+            if code is None:
                 raise
-            err.print(f"{error.filename or 'a file of ours'}: {error.strerror}")
-            return 1
+            err.print(shortened(f"{error.filename or 'a file of ours'}: {error.strerror}"))
+            return code
         except KeyboardInterrupt:
             err.print("interrupted")
             return process.exit_code()
@@ -109,7 +96,7 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     join = "join a running Ray cluster (default: $RAY_ADDRESS, else start Ray here)"
     add("--address", metavar="auto|HOST:PORT", help=join)
     add("--resume", action="store_true", help="go on with a sweep that was interrupted, however it was")
-    add("--extend", type=_count, default=0, metavar="N", help="add N trials to a sweep, with all that it has learned")
+    add("--extend", type=count, default=0, metavar="N", help="add N trials to a sweep, with all that it has learned")
     add("--force", action="store_true", help="go on although the sweep file, the photographs or the code have changed")
     add("--dry-run", action="store_true", help="show what the sweep would do, and start nothing")
     add("--verbose", action="store_true", help="let Ray and Optuna say what they like")
@@ -181,7 +168,7 @@ def _sweep(options: argparse.Namespace) -> int:
         if not outcome.interrupted:
             return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
     except KeyboardInterrupt:
-        if not root.is_dir():
+        if not (root / "sweep.yaml").is_file():  # an empty folder may have been there before
             out.print("\nInterrupted before the first trial; what was decoded is kept, and the same command goes on.")
             return process.exit_code()
     out.print(f"\nInterrupted; what was finished is in {root.absolute()}. Go on with the same command and --resume.")
@@ -224,7 +211,7 @@ def _train(options: argparse.Namespace) -> int:
         with shown(out) as progress:
             folder, photographs = training.train(wanted, load=options.load, progress=progress)
     except KeyboardInterrupt:
-        if not root.is_dir():
+        if not (root / "sweep.yaml").is_file():
             raise
         out.print(f"\nInterrupted; what was finished is in {root}. Go on with the same command and --load 1.")
         return process.exit_code()
@@ -400,19 +387,6 @@ def _predict(options: argparse.Namespace) -> int:
     if not (options.csv or options.json):
         _show(tables.predictions(frame))
     return int(frame["grade"].isna().all())
-
-
-def _path(text: str) -> Path:
-    """Refuse an empty argument, an unset variable of the shell say, which would be the current folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path; . is the current folder")
-    return Path(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed: 1 and more")
-    return int(text)
 
 
 @contextmanager

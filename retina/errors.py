@@ -8,10 +8,16 @@ defect and keeps its traceback. Each child is also the fitting builtin, so that 
 import errno
 from pathlib import Path
 
-DISK_ERRNOS = frozenset(
-    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO") if hasattr(errno, name)
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Of a disk that is full, or over its quota: wherever it is mounted, there is no room on it."""
+_MACHINE = (
+    *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO"),
+    *("ENXIO", "ENODEV", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"),  # a network disk, a cable
+    *("EMFILE", "ENFILE"),
 )
-"""Of a disk that is full, over its quota or the size of a file, read-only or broken: not a mistake in the input."""
+DISK_ERRNOS = frozenset(getattr(errno, name) for name in _MACHINE if hasattr(errno, name))
+"""Of a disk that is full, over its quota or the size of a file, read-only, broken or gone, and of a machine without
+room for one more open file: not a mistake in the input."""
 
 
 class RetinaError(Exception):
@@ -53,7 +59,7 @@ class ModelOutputError(RetinaError, ValueError):
 
 
 class DiskError(ResultsError):
-    """A disk that cannot be written to, or read, now: full, over its quota, read-only, broken."""
+    """A disk that cannot be written to, or read, now: full, over its quota, read-only, broken, gone."""
 
     exit_code = 1
 
@@ -79,6 +85,17 @@ def as_disk_error(
     """
     kind = DiskError if error.errno in DISK_ERRNOS else otherwise
     return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
+
+
+def exit_code_of(error: OSError) -> int | None:
+    """Return the exit code for one of the operating system that no command has expected.
+
+    Returns:
+        1 where the disk is at fault or the system forbids it, 2 where a path is none that can exist, None for a defect.
+    """
+    if error.errno in {*DISK_ERRNOS, errno.EACCES, errno.EPERM}:
+        return 1
+    return 2 if error.filename and error.errno in {errno.ENAMETOOLONG, errno.ELOOP} else None
 
 
 class NodeError(RetinaError, RuntimeError):

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -107,6 +107,9 @@ class RunFolder:
                 may not be written to.
         """
         try:
+            if root.is_symlink():
+                with suppress(FileNotFoundError):
+                    root.stat()  # of a link that leads in circles the system says so; `exists` is False
             is_taken = root.exists() and (not root.is_dir() or any(root.iterdir()))
             above = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
         except OSError as error:

@@ -10,7 +10,7 @@ import retina
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "outputs", "process", "shadowing"],
-    ["config", "yaml_reader", "console", "locks", "epochs"],
+    ["config", "yaml_reader", "console", "locks", "epochs", "arguments"],
     ["probabilities"],
     ["metrics", "ordinal", "records"],
     ["data", "results"],

@@ -7,7 +7,6 @@ differ: only durations are compared. Pretrained weights are sent to the workers,
 
 from __future__ import annotations
 
-import errno
 import getpass
 import os
 import platform
@@ -21,7 +20,7 @@ import pandas as pd
 from retina import provenance
 from retina.data.cache import cache_folder, mapped
 from retina.data.photographs import Photographs, find
-from retina.errors import DataError
+from retina.errors import FULL_ERRNOS, DataError
 
 PREFIX = ".node-check-"
 """Of all files that a check writes."""
@@ -76,7 +75,7 @@ class Needs:
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=root):
                 pass
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # the disk is full for all nodes: told where it is written
+            if error.errno in FULL_ERRNOS:  # for all nodes: said where the driver writes
                 return ""
             return f"{root} cannot be written by user {user()} there ({error.strerror});\n{SAME_USER}"
         return ""

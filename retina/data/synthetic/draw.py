@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -100,7 +101,13 @@ def _quotas(shares: tuple[float, ...], total: int) -> list[int]:
 
 
 def _refuse_taken(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()  # of a link that leads in circles the system says so; `exists` is False
+        is_taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if is_taken:
         raise DataError(f"{folder}: already there; photographs are drawn into a new or empty folder")
 
 
