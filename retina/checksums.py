@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from retina.errors import ResultsError
+from retina.errors import ResultsError, as_disk_error
 from retina.results import write_text
 
 SUMS = "SHA256SUMS"
@@ -78,7 +78,8 @@ def listed(folder: Path) -> dict[str, str] | None:
     """The sums that a folder lists, by file name; None where it has no `SHA256SUMS`.
 
     Raises:
-        ResultsError: the list cannot be read, or a line is none of sha256sum's; names it.
+        ResultsError: the list cannot be read, or a line is none of sha256sum's; names it. A `DiskError` where the disk
+            is at fault.
     """
     file = folder / SUMS
     try:
@@ -88,7 +89,7 @@ def listed(folder: Path) -> dict[str, str] | None:
     except UnicodeDecodeError:
         raise ResultsError(f"{file}: is no text, so it is not what sha256sum writes") from None
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be read: {error.strerror}") from None
+        raise as_disk_error(file, "cannot be read", error) from None
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         found = _LINE.fullmatch(line)
@@ -104,7 +105,11 @@ def listed(folder: Path) -> dict[str, str] | None:
 
 
 def problem(folder: Path, name: str, sums: dict[str, str]) -> str:
-    """Why a file is not the one that `sums` lists, beginning with its path; empty where it is."""
+    """Why a file is not the one that `sums` lists, beginning with its path; empty where it is.
+
+    Raises:
+        ResultsError: it cannot be read; a `DiskError` where the disk is at fault.
+    """
     file = folder / name
     if name not in sums:
         return f"{file}: is not listed in {SUMS}, so it was not written with the others or the list is cut short"
@@ -113,7 +118,7 @@ def problem(folder: Path, name: str, sums: dict[str, str]) -> str:
     except FileNotFoundError:
         return f"{file}: is missing; {SUMS} lists it"
     except OSError as error:
-        return f"{file}: cannot be read: {error.strerror}"
+        raise as_disk_error(file, "cannot be read", error) from None
     if found != sums[name]:
         return f"{file}: was changed or damaged: its SHA-256 is {found[:12]}..., {SUMS} has {sums[name][:12]}..."
     return ""
@@ -132,17 +137,19 @@ def verify(folder: Path, names: Iterable[str], remedy: str, *, needed: bool = Fa
         Whether they were compared: False where the folder has no `SHA256SUMS` and none is needed.
 
     Raises:
-        ResultsError: a file is damaged, missing or not listed, or the list is; names the file and the remedy.
+        ResultsError: a file is damaged, missing or not listed, or the list is; names the file and the remedy. A
+            `DiskError` where the disk is at fault.
     """
+    kind = ResultsError
     try:
         sums = listed(folder)
         if sums is None and needed:
             raise ResultsError(f"{folder / SUMS}: is missing, so {folder} cannot be verified")
         found = next(filter(None, (problem(folder, name, sums) for name in names)), "") if sums is not None else ""
     except ResultsError as error:
-        found = str(error)
+        found, kind = str(error), type(error)
     if found:
-        raise ResultsError(f"{found};\n{remedy}")
+        raise kind(f"{found};\n{remedy}")
     return sums is not None
 
 

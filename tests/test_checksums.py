@@ -1,18 +1,20 @@
 """SHA256SUMS: sha256sum's own format; what does not fit is named with file and remedy; nothing is vouched for twice."""
 
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retina import checkpoints, checksums
-from retina.errors import ResultsError
+from retina.errors import DiskError, ResultsError
 
 
 @pytest.fixture
@@ -115,6 +117,26 @@ def test_an_update_vouches_only_for_what_was_written(folder: Path) -> None:
     (folder / checksums.SUMS).unlink()
     checksums.update(folder, ["figure.png"])
     assert not (folder / checksums.SUMS).exists()
+
+
+@pytest.mark.parametrize("name", ["model.pt", checksums.SUMS])
+@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, DiskError), (errno.EACCES, ResultsError)])
+def test_a_broken_disk_is_told_from_a_damaged_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, kind: type[ResultsError]
+) -> None:
+    opening = Path.open
+
+    def broken(file: Path, *how: Any, **more: Any) -> Any:
+        if file.name == name:
+            raise OSError(number, os.strerror(number), str(file))
+        return opening(file, *how, **more)
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(ResultsError) as caught:
+        checksums.verify(folder, ["a.json", "model.pt"], "do this")
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == (1 if kind is DiskError else 2)
+    assert str(caught.value) == f"{folder / name}: cannot be read: {os.strerror(number)};\ndo this"
 
 
 # --- a trial's weights ---

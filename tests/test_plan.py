@@ -21,7 +21,7 @@ from rich.console import Console
 from retina import checkpoints, cli, model
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.data.cache import cache_folder
-from retina.errors import ResultsError
+from retina.errors import DiskError
 from retina.report import plan as report
 from retina.results import RunFolder, write_text
 from retina.sweep import plan as planning
@@ -248,7 +248,7 @@ def test_a_disk_that_is_too_full_is_refused_in_three_lines(tmp_path: Path, monke
     spec, root = searched(), tmp_path / "results" / "planned"
     needed = bytes_needed(spec, 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 1, needed - 1))
-    with pytest.raises(ResultsError) as caught:
+    with pytest.raises(DiskError) as caught:
         refuse_full_disk(spec, root, 2)
     said = str(caught.value)
     assert len(said.splitlines()) <= 3
@@ -256,7 +256,7 @@ def test_a_disk_that_is_too_full_is_refused_in_three_lines(tmp_path: Path, monke
     assert f"needs up to {needed / 1e9:.2f} GB" in said
     assert f"{(needed - 1) / 1e9:.2f} GB are free" in said
     assert "--results" in said
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 1
     refuse_full_disk(spec, root, 1)  # fewer at once fit
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 0, needed))
     refuse_full_disk(spec, root, 2)
@@ -268,7 +268,7 @@ def test_weights_that_are_there_already_are_not_needed_twice(tmp_path: Path, mon
     write_text(root / "trials" / "t0000" / "model.pt", "x" * 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(80 * GIB, 0, bytes_needed(spec, 2) - 1000))
     refuse_full_disk(spec, root, 2)
-    with pytest.raises(ResultsError):
+    with pytest.raises(DiskError):
         refuse_full_disk(spec, tmp_path / "another", 2)
 
 

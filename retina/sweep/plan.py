@@ -12,7 +12,7 @@ import torch
 
 from retina import model
 from retina.config import TrialConfig
-from retina.errors import ResultsError
+from retina.errors import DiskError
 from retina.machine import cores
 from retina.report.plan import Plan
 from retina.results import FINISHED, RunFolder
@@ -80,11 +80,11 @@ def refuse_full_disk(spec: SweepSpec, root: Path, slots: int) -> None:
     """Stop before anything is written where the disk cannot hold what a sweep will write.
 
     Raises:
-        ResultsError: saying how much is needed and how much is free.
+        DiskError: saying how much is needed and how much is free.
     """
     needed, free = bytes_needed(spec, slots) - _weights_there(root), free_bytes(root)
     if needed > free:
-        raise ResultsError(
+        raise DiskError(
             f"{root}: the sweep needs up to {needed / 1e9:.2f} GB of disk there, {free / 1e9:.2f} GB are free;\n"
             "make room, choose another --results, or keep fewer weights: --set keep.trials=1"
         )
