@@ -191,6 +191,8 @@ class _Values:
             raise self._unknown_tag(node)
         if id(node) in self._open:
             raise self._refused(node, "an alias stands inside its own anchor")
+        if len(self._open) >= MAX_DEPTH:  # `_check_shape` has seen each anchor by itself
+            raise self._refused(node, f"is nested more than {MAX_DEPTH} deep, its aliases expanded")
         self._open.add(id(node))
         try:
             return self._mapping(node, key) if isinstance(node, MappingNode) else self._sequence(node.value, key)

@@ -70,6 +70,41 @@ def test_a_path_can_stand_in_for_what_is_no_mapping(file: Path) -> None:
     assert load(file, overrides=["data=text"], data="elsewhere").data.path == "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("\n  - image_size: 512", "[{'image_size': 512}] (x.yaml:2)"),
+        (" [/photos]", "['/photos'] (x.yaml:2)"),
+        (" 5", "5 (x.yaml:2)"),
+        (" false", "False (x.yaml:2)"),
+    ],
+)
+def test_a_path_drops_nothing_that_stands_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, shown: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("x.yaml")
+    file.write_text(f"parameters: {{epochs: {{value: 2}}}}\ndata:{data}\n")
+    with pytest.raises(SpecError) as error:
+        load(file, data="/photos")
+    assert str(error.value) == f"--data /photos: data is {shown}, not keys and their values"
+    for empty in ("data:\n", ""):
+        file.write_text(f"parameters: {{epochs: {{value: 2}}}}\n{empty}")
+        assert load(file, data="/photos").data.path == "/photos"
+
+
+def test_aliases_that_nest_too_deeply_are_refused(tmp_path: Path) -> None:
+    file, deep = tmp_path / "x.yaml", 37
+    links = [f"x{n}: &x{n} {'[' * deep}{f'*x{n - 1}' if n else 1}{']' * deep}" for n in range(40)]
+    file.write_text("\n".join(["parameters: {epochs: {value: 2}}", *links]))
+    with pytest.raises(SpecError) as error:
+        load(file)
+    assert str(error.value) == f"{file}:2: is nested more than 40 deep, its aliases expanded"
+    file.write_text(f"parameters: {{epochs: {{value: 2}}}}\na: &a {'[' * 20}{']' * 20}\nb: {'[' * 19}*a{']' * 19}\n")
+    with pytest.raises(SpecError, match="unknown key 'a'"):  # 40 deep it is read
+        load(file)
+
+
 def test_the_written_sweep_can_be_read_again(file: Path, tmp_path: Path) -> None:
     spec = load(file)
     again = tmp_path / "again.yaml"
@@ -151,6 +186,8 @@ def test_set_changes_anything(file: Path, override: str, check) -> None:
         ("method=bohb", "method: 'bohb': should be 'tpe', 'gp', 'random' or 'grid'"),
         ("metric={name: val_loss, goal: maximize}", "goal: 'maximize' does not go with val_loss; allowed: minimize"),
         ("resources.gpu=1.5", "gpu: 1.5 is more than one and no whole number"),
+        ("resources.gpu=1e-310", "gpu: 1e-310 is less than Ray can share out; allowed: 0, or 0.0001 and more"),
+        ("resources.gpu=0.00009", "gpu: 9e-05 is less than Ray can share out; allowed: 0, or 0.0001 and more"),
         ("name=../up", "name: '../up'"),
         ("trials=0", "trials: 0: should be greater than or equal to 1"),
         ("data.validation=0.9", "data: validation + test is 1.05"),

@@ -60,8 +60,12 @@ class RawSweep:
         self._put((key,), value, f"--{key} {value}")
 
     def replace_data(self, path: str) -> None:
-        """Take the photographs from `path`, whose layout is then found anew; the rest of `data` stays."""
-        if not isinstance(self.values.get("data"), dict):
+        """Take the photographs from `path`, whose layout is then found anew; the rest of `data` stays.
+
+        Raises:
+            SpecError: `data` is neither keys nor a path: a list of them, say, would be lost without a word.
+        """
+        if isinstance(self.values.get("data"), str):  # a path, which is what gets replaced
             self.values["data"] = {}
         self._put(("data", "layout"), "auto", f"--data {path}")
         self._put(("data", "path"), path, f"--data {path}")

@@ -81,6 +81,10 @@ class EarlyStop(Frozen):
     eta: float = Field(3, gt=1)
 
 
+LEAST_GPU = 0.0001
+"""Of a GPU; Ray counts shares in this unit."""
+
+
 class Resources(Frozen):
     """What one trial gets. Left out, it follows from the machine."""
 
@@ -91,6 +95,8 @@ class Resources(Frozen):
     def _whole_or_fraction(self) -> Self:
         if self.gpu is not None and self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"gpu: {self.gpu:g} is more than one and no whole number")
+        if self.gpu is not None and 0 < self.gpu < LEAST_GPU:
+            raise ValueError(f"gpu: {self.gpu:g} is less than Ray can share out; allowed: 0, or {LEAST_GPU:g} and more")
         return self
 
 
