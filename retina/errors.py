@@ -65,25 +65,21 @@ class DiskError(ResultsError):
 
 
 def as_disk_error(
-    where: Path | str,
-    what: str,
-    error: OSError,
-    remedy: str = "",
-    otherwise: type[ResultsError | DataError] = ResultsError,
-) -> ResultsError | DataError:
-    """Return the error to raise for one of the operating system about a file of ours.
+    where: Path | str, what: str, error: OSError, remedy: str = "", *, mistake: type[RetinaError] = ResultsError
+) -> RetinaError:
+    """Return the error to raise for one of the operating system about a file.
 
     Args:
         where: the file or folder.
         what: what cannot be done with it.
         error: the system's.
         remedy: a line of its own, if there is one.
-        otherwise: what to return where the disk is not at fault.
+        mistake: what it is where a person has put something else there, or may not read it.
 
     Returns:
-        A `DiskError` where the disk is at fault, else one of `otherwise`.
+        A `DiskError` where the disk is at fault, else a `mistake`.
     """
-    kind = DiskError if error.errno in DISK_ERRNOS else otherwise
+    kind = DiskError if error.errno in DISK_ERRNOS else mistake
     return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from retina.checksums import digest
 from retina.config import TrialConfig
-from retina.errors import WeightsError
+from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
 from retina.ordinal import OUTPUTS, Reading
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
@@ -122,7 +122,7 @@ def _refuse_damaged(file: Path) -> None:
     try:
         found = digest(file) if named else ""
     except OSError as error:
-        raise WeightsError(f"{file}: cannot be read: {error.strerror}") from None
+        raise as_disk_error(file, "cannot be read", error, mistake=WeightsError) from None
     if named and not found.startswith(named[1]):
         raise WeightsError(
             f"{file}: is damaged: its SHA-256 begins with {found[: len(named[1])]}, its name says {named[1]};\n"
@@ -150,6 +150,8 @@ def _fetch(url: str, file: Path) -> None:
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: the hash is not that
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is the server's answer too
+        elif isinstance(error, OSError) and error.errno in FULL_ERRNOS:  # others may be the network's
+            raise as_disk_error(file.parent, f"cannot hold {file.name}", error) from None
         raise WeightsError(
             f"pretrained=true needs {file.name}, which could not be fetched: {error}\n"
             f"put that file into {file.parent}, or name a file or folder with --weights,\n"
@@ -162,6 +164,8 @@ def _read(file: Path) -> StateDict:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch's own words advise to trust the file
         raise WeightsError(f"{file}: is no state dict, or holds more than tensors (a whole pickled model?)") from None
+    except OSError as error:
+        raise as_disk_error(file, "cannot be read", error, mistake=WeightsError) from None
     except Exception as error:  # torch.load raises whatever it meets
         reason = (str(error).splitlines() or ["it ends too early"])[0]
         raise WeightsError(f"{file}: cannot be read as a state dict: {reason[:160]}") from None

@@ -18,7 +18,7 @@ from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
-from retina.errors import ModelOutputError, ResultsError, SpecError
+from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error
 from retina.evaluation import Evaluation, evaluate, outputs, validate
 from retina.evidence import baselines, numbers
 from retina.evidence.seen import COLUMNS, PROBABILITIES
@@ -81,6 +81,8 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
         raise ResultsError(str(error)) from None
     except ResultsError:
         raise
+    except OSError as error:
+        raise as_disk_error(source / "model.pt", "cannot be read", error) from None
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ResultsError(f"{source / 'model.pt'}: cannot be read as weights: {type(error).__name__}") from None
     return config, weights

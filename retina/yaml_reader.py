@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from retina.errors import SpecError
+from retina.errors import DISK_ERRNOS, SpecError, as_disk_error
 
 Key = tuple[Hashable, ...]
 """Where a value stands: the keys, and the places in lists, that lead to it."""
@@ -93,12 +93,17 @@ def read(file: Path) -> Document:
 
     Raises:
         SpecError: it cannot be read, or is not one YAML document; names the line.
+        DiskError: the disk is at fault.
     """
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with NUL
-        raise SpecError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            raise as_disk_error(file, "cannot be read", error) from None
+        raise SpecError(f"{file}: {error.strerror or error}") from None
+    except ValueError as error:  # a name with NUL
+        raise SpecError(f"{file}: {error}") from None
     if len(content) > MAX_BYTES:
         raise SpecError(f"{file}: is longer than {MAX_BYTES // 2**20} MiB; a sweep file has a few kB")
     return parse(_decoded(content, file), lambda line: f"{file}:{line}")

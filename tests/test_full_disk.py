@@ -23,8 +23,9 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, predict, private, results
-from retina.errors import DiskError, ResultsError
+from retina import checkpoints, cli, model, predict, private, results, winner, yaml_reader
+from retina.errors import DiskError, ResultsError, WeightsError
+from retina.export import write
 from retina.report import page
 from retina.results import RunFolder
 from retina.sweep import run as sweep_run
@@ -120,6 +121,48 @@ def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_disk(
         checkpoints.save(tmp_path, 1, {}, {})
     assert caught.value.errno == (errno.ENOSPC if cause else errno.EIO)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_on_a_broken_disk_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "resnet18.pth"
+    file.touch()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.pt").touch()
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(folder, "trial", lambda _: tmp_path)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(torch, "load", broken)
+    reads: list[tuple[Path, Callable[[], Any]]] = [
+        (file, lambda: model.load_weights("resnet18", file)),
+        (tmp_path / "model.pt", lambda: winner.kept(folder, "t0000")),
+        (tmp_path / "model.pt", lambda: write._read_best(tmp_path / "model.pt")),
+    ]
+    for read, call in reads:
+        with pytest.raises(DiskError) as caught:
+            call()
+        assert str(caught.value) == f"{read}: cannot be read: {os.strerror(errno.EIO)}"
+    sweep_file = tmp_path / "x.yaml"
+    sweep_file.touch()
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(DiskError, match=r"x\.yaml: cannot be read: Input/output error"):
+        yaml_reader.read(sweep_file)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskError), (errno.ECONNRESET, WeightsError)])
+def test_weights_for_which_there_is_no_room_are_told_from_those_that_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(kind, match=os.strerror(number)) as caught:
+        model.load_weights("resnet18")
+    assert type(caught.value) is kind
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def cannot_keep(folder: Path, error: OSError) -> ResultsError | DataError:
     Returns:
         A `DiskError` where the disk is at fault, else a `DataError`.
     """
-    return as_disk_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, otherwise=DataError)
+    return as_disk_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, mistake=DataError)
 
 
 def open_cache(
@@ -259,7 +259,7 @@ class _Builder:
             raise
         except OSError as error:
             problem = "photographs cannot be decoded into it"
-            raise as_disk_error(building, problem, error, otherwise=DataError) from None
+            raise as_disk_error(building, problem, error, mistake=DataError) from None
         self._clear()
         loaded = self.load()
         if loaded is None:

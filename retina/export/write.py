@@ -213,6 +213,8 @@ def _read_best(file: Path) -> dict[str, torch.Tensor]:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
         # training leaves them channels last, which safetensors does not store
         return {str(name): tensor.contiguous() for name, tensor in state.items()}
+    except OSError as error:
+        raise as_disk_error(file, "cannot be read", error) from None
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
 

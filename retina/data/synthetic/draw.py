@@ -75,7 +75,7 @@ def draw(
         part = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
         (part / "train").mkdir(parents=True)
     except OSError as error:
-        raise as_disk_error(folder, "cannot be written", error, otherwise=DataError) from error
+        raise as_disk_error(folder, "cannot be written", error, mistake=DataError) from error
     plan = grades(config)
     try:
         done = 0
@@ -87,7 +87,7 @@ def draw(
         _refuse_taken(folder)
         part.replace(folder.resolve())
     except OSError as error:
-        raise as_disk_error(folder, "photographs cannot be drawn into it", error, otherwise=DataError) from error
+        raise as_disk_error(folder, "photographs cannot be drawn into it", error, mistake=DataError) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
