@@ -30,7 +30,7 @@ _EARLIER = re.compile(r"\.(\d+)\.(?:partial|new)$")
 
 def tag() -> str:
     """Return text for a temporary name that no other process uses, nor this one a second time."""
-    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{machine()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def partial_name(name: str) -> str:
@@ -50,7 +50,7 @@ def is_abandoned(path: Path) -> bool:
     """
     tagged, earlier = _TAG.search(path.name), _EARLIER.search(path.name)
     written = _last_written(path)
-    if tagged and tagged[1] != _machine():
+    if tagged and tagged[1] != machine():
         return time.time() - written > OTHER_MACHINE_SECONDS
     pid = int(tagged[2]) if tagged else int(earlier[1]) if earlier else None
     return pid is None or not _is_alive(pid, written)
@@ -65,8 +65,8 @@ def remove_partials(root: Path, *skipped: str) -> list[Path]:
     """
     removed = []
     for path in _partials(root, set(skipped)):
-        if is_abandoned(path):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if is_abandoned(path) and os.path.lexists(path):  # else a live process has just renamed it
                 remove(path)
                 removed.append(path)
     return removed
@@ -104,8 +104,10 @@ def _partials(root: Path, skipped: set[str]) -> Iterator[Path]:
 
 def _last_written(path: Path) -> float:
     """When `path`, or a file in it, was last written to, in seconds since the epoch; 0 where it is gone."""
-    times = [0.0]
-    for one in (path, *(path.iterdir() if path.is_dir() else ())):
+    times, inside = [0.0], []
+    with contextlib.suppress(OSError):  # a live process may rename it at any moment
+        inside = list(path.iterdir()) if path.is_dir() else []
+    for one in (path, *inside):
         with contextlib.suppress(OSError):
             times.append(one.lstat().st_mtime)
     return max(times)
@@ -123,7 +125,7 @@ def _is_alive(pid: int, written: float) -> bool:
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """Eight hex digits of this machine since it was started, and of this container: within it process ids are told."""
     told = [socket.gethostname()]
     with contextlib.suppress(OSError):

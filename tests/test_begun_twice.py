@@ -192,3 +192,22 @@ def test_what_killed_processes_left_is_removed_and_nothing_of_a_live_one(tmp_pat
         *left[:3], f"{left[3]}/model.pt", kept[1],
     }  # fmt: skip
     shutil.rmtree(folder.root)
+
+
+def test_what_a_live_process_renames_while_it_is_looked_at_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, done = tmp_path / f".checkpoint_partial_{leftovers.tag()}", tmp_path / "checkpoint_00001"
+    made.mkdir()
+    (made / "model.pt").write_text("whole")
+    is_dir = Path.is_dir
+
+    def renamed(path: Path) -> bool:
+        was = is_dir(path)
+        if path == made and was:
+            path.rename(done)
+        return was
+
+    monkeypatch.setattr(Path, "is_dir", renamed)
+    assert leftovers.remove_partials(tmp_path) == []
+    assert (done / "model.pt").read_text() == "whole"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from layouts import text
@@ -23,7 +24,9 @@ from retina import process
 from retina.errors import ClusterError
 from retina.sweep import guard as guarding
 from retina.sweep import raystart
+from retina.sweep.cluster import Share
 from retina.sweep.guard import Guard, RayGoneError
+from retina.sweep.nodes import Nodes
 
 STARTED = "(raylet) worker_pool.cc:564: Started worker process with pid {} worker_id=c0\n"
 NOBODY = 2**22 + 1
@@ -187,3 +190,37 @@ def test_an_error_of_a_worker_names_its_node(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(ClusterError, match="a worker cannot start on node node7: No such file: uv"):
         guarding._refuse_error("a reference", "node7", None)
+
+
+def test_a_child_that_ends_while_ray_starts_ends_nothing_else(
+    raylet: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = psutil.Process.children
+
+    class Ended:
+        def name(self) -> str:
+            raise psutil.NoSuchProcess(NOBODY)
+
+    monkeypatch.setattr(psutil.Process, "children", lambda one: [Ended(), *children(one)])
+    guard = Guard(local=True)
+    with guard.on_duty():
+        raylet.kill()
+        with pytest.raises(ClusterError, match="its process raylet has ended"):
+            until(guard.check)
+        guard.dismiss()
+
+
+def test_a_cluster_that_has_died_is_named_and_not_what_cannot_be_cleared_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Ray has been shut down")
+
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray, "cancel", dead)
+    monkeypatch.setattr("retina.sweep.nodes.remove_placement_group", dead)
+    nodes: Any = Nodes(Share(1, 0))
+    nodes._asked, nodes._refused = {"check": ("id", "node b")}, {"other": "group"}
+    with pytest.raises(RayGoneError, match="has died"), nodes.serving(tmp_path):
+        raise RayGoneError(ClusterError("Ray has died"))
+    assert list(tmp_path.iterdir()) == []

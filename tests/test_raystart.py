@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import ray
 from ray._private import ray_constants
 
-from retina import process
+from retina import leftovers, process
 from retina.errors import ClusterError, SpecError
 from retina.sweep import cluster, raystart
 
@@ -92,12 +93,17 @@ def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
-    left = short / f"retina-ray-{os.getuid()}-{2**22 + 1}-abc"  # no process has this number
+    left = short / f"retina-ray-{leftovers.machine()}-{2**22 + 1}-0"  # no process has this number
     left.mkdir()
+    other = short / f"retina-ray-00000000-{2**22 + 1}-0"  # of a container that shares the folder: it may live
+    other.mkdir()
     with pytest.raises(ClusterError), raystart.temporary_folder() as folder:
         raise ClusterError("dead")
     assert folder is not None
-    assert list(short.iterdir()) == [folder]
+    assert set(short.iterdir()) == {folder, other}
+    with raystart.temporary_folder() as again:
+        assert again not in {None, folder}
+    assert set(short.iterdir()) == {folder, other}
 
 
 @pytest.mark.parametrize(
@@ -173,3 +179,52 @@ def test_another_version_of_ray_on_the_cluster_is_told(monkeypatch: pytest.Monke
     told = r"another version of Ray or Python: .* Ray: 2\.9\.0"
     with pytest.raises(SpecError, match=told), cluster.connected("auto", "sweep"):
         pass
+
+
+HUGE = f"localhost:{10**20}"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (HUGE, "no Ray cluster answers there (a port is a number from 1 to 65535)"),
+        ("localhost:0", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
+        ("localhost:-1", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
+        ("localhost:", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
+        ("http://127.0.0.1:8265", "http, the dashboard's protocol say, is not supported; allowed: auto, HOST:PORT"),
+        ("ray://127.0.0.1:10001", "Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)"),
+    ],
+)
+def test_an_address_where_no_cluster_can_be_is_named_with_where_it_is_from(
+    address: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SpecError) as caught, cluster.connected(address, "sweep"):
+        pass
+    assert str(caught.value).startswith(f"--address {address}: {reason}")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(SpecError) as caught, cluster.connected(None, "sweep"):
+        pass
+    assert str(caught.value).startswith(f"RAY_ADDRESS={address}: {reason}")
+
+
+def test_an_address_of_ipv6_is_knocked_at_without_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        raise ConnectionError("no Ray")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket(socket.AF_INET6) as listening:
+        try:
+            listening.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        listening.listen()
+        address = f"[::1]:{listening.getsockname()[1]}"
+        with pytest.raises(SpecError, match="no Ray"), cluster.connected(address, "sweep"):
+            pass
+    assert asked == [address]

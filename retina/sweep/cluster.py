@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.job_config import JobConfig
@@ -16,7 +15,7 @@ from ray.job_config import JobConfig
 from retina import process, shadowing
 from retina.errors import SpecError
 from retina.sweep import raystart
-from retina.sweep.guard import Guard
+from retina.sweep.guard import Guard, knock
 from retina.sweep.guard import try_workers as workers_start
 from retina.sweep.spec import Resources
 
@@ -51,10 +50,12 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     if ray.is_initialized():
         yield None
         return
+    source = "--address " if address else "RAY_ADDRESS="
     address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and address.startswith("ray://"):
-        raise SpecError(f"--address {address}: Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
-    _check_reachable(address)
+    given = f"{source}{address}"
+    if address and "://" in address:
+        _refuse_other_protocol(address, given)
+    _check_reachable(address, given)
     _refuse_hidden_modules()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine tells nobody what it does
     how = {
@@ -67,7 +68,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     with ExitStack() as stack:
         folder = stack.enter_context(raystart.temporary_folder()) if local else None
         with process.starting(), raystart.driver_settings(local=local):
-            context = raystart.start(folder, **how) if local else _join(str(address), how)
+            context = raystart.start(folder, **how) if local else _join(str(address), given, how)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
         stack.callback(ray.shutdown)
@@ -81,8 +82,19 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         yield guard
 
 
-def _join(address: str, how: dict[str, Any]) -> Any:
-    """Join a cluster.
+def _refuse_other_protocol(address: str, given: str) -> NoReturn:
+    """Say which address of a cluster is meant instead of one of another of its servers.
+
+    Raises:
+        SpecError: always.
+    """
+    protocol = address.partition("://")[0]
+    what = "Ray Client" if protocol == "ray" else f"{protocol}, the dashboard's protocol say,"
+    raise SpecError(f"{given}: {what} is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
+
+
+def _join(address: str, given: str, how: dict[str, Any]) -> Any:
+    """Join a cluster; `given` names the address and where it is from.
 
     Raises:
         SpecError: it does not answer, wants a token, or has another version of Ray or Python.
@@ -93,11 +105,11 @@ def _join(address: str, how: dict[str, Any]) -> Any:
         reason = " ".join(str(error).split()) or type(error).__name__
         if "ersion mismatch" in reason:
             raise SpecError(
-                f"--address {address}: its nodes have another version of Ray or Python: {reason[:300]};\n"
+                f"{given}: its nodes have another version of Ray or Python: {reason[:300]};\n"
                 "install the same versions everywhere (pip install -c constraints.txt)"
             ) from None
         raise SpecError(
-            f"--address {address}: no Ray cluster answers there ({reason[:200]});\n"
+            f"{given}: no Ray cluster answers there ({reason[:200]});\n"
             "if there is one, it wants its token: copy the head node's ~/.ray/auth_token, export RAY_AUTH_MODE=token"
         ) from None
 
@@ -124,19 +136,18 @@ def try_workers(guard: Guard | None, wish: Share) -> None:
     workers_start({node["NodeID"]: node["NodeManagerHostname"] for node in able}, guard, local=local)
 
 
-def _check_reachable(address: str | None) -> None:
-    """Knock at HOST:PORT; Ray itself would try for minutes.
+def _check_reachable(address: str | None, given: str) -> None:
+    """Knock at HOST:PORT; Ray itself would try for minutes. `given` names the address and where it is from.
 
     Raises:
         SpecError: nobody opens.
     """
-    host, colon, port = (address or "").rpartition(":")
-    if not colon:
+    if address is None or ":" not in address:
         return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        knock(address, CONNECT_SECONDS)
     except (OSError, ValueError) as error:
-        raise SpecError(f"--address {address}: no Ray cluster answers there ({error})") from None
+        raise SpecError(f"{given}: no Ray cluster answers there ({error})") from None
 
 
 def share_of_a_trial(wish: Resources) -> Share:

@@ -290,14 +290,31 @@ def _is_alive(one: psutil.Process) -> bool:
 
 def _ray_processes() -> dict[str, psutil.Process]:
     """Find the processes without which the Ray that this process has started cannot live, by their names."""
-    wanted = ("gcs_server", "raylet")
-    return {one.name(): one for one in psutil.Process().children() if one.name() in wanted}
+    found = {}
+    for one in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end just now
+            name = one.name()
+            if name in {"gcs_server", "raylet"}:
+                found[name] = one
+    return found
+
+
+def knock(address: str, seconds: float) -> None:
+    """Connect to HOST:PORT, of which the host may be an IPv6 address in brackets, and leave.
+
+    Raises:
+        OSError: nobody opens within `seconds`.
+        ValueError: the port is none, or the host cannot be one.
+    """
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16):
+        raise ValueError("a port is a number from 1 to 65535")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        knock(address, CONNECT_SECONDS)
     except (OSError, ValueError):
         return False
     return True

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,12 @@ class Nodes:
                 self._say_who_is_lost(self._able())  # what was lost in the last seconds
             finally:
                 for asked in self._asked:
-                    ray.cancel(asked, force=True)
+                    with suppress(Exception):  # of a cluster that has died, which is said elsewhere
+                        ray.cancel(asked, force=True)
                 self._asked.clear()
                 for group in self._refused.values():
-                    remove_placement_group(group)
+                    with suppress(Exception):
+                        remove_placement_group(group)
 
     def slots(self) -> int:
         """Count the trials that fit the nodes that passed the check; look who has joined and who is lost."""

@@ -18,7 +18,7 @@ import psutil
 import ray
 from ray._private import ray_constants, worker
 
-from retina import process
+from retina import leftovers, process
 from retina.errors import ClusterError
 from retina.sweep import raylogs
 
@@ -34,6 +34,8 @@ LONGEST_SOCKET = "/sockets/dash_ReporterHead"
 LEAST_BYTES = 100_000_000
 """Ray writes tens of megabytes of logs, and less than this leaves no room for them."""
 SHORT_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # a private folder is made in one of them
+MOST_FOLDERS = 100
+"""Private folders that one process makes at most; each but the last was kept for its logs."""
 ATTEMPTS = 4
 """Ray gives its processes 15 s (the node's agent) and 30 s to start, which an overloaded machine may exceed."""
 REMEDIES = {
@@ -90,18 +92,33 @@ def _wanted() -> Path:
 
 def _private_folder(parent: Path) -> Path | None:
     """Make a folder that only this user can read; None where `parent` does not allow it."""
-    for left in parent.glob(f"retina-ray-{os.getuid()}-*"):  # of a process that was killed
-        pid = left.name.split("-")[3]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    try:
-        made = Path(tempfile.mkdtemp(prefix=f"retina-ray-{os.getuid()}-{os.getpid()}-", dir=parent))
-    except OSError:
+    prefix = f"retina-ray-{leftovers.machine()}-"  # of this container: others that share `parent` number theirs anew
+    for left in parent.glob(f"{prefix}*"):
+        pid = left.name.removeprefix(prefix).partition("-")[0]
+        with suppress(OSError):  # another process removes it too
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.lstat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
+    made = _made(parent / f"{prefix}{os.getpid()}")
+    if made is None:
         return None
     if _obstacle(made):
         shutil.rmtree(made, ignore_errors=True)
         return None
     return made
+
+
+def _made(place: Path) -> Path | None:
+    """Make a folder of that name and a number, as short as can be: Ray's sockets have little room for a path."""
+    for number in range(MOST_FOLDERS):
+        made = place.with_name(f"{place.name}-{number}")
+        try:
+            made.mkdir(mode=0o700)
+        except FileExistsError:  # of a start that failed, whose logs were kept
+            continue
+        except OSError:
+            return None
+        return made
+    return None
 
 
 def _obstacle(folder: Path) -> str:
