@@ -73,6 +73,9 @@ def test_a_sweep_that_cannot_write_its_study_ends_with_the_right_code(
     assert str(caught.value).startswith(f"{root / 'study.db'}: ")
     assert len(str(caught.value).splitlines()) <= 2
     assert "--resume" in str(caught.value)
+    is_forbidden = code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+    assert ("you may not write to it" in str(caught.value)) is is_forbidden  # the usual cause
+    assert ("make room" in str(caught.value)) is (code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
     assert len(stopped.run(go_on(root, spec_of()))) == 2  # when there is room again, nothing is lost
 
 

@@ -22,6 +22,8 @@ BUSY_SECONDS = 5.0
 _TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info", "alembic_version"}
 _OF_THE_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 """SQLite's errors where the disk is full or read-only: it cannot open its journal then either."""
+_NO_ROOM = "make room, then go on with --resume"
+_FORBIDDEN = "its disk is full or read-only, or you may not write to it or its folder; mend that, go on with --resume"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -111,7 +113,7 @@ def as_results_error(database: Path, error: BaseException) -> ResultsError:
         if isinstance(original, sqlite3.Error):
             return _told(database, original)
         inner = inner.__cause__
-    return DiskError(f"{database}: cannot be written to: {_first_line(error)};\nmake room, then go on with --resume")
+    return DiskError(f"{database}: cannot be written to: {_first_line(error)};\n{_NO_ROOM}")
 
 
 def _told(database: Path, error: sqlite3.Error) -> ResultsError:
@@ -119,7 +121,8 @@ def _told(database: Path, error: sqlite3.Error) -> ResultsError:
     if code in _BUSY:
         return ResultsError(f"{database}: is locked by another process; end that one, then go on with --resume")
     if code in _OF_THE_DISK or code is None:
-        return DiskError(f"{database}: cannot be written to: {error};\nmake room, then go on with --resume")
+        remedy = _FORBIDDEN if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} else _NO_ROOM
+        return DiskError(f"{database}: cannot be written to: {error};\n{remedy}")
     return ResultsError(f"{database}: is damaged: {error};\nmove it away: --resume then makes it anew from the tables")
 
 
