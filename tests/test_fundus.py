@@ -1,7 +1,10 @@
 """Reading, finding the disc, cropping: on drawn discs whose place is known, and on real photographs."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from PIL import Image, ImageDraw
 
 from retina.data.fundus import Pixels, find_disc, read, to_square
 from retina.errors import DataError
+
+NOISE = np.random.default_rng(0).integers(1, 255, (64, 64, 3), dtype=np.uint8)
 
 GREY = np.add.outer(np.arange(0, 240, 20), np.arange(16)).astype(np.uint8)  # (12, 16), 0 to 235
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
@@ -135,6 +140,46 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float, options: dict
     for at_least in (None, 50):
         with pytest.raises(DataError, match=r"cut\.img"):
             read(path, at_least)
+
+
+@pytest.mark.parametrize(("mode", "options"), [("RGB", {}), ("L", {}), ("P", {}), ("RGB", {"interlace": 1})])
+def test_a_png_of_fewer_rows_than_its_header_says_is_refused(
+    tmp_path: Path, mode: str, options: dict[str, Any]
+) -> None:
+    """Its compressed data have an end, and Pillow fills the rest with black."""
+    file = tmp_path / "a.png"
+    Image.fromarray(NOISE).convert(mode).save(file, **options)
+    content = bytearray(file.read_bytes())
+    content[20:24] = struct.pack(">I", 2 * len(NOISE))
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png: cannot be read: it has fewer rows than its header says"):
+        read(file)
+
+
+def test_a_png_that_ends_in_black_rows_is_read(tmp_path: Path) -> None:
+    black_below = np.vstack([NOISE, np.zeros_like(NOISE)])
+    Image.fromarray(black_below).save(tmp_path / "a.png")
+    assert np.array_equal(read(tmp_path / "a.png"), black_below)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_whose_data_end_before_its_last_row_is_refused(tmp_path: Path, mode: str) -> None:
+    """It has an end marker, and libjpeg fills the rest with grey."""
+    file = tmp_path / "a.jpg"
+    Image.fromarray(NOISE).convert(mode).save(file, quality=90)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read: its data end at row \d+ of 64"):
+        read(file)
+
+
+def test_a_jpeg_on_that_grey_is_read(tmp_path: Path) -> None:
+    """Ben Graham's preparation of Kaggle's photographs lays the eye on a grey of 128."""
+    grey = np.full((96, 96, 3), 128, np.uint8)
+    grey[16:80, 16:80] = NOISE
+    Image.fromarray(grey).save(tmp_path / "a.jpg", quality=95)
+    assert read(tmp_path / "a.jpg").shape == (96, 96, 3)
 
 
 def test_a_missing_a_foreign_and_a_huge_file_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from retina.data.manifest import Bad, Manifest, refuse
 from retina.data.pixel_hash import full_hash
 from retina.data.rows import Target, close_up, intact, open_up, reserve
 from retina.data.sources import arrays
-from retina.errors import DataError, DiskError, ResultsError, RetinaError, as_disk_error
+from retina.errors import DataError, DiskError, RetinaError, as_disk_error
 from retina.machine import cores
 
 CHUNK = 16  # photographs that a process is given at a time
@@ -82,7 +82,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "retina-sweeps"
 
 
-def cannot_keep(folder: Path, error: OSError) -> ResultsError | DataError:
+def cannot_keep(folder: Path, error: OSError) -> RetinaError:
     """Return the error to raise where photographs cannot be kept below `cache_folder()`.
 
     Args:

@@ -28,6 +28,8 @@ Pixels = NDArray[np.uint8]
 Source = str | Pixels
 """The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 
+_FILLED = 128
+"""The grey, in each channel, that libjpeg puts in the place of what a file lacks."""
 _JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -115,7 +117,39 @@ def _read(path: Path, at_least: int | None) -> Pixels:
         if (deep := _deep(path, image)) is not None:
             return deep
         image.load()
+        _refuse_incomplete(image, path)
         return _rgb(_upright(image), path)
+
+
+def _refuse_incomplete(image: Image.Image, path: Path) -> None:
+    """Stop where the last row is what a decoder puts in the place of rows that the file lacks.
+
+    Pillow raises where a file ends early. Where its data have an end, but too early, it does not: a PNG whose
+    compressed data hold fewer rows gets black ones, a JPEG with an end marker before its last row gets grey ones
+    (libjpeg's 128). A black last row is usual for a fundus, so libpng counts the rows of such a PNG. Photographs
+    whose background is that grey have it in their first row as well.
+    """
+    width, height = image.size
+    last = np.asarray(image.crop((0, height - 1, width, height)))
+    if image.format == "PNG" and not last.any():
+        _refuse_png_of_fewer_rows(path)
+    if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"} and (last == _FILLED).all():
+        is_filled = (np.asarray(image) == _FILLED).reshape(height, -1).all(axis=1)
+        if not is_filled[0]:
+            first = height - int(np.argmin(is_filled[::-1]))
+            raise DataError(f"{path}: cannot be read: its data end at row {first:,} of {height:,}")
+
+
+def _refuse_png_of_fewer_rows(path: Path) -> None:
+    try:
+        import imagecodecs  # noqa: PLC0415 -- takes a while, and most photographs do not need it
+    except ImportError:  # where a model runs, it may be absent
+        return
+    try:
+        imagecodecs.png_decode(path.read_bytes())
+    except imagecodecs.PngError as error:
+        if "Not enough image data" in str(error):  # what else libpng does not like, Pillow has read
+            raise DataError(f"{path}: cannot be read: it has fewer rows than its header says") from None
 
 
 @contextlib.contextmanager
