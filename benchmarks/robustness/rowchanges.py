@@ -89,7 +89,9 @@ def _grade_words(dataset: DataSet, rng: Rng) -> str:
 def _other_digits(dataset: DataSet, rng: Rng) -> str:
     zero = pick(rng, (0x0660, 0xFF10, 0x0966))
     at = _row(dataset, rng)
+    dataset.take_out(at)
     dataset.rows[at][1] = chr(zero + int(dataset.rows[at][1]))
+    dataset.bad = "a grade in digits of another script"
     return f"row {at + 1}: the grade {dataset.rows[at][1]!r}"
 
 
