@@ -283,7 +283,7 @@ def test_grades_take_the_place_of_nothing_but_grades(
     before = {file: file.read_bytes() for file in (photograph, labels)}
     graded = str(world.paths[2])
     for option in ("--csv", "--json"):
-        for name in ("a.jpg", "labels.csv", "pipe", ".", "a.jpg/x.csv", "stdout"):
+        for name in ("a.jpg", "labels.csv", "pipe", ".", "a.jpg/x.csv", "stdout", "/proc/x"):
             with monkeypatch.context() as patch:
                 patch.setattr("retina.predict.predict", lambda *_, **__: pytest.fail("the work began"))
                 assert cli.main(["predict", str(world.exported), graded, option, name]) == 2
@@ -294,7 +294,10 @@ def test_grades_take_the_place_of_nothing_but_grades(
             name = f"empty{option.replace('--', '.')}"
             assert cli.main(["predict", str(world.exported), graded, option, name]) == 0
             assert graded in (tmp_path / name).read_text()
-    assert cli.main(["predict", str(world.exported), graded, "--csv", "x", "--json", "x"]) == 2
+    (tmp_path / "here").symlink_to(".")
+    for other in ("x", "q/../x", str(tmp_path / "x"), "here/x"):
+        assert cli.main(["predict", str(world.exported), graded, "--csv", other, "--json", "x"]) == 2
+        assert capsys.readouterr().err == f"--csv {other} and --json x: one file cannot hold both; name two\n"
     assert {file: file.read_bytes() for file in before} == before
     assert pipe.is_fifo()
     assert not (tmp_path / "x").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ def refuse_taken(csv: Path | None, json: Path | None) -> None:
     Raises:
         ResultsError: a file is there and holds no grades, cannot be written, or is named twice.
     """
-    if csv and json and csv.absolute() == json.absolute():
+    if csv and json and os.path.realpath(csv) == os.path.realpath(json):
         raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two")
     for file, option, is_ours in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
         if file and (problem := outputs.in_the_way(file, option, "table of grades", is_ours)):
