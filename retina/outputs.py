@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from retina.errors import DISK_ERRNOS, as_disk_error
 
 NO_FILE = "is a device, a pipe or a socket, not a file"
 _BEGINNING = 8000
@@ -36,6 +39,9 @@ def in_the_way(file: Path, option: str, what: str, is_ours: Callable[[str], bool
         option: by which it is named, for a message.
         what: a file of ours is, for a message.
         is_ours: whether a file that begins so is such a one; an empty one may always be replaced.
+
+    Raises:
+        DiskError: the disk is full, over its quota or broken.
     """
     try:
         if file.is_dir():
@@ -47,9 +53,20 @@ def in_the_way(file: Path, option: str, what: str, is_ours: Callable[[str], bool
         above = next(folder for folder in file.absolute().parents if folder.exists())
     except OSError as error:
         return f"cannot be written: {error.strerror}"
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        return f"cannot be written: {above} is no folder, or may not be written to"
-    return ""
+    return _unwritable(above, file)
+
+
+def _unwritable(folder: Path, file: Path) -> str:
+    """Why no file can be made in a folder; tried out, since of root and of another machine's disk access says more."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return f"cannot be written: {folder} is no folder, or may not be written to"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            raise as_disk_error(file, "cannot be written", error) from None
+        return f"cannot be written: no file can be made in {folder}: {error.strerror}"
 
 
 def _beginning(file: Path) -> str:

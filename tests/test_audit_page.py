@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import audited
@@ -161,17 +164,37 @@ def test_only_a_page_of_an_audit_is_overwritten(
     assert mine.read_text() == "<html>my thesis</html>"
 
 
-@pytest.mark.parametrize("where", ["folder", "labels.csv/page.html"])
+@pytest.mark.parametrize(
+    "where", ["folder", "labels.csv/page.html", "taken.html", "/proc/page.html", "/proc/deeper/page.html"]
+)
 def test_a_page_that_cannot_be_written_is_said_before_any_work(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited.list_of(tmp_path, [("10_left", 0), ("10_right", 1)])
     monkeypatch.setattr(run, "audit", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder").mkdir()
+    (tmp_path / "taken-unused.csv").write_text("name,age\n")
     assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / where)]) == 2
     said = capsys.readouterr()
-    assert str(tmp_path / where) in said.err
+    named = tmp_path / ("taken-unused.csv" if where == "taken.html" else where)
+    assert said.err.startswith(f"{named}: ")
+    assert len(said.err.splitlines()) == 1
     assert "photographs" not in said.out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "labels.csv", "taken-unused.csv"]
+    assert (tmp_path / "taken-unused.csv").read_text() == "name,age\n"
+
+
+def test_a_full_disk_is_no_mistake_in_the_name_of_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    audited.list_of(tmp_path, [("10_left", 0), ("10_right", 1)])
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    file = tmp_path / "page.html"
+    assert cli.main(["data", "audit", str(tmp_path), "--html", str(file)]) == 1
+    assert capsys.readouterr().err == f"{file}: cannot be written: {os.strerror(errno.ENOSPC)}\n"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "outputs", "process", "shadowing"],
-    ["config", "yaml_reader", "console", "locks", "epochs", "arguments"],
+    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
+    ["config", "yaml_reader", "console", "locks", "epochs", "arguments", "outputs"],
     ["probabilities"],
     ["metrics", "ordinal", "records"],
     ["data", "results"],

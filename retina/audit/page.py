@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import retina
 from retina import outputs
-from retina.audit import findings, measures, terminal
+from retina.audit import findings, measures, terminal, unused
 from retina.audit.duplicates import Group
 from retina.audit.labels import settled
 from retina.audit.run import Audit, Progress
@@ -73,13 +73,15 @@ def default_file(audited: Path) -> Path:
 
 
 def refuse_foreign(file: Path) -> None:
-    """Stop where a page would take the place of something else.
+    """Stop where a page, or the table beside it, would take the place of something else.
 
     Raises:
-        ResultsError: `file` is there and no audit's page, or no file can be written there.
+        ResultsError: `file` is there and no audit's page, or no file can be written there; as
+            `retina.audit.unused.refuse_foreign`. Exit code 1 where the disk is at fault.
     """
     if problem := outputs.in_the_way(file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text):
         raise ResultsError(f"{file}: {problem}")
+    unused.refuse_foreign(file)
 
 
 def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambda *_: None) -> Path:

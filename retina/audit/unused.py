@@ -11,25 +11,38 @@ from retina.errors import ResultsError
 from retina.results import write_csv
 
 
+def refuse_foreign(page: Path) -> None:
+    """Stop where the table would take the place of something else, or cannot be written.
+
+    Raises:
+        ResultsError: a file of its name is there and is no such table, or cannot be written; exit code 1 where the disk
+            is at fault.
+    """
+    file = _beside(page)
+    if problem := outputs.in_the_way(file, "--html", "table of unused files", _is_table):
+        raise ResultsError(f"{file}: {problem}")
+
+
 def write(audit: Audit, page: Path) -> Path | None:
     """Write the table to PAGE-unused.csv; None where every file was used, and an earlier table goes.
 
     Raises:
-        ResultsError: a file of this name is there and is no such table, or it cannot be written.
+        ResultsError: as `refuse_foreign`.
     """
-    file = page.with_name(f"{page.stem}-unused.csv")
+    refuse_foreign(page)
+    file = _beside(page)
     try:
-        if problem := outputs.in_the_way(file, "--html", "table of unused files", _is_table):
-            raise ResultsError(f"{file}: {problem}")
         if rows := audit.manifest.unused.rows():
             write_csv(file, rows, UNUSED_COLUMNS, is_private=True)  # names of photographs may name patients
             return file
         file.unlink(missing_ok=True)
-    except ResultsError:
-        raise
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror}") from None
     return None
+
+
+def _beside(page: Path) -> Path:
+    return page.with_name(f"{page.stem}-unused.csv")
 
 
 def _is_table(text: str) -> bool:
