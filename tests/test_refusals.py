@@ -12,18 +12,21 @@ from replay import Replay, ReplayTask
 from stopped import begun, spec_of
 
 from retina.config import TrialConfig
-from retina.errors import DataError
+from retina.errors import DataError, DiskError
 from retina.sweep.needs import Needs
 from retina.sweep.nodes import marked
 from retina.sweep.recorder import Limits, Recorder
 from retina.sweep.trial import GraderTrial, Settings
 
 
+@dataclasses.dataclass(frozen=True)
 class Elsewhere(ReplayTask):
-    """The photographs are not those of the driver."""
+    """The photographs cannot be had there."""
+
+    error: Exception = dataclasses.field(default_factory=Exception)
 
     def __call__(self, config: TrialConfig) -> Replay:
-        raise DataError("/data holds other photographs")
+        raise self.error
 
 
 def worker(root: Path, needs: Needs, task: ReplayTask) -> GraderTrial:
@@ -57,10 +60,13 @@ def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_checkpoint(tmp_p
     assert not (tmp_path / "results").exists()
 
 
-def test_other_photographs_are_refused_and_do_not_fail_the_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [DataError("/data holds other photographs"), DiskError("/cache: photographs cannot be decoded into it")]
+)
+def test_photographs_that_cannot_be_had_are_refused_and_do_not_fail_the_trial(tmp_path: Path, error: Exception) -> None:
     with marked(tmp_path) as needs:
-        result = worker(tmp_path, needs, Elsewhere()).step()
-    assert result["refused"].endswith(": /data holds other photographs")
+        result = worker(tmp_path, needs, Elsewhere(error=error)).step()
+    assert result["refused"].endswith(f": {error}")
 
 
 def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

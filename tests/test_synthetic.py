@@ -118,6 +118,8 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path)
         draw(tmp_path / "mine.txt", SMALL)
     with pytest.raises(DataError, match="cannot be written"):
         draw(tmp_path / "mine.txt" / "below", SMALL)
+    with pytest.raises(DataError, match="cannot be written: File name too long"):
+        draw(tmp_path / ("a" * 300), SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
