@@ -68,6 +68,7 @@ class TestColumns:
         [
             ("image,level,severity", ("a,0,0", "b,1,1", "c,1,2")),  # a name of grades alone
             ("image,label,severity", ("a,0,0", "b,2,1", "c,1,2")),
+            ("image,label,severity", ("a,0,0", "b,0,1", "c,0,2")),
             ("image,label,sex", ("a,0,0", "b,1,1", "c,1,0")),
             ("image,label,id", ("a,0,0", "b,1,1", "c,1,2")),
             ("image,label,eye", ("a,0,0", "b,1,1", "c,1,2")),

@@ -361,7 +361,7 @@ def _refuse_yes_and_no(table: Table, chosen: int, others: list[int], reader: Gra
         DataError: names both.
     """
     grades = {reader(cell) for cell in table.column(chosen)} - {None}
-    if others and grades <= {0, 1} and plain(table.titles[chosen]) in _OF_ANYTHING:
+    if others and grades == {0, 1} and plain(table.titles[chosen]) in _OF_ANYTHING:
         raise DataError(
             f"{table.file}: the column {table.titles[chosen]} holds 0 and 1 alone, and {_titles(table, others)} "
             f"{'holds' if len(others) == 1 else 'hold'} only grades; choose one with data.grade_column"
