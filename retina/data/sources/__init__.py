@@ -273,12 +273,11 @@ def _no_photographs(
     if index.counts:
         fullest = next(iter(index.counts))
         there = f"They are called {first.name}, say; {where_photographs_are(index)}, {index.example(fullest)} say"
+    there += f"; {_ORIGINS.get(layout, _EYEPACS)}.\n{_WITHOUT}"
     if first.elsewhere:
         there = f"{first.where}: {first.name}: {first.elsewhere}"
     return PhotographsAbsentError(
-        f"{here.root}: {sources} list {total:,} photographs, and none of them is there.\n"
-        f"{there}; {_ORIGINS.get(layout, _EYEPACS)}.\n"
-        f"{_WITHOUT}"
+        f"{here.root}: {sources} list {total:,} photographs, and none of them is there.\n{there}"
     )
 
 

@@ -36,5 +36,5 @@ def note_of_folders(rows: Iterable[Row]) -> list[str]:
     """What a person should know of rows whose split a folder says; empty where there are none."""
     counts = Counter(splits.of_word(row.split) for row in rows if row.split_from == "folder" and row.split)
     listed = ", ".join(f"{split} {counts[split]:,}" for split in splits.ORDER if counts[split])
-    told = f"the splits are those of folders: {listed} photographs; data.split=by_patient makes new ones"
-    return [told] if counts else []
+    note = f"the splits are those of folders: {listed} photographs; data.split=by_patient makes new ones"
+    return [note] if counts else []

@@ -23,7 +23,7 @@ class Gradable:
     Attributes:
         at: its position.
         title: as written.
-        inverted: whether its "yes" means that nobody could: "ungradable", "not gradable".
+        inverted: whether its "yes" means that the photograph is not gradable: "ungradable", "not gradable".
         eye: "left" or "right", where it is of this eye alone; else "".
     """
 

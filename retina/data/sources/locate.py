@@ -55,8 +55,8 @@ def _find(row: Row, index: PhotographIndex) -> list[Found]:
     split = splits.of_word(row.split) or ""
     found = index.find(row.name, row.scope or index.root, split)
     if not found and (mask := index.mask(row.name, row.scope or index.root)):
-        told = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
-        row.elsewhere = f"{_inside(mask, index.root)} {told}"
+        why = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
+        row.elsewhere = f"{_inside(mask, index.root)} {why}"
     if row.own == own_name(row.name) and not _counts_anew(row):
         return found
     own = [one for one in found if one.split in {"", split}]  # the same name is another photograph's in another split
