@@ -73,11 +73,26 @@ def remove_partials(root: Path, *skipped: str) -> list[Path]:
 
 
 def remove_siblings(root: Path) -> None:
-    """Remove the folders that killed processes have left beside `root` while they made a folder of that name."""
-    with contextlib.suppress(OSError):
-        for path in root.parent.iterdir():
-            if path.name.startswith(f".{root.name}.") and path.name.endswith(".new") and is_abandoned(path):
-                shutil.rmtree(path, ignore_errors=True)
+    """Remove the folders that killed processes have left beside or in `root` while they made a folder of that name."""
+    for folder in (root.parent, root):
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                if is_begun(path, root.name) and is_abandoned(path):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def is_begun(path: Path, name: str) -> bool:
+    """Return whether `path` is named as what becomes, or would have become, a folder called `name`."""
+    return path.name.startswith(f".{name}.") and path.name.endswith(".new")
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder holds nothing, but for what killed processes have left that made a folder of its name.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return all(is_begun(path, folder.name) and is_abandoned(path) for path in folder.iterdir())
 
 
 def remove(path: Path) -> None:

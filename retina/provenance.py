@@ -35,7 +35,8 @@ def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
     It is made under a temporary name beside its own and renamed when it is whole: a rename onto a folder that holds
     something fails, on network file systems too, so nobody's folder is replaced, and whoever is killed before has
     begun nothing. Where `root` is a link to an empty folder, that folder becomes the results folder; where it is an
-    empty one that cannot be renamed, a mounted volume say, the files are moved into it.
+    empty one that cannot be replaced, a mounted volume say, the files are moved into it. Where such a one lies below a
+    folder that may not be written to, the temporary one is made inside it.
 
     Raises:
         ResultsError: `root` is taken, by another process since just now say, or cannot be made; exit code 1 where the
@@ -44,11 +45,15 @@ def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
     RunFolder.refuse_taken(root)
     place = root.resolve() if root.is_symlink() else root
     leftovers.remove_siblings(place)
-    new = place.with_name(f".{place.name}.{leftovers.tag()}.new")
+    inside = place.is_dir() and not os.access(place.parent, os.W_OK)
+    new = (place if inside else place.parent) / f".{place.name}.{leftovers.tag()}.new"
     try:
         _write_first_files(RunFolder.create(new), photographs, sweep_yaml)
         try:
-            new.rename(place)
+            if inside:
+                _move_into(new, place)
+            else:
+                new.rename(place)
         except OSError as error:
             if error.errno not in _CANNOT_BE_REPLACED:
                 raise
@@ -92,7 +97,8 @@ def _move_into(new: Path, place: Path) -> None:
         OSError: it is not empty any more, or cannot be written to.
     """
     with RunFolder(place).held():
-        if {file.name for file in place.iterdir()} - {LOCK_FILE, SOFT_LOCK_FILE}:
+        there = [file for file in place.iterdir() if not leftovers.is_begun(file, place.name)]
+        if {file.name for file in there} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         for file in sorted(new.iterdir(), key=lambda file: file.name == "sweep.yaml"):
             shutil.move(file, place / file.name)

@@ -99,8 +99,13 @@ class RunFolder:
         return cls(root)
 
     @staticmethod
-    def refuse_taken(root: Path) -> None:
-        """Stop where a new folder would overwrite something, or has no place.
+    def refuse_taken(root: Path, going_on: str = "go on with it (--resume)") -> None:
+        """Stop where a new folder would overwrite something, or has no place. What a killed process left is nothing.
+
+        Args:
+            root: the folder. Where it is a link, its target is looked at; an empty one may lie below a folder that may
+                not be written to, if only it may be written to itself, as a mounted volume.
+            going_on: how one goes on with what is there, for the message.
 
         Raises:
             ResultsError: when `root` is there already and not empty, or lies below what is no folder, or below one that
@@ -110,18 +115,20 @@ class RunFolder:
             if root.is_symlink():
                 with suppress(FileNotFoundError):
                     root.stat()  # of a link that leads in circles the system says so; `exists` is False
-            is_taken = root.exists() and (not root.is_dir() or any(root.iterdir()))
-            above = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
+            place = root.resolve() if root.is_symlink() else root.absolute()
+            is_taken = place.exists() and not (place.is_dir() and leftovers.is_empty(place))
+            above = next(one for one in (place, *place.parents) if os.path.lexists(one))
         except OSError as error:
             raise as_disk_error(root, "cannot be read", error) from None
-        if above != root and not (above.is_dir() and os.access(above, os.W_OK)):
-            problem = "may not be written to" if above.is_dir() else "is no folder"
-            raise ResultsError(f"{root}: cannot be made: {above} {problem}; choose another --results")
         if is_taken:
             raise ResultsError(
                 f"{root} is there already and will not be overwritten;\n"
-                "go on with it (--resume), choose another --name, or remove that folder"
+                f"{going_on}, choose another --name, or remove that folder"
             )
+        where = place.parent if above == place and not os.access(place, os.W_OK) else above
+        if not (where.is_dir() and os.access(where, os.W_OK)):
+            problem = "may not be written to" if where.is_dir() else "is no folder"
+            raise ResultsError(f"{root}: cannot be made: {where} {problem}; choose another --results")
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:

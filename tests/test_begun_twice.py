@@ -6,7 +6,10 @@ import errno
 import os
 import shutil
 import signal
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,63 @@ def test_a_mounted_folder_gets_the_files_since_it_cannot_be_replaced(
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
     with pytest.raises(ResultsError, match="is there already"):
         begin(root)
+
+
+@contextmanager
+def volume() -> Iterator[Path]:
+    """An empty folder that we may write to, below one that we may not; root becomes another user for a while."""
+    above = Path(tempfile.mkdtemp())  # that user may not enter pytest's folders
+    (root := above / "demo").mkdir()
+    is_root = os.getuid() == 0
+    if is_root:
+        os.chown(root, 65534, -1)
+    above.chmod(0o555)
+    try:
+        if is_root:
+            os.setresuid(65534, 65534, 0)
+        yield root
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+        above.chmod(0o755)
+        shutil.rmtree(above)
+
+
+def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_folder() -> None:
+    photographs = tiny.photographs()
+    with volume() as root:
+        RunFolder.refuse_taken(root)
+        left = root / f".demo.{leftovers.tag().replace(str(os.getpid()), str(dead_process()))}.new"
+        left.mkdir()  # of a process that was killed while it began
+        RunFolder.refuse_taken(root)
+        folder = provenance.begin(root, photographs, YAML)
+        assert folder.notes()["data"]["fingerprint"] == photographs.fingerprint
+        assert (root / "sweep.yaml").read_text() == YAML
+        names = {file.name for file in root.iterdir()}
+        assert {name for name in names if name.startswith(".")} <= {".lock", ".lock.soft"}
+        assert "trials" in names
+        with pytest.raises(ResultsError, match="is there already"):
+            provenance.begin(root, photographs, YAML)
+
+
+def test_a_disk_that_fills_up_leaves_a_volume_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    photographs = tiny.photographs()
+    monkeypatch.setattr(os, "fsync", full)
+    with volume() as root:
+        with pytest.raises(DiskError, match=f"^{root}: cannot be made"):
+            provenance.begin(root, photographs, YAML)
+        assert list(root.iterdir()) == []
+
+
+def test_a_volume_that_may_not_be_written_to_either_is_refused_at_once() -> None:
+    with volume() as root:
+        root.chmod(0o555)
+        with pytest.raises(ResultsError, match=f"demo: cannot be made: {root.parent} may not be written to; choose"):
+            RunFolder.refuse_taken(root)
+        assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG])

@@ -23,14 +23,9 @@ def refuse_taken(wanted: Plan) -> None:
     """Stop where a new folder would overwrite something.
 
     Raises:
-        ResultsError: it is there already and not empty.
+        ResultsError: it is there already and not empty, or cannot be made.
     """
-    root = wanted.root
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ResultsError(
-            f"{root} is there already and will not be overwritten;\n"
-            "go on with what it holds (--load 1), choose another --name, or remove that folder"
-        )
+    RunFolder.refuse_taken(wanted.root, "go on with what it holds (--load 1)")
 
 
 def refuse_others(wanted: Plan) -> None:
