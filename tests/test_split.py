@@ -71,8 +71,10 @@ class TestAlways:
         # half of the largest patient either way, and a patient given back for each grade that few have
         few = (frame.groupby("grade")["patient"].nunique() <= 4).sum()
         slack = 4 / 2 + 4 * few
-        assert abs(held["test"] - test * len(frame)) <= slack
-        assert abs(held["val"] - validation * (len(frame) - held["test"])) <= slack
+        wanted = {"test": test * len(frame), "val": validation * (len(frame) - held["test"])}
+        for part, photographs in wanted.items():
+            is_one_patient = frame.loc[frame["split"] == part, "patient"].nunique() == 1  # there is always one
+            assert abs(held[part] - photographs) <= (max(slack, 4) if is_one_patient else slack)
 
     @given(rows=patients, seed=st.integers(0, 5), shuffle=st.randoms(use_true_random=False))
     @settings(max_examples=40, deadline=None)

@@ -80,6 +80,9 @@ def _writes(argv: list[str]) -> tuple[str, ...]:
 
 
 def _changed(argv: list[str], rng: Rng) -> str:
+    if len(argv) < 2:  # a change before has taken all else
+        argv.append(pick(rng, GARBLED))
+        return f"{argv[-1][:40]!r} added"
     at = int(rng.integers(1, len(argv)))
     way = int(rng.integers(6))
     if way == 0:

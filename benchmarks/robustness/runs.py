@@ -127,7 +127,7 @@ def _ended(run: Path) -> dict[str, Any]:
 
 
 def _nothing_lost(run: Path, before: Mapping[str, Any]) -> Check:
-    def check(_: Ran) -> str:
+    def check(ran: Ran) -> str:
         try:
             after = _ended(run)
         except (OSError, KeyError, csv.Error, UnicodeDecodeError):
@@ -136,7 +136,7 @@ def _nothing_lost(run: Path, before: Mapping[str, Any]) -> Check:
         if lost:
             return f"the ended trial {lost[0]} is not in trials.csv any more"
         metrics = run / "best" / "metrics.json"
-        if metrics.is_file():
+        if metrics.is_file() and not ran.at_ray:  # else the best trial would be evaluated once more at the end
             try:
                 json.loads(metrics.read_text(encoding="utf-8"))
             except ValueError:
