@@ -16,7 +16,8 @@ from retina.errors import ResultsError
 from retina.results import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger
-from retina.sweep.study import SweepStudy, sampler
+from retina.sweep.sampling import sampler
+from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 
 MOMENTS: list[tuple[Any, str]] = [
