@@ -11,7 +11,9 @@ from stopped import GRID, begun, go_on, noted, others, ran, refused, run, spec_o
 from retina import provenance
 from retina.errors import SpecError
 from retina.results import RunFolder
-from retina.sweep.resume import recorded_spec
+from retina.sweep.plan import plan
+from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
+from retina.sweep.spec import MAX_TRIALS
 
 CODE = provenance.code()
 
@@ -189,6 +191,29 @@ def test_with_a_higher_limit_it_is_resumed_and_no_longer_ended(tmp_path: Path) -
     # killed here: what ended it once must not count when it is extended
     assert RunFolder.open(root).notes()["ended_by"] == ""
     assert go_on(root, higher, extend=3).spec.planned_trials == 7
+
+
+def test_a_sweep_is_not_extended_beyond_what_its_own_file_may_say(tmp_path: Path) -> None:
+    root = ran(tmp_path / "x", number=None).root
+    said = refused(root, spec_of(), extend=MAX_TRIALS - 3)
+    assert said == f"--extend {MAX_TRIALS - 3:,}: makes 1,000,001 trials; allowed: 1,000,000"
+    assert go_on(root, spec_of(), extend=MAX_TRIALS - 4).spec.planned_trials == MAX_TRIALS
+    assert go_on(root, spec_of()).remaining == MAX_TRIALS - 4
+
+
+def test_a_sweep_that_was_extended_too_far_before_goes_on(tmp_path: Path) -> None:
+    root = ran(tmp_path / "x", number=None).root
+    file = root / "sweep.yaml"
+    file.write_text(file.read_text().replace("trials: 4\n", "trials: 1000020\n"))
+    RunFolder.open(root).note(**{WITHOUT_EXTENSION: 4})
+    assert go_on(root, spec_of()).remaining == 1_000_016
+    assert "makes 1,000,021 trials" in refused(root, spec_of(), extend=1)
+
+
+def test_a_plan_of_fewer_trials_than_have_ended_has_none_left(tmp_path: Path) -> None:
+    root = ran(tmp_path / "x", number=None).root
+    left = plan(spec_of(trials=2), root)
+    assert (left.trials, left.epochs) == (0, 0)
 
 
 def test_a_grid_is_extended_to_its_points_and_not_beyond(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from retina.config import DataConfig
 from retina.errors import SpecError
+from retina.records.files import check
+from retina.records.schemas import RecordedSweep
 from retina.sweep import space
 from retina.sweep.spec import SweepSpec, load
 
@@ -301,3 +304,17 @@ AT_0_1_0 = {
     "retinamnist": "8d4f08ba498c",
 }
 """What version 0.1.0 made of the same files."""
+
+
+@pytest.mark.parametrize("stop", ["asha", "none"])
+def test_a_reduction_that_the_readers_of_our_own_file_refuse_is_refused(file: Path, stop: str) -> None:
+    said = "early_stop.eta: 1.00005; allowed: 1.0001 and more"
+    with pytest.raises(SpecError, match=re.escape(said)):
+        load(file, overrides=["early_stop.eta=1.00005", "early_stop.grace_epochs=3", f"early_stop.type={stop}"])
+    least = load(file, overrides=["early_stop.eta=1.0001", f"early_stop.type={stop}"])
+    assert check(yaml.safe_load(least.to_yaml()), RecordedSweep, file, "")
+
+
+def test_more_trials_than_can_be_kept_are_refused_where_they_stand(file: Path) -> None:
+    with pytest.raises(SpecError, match=r"trials: 1000001: should be less than or equal to 1000000"):
+        load(file, trials=1_000_001)

@@ -34,7 +34,7 @@ def plan(spec: SweepSpec, root: Path) -> Plan:
     Where `root` holds the sweep already, its first trials are not foretold: they depend on what it has learned.
     """
     ended = len(RunFolder.open(root).trial_ids(*FINISHED)) if (root / "sweep.yaml").is_file() else None
-    left = spec.planned_trials - (ended or 0)
+    left = max(0, spec.planned_trials - (ended or 0))
     study = SweepStudy.create(spec)
     asked = [study.ask() for _ in range(min(FIRST_TRIALS, left))] if ended is None else []
     slots = slots_here(spec)

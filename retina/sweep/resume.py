@@ -14,7 +14,7 @@ from retina.errors import ResultsError, SpecError
 from retina.records.files import read_yaml
 from retina.results import FINISHED, SPEC_REMEDY, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.spec import SweepSpec, load_recorded
+from retina.sweep.spec import MAX_TRIALS, SweepSpec, load_recorded
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
     """`spec` with the trials that the sweep is to have in the end: what earlier and this `--extend` added included.
 
     Raises:
-        SpecError: a grid that is to be extended beyond its points.
+        SpecError: a grid that is to be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
     """
     before = recorded_spec(folder)
     as_before = spec.planned_trials in {before.planned_trials, folder.notes().get(WITHOUT_EXTENSION)}
@@ -47,6 +47,8 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
     if not extend:
         return spec
     total = _total(folder, before, extend) if as_before else spec.planned_trials + extend
+    if total > MAX_TRIALS:
+        raise SpecError(f"--extend {extend:,}: makes {total:,} trials; allowed: {MAX_TRIALS:,}")
     extended = spec.model_copy(update={"trials": total})
     if extended.planned_trials < total:
         raise SpecError(f"--extend {extend}: the grid has {extended.planned_trials} points; add values to it instead")

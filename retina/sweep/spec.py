@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from retina import yaml_reader
 from retina.config import DataConfig, Frozen, SettingError, TrialConfig, parse
+from retina.records.schemas import LEAST_ETA
 from retina.sweep import space, spellings
 from retina.sweep.raw import RawSweep
 from retina.sweep.space import Parameter
@@ -117,7 +118,7 @@ class SweepSpec(Frozen):
         0.3, ge=0, le=1, description="of tpe and gp: trials that are drawn at random all the same"
     )
     seed: int = Field(0, ge=0, lt=2**32)
-    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="left out: the whole grid, else 20")
+    trials: int | None = Field(None, ge=1, description="left out: the whole grid, else 20")
     budget: Budget = Budget()
     early_stop: EarlyStop = EarlyStop()
     resources: Resources = Resources()
@@ -160,6 +161,8 @@ class SweepSpec(Frozen):
                 raise SettingError(problem, "method")
         if space.is_recorded(info):
             return self
+        if self.trials is not None and self.trials > MAX_TRIALS:
+            raise SettingError(f"trials: {self.trials}: should be less than or equal to {MAX_TRIALS}", "trials")
         space.check_conditions(self.parameters)
         self._check_rungs()
         space.check_starts(self.parameters, self.start)
@@ -179,6 +182,10 @@ class SweepSpec(Frozen):
                 f"early_stop.eta: {self.early_stop.eta!r} makes {rungs:.3g} rungs; allowed: {MAX_RUNGS:,}",
                 "early_stop",
                 "eta",
+            )
+        if self.early_stop.eta < LEAST_ETA:  # readers of sweep.yaml refuse it
+            raise SettingError(
+                f"early_stop.eta: {self.early_stop.eta!r}; allowed: {LEAST_ETA} and more", "early_stop", "eta"
             )
 
     @property
