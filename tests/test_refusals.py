@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,14 @@ class Elsewhere(ReplayTask):
         raise self.error
 
 
+class Logging(ReplayTask):
+    """Logs as the training code does."""
+
+    def __call__(self, config: TrialConfig) -> Replay:
+        logging.getLogger("retina.train").warning("a word")
+        return super().__call__(config)
+
+
 def worker(root: Path, needs: Needs, task: ReplayTask) -> GraderTrial:
     (root / "trials").mkdir(exist_ok=True)
     settings = Settings(root / "trials", "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(), needs=needs)
@@ -53,6 +62,27 @@ def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_checkpoint(tmp_p
     with marked(tmp_path / "results") as needs:
         trial = worker(tmp_path / "results", needs, ReplayTask())
         assert "refused" not in trial.step()
+        needs.marker.unlink()
+        (tmp_path / "results").rename(tmp_path / "elsewhere")
+        assert "is not the driver's results folder there" in trial.step()["refused"]
+        trial.cleanup()
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_log_that_cannot_be_written_to_fails_no_trial(tmp_path: Path) -> None:
+    with marked(tmp_path) as needs:
+        log = tmp_path / "trials" / "t0000" / "log.txt"
+        log.mkdir(parents=True)  # stands for a full disk: it cannot be opened
+        trial = worker(tmp_path, needs, Logging())
+        result = trial.step()
+        trial.cleanup()
+    assert "failure" not in result
+    assert result["epoch"] == 1
+
+
+def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_log(tmp_path: Path) -> None:
+    with marked(tmp_path / "results") as needs:
+        trial = worker(tmp_path / "results", needs, Logging())
         needs.marker.unlink()
         (tmp_path / "results").rename(tmp_path / "elsewhere")
         assert "is not the driver's results folder there" in trial.step()["refused"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -215,7 +216,9 @@ class _TrialLog(logging.Handler):
         self._file = file
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._file:
-            private.make_inside(self._file.parent)
-            with self._file.open("a", encoding="utf-8") as opened:
-                opened.write(self.format(record).rstrip() + "\n")
+        # a log that cannot be written to fails no trial; what cannot be saved of the trial itself is said by `_epoch`
+        with contextlib.suppress(OSError):
+            if self._file and self._file.parent.parent.is_dir():  # else it is no longer mounted: see `_epoch`
+                private.make_inside(self._file.parent)
+                with self._file.open("a", encoding="utf-8") as opened:
+                    opened.write(self.format(record).rstrip() + "\n")
