@@ -13,6 +13,8 @@ _JOINERS = {"\u200c", "\u200d", "\u00ad"}
 
 MOST_SHOWN = 1000
 """Characters of a line of an error."""
+MOST_REASON = 4000
+"""Characters of why a trial has failed, as a table has it: readers of CSV refuse a cell of 131,072."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -35,6 +37,11 @@ def shortened(text: str, most: int = MOST_SHOWN) -> str:
     return "\n".join(
         line if len(line) <= most else f"{line[: most // 2]} [...] {line[-most // 2 :]}" for line in text.split("\n")
     )
+
+
+def as_reason(text: str) -> str:
+    """Return text of others for one cell of a table: no control characters, `MOST_REASON` characters at most."""
+    return shortened(printable(text, keep="\n"))[:MOST_REASON]
 
 
 class PrintableFormatter(logging.Formatter):

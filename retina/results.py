@@ -61,6 +61,8 @@ HISTORY_COLUMNS = [
     "seconds",
     "micro_batch",  # photographs at once on the device; fewer than batch_size where memory was short
 ]
+SUMMARY = ["epochs_run", "best_epoch", *MEASURES, "seconds", "images_per_second"]
+"""What trials.csv says of a trial's epochs."""
 FLUSH_SHARE = 0.05
 """Of the time, at most, that goes into writing the tables for epochs alone; a trial's new state is written at once."""
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
@@ -228,6 +230,17 @@ class RunFolder:
         row = {_known(key, HISTORY_COLUMNS): value for key, value in values.items()}
         self._history.setdefault(trial_id, {})[epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
         self._history_lines.pop(trial_id, None)
+
+    def forget_epochs(self, trial_id: str, *, after: int = 0) -> None:
+        """Take a trial's epochs after one out of history.csv, and `SUMMARY` out of its row, which is to be made anew.
+
+        It is written with the next `record_trial`.
+        """
+        left = {epoch: row for epoch, row in self._history.get(trial_id, {}).items() if epoch <= after}
+        self._history[trial_id] = left
+        self._history_lines.pop(trial_id, None)
+        for key in SUMMARY:
+            self._trials.get(trial_id, {}).pop(key, None)
 
     def flush(self) -> bool:
         """Write history.csv and trials.csv as they stand, in this order: a trial that has ended has all its epochs.

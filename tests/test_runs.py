@@ -21,6 +21,7 @@ from elsewhere import held_elsewhere
 from retina import cli
 from retina.config import SyntheticConfig
 from retina.data import synthetic
+from retina.errors import TrainError
 from retina.report import sweeps
 from retina.results import RunFolder
 from retina.runs import arguments
@@ -295,6 +296,27 @@ def test_a_run_that_cannot_go_on_is_told(home: Path, capsys: pytest.CaptureFixtu
     root = home / "results" / "wild"
     assert pd.read_csv(root / "trials.csv")["state"].tolist() == ["FAIL"]
     assert "the training loss is" in (root / "trials" / "t0000" / "error.txt").read_text()
+
+
+def test_a_run_that_begins_anew_has_no_epochs_of_before_and_a_reason_that_can_be_read_back(
+    home: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "the loss is " + "x" * 200_000
+
+    def fail(self: Fit) -> None:
+        raise TrainError(reason)
+
+    table = copy / "trials.csv"
+    *lines, last = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([*lines, last.replace("COMPLETE", "RUNNING")]))  # its checkpoint is not there
+    monkeypatch.setattr(Fit, "__next__", fail)
+    assert train(home, "copy", "--load", "true") == 1
+    row = RunFolder.open(copy).recorded("t0001")
+    assert (row["state"], "best_epoch" in row) == ("FAIL", False)
+    assert row["reason"][:12] == reason[:12]
+    assert len(row["reason"]) <= 4000
+    assert set(history(copy)["trial_id"]) == {"t0000"}
+    assert (copy / "trials" / "t0001" / "error.txt").read_text() == reason + "\n"
 
 
 @pytest.mark.parametrize(

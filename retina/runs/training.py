@@ -17,7 +17,7 @@ from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.epochs import EpochResult, Training
 from retina.errors import RetinaError
-from retina.printable import printable
+from retina.printable import as_reason, printable
 from retina.report.cells import titled
 from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
@@ -97,6 +97,8 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
     try:
         results.write_json(mine / "config.json", values)
         training, past = _taken_up(folder, trial_id, lambda: task(config))
+        if not past:
+            folder.forget_epochs(trial_id)  # of an attempt whose checkpoint is lost
         log.info("%s %s", name, f"goes on after epoch {len(past)}" if past else "begins")
         for result in training:
             past.append(asdict(result))
@@ -107,7 +109,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
         reason = str(error) if isinstance(error, RetinaError) else f"{mine}: cannot be written to: {error.strerror}"
         with contextlib.suppress(OSError):
             results.write_text(mine / "error.txt", printable(reason, keep="\n") + "\n")
-        folder.record_trial(trial_id, state="FAIL", reason=reason)
+        folder.record_trial(trial_id, state="FAIL", reason=as_reason(reason))
         log.warning("%s FAIL: %s", name, " ".join(reason.split()))
     else:
         (mine / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
