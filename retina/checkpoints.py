@@ -141,14 +141,20 @@ def _whole(checkpoint: Checkpoint) -> Saved:
     return Saved(checkpoint.epoch, weights, state["training"], state["past"], tuple(state["best"]))
 
 
-def keep(folder: Path, epoch: int) -> None:
-    """Make the weights of `epoch` the trial's `model.pt`, and remove its checkpoints; nothing where that is done."""
+def keep(folder: Path, epoch: int) -> bool:
+    """Make the weights of `epoch` the trial's `model.pt`, and remove its checkpoints; nothing where that is done.
+
+    Returns:
+        Whether `model.pt` is there now; False leaves whatever other weights the trial has.
+    """
     checkpoint = next((one for one in _all(folder) if one.epoch == epoch), None)
     if checkpoint and (checkpoint.path / WEIGHTS_FILE).is_file():
         _keep_sums(checkpoint.path, folder)  # first: who is killed here does both again
         (checkpoint.path / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
-    if (folder / WEIGHTS_FILE).is_file():  # else they are all that is left of it
+    is_kept = (folder / WEIGHTS_FILE).is_file()
+    if is_kept:  # else they are all that is left of it
         _remove_checkpoints(folder)
+    return is_kept
 
 
 def drop(folder: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 
+from retina import checkpoints
 from retina.results import RunFolder, write_text
 from retina.sweep.ledger import Ledger
 from retina.sweep.spec import SweepSpec
@@ -50,6 +55,27 @@ def run_one(ledger: Ledger, values: list[float], state: str = "COMPLETE", reason
     if state:
         ledger.end(name, state, reason)
     return name
+
+
+def save(root: Path, name: str, values: list[float], epoch: int) -> None:
+    """The checkpoint of a trial's `epoch`, as its worker writes it; its weights say which epoch they are of."""
+    past = [result(number, value) for number, value in enumerate(values, start=1)][:epoch]
+    state = {"training": {"epoch": epoch}, "past": past, "best": (values[epoch - 1], epoch)}
+    checkpoints.save(root / "trials" / name, epoch, {"epoch": torch.tensor(epoch)}, state)
+
+
+def kept(root: Path, name: str) -> int:
+    """The epoch that a trial's model.pt is of."""
+    return int(torch.load(root / "trials" / name / "model.pt", weights_only=True)["epoch"])
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Another program holds study.db meanwhile."""
+    with closing(sqlite3.connect(root / STUDY_FILE)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.rollback()
 
 
 def trials_of(root: Path, study: int = -1) -> list[optuna.trial.FrozenTrial]:

@@ -117,8 +117,8 @@ def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None
     save(tmp_path, 4)
     (tmp_path / "log.txt").write_text("epoch 4")
     (tmp_path / ".checkpoint_partial_x").mkdir()  # of a worker that was killed while it wrote
-    checkpoints.keep(tmp_path, 4)
-    checkpoints.keep(tmp_path, 4)  # once more, after a driver that was killed in between
+    assert checkpoints.keep(tmp_path, 4)
+    assert checkpoints.keep(tmp_path, 4)  # once more, after a driver that was killed in between
     assert names(tmp_path) == ["SHA256SUMS", "log.txt", "model.pt"]
     assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["layer"], weights(4)["layer"])
     checkpoints.drop(tmp_path)
@@ -128,5 +128,5 @@ def test_keeping_leaves_the_weights_and_dropping_nothing(tmp_path: Path) -> None
 
 def test_weights_of_another_epoch_than_the_wanted_one_are_not_thrown_away(tmp_path: Path) -> None:
     save(tmp_path, 4)
-    checkpoints.keep(tmp_path, 7)
+    assert not checkpoints.keep(tmp_path, 7)
     assert names(tmp_path) == ["checkpoint_00004"]

@@ -6,6 +6,7 @@ import errno
 import math
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -13,16 +14,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledgers import PARAMETERS, again, begun, result, run_one, spec_of, trials_of
+from ledgers import PARAMETERS, again, begun, kept, locked, result, run_one, save, spec_of, trials_of
+from replay import ReplayTask
 
 from retina import checkpoints
 from retina.config import TrialConfig
 from retina.results import RunFolder
+from retina.sweep import study_file
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.recorder import verdict
+from retina.sweep.recorder import Recorder, verdict
 from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
+from retina.sweep.trial import GraderTrial, Settings
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_a_limit_reached_before_the_sweep_goes_on_ends_what_was_running(tmp_path
     root = tmp_path / "x"
     ledger = begun(root, spec_of(**limit))
     run_one(ledger, [0.1, 0.2])
-    run_one(ledger, [0.3], state="")
+    save(root, run_one(ledger, [0.3], state=""), [0.3], 1)
     ledger.ask()  # has no epoch yet
     resumed = again(root, spec_of(**limit))
     resumed.close()
@@ -143,7 +147,7 @@ def test_fewer_trials_than_were_begun_leave_nothing_running(tmp_path: Path) -> N
     root = tmp_path / "x"
     ledger = begun(root)
     run_one(ledger, [0.1, 0.2])
-    run_one(ledger, [0.3], state="")
+    save(root, run_one(ledger, [0.3], state=""), [0.3], 1)
     ledger.folder.flush()
     fewer = again(root, spec_of(trials=1))
     assert fewer.close() == ""
@@ -273,6 +277,139 @@ def test_a_damaged_checkpoint_does_not_keep_a_sweep_from_closing(tmp_path: Path)
     assert table["state"].tolist() == ["COMPLETE", "FAIL", "PRUNED"]
     assert table["reason"][1].endswith("its checkpoint cannot be read, so its weights are lost")
     assert resumed.best == running[1]
+
+
+LIMITED = {"budget": {"hours": 1e-9}}
+
+
+def test_no_epoch_is_the_best_whose_weights_are_lost(tmp_path: Path) -> None:
+    """A trial that begins anew, since its checkpoint is damaged, is ended by a limit before it is as good again."""
+    root = tmp_path / "x"
+    first = work(begun(root), 3)
+    state = root / "trials" / "t0000" / "checkpoint_00003" / "state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    resumed = again(root, spec_of(**LIMITED))
+    (anew,) = work(resumed, 1)
+    assert anew == first[0]  # not the third, which it would have come to
+    resumed.close()
+    row = resumed.folder.recorded("t0000")
+    assert (row["state"], row["epochs_run"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 1, first[0])
+    assert resumed.folder.history()["epoch"].tolist() == [1]
+    assert (resumed.best, kept(root, "t0000")) == ("t0000", 1)
+
+
+def test_a_trial_that_goes_on_keeps_what_it_reached(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    values = work(begun(root), 3)
+    resumed = again(root, spec_of(**LIMITED))
+    assert work(resumed, 1) == values[2:]  # from its checkpoint
+    resumed.close()
+    row = resumed.folder.recorded("t0000")
+    assert (row["epochs_run"], row["best_epoch"], row["val_qwk"]) == (3, 3, values[2])
+    assert kept(root, "t0000") == 3
+
+
+def test_a_trial_that_runs_again_for_want_of_disk_begins_with_no_epoch(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    name = run_one(ledger, [0.3, 0.9, 0.5], state="FAIL", reason=f"epoch 4: {checkpoints.NOT_SAVED}: full")
+    ledger.close()
+    resumed = again(root, spec_of(**LIMITED))
+    assert (resumed.values(name), resumed.folder.epochs(name)) == ({}, [])
+    assert "val_qwk" not in resumed.folder.recorded(name)
+    run_one(resumed, [0.2], state="")
+    save(root, name, [0.2], 1)
+    resumed.close()
+    row = resumed.folder.recorded(name)
+    assert (row["state"], row["epochs_run"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 1, 0.2)
+    assert (resumed.best, kept(root, name)) == (name, 1)
+    assert trials_of(root)[-1].intermediate_values == {1: 0.2}
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_a_limit_ends_a_trial_with_the_weights_that_are_there(tmp_path: Path, held: int) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root, spec_of(**LIMITED))
+    done = run_one(ledger, [0.1, 0.2], state="")
+    save(root, done, [0.1, 0.2], 2)
+    ledger.end(done, "COMPLETE", "")
+    name = run_one(ledger, [0.3, 0.4, 0.9], state="")
+    if held:
+        save(root, name, [0.3, 0.4, 0.9], held)  # of the third there are none
+    ledger.folder.flush()
+    resumed = again(root, spec_of(**LIMITED))
+    resumed.close()
+    row = resumed.folder.recorded(name)
+    if held:
+        assert (row["state"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 0.3)
+        assert (resumed.best, kept(root, name)) == (name, 1)
+    else:
+        assert row["state"] == "FAIL"
+        assert row["reason"].endswith("; its checkpoint is not there, so its weights are lost")
+        assert (resumed.best, kept(root, done)) == (done, 2)
+
+
+def test_what_a_locked_study_could_not_be_told_it_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(study_file, "BUSY_SECONDS", 0.05)
+    root = tmp_path / "x"
+    ledger = begun(root)
+    name = run_one(ledger, [0.3, 0.4], state="")
+    with locked(root):
+        ledger.end(name, "COMPLETE", "")
+    assert "cannot be written to now; the sweep goes on" in caplog.text
+    assert trials_of(root)[0].state.name == "RUNNING"
+    ledger.close()
+    assert [(one.state.name, one.value) for one in trials_of(root)] == [("COMPLETE", 0.4)]
+    assert again(root).folder.trials()["state"].tolist() == ["COMPLETE"]
+
+
+def test_a_trial_that_a_locked_study_cannot_give_back_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "BUSY_SECONDS", 0.05)
+    root = tmp_path / "x"
+    ledger = begun(root)
+    asked = ledger.ask()
+    with locked(root), pytest.raises(optuna.exceptions.StorageInternalError):
+        ledger.put_back(asked[0])
+    ledger.put_back(asked[0])
+    with locked(root), pytest.raises(optuna.exceptions.StorageInternalError):
+        ledger.ask()
+    assert ledger.ask() == asked
+
+
+@pytest.mark.parametrize("reason", ["x" * 200_000, "a\0b", "\n".join(["y" * 900] * 300)], ids=["long", "NUL", "lines"])
+def test_a_reason_of_any_length_leaves_tables_that_can_be_read(tmp_path: Path, reason: str) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    name = run_one(ledger, [0.1], state="FAIL", reason=reason)
+    ledger.close()
+    told = again(root).folder.recorded(name)["reason"]
+    assert told[:1] == reason[:1]
+    assert len(told) <= 4000
+    assert (root / "trials" / name / "error.txt").read_text() == reason.replace("\0", "\\x00") + "\n"
+
+
+def work(ledger: Ledger, epochs: int) -> list[float]:
+    """A worker of the next trial and so many epochs in it, told as in a sweep; then both are killed."""
+    name, config = ledger.ask()
+    values = {"trial": name, "config": config.model_dump(mode="json")}
+    trial: Any = SimpleNamespace(config=values, last_result={}, num_failures=0)
+    recorder = Recorder(ledger, [])
+    recorder.on_trial_start(0, [trial], trial)
+    worker = GraderTrial.__new__(GraderTrial)  # Tune's own __init__ wants a session
+    trials = ledger.folder.root / "trials"
+    worker.setup(values, ReplayTask(), Settings(trials, "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset()))
+    found = []
+    for _ in range(epochs):
+        told = worker.step()
+        recorder.on_trial_result(0, [trial], trial, told)
+        found.append(told["val_qwk"])
+    worker.cleanup()
+    ledger.folder.flush()
+    return found
 
 
 def _broken_storage(*_: Any, **__: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from ledgers import Killed, again, begun, run_one, spec_of, trials_of
+from ledgers import PARAMETERS, Killed, again, begun, run_one, spec_of, trials_of
 
 from retina.errors import ResultsError
 from retina.results import RunFolder
@@ -165,6 +166,120 @@ def test_rows_that_trials_csv_has_lost_are_restored_from_the_study(
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(said) == 1
     assert f"had lost {4 - left} trial(s)" in said[0]
+
+
+def test_a_study_that_is_an_older_copy_is_told_of_what_it_does_not_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4, 0.2])
+    older = (root / STUDY_FILE).read_bytes()
+    run_one(ledger, [0.3], state="PRUNED", reason="stopped at the rung of epoch 1")
+    left = run_one(ledger, [0.2], state="")
+    ledger.folder.flush()
+    config = ledger.folder.configs()[left]
+    before = [(one.state, one.params, one.intermediate_values) for one in trials_of(root)]
+    (root / STUDY_FILE).write_bytes(older)
+    resumed = again(root)
+    assert [(one.state, one.params, one.intermediate_values) for one in trials_of(root)] == before
+    (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith(f"note: {root / STUDY_FILE}: did not know 2 trial(s) of trials.csv")
+    assert said.endswith(": t0001, t0002")
+    assert resumed.ask() == (left, config)
+    resumed.end(left, "FAIL", "the loss is nan")
+    while resumed.remaining:
+        run_one(resumed, [0.3])
+    assert resumed.close() == ""
+    assert [trial.user_attrs["trial_id"] for trial in trials_of(root)] == [f"t{number:04d}" for number in range(6)]
+    caplog.clear()
+    assert again(root).close() == ""
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETE"])
+def test_a_row_that_somebody_has_added_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root), [0.1, 0.4])
+    file = root / "trials.csv"
+    row = file.read_text().splitlines()[1]
+    optimizer = RunFolder.open(root).recorded("t0000")["optimizer"]
+    added = row.replace("t0000", "t0001").replace("COMPLETE", state)
+    added = added.replace(f",{optimizer},", ",sgd," if optimizer == "adamw" else ",adamw,")
+    file.write_text(file.read_text() + added + "\n")
+    resumed = again(root)
+    assert [one.state.name for one in trials_of(root)] == ["COMPLETE", state]
+    assert ": t0001" in caplog.text
+    if state == "RUNNING":
+        assert resumed.ask()[0] == "t0001"
+    assert resumed.ask()[0] == ("t0002")
+
+
+def test_rows_outside_a_changed_space_are_no_news_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root, spec_of(start=[{"batch_size": 4}])), [0.1, 0.4])
+    smaller = spec_of(parameters={**PARAMETERS, "batch_size": {"values": [8, 16]}})
+    caplog.set_level(logging.INFO, "retina")
+    again(root, smaller)
+    assert "t0000  lies outside the changed space" in caplog.text
+    caplog.clear()
+    again(root, smaller)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("lost", ["all", "a trial", "the best epoch"])
+def test_what_history_csv_has_lost_a_new_study_learns_from_trials_csv(tmp_path: Path, lost: str) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4, 0.2])
+    run_one(ledger, [0.3, 0.2], state="PRUNED", reason="stopped at the rung of epoch 2")
+    ledger.close()
+    file = root / "history.csv"
+    if lost == "all":
+        file.unlink()
+    else:
+        gone = "t0000," if lost == "a trial" else "t0000,2,"
+        file.write_text(
+            "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith(gone))
+        )
+    (root / STUDY_FILE).unlink()
+    resumed = again(root)
+    first, second = trials_of(root)
+    assert [(one.state.name, one.value) for one in (first, second)] == [("COMPLETE", 0.4), ("PRUNED", 0.3)]
+    assert first.intermediate_values[max(first.intermediate_values)] == 0.4
+    assert min(step for step, value in first.intermediate_values.items() if value == 0.4) == 2
+    assert resumed.best == "t0000"
+    assert run_one(resumed, [0.2, 0.3]) == "t0002"
+
+
+def test_a_complete_trial_without_its_number_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    run_one(begun(root), [0.1, 0.4])
+    file = root / "trials.csv"
+    file.write_text(file.read_text().replace(",2,0.4,", ",2,,"))
+    (root / STUDY_FILE).unlink()
+    with pytest.raises(ResultsError, match=r"trials.csv: t0000: val_qwk: should not be empty;\n") as caught:
+        again(root)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("sizes", [[4, 8], [8, 16, 32]], ids=["shorter", "moved"])
+def test_settings_that_only_a_study_of_another_space_knows_are_not_guessed(tmp_path: Path, sizes: list[int]) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root, spec_of(start=[{"batch_size": 16, "optimizer": "adamw"}]))
+    run_one(ledger, [0.1])
+    file = root / "trials.csv"
+    whole = file.read_text()
+    file.write_text(whole.splitlines(keepends=True)[0])
+    config = root / "trials" / "t0000" / "config.json"
+    config.unlink()
+    changed = spec_of(parameters={**PARAMETERS, "batch_size": {"values": sizes, "ordered": True}})
+    with pytest.raises(ResultsError, match=r"trials.csv: lacks t0000, whose settings study.db has for another space"):
+        again(root, changed)
+    assert file.read_text() == whole.splitlines(keepends=True)[0]
+    again(root).folder.flush()  # in the space that it was trained in they are known
+    assert file.read_text() == whole
+    assert again(root, changed).folder.recorded("t0000")["batch_size"] == 16
 
 
 def test_what_neither_knows_is_not_begun_anew_over_it(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ them, the weights last. Whoever opens the ledger again brings the three into ste
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +17,11 @@ from optuna.trial import FrozenTrial
 
 from retina import checkpoints
 from retina.config import TrialConfig
-from retina.errors import ResultsError
-from retina.printable import printable
-from retina.results import FINISHED, HISTORY_COLUMNS, MEASURES, RunFolder, write_json, write_text
-from retina.sweep import restore, space, study_file
+from retina.printable import as_reason, printable
+from retina.results import FINISHED, HISTORY_COLUMNS, RunFolder, write_json, write_text
+from retina.sweep import curve, restore, space, study_file
 from retina.sweep.spec import SweepSpec
-from retina.sweep.study import REASON, SweepStudy, trial_number
+from retina.sweep.study import REASON, SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 
 log = logging.getLogger(__name__)
@@ -48,12 +46,14 @@ class Ledger:
     @classmethod
     def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
         """For a sweep that begins, or whose space has changed: with a new study that is told of the trials before."""
-        tried = _configs(folder)
+        tried = restore.recorded_configs(folder, spec.metric.name)
         database = folder.root / STUDY_FILE
         with study_file.storage_errors(database):
             ledger = cls(spec, folder, SweepStudy.create(spec, database, tried))
             for name, config in tried.items():
-                ledger._hand_over(name, config)
+                if not ledger._hand_over(name, config):
+                    log.info("%s  lies outside the changed space: the search does not learn from it", name)
+            ledger._run_unsaved_again()
             folder.note(study=ledger._study.name)
             ledger._study.retire_others()
         ledger._settle_weights()
@@ -95,9 +95,12 @@ class Ledger:
             log.warning("note: %s does not name the study; %s holds %r, which goes on", NOTES, database, name)
             folder.note(study=name)
         with study_file.storage_errors(database):
-            ledger = cls(spec, folder, SweepStudy.open(spec, database, name, _configs(folder)))
+            tried = restore.recorded_configs(folder, spec.metric.name)
+            ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried))
             ledger._restore_rows()
             restore.refuse_lost_tables(folder, "")
+            if ledger._study.fits:  # else a new one is made, which is told of all
+                ledger._hand_over_unknown(tried)
             ledger._bring_into_step()
             if not ledger._study.fits:
                 return cls.create(spec, folder)
@@ -125,14 +128,7 @@ class Ledger:
 
     def values(self, name: str) -> dict[int, float]:
         """A trial's best value so far after each of its epochs."""
-        best, values = -math.inf, {}
-        for row in self.folder.epochs(name):
-            value = row.get(self.spec.metric.name)
-            if value is not None and math.isfinite(value):
-                best = max(best, self.sign * value)
-            if math.isfinite(best):
-                values[int(row["epoch"])] = self.sign * best
-        return values
+        return curve.best_so_far(self.spec.metric, self.folder.epochs(name), self.folder.recorded(name))
 
     def ask(self) -> tuple[str, TrialConfig]:
         """The next trial, entered in the tables: one that was left unfinished, else a new one."""
@@ -182,11 +178,27 @@ class Ledger:
                 passing=True,
             )
 
+    def taken_up(self, name: str, epoch: int) -> None:
+        """A trial has gone on from the checkpoint of `epoch`, or begun anew with 1; that epoch has been told.
+
+        Where an earlier life of the trial was better later on, those weights are lost, with the checkpoint that they
+        were in: its epochs after `epoch` are forgotten, so that the best epoch stays the one whose weights are there.
+        The study keeps what it was told: the settings do reach it.
+        """
+        if int(self.folder.recorded(name).get("best_epoch", 0)) > epoch:
+            self.folder.forget_epochs(name, after=epoch)
+            self._summarise(name)
+            self._log(name, f"the weights of a later epoch are lost: its epochs after {epoch} are forgotten")
+
     def end(self, name: str, state: str, reason: str, trace: str = "") -> None:
-        """A trial has ended: COMPLETE, PRUNED or FAIL. Its weights are kept if it is among the best few."""
+        """A trial has ended: COMPLETE, PRUNED or FAIL. Its weights are kept if it is among the best few.
+
+        The tables, the study and the log hold the reason shortened; error.txt has all of it.
+        """
+        whole, reason = reason, as_reason(reason)
         if state == "FAIL":
             with self._side_file():
-                told = printable(f"{reason}\n\n{trace}".rstrip(), keep="\n\t")
+                told = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
                 write_text(self.folder.trial(name) / "error.txt", told + "\n")
         self.folder.record_trial(name, state=state, reason=reason or None)
         self._untold[name] = (state, reason)
@@ -216,8 +228,8 @@ class Ledger:
         if limit or not self.remaining:
             stopped = f"stopped by {limit or f'trials={self.spec.planned_trials}'}"
             for name in self.folder.trial_ids("RUNNING"):
-                if not self._absorb(name):
-                    self.end(name, "FAIL", f"{stopped}; its checkpoint cannot be read, so its weights are lost")
+                if lost := self._absorb(name):
+                    self.end(name, "FAIL", f"{stopped}; {lost}, so its weights are lost")
                     continue
                 early = "" if self.values(name) else " before its first epoch was over"
                 self.end(name, "PRUNED", f"{stopped}{early}")
@@ -238,16 +250,7 @@ class Ledger:
         return limit_reached(self.spec, self.folder, self.seconds)
 
     def _summarise(self, name: str) -> None:
-        epochs = self.folder.epochs(name)
-        metric = self.spec.metric.name
-        judged = [row for row in epochs if row.get(metric) is not None and math.isfinite(row[metric])]
-        changed: dict[str, Any] = {"epochs_run": epochs[-1]["epoch"]}
-        if judged:
-            best = max(judged, key=lambda row: self.sign * row[metric])  # the first of equal ones
-            changed.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in MEASURES}})
-        changed["seconds"] = sum(row.get("seconds", 0.0) for row in epochs)
-        changed["images_per_second"] = sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs)
-        self.folder.record_trial(name, **changed)
+        self.folder.record_trial(name, **curve.summary(self.spec.metric, self.folder.epochs(name)))
 
     def _tell_study(self) -> None:
         """Tell of the trials that have ended, once the tables that say so are on the disk; then settle the weights."""
@@ -273,12 +276,18 @@ class Ledger:
         if lost:
             shown = ", ".join(lost[:8])
             log.warning("note: %s: lacks epochs of %s; their curves are lost", self.folder.root / "history.csv", shown)
+        self._run_unsaved_again()
+        self._settle_weights()
+
+    def _run_unsaved_again(self) -> None:
+        """Let the trials be asked for again that failed for want of disk."""
         for name in self.folder.trial_ids("FAIL"):
             if checkpoints.NOT_SAVED in str(self.folder.recorded(name).get(REASON)) and name in self._study.trials:
                 log.info("%s  failed for want of disk and runs again", name)
+                if checkpoints.newest(self.folder.trial(name)) is None:  # it begins anew, as one that knows no epoch
+                    self.folder.forget_epochs(name)
                 self.folder.record_trial(name, state="RUNNING", reason=None)
-                self._study.run_again(name)
-        self._settle_weights()
+                self._study.run_again(name, self.values(name))
 
     def _has_lost_epochs(self, name: str) -> bool:
         return len(self.folder.epochs(name)) < int(self.folder.recorded(name).get("epochs_run", 0))
@@ -288,14 +297,14 @@ class Ledger:
 
         A trial that is RUNNING and has no epoch yet may have been killed before it was entered; it is asked for again.
         """
-        restored = []
+        restored: list[str] = []
+        found: list[tuple[str, FrozenTrial, TrialConfig]] = []
         for name, trial in self._study.trials.items():
             is_begun = trial.state.is_finished() or trial.intermediate_values
-            if self.folder.recorded(name) or not is_begun:
-                continue
-            config = restore.recorded_config(self.folder, name) or self._study.config_of(trial)
-            if config is None:
-                continue
+            if is_begun and not self.folder.recorded(name):
+                config = restore.recorded_config(self.folder, name) or self._study.config_of(trial)
+                found.append((name, trial, config or restore.refuse_lost_settings(self.folder, name)))
+        for name, trial, config in found:
             ended = trial.state.name if trial.state.is_finished() else "RUNNING"
             self.folder.record_trial(name, **config.model_dump(mode="json"))
             if self.folder.epochs(name):
@@ -314,41 +323,54 @@ class Ledger:
             )  # fmt: skip
 
     def _from_study(self, name: str, trial: FrozenTrial) -> None:
-        values = trial.intermediate_values
-        found: dict[str, Any] = {}
-        if values:
-            best = max(values.values(), key=lambda value: self.sign * value)
-            first = min(epoch for epoch, value in values.items() if value == best)
-            found = {"epochs_run": max(values), "best_epoch": first, self.spec.metric.name: best}
-        self.folder.record_trial(name, state=trial.state.name, reason=trial.user_attrs.get(REASON), **found)
+        found = curve.summary_of_values(self.spec.metric, trial.intermediate_values)
+        reason = as_reason(str(trial.user_attrs.get(REASON) or ""))
+        self.folder.record_trial(name, state=trial.state.name, reason=reason or None, **found)
 
-    def _absorb(self, name: str) -> bool:
+    def _absorb(self, name: str) -> str:
         """Enter the epochs that a trial has saved and could not report any more, since the sweep had ended.
 
         Returns:
-            Whether its weights can be read, if it has any.
+            Why the weights of its best epoch are not there, in a few words; empty where they are, or it has none.
         """
         checkpoint = checkpoints.newest(self.folder.trial(name))
         if checkpoint is None:
-            return True
+            return "its checkpoint is not there" if self.values(name) else ""
         saved = checkpoints.load_newest(self.folder.trial(name))
         if saved is None:
-            return False
+            return "its checkpoint cannot be read"
         known = [row["epoch"] for row in self.folder.epochs(name)]
         for result in saved.past if saved.epoch not in known else ():
             self.epoch(name, result["epoch"], result)
-        return True
+        self.taken_up(name, saved.epoch)
+        best = self.folder.recorded(name).get("best_epoch")
+        return "" if best == saved.epoch else f"its checkpoint is of epoch {saved.epoch}, the best one is {best}"
 
-    def _hand_over(self, name: str, config: TrialConfig) -> None:
-        """Tell a new study of a trial that the one before knew."""
+    def _hand_over_unknown(self, configs: Mapping[str, TrialConfig]) -> None:
+        """Tell the study of rows that it does not know: study.db is an older copy, or somebody has added them.
+
+        Those that have ended outside the space are no such rows: no study of this space can hold them.
+        """
+        known = self._study.trials
+        unknown = [name for name in configs if name not in known]
+        runs = set(self.folder.trial_ids("RUNNING"))
+        found = [name for name in unknown if self._hand_over(name, configs[name]) or name in runs]
+        if found:
+            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+            log.warning(
+                "note: %s: did not know %d trial(s) of trials.csv, which it is told of now: %s%s",
+                self.folder.root / STUDY_FILE, len(found), ", ".join(found[:8]), more,
+            )  # fmt: skip
+
+    def _hand_over(self, name: str, config: TrialConfig) -> bool:
+        """Tell the study of a trial that only the tables know; returns whether it lies in the space."""
         row = self.folder.recorded(name)
         inside = self._study.learn(name, config, str(row["state"]), self.values(name), str(row.get(REASON, "")))
         if not inside and row["state"] == "RUNNING":
             reason = "outside the space since it was changed"
             write_text(self.folder.trial(name) / "error.txt", reason + "\n")
             self.folder.record_trial(name, state="FAIL", reason=reason)
-        elif not inside:
-            log.info("%s  lies outside the changed space: the search does not learn from it", name)
+        return inside
 
     def _settle_weights(self) -> None:
         """Only the best few of the ended trials have weights on the disk; running ones have their checkpoint."""
@@ -359,10 +381,10 @@ class Ledger:
                 continue
             folder = self.folder.trial(name)
             try:
-                if name in kept:
-                    checkpoints.keep(folder, int(self.folder.recorded(name)["best_epoch"]))
-                else:
+                if name not in kept:
                     checkpoints.drop(folder)
+                elif not checkpoints.keep(folder, int(self.folder.recorded(name)["best_epoch"])):
+                    continue  # nothing is settled: what there is may have to be dropped yet
             except OSError as error:  # must not turn what the trial has reached into a failure
                 log.warning("%s  its weights could not be kept: %s", name, error)
             else:
@@ -393,20 +415,6 @@ class Ledger:
         parameter = self.spec.parameters.get(key)
         varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
         return varies and space.active(self.spec.parameters, key, config)
-
-
-def _configs(folder: RunFolder) -> dict[str, TrialConfig]:
-    """The configurations of all trials in the tables, by their ids.
-
-    Raises:
-        ResultsError: a row is no trial of a sweep, or lacks a setting.
-    """
-    for name in folder.trial_ids():
-        try:
-            trial_number(name)
-        except ResultsError as error:
-            raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
-    return folder.configs()
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 from retina import leftovers
 from retina.config import TrialConfig, parse
 from retina.errors import ResultsError, SpecError
 from retina.records import files
-from retina.results import RunFolder
-from retina.sweep.study import SweepStudy
+from retina.results import TRIALS_REMEDY, RunFolder
+from retina.sweep.study import SweepStudy, trial_number
 from retina.sweep.study_file import STUDY_FILE
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,23 @@ def remove_partials(folder: RunFolder) -> None:
         log.info("removed what a killed process had left half-written: %s%s", names, more)
 
 
+def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
+    """The configurations of all trials in the tables, by their ids.
+
+    Raises:
+        ResultsError: a row is no trial of a sweep, or lacks a setting or, though it is COMPLETE, its `metric`.
+    """
+    for name in folder.trial_ids():
+        try:
+            trial_number(name)
+        except ResultsError as error:
+            raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
+    for name in folder.trial_ids("COMPLETE"):
+        if folder.recorded(name).get(metric) is None:
+            files.refuse(folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY)
+    return folder.configs()
+
+
 def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
     """What a trial's config.json says; None where it is not there or damaged."""
     try:
@@ -37,6 +55,18 @@ def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
 def study_with_trials(database: Path) -> str | None:
     """The last study that has trials; None where none has."""
     return next((name for name in reversed(SweepStudy.names(database, with_trials=True))), None)
+
+
+def refuse_lost_settings(folder: RunFolder, name: str) -> NoReturn:
+    """Stop where the study knows a trial whose settings nothing knows any more: its name must not be given to another.
+
+    Raises:
+        ResultsError: always.
+    """
+    raise ResultsError(
+        f"{folder.root / 'trials.csv'}: lacks {name}, whose settings {STUDY_FILE} has for another space only;\n"
+        f"put a copy of it, or of {folder.trial(name) / 'config.json'}, back; or go on without a changed space"
+    )
 
 
 def refuse_lost_tables(folder: RunFolder, problem: str) -> None:

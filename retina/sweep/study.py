@@ -184,17 +184,22 @@ class SweepStudy:
             left = self._unfinished[0]
             if NAME in left.user_attrs or POINT in left.user_attrs:
                 return self._take_up(left)
-            self._unfinished.remove(left)
             trial = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
+            name = None
             if _key(suggest(trial, self._spec)) not in self._tried:
-                return self._register(trial, left.intermediate_values)
-            self._pass_over(trial)
+                name = self._register(trial, left.intermediate_values)
+            else:
+                self._pass_over(trial)
+            self._unfinished.remove(left)  # last, here and below: what cannot be written now is known still
+            if name is not None:
+                return name
         return None
 
     def put_back(self, name: str) -> None:
         """Let a trial that was asked for be asked for again."""
-        number = self._asked.pop(name).number
-        self._unfinished.append(self._study.get_trials(deepcopy=False)[number])
+        left = self._study.get_trials(deepcopy=False)[self._asked[name].number]
+        self._unfinished.append(left)
+        del self._asked[name]
 
     def report(self, name: str, epoch: int, value: float) -> None:
         """Tell the best value after `epoch`; one that was told before, or is not finite, is passed over."""
@@ -204,33 +209,43 @@ class SweepStudy:
             self._reported[name].add(epoch)
 
     def tell(self, name: str, state: str, values: Mapping[int, float], reason: str) -> None:
-        """Tell how a trial has ended: COMPLETE, PRUNED or FAIL; `values` are its best ones so far by epoch."""
+        """Tell how a trial has ended: COMPLETE, PRUNED or FAIL; `values` are its best ones so far by epoch.
+
+        Where study.db cannot be written to now, the trial stays one that runs, and can be told again.
+
+        Raises:
+            ResultsError: the study holds no such trial, or it has ended already.
+        """
         for epoch, value in values.items():  # those that could not be told when they came, in particular
             self.report(name, epoch, value)
         self._adopt(name)
         if reason:
             self._asked[name].set_user_attr(REASON, reason)
         best_value = values[max(values)] if values and state == "COMPLETE" else None
-        self._study.tell(self._asked.pop(name), best_value, state=TrialState[state])
+        self._study.tell(self._asked[name], best_value, state=TrialState[state])
+        del self._asked[name]
 
-    def run_again(self, name: str) -> None:
-        """Let a trial that has ended in FAIL be asked for once more, with what it was told; it keeps its id."""
+    def run_again(self, name: str, values: Mapping[int, float]) -> None:
+        """Let a trial that has ended in FAIL be asked for once more; it keeps its id, and of its epochs `values`."""
         ended = self.trials[name]
         told = {key: value for key, value in ended.user_attrs.items() if key != REASON}
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=ended.params,
             distributions=ended.distributions,
-            intermediate_values=ended.intermediate_values,
+            intermediate_values=dict(values),
             user_attrs={**told, NAME: name},
         )
         self._study.add_trial(trial)
         self._unfinished.append(self._study.get_trials(deepcopy=False)[-1])
 
     def config_of(self, trial: FrozenTrial) -> TrialConfig | None:
-        """The configuration of a trial of the study; None where its parameters are not those of the space."""
+        """The configuration of a trial of the study; None where its parameters are not those of the space.
+
+        In a study that searches another space, the place of an ordered value stands for another one, or for none.
+        """
         try:
-            return suggest(optuna.trial.FixedTrial(trial.params), self._spec)
+            return suggest(optuna.trial.FixedTrial(trial.params), self._spec) if self.fits else None
         except ValueError:
             return None
 
@@ -303,16 +318,28 @@ class SweepStudy:
         return str(name)
 
     def _adopt(self, name: str) -> None:
-        """Take up a trial that was not asked for in this process, since it is to end at once."""
-        if name not in self._asked:
-            self._take_up(next(trial for trial in self._unfinished if trial.user_attrs.get(NAME) == name))
+        """Take up a trial that was not asked for in this process, since it is to end at once.
+
+        Raises:
+            ResultsError: the study holds no such trial, or it has ended.
+        """
+        if name in self._asked:
+            return
+        left = next((trial for trial in self._unfinished if trial.user_attrs.get(NAME) == name), None)
+        if left is None:
+            raise ResultsError(
+                f"{study_file.STUDY_FILE}: the study {self.name!r} holds no trial {name} that runs, trials.csv does;\n"
+                "go on with --resume, which brings the two into step"
+            )
+        self._take_up(left)
 
     def _take_up(self, left: FrozenTrial) -> str:
-        self._unfinished.remove(left)
         live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # as above
         if NAME not in left.user_attrs:
             suggest(live, self._spec)  # a given point gets its id when its configuration is whole, too
-        return self._register(live, left.intermediate_values)
+        name = self._register(live, left.intermediate_values)
+        self._unfinished.remove(left)
+        return name
 
 
 def _key(config: TrialConfig) -> str:

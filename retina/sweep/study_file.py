@@ -18,7 +18,7 @@ from retina.errors import DiskError, ResultsError, as_disk_error
 
 STUDY_FILE = "study.db"
 BUSY_SECONDS = 5.0
-"""How long another process may have the file to itself."""
+"""How long another process may have the file to itself before it counts as locked."""
 _TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info", "alembic_version"}
 _OF_THE_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 """SQLite's errors where the disk is full or read-only: it cannot open its journal then either."""
@@ -36,7 +36,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
     """
     with storage_errors(database):
         try:
-            return optuna.storages.RDBStorage(url(database))
+            return optuna.storages.RDBStorage(url(database), engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
         except RuntimeError as error:  # Optuna's own words for a schema that is not its own
             raise ResultsError(
                 f"{database}: was written by another version of Optuna than this one, {optuna.__version__}: "
