@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from retina import checksums, leftovers, private
+from retina.errors import first_line, one_line
 
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"
@@ -124,7 +125,7 @@ def load_newest(folder: Path) -> Saved | None:
         try:
             return _whole(checkpoint)
         except Exception as error:  # torch.load raises whatever its unpickler meets
-            problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
+            problem = one_line(error, 120)
             log.warning("%s: cannot be read, the trial does not go on from it: %s", checkpoint.path, problem)
     return None
 
@@ -201,7 +202,7 @@ def _save(content: dict[str, Any], opened: Any) -> None:
         if hidden is not None:
             raise hidden from None
         if "writ" in str(error) or "unexpected pos" in str(error):
-            raise OSError(errno.EIO, f"torch cannot write: {str(error).splitlines()[0][:120]}") from None
+            raise OSError(errno.EIO, f"torch cannot write: {first_line(error, 120)}") from None
         raise
 
 

@@ -19,7 +19,7 @@ from retina import process
 from retina.arguments import Parser, count, refuse_lost_folder
 from retina.console import Lines, PrintableConsole
 from retina.data import arguments as data_arguments
-from retina.errors import ResultsError, RetinaError, SpecError, exit_code_of
+from retina.errors import ResultsError, RetinaError, SpecError, exit_code_of, one_line
 from retina.printable import shortened
 from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
@@ -301,7 +301,7 @@ def _page_at_the_end(folder: RunFolder) -> None:
     try:
         _write_page(folder)
     except Exception as error:
-        out.print(f"note: no report.html: {' '.join(str(error).split()) or type(error).__name__}")
+        out.print(f"note: no report.html: {one_line(error, 1000)}")
         logging.getLogger(__name__).debug("no report.html", exc_info=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retina.errors import SpecError
+from retina.printable import cut
 
 GRADES = 5
 GRADE_NAMES = ("none", "mild", "moderate", "severe", "proliferative")
@@ -189,7 +190,7 @@ def _explain_one(problem: Any, model: type[BaseModel], where: Where) -> str:
     cause = problem.get("ctx", {}).get("error")
     location = (*problem["loc"], *(cause.key if isinstance(cause, SettingError) else ()))
     place = where if isinstance(where, str) else where(location)
-    path = [_shortened(str(part) if str(part).isprintable() else repr(part)) for part in problem["loc"]]
+    path = [cut(str(part) if str(part).isprintable() else repr(part), 80) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"{place}: unknown key {key!r}; {nearest(path[-1], _known_keys(model, path[:-1]))}"
@@ -203,12 +204,8 @@ def _explain_one(problem: Any, model: type[BaseModel], where: Where) -> str:
         message = "should be text; a text that looks like something else is written in quotes"
     elif problem["type"] in {"invalid_key", "string_type"} and path and path[-1] == "[key]":
         message = "a key should be a word"
-    shown = "" if isinstance(given, dict | BaseModel) else _shortened(repr(given))
+    shown = "" if isinstance(given, dict | BaseModel) else cut(repr(given), 80)
     return ": ".join(part for part in (place, key, shown, message) if part)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_number(annotation: Any) -> bool:

@@ -94,6 +94,16 @@ def exit_code_of(error: OSError) -> int | None:
     return 2 if error.filename and error.errno in {errno.ENAMETOOLONG, errno.ELOOP} else None
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return what a library's error says in one line of at most `most` characters; its type where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of what an error says, as `one_line` does all: others may be a trace, or advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 class NodeError(RetinaError, RuntimeError):
     """A node of the cluster without the results folder, the photographs or the versions that trials need."""
 

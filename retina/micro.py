@@ -18,7 +18,7 @@ from torch import nn
 from retina import ordinal
 from retina.config import GRADES, TrialConfig
 from retina.data.batches import Drawn, Part, load
-from retina.errors import TrainError
+from retina.errors import TrainError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """The error's first line, cut to 160 characters, or its type where it has no text."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error, 160)
 
 
 def pieces(count: int, at_most: int) -> list[slice]:

@@ -29,6 +29,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(one if one in keep or _is_shown(one) else _escape(one) for one in text)
 
 
+def cut(text: str, most: int) -> str:
+    """Return `text` with its end left out where it has more than `most` characters: a value, in a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def shortened(text: str, most: int = MOST_SHOWN) -> str:
     """Return `text` with the middle of each line of more than `most` characters left out: a value of a megabyte, say.
 

@@ -18,7 +18,7 @@ from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
-from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error
+from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.evaluation import Evaluation, evaluate, outputs, validate
 from retina.evidence import baselines, numbers
 from retina.evidence.seen import COLUMNS, PROBABILITIES
@@ -105,8 +105,7 @@ class Judge:
             net.load_state_dict(weights)
         except (RuntimeError, AttributeError, TypeError) as error:
             what = f"{config.arch} at {photographs.config.image_size} px as config.json has it"
-            problem = " ".join(str(error).split())[:160]
-            raise ResultsError(f"{name}: the weights do not fit {what}: {problem}") from None
+            raise ResultsError(f"{name}: the weights do not fit {what}: {one_line(error, 160)}") from None
         if problem := reading_of(net).problem:
             raise ResultsError(f"{name}: the weights are damaged: {problem}")
         self._net = net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

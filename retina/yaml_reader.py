@@ -20,6 +20,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from retina.errors import DISK_ERRNOS, SpecError, as_disk_error
+from retina.printable import cut
 
 Key = tuple[Hashable, ...]
 """Where a value stands: the keys, and the places in lists, that lead to it."""
@@ -292,4 +293,4 @@ def _line(part: Node | yaml.Event) -> int:
 
 def _short(text: str) -> str:
     shown = text if text.isprintable() else repr(text)
-    return repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
+    return repr(cut(shown, 60))

@@ -19,8 +19,9 @@ from rich.table import Table
 from retina import cli, results, spreadsheet
 from retina.console import Lines, PrintableConsole
 from retina.data.manifest import Bad
+from retina.errors import first_line, one_line
 from retina.predict import write_csv, write_json
-from retina.printable import printable
+from retina.printable import cut, printable
 from retina.private import make_folder
 from retina.results import RunFolder
 
@@ -220,6 +221,14 @@ def test_any_argument_is_answered_printable(capsys: pytest.CaptureFixture[str], 
         cli.main(["predict", "a", "b", "--runtime", f"x{name}"])
     told = capsys.readouterr()
     assert not raw(told.err)
+
+
+def test_what_a_library_says_is_cut_to_a_line_and_is_never_nothing() -> None:
+    several = ValueError("\n  one\ttwo\n\nthree ")
+    assert (one_line(several), one_line(several, 5), first_line(several)) == ("one two three", "one t", "one\ttwo")
+    silent = [one_line(KeyError()), first_line(KeyError()), one_line(OSError("\n"))]
+    assert silent == ["KeyError", "KeyError", "OSError"]
+    assert (cut("x" * 60, 60), cut("x" * 61, 60)) == ("x" * 60, "x" * 57 + "...")
 
 
 def test_an_error_about_a_photograph_keeps_to_its_line() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retina.errors import SpecError
+from retina.printable import cut
 
 if TYPE_CHECKING:
     from retina.config import DataConfig
@@ -57,7 +58,7 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
 
 
 def _place(override: str, _: int) -> str:
-    return f"--set {override if len(override) <= _SHOWN else override[: _SHOWN - 3] + '...'}"
+    return f"--set {cut(override, _SHOWN)}"
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

@@ -19,9 +19,9 @@ from retina import checksums, yaml_reader
 from retina.config import GRADES, DataConfig, parse
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
-from retina.errors import DataError, ResultsError, SpecError
+from retina.errors import DataError, ResultsError, SpecError, first_line
 from retina.evidence.seen import PROBABILITIES
-from retina.export.folder import Check, Preprocess, first_line
+from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session

@@ -250,8 +250,3 @@ def _no_export(folder: Path) -> str:
     missing = f"{ONNX} and no {WEIGHTS}" if (folder / CONFIG).is_file() else CONFIG
     why = f"it has no {missing}" if folder.is_dir() else "there is no such folder"
     return f"{folder}: is not an exported model, {why}; retina export RUN writes one"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a message of our own."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

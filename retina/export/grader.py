@@ -13,9 +13,9 @@ from torch import nn
 
 from retina import model
 from retina.config import TrialConfig
-from retina.errors import ResultsError
+from retina.errors import ResultsError, first_line, one_line
 from retina.evaluation import mirrored
-from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, first_line, read
+from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
 from retina.metrics import REFERABLE
 from retina.ordinal import log_reading, no_grade_unless_valid, reading_of
 
@@ -108,7 +108,7 @@ def build(
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
+        problem = one_line(error)
         raise ResultsError(f"{file}: does not fit {trial.arch} as config.json has it: {problem}") from None
     broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if broken:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from retina.errors import ResultsError
-from retina.export.folder import first_line
+from retina.errors import ResultsError, first_line
 from retina.machine import cores
 
 ERRORS_ONLY = 3

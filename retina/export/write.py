@@ -16,7 +16,7 @@ import retina
 from retina import checksums, leftovers, model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
-from retina.errors import ResultsError, SpecError, as_disk_error
+from retina.errors import ResultsError, SpecError, as_disk_error, first_line
 from retina.evidence.verdict import SPLITS
 from retina.export import check, graphs
 from retina.export.card import card
@@ -37,7 +37,6 @@ from retina.export.folder import (
     Calibration,
     Description,
     Preprocess,
-    first_line,
 )
 from retina.export.grader import Grader, build
 from retina.ordinal import OUTPUTS

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from retina import machine
 from retina.config import parse
-from retina.errors import ModelOutputError, ResultsError, SpecError
+from retina.errors import ModelOutputError, ResultsError, SpecError, first_line
 from retina.export.folder import (
     CONFIG,
     GRADE,
@@ -27,7 +27,6 @@ from retina.export.folder import (
     WEIGHTS,
     Folder,
     Preprocess,
-    first_line,
 )
 
 if TYPE_CHECKING:

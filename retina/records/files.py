@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from retina import yaml_reader
 from retina.config import parse
-from retina.errors import ResultsError, SpecError, as_disk_error
+from retina.errors import ResultsError, SpecError, as_disk_error, one_line
+from retina.printable import cut
 
 MOST_BYTES = 1 << 30
 """Of a file that is read as text; ours have a thousandth of it."""
@@ -117,7 +118,7 @@ def _json(file: Path, text: str, remedy: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
-        problem = "it is empty" if not text.strip() else _one_line(error)
+        problem = "it is empty" if not text.strip() else one_line(error)
         raise ResultsError(f"{file}: is not JSON: {problem};\n{remedy}") from None
 
 
@@ -139,10 +140,5 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
 def _shown(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return cut("nothing" if value is None else repr(value), 60)

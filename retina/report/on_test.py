@@ -14,7 +14,7 @@ from typing import Any
 from retina import results, winner
 from retina.config import DataConfig, parse
 from retina.data.photographs import Photographs, Progress, prepare
-from retina.errors import ResultsError, RetinaError
+from retina.errors import ResultsError, RetinaError, one_line
 from retina.records import files, schemas
 from retina.report.cells import Cell
 from retina.results import SPEC_REMEDY, RunFolder
@@ -59,7 +59,7 @@ def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     try:
         told = files.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
     except ResultsError as error:
-        log.warning("note: %s", " ".join(str(error).split()))
+        log.warning("note: %s", one_line(error, 1000))
         return None
     if told is None or (told.get("trial_id"), told.get("epoch")) != (cell.trial_id, cell.epoch):
         return None

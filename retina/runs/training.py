@@ -16,7 +16,7 @@ from retina import checkpoints, leftovers, model, results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.epochs import EpochResult, Training
-from retina.errors import RetinaError
+from retina.errors import RetinaError, one_line
 from retina.printable import as_reason, printable
 from retina.report.cells import titled
 from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
@@ -130,7 +130,7 @@ def _taken_up(folder: RunFolder, trial_id: str, start: Callable[[], Training]) -
     try:
         training.restore(saved.weights, saved.training)
     except Exception as error:  # whatever torch makes of a state that is not this model's
-        problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
+        problem = one_line(error, 120)
         log.warning("%s: its checkpoint does not fit, it begins again: %s", folder.trial(trial_id), problem)
         return start(), []
     for epoch in saved.past:

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from retina.errors import one_line
 from retina.report.page.facts import ENOUGH
 from retina.results import RunFolder
 from retina.sweep import study_file
@@ -44,7 +45,7 @@ def importances(folder: RunFolder) -> dict[str, float]:
         study = optuna.load_study(study_name=str(name), storage=study_file.url(file, read_only=True))
         return of_study(study)
     except Exception as error:  # damaged, locked, or of another Optuna: then the page lacks its importances, no more
-        problem = (" ".join(str(error.__cause__ or error).split()) or type(error).__name__)[:120]
+        problem = one_line(error.__cause__ or error, 120)
         log.warning("note: %s: cannot be read, so the report tells no importances: %s", file, problem)
         return {}
 

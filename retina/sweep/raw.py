@@ -8,6 +8,7 @@ from typing import Any
 
 from retina import yaml_reader
 from retina.errors import SpecError
+from retina.printable import cut
 
 _REPLACES = {
     "value": ("values", "ordered", "distribution", "min", "max", "step"),
@@ -78,7 +79,7 @@ class RawSweep:
         """
         dotted, separator, written = text.partition("=")
         key = tuple(part.strip() for part in dotted.split("."))
-        place = f"--set {text if len(text) <= 120 else text[:117] + '...'}"
+        place = f"--set {cut(text, 120)}"
         if not separator or not all(key):
             raise SpecError(f"{place}: allowed: KEY=VALUE, such as data.image_size=64")
         value = yaml_reader.parse(written, lambda _: place).content
@@ -94,7 +95,7 @@ class RawSweep:
                 there = holder[part] = {}
             if not isinstance(there, dict):
                 above = ".".join(key[:depth])
-                shown = repr(there) if len(repr(there)) <= 60 else f"{repr(there)[:57]}..."
+                shown = cut(repr(there), 60)
                 raise SpecError(f"{origin}: {above} is {shown} ({self.place(key[:depth])}), not keys and their values")
             if not there:
                 self._origins[key[:depth]] = origin

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from retina.printable import cut
+
 TAIL_BYTES = 50_000
 STARTED = re.compile(r"Started worker process with pid (\d+)")
 MARKERS = (":job_id:", ":actor_name:", ":task_name:")
@@ -76,7 +78,7 @@ def _last_match(file: Path, pattern: re.Pattern[str], levels: str = "") -> str:
 
 def _short(line: str, most: int = 300) -> str:
     plain = "".join(letter if letter.isprintable() else " " for letter in line)
-    return plain if len(plain) <= most else plain[: most - 3] + "..."
+    return cut(plain, most)
 
 
 def _text(file: Path, *, whole: bool = False) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from retina.config import Frozen, SettingError, TrialConfig, nearest
+from retina.printable import cut
 from retina.sweep import spellings
 
 MAX_GRID = 10_000
@@ -355,5 +356,4 @@ def _exact(number: float) -> Fraction:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return cut(repr(value), 80)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import optuna
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from retina.errors import DiskError, ResultsError, as_disk_error
+from retina.errors import DiskError, ResultsError, as_disk_error, first_line, one_line
 
 STUDY_FILE = "study.db"
 BUSY_SECONDS = 5.0
@@ -40,7 +40,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
         except RuntimeError as error:  # Optuna's own words for a schema that is not its own
             raise ResultsError(
                 f"{database}: was written by another version of Optuna than this one, {optuna.__version__}: "
-                f"{' '.join(str(error).split())[:200]};\n"
+                f"{one_line(error)};\n"
                 "install the version in environment.json, or move the file away: it is then made anew from the tables"
             ) from None
 
@@ -113,7 +113,7 @@ def as_results_error(database: Path, error: BaseException) -> ResultsError:
         if isinstance(original, sqlite3.Error):
             return _told(database, original)
         inner = inner.__cause__
-    return DiskError(f"{database}: cannot be written to: {_first_line(error)};\n{_NO_ROOM}")
+    return DiskError(f"{database}: cannot be written to: {first_line(error)};\n{_NO_ROOM}")
 
 
 def _told(database: Path, error: sqlite3.Error) -> ResultsError:
@@ -136,7 +136,3 @@ def _uri(database: Path) -> str:
     if database.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     return f"file:{quote(str(database.absolute()))}?mode=rw"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
