@@ -13,6 +13,7 @@ import optuna
 import pytest
 from ledgers import PARAMETERS, Killed, again, begun, run_one, spec_of, trials_of
 
+from retina.checkpoints import NOT_SAVED
 from retina.errors import ResultsError
 from retina.results import RunFolder
 from retina.sweep import study_file
@@ -212,7 +213,7 @@ def test_a_row_that_somebody_has_added_counts(tmp_path: Path, caplog: pytest.Log
     assert ": t0001" in caplog.text
     if state == "RUNNING":
         assert resumed.ask()[0] == "t0001"
-    assert resumed.ask()[0] == ("t0002")
+    assert resumed.ask()[0] == "t0002"
 
 
 def test_rows_outside_a_changed_space_are_no_news_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -250,6 +251,20 @@ def test_what_history_csv_has_lost_a_new_study_learns_from_trials_csv(tmp_path: 
     assert min(step for step, value in first.intermediate_values.items() if value == 0.4) == 2
     assert resumed.best == "t0000"
     assert run_one(resumed, [0.2, 0.3]) == "t0002"
+
+
+def test_what_failed_for_want_of_disk_runs_again_also_in_a_new_study(tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    ledger = begun(root)
+    run_one(ledger, [0.1, 0.4])
+    name = run_one(ledger, [0.3], state="FAIL", reason=f"epoch 2: {NOT_SAVED}: No space left on device")
+    config = ledger.folder.configs()[name]
+    ledger.close()
+    (root / STUDY_FILE).unlink()
+    resumed = again(root)
+    assert resumed.folder.trial_ids("RUNNING") == [name]
+    assert resumed.ask() == (name, config)
+    assert resumed.ask()[0] == "t0002"
 
 
 def test_a_complete_trial_without_its_number_is_refused(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Ledger:
             ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried))
             ledger._restore_rows()
             restore.refuse_lost_tables(folder, "")
-            if ledger._study.fits:  # else a new one is made, which is told of all
+            if ledger._study.fits:  # else a new one is made, which learns all
                 ledger._hand_over_unknown(tried)
             ledger._bring_into_step()
             if not ledger._study.fits:
@@ -179,11 +179,11 @@ class Ledger:
             )
 
     def taken_up(self, name: str, epoch: int) -> None:
-        """A trial has gone on from the checkpoint of `epoch`, or begun anew with 1; that epoch has been told.
+        """A trial has gone on from the checkpoint of `epoch`, or begun anew with 1; that epoch is in the tables.
 
         Where an earlier life of the trial was better later on, those weights are lost, with the checkpoint that they
         were in: its epochs after `epoch` are forgotten, so that the best epoch stays the one whose weights are there.
-        The study keeps what it was told: the settings do reach it.
+        The study keeps the values that it has: the settings do reach them.
         """
         if int(self.folder.recorded(name).get("best_epoch", 0)) > epoch:
             self.folder.forget_epochs(name, after=epoch)
@@ -198,8 +198,8 @@ class Ledger:
         whole, reason = reason, as_reason(reason)
         if state == "FAIL":
             with self._side_file():
-                told = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
-                write_text(self.folder.trial(name) / "error.txt", told + "\n")
+                text = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
+                write_text(self.folder.trial(name) / "error.txt", text + "\n")
         self.folder.record_trial(name, state=state, reason=reason or None)
         self._untold[name] = (state, reason)
         self._tell_study()
@@ -347,7 +347,7 @@ class Ledger:
         return "" if best == saved.epoch else f"its checkpoint is of epoch {saved.epoch}, the best one is {best}"
 
     def _hand_over_unknown(self, configs: Mapping[str, TrialConfig]) -> None:
-        """Tell the study of rows that it does not know: study.db is an older copy, or somebody has added them.
+        """Hand rows to the study that it does not know: study.db is an older copy, or somebody has added them.
 
         Those that have ended outside the space are no such rows: no study of this space can hold them.
         """
@@ -358,12 +358,12 @@ class Ledger:
         if found:
             more = f" and {len(found) - 8} more" if len(found) > 8 else ""
             log.warning(
-                "note: %s: did not know %d trial(s) of trials.csv, which it is told of now: %s%s",
+                "note: %s: did not know %d trial(s) of trials.csv, which it learns now: %s%s",
                 self.folder.root / STUDY_FILE, len(found), ", ".join(found[:8]), more,
             )  # fmt: skip
 
     def _hand_over(self, name: str, config: TrialConfig) -> bool:
-        """Tell the study of a trial that only the tables know; returns whether it lies in the space."""
+        """Hand a trial to the study that only the tables know; returns whether it lies in the space."""
         row = self.folder.recorded(name)
         inside = self._study.learn(name, config, str(row["state"]), self.values(name), str(row.get(REASON, "")))
         if not inside and row["state"] == "RUNNING":

@@ -108,7 +108,7 @@ class Recorder(_Ours, Callback):
         if not result.get("failure"):
             for epoch in (*result.get("before", []), result):
                 self._ledger.epoch(_name(trial), epoch[EPOCH], epoch)
-            if result.get("before") or result[EPOCH] == 1:  # the first epoch that this worker tells of
+            if result.get("before") or result[EPOCH] == 1:  # the first epoch that this worker reports
                 self._ledger.taken_up(_name(trial), result[EPOCH])
         if result.get("done"):
             self._end(trial, result)

@@ -211,7 +211,7 @@ class SweepStudy:
     def tell(self, name: str, state: str, values: Mapping[int, float], reason: str) -> None:
         """Tell how a trial has ended: COMPLETE, PRUNED or FAIL; `values` are its best ones so far by epoch.
 
-        Where study.db cannot be written to now, the trial stays one that runs, and can be told again.
+        Where study.db cannot be written to now, the trial stays one that runs, and may end once more.
 
         Raises:
             ResultsError: the study holds no such trial, or it has ended already.
