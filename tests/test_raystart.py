@@ -209,7 +209,7 @@ def test_an_address_where_no_cluster_can_be_is_named_with_where_it_is_from(
     assert str(caught.value).startswith(f"RAY_ADDRESS={address}: {reason}")
 
 
-def test_an_address_of_ipv6_is_knocked_at_without_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_ipv6_is_connected_to_without_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def init(address: str, **_: Any) -> None:

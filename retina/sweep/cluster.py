@@ -15,7 +15,7 @@ from ray.job_config import JobConfig
 from retina import process, shadowing
 from retina.errors import SpecError
 from retina.sweep import raystart
-from retina.sweep.guard import Guard, knock
+from retina.sweep.guard import Guard, check_accepts_connections
 from retina.sweep.guard import try_workers as workers_start
 from retina.sweep.spec import Resources
 
@@ -137,15 +137,15 @@ def try_workers(guard: Guard | None, wish: Share) -> None:
 
 
 def _check_reachable(address: str | None, given: str) -> None:
-    """Knock at HOST:PORT; Ray itself would try for minutes. `given` names the address and where it is from.
+    """Check that HOST:PORT accepts connections; Ray itself would try for minutes. `given` names the address and where it is from.
 
     Raises:
-        SpecError: nobody opens.
+        SpecError: it does not.
     """
     if address is None or ":" not in address:
         return
     try:
-        knock(address, CONNECT_SECONDS)
+        check_accepts_connections(address, CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise SpecError(f"{given}: no Ray cluster answers there ({error})") from None
 

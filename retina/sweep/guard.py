@@ -299,11 +299,11 @@ def _ray_processes() -> dict[str, psutil.Process]:
     return found
 
 
-def knock(address: str, seconds: float) -> None:
+def check_accepts_connections(address: str, seconds: float) -> None:
     """Connect to HOST:PORT, of which the host may be an IPv6 address in brackets, and leave.
 
     Raises:
-        OSError: nobody opens within `seconds`.
+        OSError: the address does not accept a connection within `seconds`.
         ValueError: the port is none, or the host cannot be one.
     """
     host, _, port = address.rpartition(":")
@@ -314,7 +314,7 @@ def knock(address: str, seconds: float) -> None:
 
 def _answers(address: str) -> bool:
     try:
-        knock(address, CONNECT_SECONDS)
+        check_accepts_connections(address, CONNECT_SECONDS)
     except (OSError, ValueError):
         return False
     return True
