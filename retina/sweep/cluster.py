@@ -137,10 +137,14 @@ def try_workers(guard: Guard | None, wish: Share) -> None:
 
 
 def _check_reachable(address: str | None, given: str) -> None:
-    """Check that HOST:PORT accepts connections; Ray itself would try for minutes. `given` names the address and where it is from.
+    """Check that HOST:PORT accepts connections; Ray itself would try for minutes.
+
+    Args:
+        address: HOST:PORT; None or "auto" is not checked.
+        given: names the address and where it is from, for a message.
 
     Raises:
-        SpecError: it does not.
+        SpecError: it does not accept connections.
     """
     if address is None or ":" not in address:
         return
