@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import pandas as pd
 
@@ -167,11 +167,23 @@ class RunFolder:
         """
         lock = locks.acquire(self.root, locks.SECONDS)
         if lock is None:
-            raise ResultsError(f"{self.root}: this sweep is being run by another process; wait for it or end it")
+            self._refuse_running()
         try:
             yield
         finally:
             lock.release()
+
+    def refuse_running(self) -> None:
+        """Stop where another process runs the sweep just now.
+
+        Raises:
+            ResultsError: one does.
+        """
+        if self.is_running:
+            self._refuse_running()
+
+    def _refuse_running(self) -> NoReturn:
+        raise ResultsError(f"{self.root}: this sweep is being run by another process; wait for it or end it")
 
     @property
     def is_running(self) -> bool:

@@ -160,7 +160,7 @@ def test_links_in_circles_are_refused_by_what_the_commands_call(tmp_path: Path) 
     with pytest.raises(ResultsError, match="loop: cannot be read: Too many levels of symbolic links"):
         RunFolder.refuse_taken(loop)
     for folder in (loop, loop / "a", tmp_path / LONG):
-        with pytest.raises(DataError, match="cannot be read: "):
+        with pytest.raises(DataError, match="cannot be written: "):
             synthetic.draw(folder, SyntheticConfig())
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "absent")

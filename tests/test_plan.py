@@ -441,7 +441,11 @@ def test_the_dry_run_of_a_sweep_that_goes_on_says_what_is_left(home: Path, capsy
     assert dry_run() == 2
     assert "will not be overwritten" in capsys.readouterr().err
     before = files(home)
-    assert dry_run("--resume") == 0
+    assert dry_run("--resume") == 2
+    assert "the code has changed since" in capsys.readouterr().err  # the folder says nothing of its code
+    assert dry_run("--resume", "--force", "--trials", "4") == 0
+    assert "30 epochs in 3 trials" in capsys.readouterr().out
+    assert dry_run("--resume", "--force") == 0
     printed = capsys.readouterr().out
     assert "20 epochs in 2 trials" in printed
     assert "Would start first" not in printed

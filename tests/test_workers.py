@@ -19,7 +19,7 @@ from tasks import local_error, nested, process_of, square
 
 from retina.config import SyntheticConfig
 from retina.data import synthetic, workers
-from retina.errors import DataError, WorkerError
+from retina.errors import DataError, DiskError, WorkerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -215,6 +215,6 @@ def test_a_drawing_whose_disk_is_full_is_no_traceback(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys.modules[synthetic.draw.__module__], "_draw_patient", full)
-    with pytest.raises(DataError, match=r"drawn: photographs cannot be drawn into it: No space left on device"):
+    with pytest.raises(DiskError, match=r"drawn: photographs cannot be drawn into it: No space left on device"):
         synthetic.draw(tmp_path / "drawn", SyntheticConfig(photographs=20, size=64), workers=1)
     assert list(tmp_path.iterdir()) == []

@@ -73,21 +73,9 @@ def reopened(
     """
     folder = RunFolder.open(root)
     before = recorded_spec(folder)
-    if before.metric.name != spec.metric.name:
-        raise ResultsError(
-            f"{root / 'sweep.yaml'}: metric.name was {before.metric.name}, now {spec.metric.name};\n"
-            "each trial kept the weights of its best epoch by the former: begin a new sweep with another --name"
-        )
-    if before.data.image_size != spec.data.image_size:
-        raise ResultsError(
-            f"{root / 'sweep.yaml'}: data.image_size was {before.data.image_size}, now {spec.data.image_size};\n"
-            "what trials reached at two sizes cannot be compared: begin a new sweep with another --name"
-        )
+    _refuse_incomparable(root, before, spec)
     changes = _changes(folder, before, spec, photographs, extend)
-    if changes and not force:
-        raise ResultsError(
-            "\n".join([*itertools.islice(changes, 2), "begin a new sweep with another --name, or go on with --force"])
-        )
+    _refuse_changes(changes, force=force)
     notes = folder.notes()
     limit = limit_reached(spec, folder, float(notes.get("seconds") or 0))
     if extend and limit:
@@ -113,6 +101,46 @@ def reopened(
     return folder, ledger
 
 
+def refuse_changed(folder: RunFolder, spec: SweepSpec, *, extend: int, force: bool) -> None:
+    """Stop where a sweep cannot go on as `spec` says, as `reopened` does, before its photographs are looked at.
+
+    Args:
+        folder: the results folder.
+        spec: as `resumed_spec` gave it; a layout that is to be found is taken for the recorded one.
+        extend: how many trials are added to those that were planned.
+        force: go on although the sweep file or the code have changed.
+
+    Raises:
+        ResultsError: as `reopened`, but for the photographs.
+    """
+    before = recorded_spec(folder)
+    if spec.data.layout == "auto":
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"layout": before.data.layout})})
+    _refuse_incomparable(folder.root, before, spec)
+    _refuse_changes(_changes(folder, before, spec, None, extend), force=force)
+
+
+def _refuse_changes(changes: list[str], *, force: bool) -> None:
+    if changes and not force:
+        raise ResultsError(
+            "\n".join([*itertools.islice(changes, 2), "begin a new sweep with another --name, or go on with --force"])
+        )
+
+
+def _refuse_incomparable(root: Path, before: SweepSpec, spec: SweepSpec) -> None:
+    """Stop where what the trials before have reached says nothing about those to come."""
+    if before.metric.name != spec.metric.name:
+        raise ResultsError(
+            f"{root / 'sweep.yaml'}: metric.name was {before.metric.name}, now {spec.metric.name};\n"
+            "each trial kept the weights of its best epoch by the former: begin a new sweep with another --name"
+        )
+    if before.data.image_size != spec.data.image_size:
+        raise ResultsError(
+            f"{root / 'sweep.yaml'}: data.image_size was {before.data.image_size}, now {spec.data.image_size};\n"
+            "what trials reached at two sizes cannot be compared: begin a new sweep with another --name"
+        )
+
+
 def _tell_damaged(folder: RunFolder) -> None:
     """Say which kept weights are damaged: they may be needed in the end, and hours may pass until then."""
     for name in folder.trial_ids(*FINISHED):
@@ -124,8 +152,10 @@ def _tell_damaged(folder: RunFolder) -> None:
                 log.warning("note: %s", error)
 
 
-def _changes(folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: Photographs, extend: int) -> list[str]:
-    """What is not as it was, a line each; empty where the sweep is the same."""
+def _changes(
+    folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: Photographs | None, extend: int
+) -> list[str]:
+    """What is not as it was, a line each; empty where the sweep is the same. Photographs are compared if given."""
     changes = []
     notes = folder.notes()
     if spec.planned_trials == _total(folder, before, extend):
@@ -138,7 +168,7 @@ def _changes(folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs:
         file = folder.root / "sweep.yaml"
         changes.append(f"{file}: is not the sweep that is to be resumed (- then, + now): {shown}{more}")
     data = notes.get("data") or {}
-    if data.get("fingerprint") != photographs.fingerprint:
+    if photographs and data.get("fingerprint") != photographs.fingerprint:
         then_and_now = f"- {_counts(data)}; + {_counts(photographs.summary())}"
         changes.append(
             f"{spec.data.path}: photographs, grades or splits have changed since {folder.root} began ({then_and_now})"

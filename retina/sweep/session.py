@@ -16,7 +16,7 @@ from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
 from retina.sweep.plan import refuse_full_disk
-from retina.sweep.resume import reopened, resumed_spec
+from retina.sweep.resume import refuse_changed, reopened, resumed_spec
 from retina.sweep.run import Outcome, quiet, run
 from retina.sweep.spec import SweepSpec
 from retina.sweep.status import Watch
@@ -115,7 +115,11 @@ def to_run(spec: SweepSpec, place: Place, going: Going) -> tuple[SweepSpec, Goin
         log.info("%s is not there yet: the sweep begins", root)
         going = Going()
     if going.on:
-        return resumed_spec(RunFolder.open(root), spec, going.extend), going
+        folder = RunFolder.open(root)
+        folder.refuse_running()
+        spec = resumed_spec(folder, spec, going.extend)
+        refuse_changed(folder, spec, extend=going.extend, force=going.force)  # once more when the photographs are known
+        return spec, going
     RunFolder.refuse_taken(root)
     return spec, going
 

@@ -101,13 +101,9 @@ def _quotas(shares: tuple[float, ...], total: int) -> list[int]:
 
 
 def _refuse_taken(folder: Path) -> None:
-    try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            folder.stat()  # of a link that leads in circles the system says so; `exists` is False
-        is_taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    if is_taken:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        folder.stat()  # of a link that leads in circles the system says so; `exists` is False
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{folder}: already there; photographs are drawn into a new or empty folder")
 
 
