@@ -252,7 +252,11 @@ class TestBadRows:
         assert grades(load(eyepacs, on_bad="skip")) == {"10_left": 0, "13_left": 4}
 
     @pytest.mark.parametrize(
-        "name", ["../secret", "../../secret.png", "a/../../secret", "..\\secret", "/etc/secret", "C:\\secret", ".."]
+        "name",
+        [
+            *("../secret", "../../secret.png", "a/../../secret", "..\\secret", "/etc/secret", "C:\\secret", ".."),
+            *("file:///secret", "https://example.org/good.png"),
+        ],
     )
     @pytest.mark.parametrize("alone", [False, True])
     def test_names_that_leave_the_folder_are_never_opened(self, tmp_path: Path, name: str, alone: bool) -> None:

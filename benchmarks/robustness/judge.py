@@ -35,7 +35,7 @@ NOISE = re.compile(
 """What libraries write to a terminal by themselves."""
 MEMORY = re.compile(r"Unable to allocate|MemoryError|bad_alloc|can't allocate|File too large|Cannot allocate")
 """An input made the command ask for more than a machine has: it was not checked before."""
-NOT_A_NUMBER = re.compile(r"(?<![\w./'\"-])(?<!loss is )-?(nan|inf)(?![\w/.'\"-])", re.IGNORECASE)
+NOT_A_NUMBER = re.compile(r"(?<![\w./'\"-])(?<!loss is )-?(nan|inf)(?! is no number)(?![\w/.'\"-])", re.IGNORECASE)
 """As a value; what a message quotes from the input is none."""
 
 

@@ -182,7 +182,7 @@ def _copies_beside(dataset: DataSet, rng: Rng) -> str:
 
 
 def _same_name_twice(dataset: DataSet, rng: Rng) -> str:
-    place = dataset.root / "test"
+    place = dataset.root / "copies"  # no split's: a train list's photographs are not in test/
     place.mkdir(exist_ok=True)
     row, other = dataset.rows[0], dataset.rows[1]
     shutil.copyfile(

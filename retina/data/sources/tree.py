@@ -110,11 +110,11 @@ def is_plain(name: str) -> bool:
 
 
 def leaves_folder(name: str) -> bool:
-    """Whether a photograph's name in a label file would lead out of the data folder, on any system."""
+    """Whether a photograph's name in a label file would lead out of the data folder, on any system; a URL does."""
     if is_plain(name):
         return not name.strip(".")
     path = PureWindowsPath(name)
-    return bool(path.anchor) or not path.parts or ".." in path.parts or "\0" in name
+    return bool(path.anchor) or not path.parts or ".." in path.parts or "\0" in name or "://" in name
 
 
 def is_text(name: str) -> bool:
