@@ -182,14 +182,17 @@ def _copies_beside(dataset: DataSet, rng: Rng) -> str:
 
 
 def _same_name_twice(dataset: DataSet, rng: Rng) -> str:
-    place = dataset.root / "copies"  # no split's: a train list's photographs are not in test/
+    place = dataset.root / "test"
     place.mkdir(exist_ok=True)
     row, other = dataset.rows[0], dataset.rows[1]
     shutil.copyfile(
         dataset.photographs / f"{other[0].removesuffix('.jpeg')}.jpeg", place / f"{row[0].removesuffix('.jpeg')}.jpeg"
     )
-    dataset.take_out(0)
-    dataset.bad = "a name that two photographs have"
+    if "train" in dataset.file.stem.lower() and dataset.photographs.name == "train":  # then the list says which it is
+        dataset.unused = 1
+    else:
+        dataset.take_out(0)
+        dataset.bad = "a name that two photographs have"
     return dataset.bad
 
 
