@@ -46,8 +46,8 @@ def main(mode: str) -> int:
                 python = ray.get(ray.remote(num_cpus=0)(worker_python).remote())
                 sys.stdout.write(json.dumps({"listening": listening(), "python": python, "own": sys.executable}) + "\n")
                 sys.stdout.flush()
-                if mode == "killed":
-                    kill("gcs_server")
+                if mode != "stopped":
+                    kill(mode)
                     while True:
                         time.sleep(0.1)
                         guard.check()

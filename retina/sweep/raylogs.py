@@ -17,8 +17,9 @@ FRAME = re.compile(r"\(\+0x[0-9a-f]+\)|^@|^\*\*\*")
 """A line of a C++ stack trace."""
 RAYLET_LINE = re.compile(r"^\[[\d\-: ,.]+ ([CEFW]) \d+ \d+\] (?:\(\w+\) )?\S+: (.*)")
 """A line of Ray's C++ logs: time, level, process, thread, source file, message."""
-PYTHON_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b[^:]*:\d+ -- (.*)")
-"""A line of Ray's Python logs: time, level, file:line -- message."""
+PYTHON_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b[^:]*:\d+ -- (?!Raylet is terminated)(.*)")
+"""A line of Ray's Python logs: time, level, file:line -- message; not the one that says no more than that the raylet
+has ended."""
 
 
 def started_workers(logs: Path) -> list[int]:
