@@ -201,7 +201,7 @@ def test_a_child_that_ends_while_ray_starts_ends_nothing_else(
         def name(self) -> str:
             raise psutil.NoSuchProcess(NOBODY)
 
-    monkeypatch.setattr(psutil.Process, "children", lambda one: [Ended(), *children(one)])
+    monkeypatch.setattr(psutil.Process, "children", lambda one, **how: [Ended(), *children(one, **how)])
     guard = Guard(local=True)
     with guard.on_duty():
         raylet.kill()

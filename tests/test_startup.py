@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 DRIVER = Path(__file__).with_name("startup_driver.py")
@@ -57,7 +59,7 @@ def test_ray_under_uv_run_in_a_long_folder_listens_on_loopback_and_ends_with_sig
 
 @pytest.mark.parametrize("name", ["gcs_server", "raylet"])
 def test_ray_that_dies_is_told_without_its_state(tmp_path: Path, name: str) -> None:
-    done = start(sys.executable, str(DRIVER), name, cwd=tmp_path)
+    done = start(sys.executable, str(DRIVER), name, cwd=tmp_path, OF_THIS_TEST=str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
     said = done.stdout.partition("}\n")[2].strip().splitlines()
     assert said[0].startswith(f"Ray has died: its process {name} has ended (killed from outside")
@@ -66,6 +68,18 @@ def test_ray_that_dies_is_told_without_its_state(tmp_path: Path, name: str) -> N
     assert len(said) == 3
     assert "Traceback" not in done.stderr
     assert "state-dump" not in done.stdout + done.stderr
+    until = time.monotonic() + 20  # the dashboard's helpers see in seconds that it has gone; Ray's agents take a minute
+    while (left := [one for one in psutil.process_iter() if is_of(one, tmp_path)]) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert left == []
+
+
+def is_of(process: psutil.Process, test: Path) -> bool:
+    """Whether a process was begun by the driver of this test, or by one of its processes."""
+    try:
+        return process.environ().get("OF_THIS_TEST") == str(test) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def test_workers_that_cannot_start_are_told_with_their_own_words(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
             context = raystart.start(folder, **how) if local else _join(str(address), given, how)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
+        stack.callback(guard.end_orphans)
         stack.enter_context(raystart.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
         stack.callback(ray.shutdown)
         stack.enter_context(guard.on_duty())

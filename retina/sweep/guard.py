@@ -62,6 +62,7 @@ class Guard:
         self._logs = raystart.logs_folder()
         self._address = ray.get_runtime_context().gcs_address
         self._processes = _ray_processes() if local else {}
+        self._orphans: set[psutil.Process] = set()
         self._failure: ClusterError | None = None
         self._heard = threading.Event()
         self._closed = threading.Event()
@@ -81,6 +82,12 @@ class Guard:
     def dismiss(self) -> None:
         """Ray is closed: the process need not be ended for its sake any more."""
         self._dismissed.set()
+
+    def end_orphans(self) -> None:
+        """End what a Ray that has died leaves behind: without its head its agents run on for a minute."""
+        for one in self._orphans:
+            with suppress(psutil.Error):
+                one.kill()
 
     def check(self) -> None:
         """Raise what was found.
@@ -121,6 +128,9 @@ class Guard:
         while not self._closed.wait(POLL_SECONDS):
             dead = [name for name, one in self._processes.items() if not _is_alive(one)]
             lost = 0 if self.is_local or _answers(self._address) else lost + 1
+            for one in self._processes.values() if dead else ():
+                with suppress(psutil.Error):  # of one that has ended the children are the system's
+                    self._orphans.update(one.children(recursive=True))
             if dead:
                 self._failure = self._died(dead[0])
             elif lost >= LOST_CHECKS:
