@@ -20,6 +20,8 @@ hypothesis.settings.load_profile("no clock")
 
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Ray's workers are nice to others by default: beside two processes of other tests on two cores they get 3% of one
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# three processes of tests share two cores: threads that wait for each other would take them in vain
 
 LONGEST = {"test_killed.py", "test_sweep.py", "test_end_to_end.py"}
 
