@@ -143,14 +143,14 @@ def _is_export(folder: Path) -> bool:
 
 
 def _read_metrics(file: Path) -> Mapping[str, Any]:
-    told = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY)
-    if told is None:  # _refuse_missing has seen it: it was taken away since
+    metrics = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY)
+    if metrics is None:  # _refuse_missing has seen it: it was taken away since
         files.refuse(file, "is not there", results.METRICS_REMEDY)
-    known = {split: told.get(split, {}) for split in SPLITS}
+    known = {split: metrics.get(split, {}) for split in SPLITS}
     lacking = [f"{split}.{name}" for split in SPLITS for name in NEEDED if known[split].get(name) is None]
     if lacking:
         files.refuse(file, f"should hold {', '.join(lacking)}", results.METRICS_REMEDY)
-    return told
+    return metrics
 
 
 def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:

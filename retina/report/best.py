@@ -26,7 +26,7 @@ SHOWN = {
     "referable_auc": "referable AUC",
     "sensitivity_at_90_specificity": "  sensitivity at 90% specificity",
 }
-Told = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 
 
 def best(folder: RunFolder) -> RenderableType:
@@ -36,48 +36,48 @@ def best(folder: RunFolder) -> RenderableType:
     """
     checksums.verify_best(folder.best, "metrics.json")
     file = folder.best / "metrics.json"
-    told = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
-    if told is None or any(key not in told for key in ("epoch", "chosen_by", *SPLITS)):
+    metrics = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *SPLITS)):
         files.refuse(file, "is not there, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
-    title = f"Best: trial {told['trial_id']}, epoch {told['epoch']}, chosen by {told['chosen_by']}"
+    title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
     for split, name in SPLITS.items():
-        table.add_column(f"{name}\n{_size(told[split])}", no_wrap=True)
-    for label, *cells in _rows(told):
+        table.add_column(f"{name}\n{_size(metrics[split])}", no_wrap=True)
+    for label, *cells in _rows(metrics):
         if any(cells):
             table.add_row(label, *cells)
-    if "verdict" not in told:
+    if "verdict" not in metrics:
         return table
-    table.caption = "\n".join(_notes(told))
-    return Group(Text(f"\n{textwrap.fill(told['verdict'], WIDTH)}\n", style="bold"), table)
+    table.caption = "\n".join(_notes(metrics))
+    return Group(Text(f"\n{textwrap.fill(metrics['verdict'], WIDTH)}\n", style="bold"), table)
 
 
-def _size(split: Told) -> str:
+def _size(split: Metrics) -> str:
     patients = known_patients(split)
     return f"n={split['n']:,}" + (f", {patients:,} patients" if patients else "")
 
 
-def _rows(told: Told) -> Iterator[tuple[str, ...]]:
+def _rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
     for key, label in SHOWN.items():
-        yield label, *(_cell(told[split], key) for split in SPLITS)
+        yield label, *(_cell(metrics[split], key) for split in SPLITS)
         if key in NAMES:
-            yield from _baselines(told, key)
-    threshold = told.get("operating_point", {}).get("threshold")
+            yield from _baselines(metrics, key)
+    threshold = metrics.get("operating_point", {}).get("threshold")
     if threshold is not None:
         for key in ("sensitivity", "specificity"):
-            yield f"  {key} from p = {threshold:.3f}", *(_operating(told[split], key) for split in SPLITS)
-    yield "ECE", *(_cell(told[split], "ece") for split in SPLITS)
+            yield f"  {key} from p = {threshold:.3f}", *(_operating(metrics[split], key) for split in SPLITS)
+    yield "ECE", *(_cell(metrics[split], "ece") for split in SPLITS)
     yield (
-        f"  at temperature {_three(told.get('temperature'))}",
-        *(_cell(told[split], "ece_calibrated") for split in SPLITS),
+        f"  at temperature {_three(metrics.get('temperature'))}",
+        *(_cell(metrics[split], "ece_calibrated") for split in SPLITS),
     )
     for key in ("recall", "precision"):
         for grade, name in enumerate(GRADE_NAMES):
-            yield f"{key} of {grade} {name}", *(_cell(told[split], key, grade) for split in SPLITS)
+            yield f"{key} of {grade} {name}", *(_cell(metrics[split], key, grade) for split in SPLITS)
 
 
-def _baselines(told: Told, key: str) -> Iterator[tuple[str, ...]]:
-    known = {split: told[split].get("baselines", {}) for split in SPLITS}
+def _baselines(metrics: Metrics, key: str) -> Iterator[tuple[str, ...]]:
+    known = {split: metrics[split].get("baselines", {}) for split in SPLITS}
     for name in ("majority", "fellow_eye"):
         having = [baselines[name] for baselines in known.values() if name in baselines]
         if having:
@@ -85,7 +85,7 @@ def _baselines(told: Told, key: str) -> Iterator[tuple[str, ...]]:
             yield f"  {baseline_name(name, having[-1])}", *cells
 
 
-def _cell(split: Told, key: str, grade: int | None = None) -> str:
+def _cell(split: Metrics, key: str, grade: int | None = None) -> str:
     """A number and its interval; nothing where the sweep's version did not know it."""
     if key not in split:
         return ""
@@ -95,7 +95,7 @@ def _cell(split: Told, key: str, grade: int | None = None) -> str:
     return _with_interval(value, between)
 
 
-def _operating(split: Told, key: str) -> str:
+def _operating(split: Metrics, key: str) -> str:
     value = split.get("operating", {}).get(key)
     return _with_interval(value, split.get("intervals", {}).get(f"operating_{key}"))
 
@@ -108,15 +108,15 @@ def _three(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _notes(told: Told) -> Iterator[str]:
-    yield f"In brackets 95% intervals, from {told['test']['resamples']:,} resamples of {resampled(told['test'])}."
-    point = told["operating_point"]
+def _notes(metrics: Metrics) -> Iterator[str]:
+    yield f"In brackets 95% intervals, from {metrics['test']['resamples']:,} resamples of {resampled(metrics['test'])}."
+    point = metrics["operating_point"]
     aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"
     if point["met"]:
         yield f"Referred from p = {point['threshold']:.3f} on, validation meets {aim}."
     elif point.get("threshold") is not None:
         yield f"No threshold meets {aim} on validation."
-    fellow = told["test"]["baselines"].get("fellow_eye")
+    fellow = metrics["test"]["baselines"].get("fellow_eye")
     if fellow and "with_fellow" in fellow:
-        n = fellow.get("n", told["test"]["n"])
+        n = fellow.get("n", metrics["test"]["n"])
         yield f"{fellow['with_fellow']:,} of {n:,} test photographs have a fellow eye in train or validation."

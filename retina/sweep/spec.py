@@ -22,7 +22,7 @@ RANGES = {"val_qwk": (-1.0, 1.0), "val_accuracy": (0.0, 1.0), "val_auc": (0.0, 1
 """What each can come to."""
 
 MAX_TRIALS = 1_000_000
-"""Their ids and rows are kept in memory and written anew in trials.csv; nobody has run a hundredth of it."""
+"""Their ids and rows are kept in memory and written anew in trials.csv."""
 MAX_RUNGS = 10_000
 """Ray makes a list of them before a sweep begins."""
 

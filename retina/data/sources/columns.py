@@ -150,8 +150,8 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
         taken = {image, *(at[name] for names in _OTHERS.values() for name in names if name in at)}
         taken |= {columns.patient, columns.eye, *(one.at for one in columns.gradable)}
         grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
-    told = {role: getattr(config, f"{role}_column") for role in _ROLES}
-    choices += [f"{role} column {title}, as data.{role}_column says" for role, title in told.items() if title]
+    chosen_by_key = {role: getattr(config, f"{role}_column") for role in _ROLES}
+    choices += [f"{role} column {title}, as data.{role}_column says" for role, title in chosen_by_key.items() if title]
     found = replace(columns, image=image, grade=grade, choices=choices)
     if not found.are_enough:
         raise _missing(table, no_image=image is None, no_grade=grade is None and not columns.eyes)

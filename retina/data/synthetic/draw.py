@@ -71,7 +71,7 @@ def draw(
     """
     try:
         _refuse_taken(folder)
-        # Hidden and of its own name: whatever kills the draw, nobody takes what it leaves for a whole folder.
+        # A hidden name of its own: what a killed process leaves is never read as a whole folder.
         part = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
         (part / "train").mkdir(parents=True)
     except OSError as error:

@@ -104,14 +104,16 @@ def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mis
     split, rows = worst(predictions)
     file = facts.folder.best / "config.json"
     checksums.verify_best(facts.folder.best, "config.json", "model.pt")
-    told = read_json(file)
+    config = read_json(file)
     try:
-        trial, size = TrialConfig(**told["trial"]), int(told["image_size"])
-        mean, std = (torch.tensor(told[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
+        trial, size = TrialConfig(**config["trial"]), int(config["image_size"])
+        mean, std = (torch.tensor(config[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{file}: is not what a sweep writes: {type(error).__name__}") from None
-    if told.get("preprocessing") not in fundus.SAME_PIXELS:
-        raise ResultsError(f"{file}: the photographs were prepared by version {told.get('preprocessing')} of the crop")
+    if config.get("preprocessing") not in fundus.SAME_PIXELS:
+        raise ResultsError(
+            f"{file}: the photographs were prepared by version {config.get('preprocessing')} of the crop"
+        )
     net = _net(facts.folder.best / "model.pt", trial, size, device)
     manifest = _manifest(facts.spec)
     places = [_row_of(manifest, row) for row in rows.to_dict(orient="records")]
