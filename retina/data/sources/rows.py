@@ -233,8 +233,8 @@ def _pairs(rows: list[Row]) -> dict[str, str]:
 def _numbered_behind(rows: list[Row]) -> dict[str, str]:
     """The patient of photographs such as img_left_001 and img_right_001, by their own names: img_001.
 
-    The word before the eye is a patient's as a rule. One without a digit before the eye of dozens of photographs that
-    have a number behind it is not: all of them would be one patient, in one split.
+    The word before the eye names the patient as a rule. A word without a digit, before more than `_MOST_OF_AN_EYE`
+    photographs of one eye that are numbered behind it, does not: all of them would be one patient, in one split.
     """
     found = {row.own: named for row in rows if not row.patient and (named := _named(row.own))}
     per_eye = Counter((named[1], named[2].lower()) for named in found.values())
