@@ -116,7 +116,8 @@ def _evenly(sizes: npt.NDArray[np.int64], share: float, start: float) -> list[bo
     """Walk the patients and take one whenever half of its photographs are owed.
 
     Neighbours have the same grades, so that every grade gives its share, however few of it there are. `start`
-    (0 to 1) shifts the walk: without it the worst grade's first patients would never be taken.
+    (0 to 1) shifts the walk: without it the worst grade's first patients would never be taken. The sum misses its
+    share by less than the largest patient: by up to half of the first one for the shift, and half of the last one.
     """
     owed = (start - 0.5) * float(sizes[0])
     takes = []
