@@ -27,9 +27,9 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
+from retina.config.sweep import SweepSpec, load
 from retina.provenance import environment
 from retina.results import RunFolder, read_json
-from retina.sweep.spec import SweepSpec, load
 
 ROOT = Path(__file__).parents[1]
 WAYS = ("single", "ensemble")

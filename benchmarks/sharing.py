@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retina.config import DataConfig, TrialConfig
+from retina.config.sweep import SweepSpec
 from retina.data.batches import Part
 from retina.data.photographs import Photographs, prepare
 from retina.epochs import EpochResult
@@ -43,7 +44,6 @@ from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run
-from retina.sweep.spec import SweepSpec
 from retina.train import Fit, GradingTask, default_device, fit
 
 PARTS = ("pixels", "workers", "device")

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from retina import provenance
 from retina.config import DataConfig, SyntheticConfig
+from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs, prepare
 from retina.errors import ResultsError
 from retina.results import RunFolder
-from retina.sweep.spec import SweepSpec
 
 SECONDS_HELD = 0.3
 DATA = DataConfig(image_size=16, synthetic=SyntheticConfig(photographs=40, size=64, proportions="balanced"))

@@ -25,11 +25,11 @@ from retina.report.progress import shown
 from retina.runs import arguments as train_arguments
 
 if TYPE_CHECKING:
+    from retina.config.sweep import SweepSpec
     from retina.data.photographs import Photographs
     from retina.report.live import Status
     from retina.results import RunFolder
     from retina.sweep.session import Going, Place
-    from retina.sweep.spec import SweepSpec
 
 out = PrintableConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err = PrintableConsole(soft_wrap=True, highlight=False, stderr=True, markup=False, emoji=False)
@@ -144,13 +144,13 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from retina.sweep import spec
+    from retina.config import sweep
 
     if "://" in options.results or not options.results.strip():
         raise SpecError(f"--results {options.results}: allowed: a folder; on a cluster, one that all nodes share")
     if sys.flags.optimize > 1:
         raise SpecError("python -OO (PYTHONOPTIMIZE=2) removes docstrings that Ray needs; allowed: without, or -O")
-    loaded = spec.load(
+    loaded = sweep.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
     from retina.sweep import session  # after the sweep file is known to be right: it brings torch and Ray

@@ -12,9 +12,9 @@ import optuna
 import torch
 
 from retina import checkpoints
+from retina.config.sweep import SweepSpec
 from retina.results import RunFolder, write_text
 from retina.sweep.ledger import Ledger
-from retina.sweep.spec import SweepSpec
 from retina.sweep.study_file import STUDY_FILE
 
 PARAMETERS: dict[str, Any] = {

@@ -12,10 +12,10 @@ import torch
 
 from retina import model, provenance, results, winner
 from retina.config import TrialConfig
+from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs
 from retina.report import page
 from retina.results import RunFolder
-from retina.sweep.spec import SweepSpec
 
 SPEC = SweepSpec.model_validate(
     {

@@ -12,13 +12,13 @@ import pytest
 import tiny
 
 from retina import provenance
+from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs
 from retina.errors import RetinaError
 from retina.locks import LOCK_FILE
 from retina.results import RunFolder, write_text
 from retina.sweep.ledger import Ledger
 from retina.sweep.resume import reopened, resumed_spec
-from retina.sweep.spec import SweepSpec
 
 PARAMETERS: dict[str, Any] = {
     "epochs": {"value": 4},

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from retina.config import DataConfig, SyntheticConfig, TrialConfig, nearest, parse
+from retina.config import DataConfig, SyntheticConfig, TrialConfig, parse
+from retina.config.validation import nearest
 from retina.errors import SpecError
 
 KNOWN = ", ".join(TrialConfig.model_fields)

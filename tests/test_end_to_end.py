@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from retina import checksums, cli
+from retina.config.sweep import load
 from retina.data.photographs import drawn_folder
-from retina.sweep.spec import load
 
 ROOT = Path(__file__).parents[1]
 SPACE = """

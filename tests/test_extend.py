@@ -9,11 +9,11 @@ import pytest
 from stopped import GRID, begun, go_on, noted, others, ran, refused, run, spec_of
 
 from retina import provenance
+from retina.config.sweep import MAX_TRIALS
 from retina.errors import SpecError
 from retina.results import RunFolder
 from retina.sweep.plan import plan
 from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
-from retina.sweep.spec import MAX_TRIALS
 
 CODE = provenance.code()
 

@@ -10,7 +10,7 @@ import retina
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
-    ["config", "yaml_reader", "console", "locks", "epochs", "arguments", "outputs"],
+    ["config", "console", "locks", "epochs", "arguments", "outputs"],
     ["probabilities"],
     ["metrics", "ordinal", "records"],
     ["data", "results"],

@@ -23,7 +23,8 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, model, predict, private, results, winner, yaml_reader
+from retina import checkpoints, cli, model, predict, private, results, winner
+from retina.config import yaml_reader
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.export import write
 from retina.report import page

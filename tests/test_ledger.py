@@ -19,11 +19,11 @@ from replay import ReplayTask
 
 from retina import checkpoints
 from retina.config import TrialConfig
+from retina.config.sweep import SweepSpec
 from retina.results import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.recorder import Recorder, verdict
-from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.sweep.trial import GraderTrial, Settings

@@ -12,10 +12,10 @@ from elsewhere import held_elsewhere
 from rich.console import Console
 
 from retina import cli
+from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
 from retina.report.sweeps import Summary, summaries, table
 from retina.results import RunFolder, write_json, write_text
-from retina.sweep.spec import SweepSpec
 
 PARAMETERS = {"epochs": {"value": 4}, "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2}}
 

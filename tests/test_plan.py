@@ -20,6 +20,7 @@ from rich.console import Console
 
 from retina import checkpoints, cli, model
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
+from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache import cache_folder
 from retina.errors import DiskError
 from retina.report import plan as report
@@ -27,7 +28,6 @@ from retina.results import RunFolder, write_text
 from retina.sweep import plan as planning
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import FIRST_TRIALS, bytes_needed, free_bytes, plan, refuse_full_disk, slots_here, weight_bytes
-from retina.sweep.spec import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.sweep.study import SweepStudy
 from retina.train import fit
 

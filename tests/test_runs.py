@@ -20,12 +20,12 @@ from elsewhere import held_elsewhere
 
 from retina import cli
 from retina.config import SyntheticConfig
+from retina.config import sweep as spec
 from retina.data import synthetic
 from retina.errors import TrainError
 from retina.report import sweeps
 from retina.results import RunFolder
 from retina.runs import arguments
-from retina.sweep import spec
 from retina.train import Fit
 
 REPORT = {

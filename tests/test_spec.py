@@ -10,12 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retina.config import DataConfig
+from retina.config import DataConfig, search_space
+from retina.config.sweep import SweepSpec, load
 from retina.errors import SpecError
 from retina.records.files import check
 from retina.records.schemas import RecordedSweep
-from retina.sweep import space
-from retina.sweep.spec import SweepSpec, load
 
 FILE = """
 name: small
@@ -228,7 +227,7 @@ def test_a_grid_leaves_out_what_its_conditions_rule_out() -> None:
             "optimizer": {"values": ["sgd", "adamw"]},
         },
     )
-    assert space.grid(spec.parameters) == [
+    assert search_space.grid(spec.parameters) == [
         {"optimizer": "sgd", "momentum": 0.8},
         {"optimizer": "sgd", "momentum": 0.9},
         {"optimizer": "adamw"},
@@ -245,10 +244,10 @@ def test_conditions_nest() -> None:
             "arch": {"values": ["resnet18", "resnet50"]},
         },
     )
-    assert space.search_order(spec.parameters) == ["arch", "head_layers", "dropout"]
-    assert not space.active(spec.parameters, "head_layers", {"arch": "resnet18"})
-    assert not space.active(spec.parameters, "dropout", {"arch": "resnet18"})
-    assert space.active(spec.parameters, "dropout", {"arch": "resnet50", "head_layers": 3})
+    assert search_space.search_order(spec.parameters) == ["arch", "head_layers", "dropout"]
+    assert not search_space.active(spec.parameters, "head_layers", {"arch": "resnet18"})
+    assert not search_space.active(spec.parameters, "dropout", {"arch": "resnet18"})
+    assert search_space.active(spec.parameters, "dropout", {"arch": "resnet50", "head_layers": 3})
 
 
 @given(
@@ -259,7 +258,7 @@ def test_conditions_nest() -> None:
 )
 def test_a_range_admits_its_steps_and_nothing_else(low: int, width: int, step: int, value: int) -> None:
     high = low + width * step
-    parameter = space.Parameter(distribution="int_uniform", min=low, max=high, step=step)
+    parameter = search_space.Parameter(distribution="int_uniform", min=low, max=high, step=step)
     assert parameter.admits(value) == (value in range(low, high + 1, step))
     assert not parameter.admits(value + 0.5)
     assert not parameter.admits(True)

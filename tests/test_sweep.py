@@ -17,6 +17,7 @@ import torch
 from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTask, Short, Talking, rising
 
 from retina.config import TrialConfig
+from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
 from retina.report.live import Status
 from retina.results import RunFolder, write_text
@@ -25,7 +26,6 @@ from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import Outcome
 from retina.sweep.rungs import Rungs
-from retina.sweep.spec import Resources, SweepSpec
 from retina.sweep.study import trial_name
 
 RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}

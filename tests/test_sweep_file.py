@@ -12,11 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retina import yaml_reader
-from retina.config import DataConfig, TrialConfig
+from retina.config import DataConfig, TrialConfig, search_space, yaml_reader
+from retina.config.sweep import SweepSpec, load, load_recorded
 from retina.errors import SpecError
-from retina.sweep import space, study
-from retina.sweep.spec import SweepSpec, load, load_recorded
+from retina.sweep import study
 
 SMALL = """name: small
 trials: 2
@@ -220,7 +219,7 @@ def test_ordered_words_are_searched_in_the_order_in_which_they_are_written(tmp_p
     order = ["resnet34", "resnet18", "resnet101", "resnet50"]
     spec = loaded(tmp_path, f"parameters:\n  arch: {{values: [{', '.join(order)}], ordered: true}}\n")
     assert spec.parameters["arch"].choices() == order
-    assert space.grid(spec.parameters) == [{"arch": arch} for arch in order]
+    assert search_space.grid(spec.parameters) == [{"arch": arch} for arch in order]
     for place, arch in enumerate(order):
         trial = optuna.trial.FixedTrial({"arch_index": place})
         assert study.suggest(trial, spec).arch == arch
@@ -384,7 +383,7 @@ VALUES = st.recursive(
 )
 PARAMETER = st.one_of(
     VALUES,
-    st.dictionaries(st.sampled_from([*space.Parameter.model_fields, "q"]), VALUES, max_size=4),
+    st.dictionaries(st.sampled_from([*search_space.Parameter.model_fields, "q"]), VALUES, max_size=4),
     st.fixed_dictionaries({"values": st.lists(SCALARS, min_size=1, max_size=4)}),
     st.fixed_dictionaries(
         {"distribution": st.sampled_from(["uniform", "log_uniform"]), "min": SCALARS, "max": SCALARS, "step": SCALARS}

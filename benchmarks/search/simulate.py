@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from retina.config import TrialConfig
+from retina.config.sweep import SweepSpec
 from retina.sweep.rungs import BEST, EPOCH, Rungs
-from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy, suggest
 
 WORKERS = 4

@@ -22,9 +22,9 @@ from torchvision.models.resnet import BasicBlock
 
 from retina import model
 from retina.config import TrialConfig
+from retina.config.sweep import SweepSpec, load
 from retina.data.photographs import prepare
 from retina.errors import TrainError
-from retina.sweep.spec import SweepSpec, load
 from retina.sweep.study import suggest
 from retina.train import fit
 

@@ -44,8 +44,11 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
     Raises:
         SpecError: naming `where`, the key, the value and what is allowed.
     """
-    from retina import yaml_reader  # noqa: PLC0415  # --help and a typo need not wait for these
-    from retina.config import DataConfig, parse  # noqa: PLC0415
+    from retina.config import (  # noqa: PLC0415
+        DataConfig,
+        parse,
+        yaml_reader,  # --help and a typo need not wait for these
+    )
 
     keys = ("path", "layout", "image_size", "on_bad", "seed")
     wish = {key: getattr(options, key) for key in keys if hasattr(options, key)}

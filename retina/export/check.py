@@ -15,8 +15,8 @@ import onnxruntime
 import pandas as pd
 import torch
 
-from retina import checksums, yaml_reader
-from retina.config import GRADES, DataConfig, parse
+from retina import checksums
+from retina.config import GRADES, DataConfig, parse, yaml_reader
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError, first_line

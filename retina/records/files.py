@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
-from retina import yaml_reader
-from retina.config import parse
+from retina.config import parse, yaml_reader
 from retina.errors import ResultsError, SpecError, as_disk_error, one_line
 from retina.printable import cut
 

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from retina.config import GRADES
+from retina.config.sweep import LEAST_ETA
 from retina.records.lacking import refuse_lacking, refuse_null
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
-LEAST_ETA = 1.0001
-"""Below it the rungs of ASHA are too many to list."""
 
 
 def check_trial_id(name: str) -> str:

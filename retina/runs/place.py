@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from retina import checkpoints, checksums, provenance, results
 from retina.config import DataConfig, TrialConfig
+from retina.config import sweep as sweep_file
 from retina.data.photographs import Photographs
 from retina.errors import DiskError, ResultsError
 from retina.records import files, schemas
 from retina.report.cells import SHARED
 from retina.results import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
-from retina.sweep import spec as sweep_file
 from retina.winner import FILES
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import DataConfig, TrialConfig, parse
+from retina.config.sweep import SweepSpec
 from retina.report.cells import COMPARED, SHARED
-from retina.sweep.spec import SweepSpec
 
 WHERE = "retina train"
 METRIC = "val_accuracy"

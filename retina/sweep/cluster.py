@@ -13,11 +13,11 @@ import ray
 from ray.job_config import JobConfig
 
 from retina import process, shadowing
+from retina.config.sweep import Resources
 from retina.errors import SpecError
 from retina.sweep import raystart
 from retina.sweep.guard import Guard, check_accepts_connections
 from retina.sweep.guard import try_workers as workers_start
-from retina.sweep.spec import Resources
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retina.config.sweep import Metric
 from retina.results import MEASURES
-from retina.sweep.spec import Metric
 
 
 def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[int, float]:

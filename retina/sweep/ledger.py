@@ -16,11 +16,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from retina import checkpoints
-from retina.config import TrialConfig
+from retina.config import TrialConfig, search_space
+from retina.config.sweep import SweepSpec
 from retina.printable import as_reason, printable
 from retina.results import FINISHED, HISTORY_COLUMNS, RunFolder, write_json, write_text
-from retina.sweep import curve, restore, space, study_file
-from retina.sweep.spec import SweepSpec
+from retina.sweep import curve, restore, study_file
 from retina.sweep.study import REASON, SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 
@@ -414,7 +414,7 @@ class Ledger:
     def _is_searched(self, key: str, config: Mapping[str, Any]) -> bool:
         parameter = self.spec.parameters.get(key)
         varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
-        return varies and space.active(self.spec.parameters, key, config)
+        return varies and search_space.active(self.spec.parameters, key, config)
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,13 +12,13 @@ import torch
 
 from retina import model
 from retina.config import TrialConfig
+from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
 from retina.machine import cores
 from retina.report.plan import Plan
 from retina.results import FINISHED, RunFolder
 from retina.sweep.cluster import fitting, share_on
 from retina.sweep.rungs import Rungs
-from retina.sweep.spec import SweepSpec
 from retina.sweep.study import SweepStudy
 
 FIRST_TRIALS = 8

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from retina import checksums, provenance
+from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
 from retina.records.files import read_yaml
 from retina.results import FINISHED, SPEC_REMEDY, RunFolder, write_text
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.spec import MAX_TRIALS, SweepSpec, load_recorded
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneC
 from ray.tune.experiment import Trial
 
 from retina import process
+from retina.config.sweep import SweepSpec
 from retina.errors import NodeError
 from retina.results import RunFolder
 from retina.sweep import study_file
@@ -29,7 +30,6 @@ from retina.sweep.needs import Needs
 from retina.sweep.nodes import Nodes
 from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
 from retina.sweep.rungs import Rungs
-from retina.sweep.spec import SweepSpec
 from retina.sweep.status import Watch, Watcher
 from retina.sweep.trial import GraderTrial, Settings, Task
 

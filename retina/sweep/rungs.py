@@ -11,8 +11,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from retina.config.sweep import SweepSpec
 from retina.report.live import Rung
-from retina.sweep.spec import SweepSpec
 
 BEST = "best"
 """The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""

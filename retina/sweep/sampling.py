@@ -11,7 +11,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from retina.sweep.spec import SweepSpec
+from retina.config.sweep import SweepSpec
 
 
 def sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:

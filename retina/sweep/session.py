@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retina import model, process, provenance, together, winner
+from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
 from retina.results import RunFolder
@@ -18,7 +19,6 @@ from retina.sweep.nodes import Nodes
 from retina.sweep.plan import refuse_full_disk
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
 from retina.sweep.run import Outcome, quiet, run
-from retina.sweep.spec import SweepSpec
 from retina.sweep.status import Watch
 from retina.train import GradingTask
 

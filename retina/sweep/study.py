@@ -18,11 +18,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from retina.config import TrialConfig
+from retina.config import TrialConfig, search_space
+from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
-from retina.sweep import space, study_file
+from retina.sweep import study_file
 from retina.sweep.sampling import Exploring, sampler
-from retina.sweep.spec import SweepSpec
 
 INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""
@@ -57,8 +57,8 @@ def trial_number(name: str) -> int:
 def suggest(trial: optuna.trial.BaseTrial, spec: SweepSpec) -> TrialConfig:
     """Let `trial` choose every parameter that is searched under the choices before it."""
     chosen: dict[str, Any] = {}
-    for name in space.search_order(spec.parameters):
-        if space.active(spec.parameters, name, chosen):
+    for name in search_space.search_order(spec.parameters):
+        if search_space.active(spec.parameters, name, chosen):
             chosen[name] = _suggest_one(trial, name, spec.parameters[name])
     return TrialConfig(**{"seed": spec.seed, **chosen})
 
@@ -89,7 +89,7 @@ class SweepStudy:
         numbers = [trial_number(name) for name in (*tried, *_names(trials))]
         self._next = max(numbers, default=-1) + 1
         given = {trial.user_attrs.get(POINT) for trial in trials}
-        points = space.grid(spec.parameters) if spec.method == "grid" else spec.start
+        points = search_space.grid(spec.parameters) if spec.method == "grid" else spec.start
         self._points = [point for point in points if _told(point) not in given and not _is_tried(point, spec, tried)]
 
     @classmethod
@@ -268,7 +268,7 @@ class SweepStudy:
         Returns:
             Whether it lies in the space; the study cannot hold it otherwise.
         """
-        point = space.point_of(self._spec.parameters, config.model_dump())
+        point = search_space.point_of(self._spec.parameters, config.model_dump())
         if point is None or TrialConfig(**{"seed": config.seed, **point}) != config:
             return False
         if state == "RUNNING" and TrialConfig(**{"seed": self._spec.seed, **point}) != config:
@@ -364,8 +364,8 @@ def _told(point: Mapping[str, Any]) -> str:
 def _is_tried(point: Mapping[str, Any], spec: SweepSpec, tried: Mapping[str, TrialConfig]) -> bool:
     """Whether a point that leaves nothing open is a trial's configuration, its seed set aside."""
     whole: dict[str, Any] = {}
-    for name in space.search_order(spec.parameters):
-        if space.active(spec.parameters, name, whole):
+    for name in search_space.search_order(spec.parameters):
+        if search_space.active(spec.parameters, name, whole):
             parameter = spec.parameters[name]
             if name not in point and (parameter.distribution is not None or len(parameter.choices()) > 1):
                 return False
@@ -378,7 +378,7 @@ def _names(trials: Iterable[FrozenTrial]) -> list[str]:
     return [str(trial.user_attrs[NAME]) for trial in trials if NAME in trial.user_attrs]
 
 
-def _suggest_one(trial: optuna.trial.BaseTrial, name: str, parameter: space.Parameter) -> Any:
+def _suggest_one(trial: optuna.trial.BaseTrial, name: str, parameter: search_space.Parameter) -> Any:
     if parameter.distribution is None:
         choices = parameter.choices()
         if len(choices) == 1:

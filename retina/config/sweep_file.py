@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from retina import yaml_reader
+from retina.config import yaml_reader
 from retina.errors import SpecError
 from retina.printable import cut
 

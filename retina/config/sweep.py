@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from retina import yaml_reader
-from retina.config import DataConfig, Frozen, SettingError, TrialConfig, parse
-from retina.records.schemas import LEAST_ETA
-from retina.sweep import space, spellings
-from retina.sweep.raw import RawSweep
-from retina.sweep.space import Parameter
+from retina.config import search_space, spellings, yaml_reader
+from retina.config.data import DataConfig
+from retina.config.search_space import Parameter
+from retina.config.sweep_file import RawSweep
+from retina.config.trial import TrialConfig
+from retina.config.validation import Frozen, SettingError, parse
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
 """What a sweep may go by, and its natural goal. Always of the validation split: the test split chooses nothing."""
@@ -53,7 +53,7 @@ class Metric(Frozen):
     @model_validator(mode="after")
     def _target_can_be_reached(self, info: ValidationInfo) -> Self:
         low, high = RANGES[self.name]
-        if self.target is not None and not (low <= self.target <= high or space.is_recorded(info)):
+        if self.target is not None and not (low <= self.target <= high or search_space.is_recorded(info)):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
             raise SettingError(f"target: {self.target:g} is outside {self.name}; allowed: {allowed}", "target")
         return self
@@ -82,6 +82,8 @@ class EarlyStop(Frozen):
     eta: float = Field(3, gt=1)
 
 
+LEAST_ETA = 1.0001
+"""Below it the rungs of ASHA are too many to list."""
 LEAST_GPU = 0.0001
 """Of a GPU; Ray counts shares in this unit."""
 
@@ -136,18 +138,20 @@ class SweepSpec(Frozen):
         values = spellings.sweep(values)
         if isinstance(values.get("parameters"), Mapping):
             parameters = values["parameters"].items()
-            values["parameters"] = {name: space.typed_parameter(name, parameter) for name, parameter in parameters}
+            values["parameters"] = {
+                name: search_space.typed_parameter(name, parameter) for name, parameter in parameters
+            }
         start = values.get("start")
         if isinstance(start, list) and all(isinstance(point, Mapping) for point in start):
             values["start"] = [
-                {name: space.typed_value(name, value, "start", place, name) for name, value in point.items()}
+                {name: search_space.typed_value(name, value, "start", place, name) for name, value in point.items()}
                 for place, point in enumerate(start)
             ]
         return values
 
     @model_validator(mode="after")
     def _coherent(self, info: ValidationInfo) -> Self:
-        space.search_order(self.parameters)
+        search_space.search_order(self.parameters)
         if self.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.distribution]
             if ranges:
@@ -156,16 +160,21 @@ class SweepSpec(Frozen):
             if self.start:
                 problem = "start: a grid has its own order; leave start out, or choose another method"
                 raise SettingError(problem, "start")
-            if not space.is_recorded(info) and (size := space.size_of_grid(self.parameters)) > space.MAX_GRID:
-                problem = f"method: a grid of {size:,} points; allowed: {space.MAX_GRID:,}; choose another method"
+            if (
+                not search_space.is_recorded(info)
+                and (size := search_space.size_of_grid(self.parameters)) > search_space.MAX_GRID
+            ):
+                problem = (
+                    f"method: a grid of {size:,} points; allowed: {search_space.MAX_GRID:,}; choose another method"
+                )
                 raise SettingError(problem, "method")
-        if space.is_recorded(info):
+        if search_space.is_recorded(info):
             return self
         if self.trials is not None and self.trials > MAX_TRIALS:
             raise SettingError(f"trials: {self.trials}: should be less than or equal to {MAX_TRIALS}", "trials")
-        space.check_conditions(self.parameters)
+        search_space.check_conditions(self.parameters)
         self._check_rungs()
-        space.check_starts(self.parameters, self.start)
+        search_space.check_starts(self.parameters, self.start)
         if len(self.start) > self.planned_trials:
             raise SettingError(
                 f"start: {len(self.start)} points are more than trials: {self.planned_trials}; each is a trial"
@@ -192,7 +201,7 @@ class SweepSpec(Frozen):
     def planned_trials(self) -> int:
         """How many trials the sweep runs when nothing ends it before."""
         if self.method == "grid":
-            points = len(space.grid(self.parameters))
+            points = len(search_space.grid(self.parameters))
             return min(self.trials or points, points)
         return self.trials or 20
 
@@ -260,4 +269,4 @@ def load_recorded(file: Path) -> SweepSpec:
         SpecError: no such file, no YAML, or not what a sweep writes.
     """
     raw = RawSweep.read(file)
-    return parse(SweepSpec, raw.values, raw.place, space.RECORDED)
+    return parse(SweepSpec, raw.values, raw.place, search_space.RECORDED)

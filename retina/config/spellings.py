@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retina.config import DataConfig, SettingError, TrialConfig, nearest
+from retina.config.data import DataConfig
+from retina.config.trial import TrialConfig
+from retina.config.validation import SettingError, nearest
 
 METHODS = {"bayes": "gp"}
 """W&B's `bayes` is a search by Gaussian process (https://docs.wandb.ai/guides/sweeps/sweep-config-keys)."""
