@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
-from retina import metrics, micro, ordinal
+from retina import micro, ordinal
 from retina.config import GRADES
 from retina.data.batches import Drawn, Part, load
 from retina.errors import ModelOutputError
-from retina.probabilities import problems
+from retina.metrics import grading
+from retina.metrics.probabilities import problems
 
 FOLDS = 5
 EVALUATION_PIXELS = 128 * 224 * 224
@@ -33,7 +34,7 @@ class Evaluation:
         grades: int64 (N,), the true ones.
         probabilities: float64 (N, 5).
         predicted: int64 (N,), the model's grades; of an ordinal model not always the most probable ones. Where the
-            model's output is not finite it is `retina.probabilities.NO_GRADE`, and the probabilities are NaN.
+            model's output is not finite it is `retina.metrics.probabilities.NO_GRADE`, and the probabilities are NaN.
     """
 
     loss: float
@@ -47,9 +48,9 @@ class Evaluation:
         return sum(map(bool, problems(self.probabilities, self.predicted)))
 
     @property
-    def metrics(self) -> metrics.GradeMetrics:
+    def metrics(self) -> grading.GradeMetrics:
         """Accuracy, QWK and the rest. Raises ValueError where a photograph is ungraded."""
-        return metrics.measure(self.grades, self.probabilities, self.predicted)
+        return grading.measure(self.grades, self.probabilities, self.predicted)
 
 
 def evaluate(

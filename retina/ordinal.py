@@ -25,7 +25,7 @@ from scipy import optimize
 from torch import nn
 
 from retina.config import GRADES
-from retina.probabilities import NO_GRADE
+from retina.metrics.probabilities import NO_GRADE
 
 OUTPUTS = {"cross_entropy": GRADES, "emd": GRADES, "corn": GRADES - 1, "mse": 1, "huber": 1}
 """Raw outputs of a network, by the loss that it is trained with."""

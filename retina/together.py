@@ -22,7 +22,7 @@ from retina import checksums, results, winner
 from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, RetinaError
 from retina.evaluation import Evaluation
-from retina.evidence import numbers
+from retina.metrics import summary
 from retina.results import RunFolder
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _value(seen: Evaluation, metric: str) -> float:
 
 
 def _measured(seen: Seen, photographs: Photographs) -> dict[str, Any]:
-    told = numbers.of_predictions(winner.predictions_of(photographs.frame, seen))
+    told = summary.of_predictions(winner.predictions_of(photographs.frame, seen))
     return {split: told[split] for split in SPLITS}
 
 

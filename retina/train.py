@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from retina import metrics, micro, model, optim, ordinal
+from retina import micro, model, optim, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
 from retina.epochs import EpochResult
 from retina.errors import ModelOutputError, TrainError
 from retina.evaluation import Evaluation, outputs, read, validate
-from retina.probabilities import NO_GRADE
+from retina.metrics import grading
+from retina.metrics.probabilities import NO_GRADE
 
 RESIDENT = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
@@ -255,8 +256,8 @@ class Fit(Iterator[EpochResult]):
         return {
             "learning_rate": learning_rate,
             "train_loss": float(train_loss),
-            "train_accuracy": metrics.accuracy(true, guess),
-            "train_qwk": metrics.quadratic_weighted_kappa(true, guess),
+            "train_accuracy": grading.accuracy(true, guess),
+            "train_qwk": grading.quadratic_weighted_kappa(true, guess),
         }
 
     def _update(self, where: str) -> None:

@@ -20,8 +20,8 @@ from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.evaluation import Evaluation, evaluate, outputs, validate
-from retina.evidence import baselines, numbers
-from retina.evidence.seen import COLUMNS, PROBABILITIES
+from retina.metrics import baselines, summary
+from retina.metrics.predictions import COLUMNS, PROBABILITIES
 from retina.ordinal import reading_of
 from retina.results import RunFolder
 from retina.train import default_device
@@ -45,7 +45,7 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
     judge = Judge(config, weights, photographs, f"trial {trial_id}")
     seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
     predictions = predictions_of(photographs.frame, seen)
-    told = numbers.of_predictions(predictions)
+    told = summary.of_predictions(predictions)
     metrics: dict[str, Any] = {
         "verdict": told.pop("verdict"),
         "trial_id": trial_id,

@@ -14,7 +14,7 @@ import tiny
 
 from retina import checksums, cli, results, winner
 from retina.config import TrialConfig
-from retina.evidence import numbers
+from retina.metrics import summary
 from retina.results import RunFolder
 from retina.runs import place, plan
 
@@ -63,7 +63,7 @@ def make(home: Path) -> Path:
 
 def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     frame = predicted.predictions(patients=8)
-    told = numbers.of_predictions(frame, resamples=10)
+    told = summary.of_predictions(frame, resamples=10)
     metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **told}
     one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
     results.write_json(folder.best / "metrics.json", metrics)

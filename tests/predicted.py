@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina.evidence.seen import COLUMNS, PROBABILITIES
+from retina.metrics.predictions import COLUMNS, PROBABILITIES
 
 CUTS = np.array([0.0, 0.4, 1.0, 1.6])
 CENTRES = np.array([-1.0, 0.2, 0.7, 1.3, 2.0])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from retina.config import DataConfig
 from retina.data.sources import read
 from retina.data.split import assign
-from retina.evidence.baselines import Baseline, fellow_eye, fellow_grades, majority, majority_grade
+from retina.metrics.baselines import Baseline, fellow_eye, fellow_grades, majority, majority_grade
 
 Row = tuple[str, str, int]
 

@@ -10,7 +10,7 @@ from predicted import predictions
 from rich.console import Console
 
 from retina.errors import ResultsError
-from retina.evidence.numbers import of_predictions
+from retina.metrics.summary import of_predictions
 from retina.report.best import best
 from retina.results import RunFolder, write_json
 

@@ -8,10 +8,10 @@ import pytest
 from predicted import predictions
 from scipy import stats
 
-from retina.evidence import bootstrap
-from retina.evidence.numbers import of_split
-from retina.evidence.operating import OperatingPoint
-from retina.evidence.seen import Seen
+from retina.metrics import bootstrap
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.predictions import Seen
+from retina.metrics.summary import of_split
 
 POINT = OperatingPoint(0.3, met=True)
 NUMBERS = ["accuracy", "qwk", "referable_auc", "sensitivity_at_90_specificity", "nll", "operating_specificity"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn.metrics import log_loss
 
-from retina.evidence.calibration import COLDEST, HOTTEST, expected_calibration_error, gaps_by_bin, temperature, tempered
+from retina.metrics.calibration import COLDEST, HOTTEST, expected_calibration_error, gaps_by_bin, temperature, tempered
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 

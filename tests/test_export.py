@@ -22,11 +22,11 @@ from retina.data import photographs
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError
 from retina.evaluation import evaluate
-from retina.evidence.calibration import tempered
 from retina.export import check, folder, graphs
 from retina.export.grader import Exported, load
 from retina.export.write import export
-from retina.metrics import referable
+from retina.metrics.calibration import tempered
+from retina.metrics.grading import referable
 from retina.predict import predict
 
 FILES = sorted(folder.FILES)

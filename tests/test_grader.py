@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from retina.evidence.calibration import tempered
 from retina.export import graphs
 from retina.export.folder import CutPoints
 from retina.export.grader import Grader
-from retina.metrics import referable
+from retina.metrics.calibration import tempered
+from retina.metrics.grading import referable
 from retina.ordinal import OUTPUTS, Reading, log_reading
 
 

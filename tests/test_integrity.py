@@ -244,8 +244,8 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
     from onnxruntime import InferenceSession
 
     from retina.export.grader import Grader
+    from retina.metrics.probabilities import problems
     from retina.ordinal import Reading
-    from retina.probabilities import problems
 
     class Mean(nn.Module):
         reading = Reading("mse")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from retina.metrics import (
+from retina.metrics.grading import (
     accuracy,
     auc_one_vs_rest,
     confusion_matrix,

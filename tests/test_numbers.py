@@ -10,8 +10,8 @@ import pytest
 from predicted import predictions
 from sklearn import metrics as sk
 
-from retina.evidence.numbers import of_predictions
-from retina.evidence.seen import COLUMNS, PROBABILITIES
+from retina.metrics.predictions import COLUMNS, PROBABILITIES
+from retina.metrics.summary import of_predictions
 
 FEW = 200
 SINGLE = [

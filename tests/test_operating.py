@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.evidence.operating import OperatingPoint, choose
-from retina.metrics import referable
+from retina.metrics.grading import referable
+from retina.metrics.operating_point import OperatingPoint, choose
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 

@@ -20,8 +20,8 @@ from retina.data import photographs, quality
 from retina.data.cache import open_cache
 from retina.errors import DataError, ResultsError
 from retina.evaluation import evaluate
-from retina.evidence.calibration import tempered
-from retina.metrics import referable
+from retina.metrics.calibration import tempered
+from retina.metrics.grading import referable
 from retina.predict import images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
 

@@ -12,13 +12,12 @@ from predicted import predictions
 from tiny import CPU, config, part
 from torch import nn
 
-from retina import metrics
 from retina.errors import ModelOutputError, TrainError
 from retina.evaluation import evaluate, read, validate
-from retina.evidence import calibration, numbers, operating
 from retina.export.grader import Grader
+from retina.metrics import calibration, grading, operating_point, summary
+from retina.metrics.probabilities import NO_GRADE, checked, problems
 from retina.ordinal import OUTPUTS, Reading, log_reading
-from retina.probabilities import NO_GRADE, checked, problems
 from retina.train import fit
 
 BAD = [math.nan, math.inf, -math.inf]
@@ -183,16 +182,16 @@ def test_a_test_split_that_overflows_decides_nothing(loss: str) -> None:
 @pytest.mark.parametrize("row", NO_PROBABILITIES)
 def test_no_number_is_made_of_what_is_no_probabilities(row: list[float]) -> None:
     grades, p = np.array([0, 2, 3]), np.array([FAIR, row, FAIR])
-    point = operating.OperatingPoint(0.5, met=True)
+    point = operating_point.OperatingPoint(0.5, met=True)
     doors: list[Any] = [
-        lambda: metrics.measure(grades, p),
-        lambda: metrics.auc_by_grade(grades, p),
-        lambda: metrics.auc_one_vs_rest(grades, p),
+        lambda: grading.measure(grades, p),
+        lambda: grading.auc_by_grade(grades, p),
+        lambda: grading.auc_one_vs_rest(grades, p),
         lambda: calibration.temperature(grades, p),
         lambda: calibration.tempered(p, 1.5),
         lambda: calibration.expected_calibration_error(grades, p),
         lambda: calibration.gaps_by_bin(grades, p),
-        lambda: operating.choose(grades, p),
+        lambda: operating_point.choose(grades, p),
         lambda: point.refers(p),
     ]
     for door in doors:
@@ -208,7 +207,7 @@ def test_no_temperature_makes_probabilities_of_nothing(temperature: float) -> No
 
 def test_scores_that_are_not_finite_reach_no_threshold() -> None:
     with pytest.raises(ValueError, match="not finite"):
-        metrics.sensitivity_at_specificity(np.array([True, False]), np.array([0.3, math.nan]))
+        grading.sensitivity_at_specificity(np.array([True, False]), np.array([0.3, math.nan]))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.5, 3.0])
@@ -216,4 +215,4 @@ def test_predictions_that_are_no_probabilities_prove_nothing(value: float) -> No
     frame = predictions(10).reset_index(drop=True)
     frame.loc[3, "p2"] = value
     with pytest.raises(ValueError, match="predictions of val: 1 of 20 rows"):
-        numbers.of_predictions(frame)
+        summary.of_predictions(frame)

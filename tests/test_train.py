@@ -15,12 +15,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from tiny import CPU, config, part, photographs
 from torch import nn
 
-from retina import metrics, model, ordinal
+from retina import model, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Drawn, load
 from retina.epochs import EpochResult
 from retina.errors import TrainError, WeightsError
 from retina.evaluation import evaluate
+from retina.metrics import grading
 from retina.train import Fit, GradingTask, fit, precision_of
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
@@ -286,7 +287,7 @@ def test_evaluation_keeps_the_order_and_gives_probabilities(small: None) -> None
     np.testing.assert_allclose(seen.probabilities, logits.detach().softmax(1), atol=1e-5)
     own = seen.probabilities[np.arange(131), many.grades]
     assert seen.loss == pytest.approx(-np.log(own).mean(), rel=1e-5)
-    assert seen.metrics.qwk == metrics.measure(many.grades, seen.probabilities).qwk
+    assert seen.metrics.qwk == grading.measure(many.grades, seen.probabilities).qwk
 
 
 def test_evaluation_changes_nothing(small: None) -> None:

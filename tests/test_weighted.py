@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.evidence.calibration import tempered
-from retina.evidence.numbers import of_split
-from retina.evidence.operating import OperatingPoint
-from retina.evidence.seen import Seen
-from retina.evidence.weighted import Weighted
+from retina.metrics.calibration import tempered
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.predictions import Seen
+from retina.metrics.summary import of_split
+from retina.metrics.vectorized import Weighted
 
 POINT, TEMPERATURE = OperatingPoint(0.45, met=True), 1.7
 Drawn = tuple[Seen, npt.NDArray[np.int64]]

@@ -17,8 +17,8 @@ from retina.data.batches import MEAN, STD
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
 from retina.evaluation import Evaluation, evaluate
-from retina.evidence import baselines, numbers
-from retina.metrics import measure
+from retina.metrics import baselines, summary
+from retina.metrics.grading import measure
 from retina.results import RunFolder
 
 TRIAL = "t0003"
@@ -98,7 +98,7 @@ def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) 
 def test_all_that_is_claimed_can_be_found_again_in_the_predictions(crowned: Crowned) -> None:
     folder, _, said = crowned
     again = pd.read_csv(folder.best / "predictions.csv", converters={f"p{grade}": float for grade in range(5)})
-    found = numbers.of_predictions(again)
+    found = summary.of_predictions(again)
     assert found == {name: said[name] for name in found}
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from retina.config import GRADES
 from retina.data.sources.tree import own_name
-from retina.evidence import baselines
-from retina.evidence.baselines import KNOWN, Baseline
+from retina.metrics import baselines
+from retina.metrics.baselines import KNOWN, Baseline
 
 SPLITS = ("train", "val", "test", "")
 """In the order in which they are shown; "" is what the layout leaves open, see `settled`."""

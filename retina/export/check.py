@@ -20,12 +20,12 @@ from retina.config import GRADES, DataConfig, parse, yaml_reader
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError, first_line
-from retina.evidence.seen import PROBABILITIES
 from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
-from retina.probabilities import problems
+from retina.metrics.predictions import PROBABILITIES
+from retina.metrics.probabilities import problems
 from retina.records import schemas, tables
 from retina.results import METRICS_REMEDY, RunFolder
 

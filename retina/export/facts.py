@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
-from retina.metrics import REFERABLE
+from retina.metrics.grading import REFERABLE
+from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.records import files, schemas
 from retina.results import SPEC_REMEDY, RunFolder
 

@@ -27,7 +27,7 @@ from retina.checksums import SUMS
 from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError
-from retina.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
+from retina.metrics.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
 
 ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = LISTED = (
     "model.onnx",
@@ -56,7 +56,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(ge=0.01, le=1)]
 """Of values from 0 to 1, whose deviation is at most 0.5; 1 leaves them as they are. Below 0.01 inputs overflow."""
 Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
-"""What `retina.evidence.calibration.temperature` can find."""
+"""What `retina.metrics.calibration.temperature` can find."""
 F = TypeVar("F", bound=Frozen)
 
 

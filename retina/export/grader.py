@@ -16,7 +16,7 @@ from retina.config import TrialConfig
 from retina.errors import ResultsError, first_line, one_line
 from retina.evaluation import mirrored
 from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
-from retina.metrics import REFERABLE
+from retina.metrics.grading import REFERABLE
 from retina.ordinal import log_reading, no_grade_unless_valid, reading_of
 
 
@@ -25,10 +25,10 @@ class Grader(nn.Module):
 
     Images float (B, 3, S, S), normalised, to three:
         probabilities: float (B, 5), rows sum to 1; `temperature` spreads them and leaves the grades as they are.
-        grade: int64 (B,), 0 to 4; -1 (`retina.probabilities.NO_GRADE`) where the network's output is not finite or
-            the temperature leaves no probabilities.
+        grade: int64 (B,), 0 to 4; -1 (`retina.metrics.probabilities.NO_GRADE`) where the network's output is not finite
+            or the temperature leaves no probabilities.
         referable_score: float (B,), the probability of grade 2 or worse before the temperature, which the operating
-            point looks at, see `retina.evidence.operating`.
+            point looks at, see `retina.metrics.operating_point`.
 
     With `flips` a photograph is judged by itself and its three mirror images, as its trial was.
     """

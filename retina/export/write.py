@@ -17,7 +17,6 @@ from retina import checksums, leftovers, model, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
-from retina.evidence.verdict import SPLITS
 from retina.export import check, graphs
 from retina.export.card import card
 from retina.export.facts import Facts
@@ -39,6 +38,7 @@ from retina.export.folder import (
     Preprocess,
 )
 from retina.export.grader import Grader, build
+from retina.metrics.verdict import SPLITS
 from retina.ordinal import OUTPUTS
 from retina.records import files, schemas
 from retina.results import RunFolder

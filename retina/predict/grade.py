@@ -16,9 +16,9 @@ from retina.config import GRADES
 from retina.data import fundus, quality
 from retina.errors import DataError
 from retina.export.folder import Folder, OperatingPoint, read
+from retina.metrics.probabilities import problems
 from retina.predict.runtime import Runtime, Wish, open_runtime
 from retina.printable import printable
-from retina.probabilities import problems
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 DTYPES = {

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from retina import checksums
 from retina.config import GRADE_NAMES
-from retina.evidence.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
+from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
 from retina.records import files, schemas
 from retina.results import METRICS_REMEDY, RunFolder
 

@@ -36,7 +36,8 @@ def judged(
         progress: told of what takes long.
 
     Returns:
-        What the JSON files say: `retina.metrics.GradeMetrics`, "trial_id", "epoch", "network", "pretrained", "loss".
+        What the JSON files say: `retina.metrics.grading.GradeMetrics`, "trial_id", "epoch", "network", "pretrained",
+        "loss".
     """
     found: dict[str, dict[str, Any]] = {}
     for cell in cells:

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from retina import checksums
-from retina.evidence.verdict import SPLITS
+from retina.metrics.verdict import SPLITS
 from retina.records import files, schemas
 from retina.results import METRICS_REMEDY, RunFolder
 

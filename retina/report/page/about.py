@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
-from retina.evidence.verdict import SPLITS
+from retina.metrics.verdict import SPLITS
 from retina.report import tables
 from retina.report.live import clock
 from retina.report.on_test import FOLDER

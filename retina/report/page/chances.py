@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from scipy import stats
 from sklearn import metrics as sk
 
-from retina.evidence import calibration
-from retina.metrics import REFERABLE, referable
+from retina.metrics import calibration
+from retina.metrics.grading import REFERABLE, referable
 from retina.report.page import look, svg
 from retina.report.page.facts import PROBABILITIES, Facts, number
 from retina.report.page.svg import Picture

@@ -23,8 +23,8 @@ from retina.config import GRADE_NAMES, DataConfig, TrialConfig
 from retina.data import fundus, photographs, sources
 from retina.data.batches import to_float
 from retina.errors import DataError, ResultsError
+from retina.metrics.probabilities import NO_GRADE
 from retina.ordinal import reading_of
-from retina.probabilities import NO_GRADE
 from retina.report.page import gradcam
 from retina.report.page.facts import PROBABILITIES, Facts
 from retina.results import read_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
-from retina.evidence.verdict import SPLITS, baseline_name, known_patients, resampled
+from retina.metrics.verdict import SPLITS, baseline_name, known_patients, resampled
 from retina.report.best import SHOWN
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.facts import number

@@ -11,7 +11,7 @@ from scipy import optimize, special
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from retina.config import GRADES
-from retina.probabilities import COLDEST, HOTTEST, checked
+from retina.metrics.probabilities import COLDEST, HOTTEST, checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ def temperature(grades: Ints, probabilities: Floats) -> float:
         0.05 to 20; above 1 where the model is too sure of itself. As the likelihood is convex in 1/T, it is the best.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
+        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
     """
     logs = _logs(checked(probabilities))
 
@@ -62,7 +62,7 @@ def expected_calibration_error(grades: Ints, probabilities: Floats) -> float:
     grade is not its most probable one, that does not enter.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
+        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
     """
     told, true = torch.tensor(checked(probabilities)), torch.tensor(grades)
     return float(multiclass_calibration_error(told, true, num_classes=GRADES, n_bins=BINS, norm="l1"))

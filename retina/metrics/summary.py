@@ -12,14 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn import metrics as sk
 
-from retina import metrics
 from retina.config import GRADES
-from retina.evidence import baselines, bootstrap, calibration, operating
-from retina.evidence.bootstrap import RESAMPLES
-from retina.evidence.operating import OperatingPoint
-from retina.evidence.seen import Seen
-from retina.evidence.verdict import COMPARED, verdict
-from retina.evidence.weighted import Weighted
+from retina.metrics import baselines, bootstrap, calibration, grading, operating_point
+from retina.metrics.bootstrap import RESAMPLES
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.predictions import Seen
+from retina.metrics.vectorized import Weighted
+from retina.metrics.verdict import COMPARED, verdict
 
 Floats = npt.NDArray[np.float64]
 DISTANCES = ("ece", "ece_calibrated")
@@ -39,11 +38,11 @@ def of_predictions(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int
         "temperature", "operating_point", and for "val" and "test" the numbers, their 95% "intervals" and "baselines".
 
     Raises:
-        ValueError: as `Seen.of`, or as `retina.metrics.measure`.
+        ValueError: as `Seen.of`, or as `retina.metrics.grading.measure`.
     """
     seen = {split: Seen.of(frame, split) for split in ("val", "test")}
     temperature = calibration.temperature(seen["val"].grades, seen["val"].probabilities)
-    point = operating.choose(seen["val"].grades, seen["val"].probabilities)
+    point = operating_point.choose(seen["val"].grades, seen["val"].probabilities)
     told = {name: of_split(split, temperature, point, resamples=resamples, seed=seed) for name, split in seen.items()}
     return {
         "verdict": verdict(told["test"], "test"),
@@ -60,7 +59,7 @@ def of_split(
     calibrated = calibration.tempered(seen.probabilities, temperature)
     operated = _operated(seen, point)
     numbers = {
-        **metrics.measure(seen.grades, seen.probabilities, seen.predicted).as_json(),
+        **grading.measure(seen.grades, seen.probabilities, seen.predicted).as_json(),
         "ece": calibration.expected_calibration_error(seen.grades, seen.probabilities),
         "ece_calibrated": calibration.expected_calibration_error(seen.grades, calibrated),
         "nll": _negative_log_likelihood(seen, seen.probabilities),
@@ -83,12 +82,12 @@ def of_split(
 
 def _operated(seen: Seen, point: OperatingPoint) -> dict[str, float | None]:
     refers = point.refers(seen.probabilities)
-    positive = seen.grades >= metrics.REFERABLE
+    positive = seen.grades >= grading.REFERABLE
     if refers is None:
         return {"sensitivity": None, "specificity": None}
     rates = {"labels": [False, True], "average": None, "zero_division": np.nan}
     specificity, sensitivity = sk.recall_score(positive, refers, **rates)
-    return {"sensitivity": metrics.null(sensitivity), "specificity": metrics.null(specificity)}
+    return {"sensitivity": grading.null(sensitivity), "specificity": grading.null(specificity)}
 
 
 def _negative_log_likelihood(seen: Seen, probabilities: Floats) -> float:

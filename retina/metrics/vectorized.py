@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.config import GRADES
-from retina.evidence import calibration
-from retina.evidence.operating import OperatingPoint
-from retina.evidence.seen import Seen
-from retina.evidence.verdict import COMPARED
-from retina.metrics import REFERABLE, ROUNDING, SPECIFICITY, referable
+from retina.metrics import calibration
+from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.predictions import Seen
+from retina.metrics.verdict import COMPARED
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -79,7 +79,7 @@ class Weighted:
 
 
 def of_matrices(matrices: Floats) -> dict[str, Floats]:
-    """What R confusion matrices tell, float64 (5, 5, R), rows true grades; defined as in `retina.metrics`."""
+    """What R confusion matrices tell, float64 (5, 5, R), rows true grades; defined as in `retina.metrics.grading`."""
     n, true, guess = matrices.sum(axis=(0, 1)), matrices.sum(axis=1), matrices.sum(axis=0)
     right = np.einsum("iir->ir", matrices)
     recall, precision = _ratio(right, true), _ratio(right, guess)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina import metrics
 from retina.config import GRADES
+from retina.metrics import grading
 
 Ints = npt.NDArray[np.int64]
 KNOWN = {"val": ("train",), "test": ("train", "val")}
@@ -84,8 +84,8 @@ def copied_or_none(copied: pd.Series[int]) -> Ints:
 
 def measured(true: Ints, predicted: Ints, *, with_fellow: int = 0) -> Baseline:
     """A baseline's numbers from its grades, both int64 (N,)."""
-    accuracy = metrics.accuracy(true, predicted)
-    return Baseline(accuracy, metrics.quadratic_weighted_kappa(true, predicted), len(true), with_fellow)
+    accuracy = grading.accuracy(true, predicted)
+    return Baseline(accuracy, grading.quadratic_weighted_kappa(true, predicted), len(true), with_fellow)
 
 
 def _grades(frame: pd.DataFrame, split: str) -> Ints:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-from retina.metrics import REFERABLE, ROUNDING, SPECIFICITY, referable
-from retina.probabilities import checked
+from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
+from retina.metrics.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
         No threshold where all photographs are of referable eyes, or none.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.probabilities.checked`.
+        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
     """
     probabilities = checked(probabilities)
     positive = grades >= REFERABLE

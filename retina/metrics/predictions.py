@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from retina.config import GRADES
-from retina.evidence import baselines
-from retina.probabilities import checked
+from retina.metrics import baselines
+from retina.metrics.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from retina.config import GRADES
-from retina.probabilities import checked
+from retina.metrics.probabilities import checked
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
