@@ -46,7 +46,7 @@ from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.data import photographs, synthetic
 from retina.data.photographs import Photographs, prepare
 from retina.provenance import environment
-from retina.train import fit
+from retina.training.trainer import fit
 
 DRAWN = 500
 """Photographs that are drawn; a file may have 65,000 names (ext4)."""

@@ -37,14 +37,14 @@ from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.batches import Part
 from retina.data.photographs import Photographs, prepare
-from retina.epochs import EpochResult
 from retina.machine import cores
 from retina.provenance import environment
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run
-from retina.train import Fit, GradingTask, default_device, fit
+from retina.training.epochs import EpochResult
+from retina.training.trainer import Fit, GradingTask, default_device, fit
 
 PARTS = ("pixels", "workers", "device")
 PROCESSES = (1, 2, 4, 8)

@@ -37,12 +37,12 @@ from rich.table import Table
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.epochs import EpochResult
 from retina.provenance import environment
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run
+from retina.training.epochs import EpochResult
 
 EPOCHS = 6
 SWEEP_SECONDS = 40.0

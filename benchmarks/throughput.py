@@ -5,7 +5,7 @@
 seed      the course report's way: DataLoader over JPEG files that PIL decodes in __getitem__, float32, NCHW, plain SGD
 tutorial  the way of Ray Tune's PyTorch tutorial: the same with loader workers and torchvision's usual augmentation
 timm      timm's loader and a plain loop under automatic mixed precision (left out where timm is not installed)
-ours      `retina.train.fit` as a sweep runs it: augmentation, metrics and the epoch's result included
+ours      `retina.training.trainer.fit` as a sweep runs it: augmentation, metrics and the epoch's result included
 limit     forward, backward and step alone, on one batch that is on the device already; model and precision as ours
 
 Several sizes may be given; each combination is a case. In a case the ways take turns, an epoch of the same photographs
@@ -38,13 +38,13 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from retina import micro, model
 from retina.config import DataConfig, TrialConfig
 from retina.data.batches import Drawn, Part, load
 from retina.data.photographs import Photographs, prepare
 from retina.machine import cores
 from retina.provenance import environment
-from retina.train import default_device, fit, precision_of
+from retina.training import microbatch, model
+from retina.training.trainer import default_device, fit, precision_of
 
 Epoch = Callable[[], None]
 """Trains once over all photographs of the case, and has ended when it returns."""
@@ -171,7 +171,7 @@ def timm(case: Case) -> Epoch:
 
     def epoch() -> None:
         for images, grades in loader:
-            with micro.autocast(case.device, precision):
+            with microbatch.autocast(case.device, precision):
                 logits = net(images.to(case.device))
                 loss = F.cross_entropy(logits, grades.to(case.device))
             optimizer.zero_grad()
@@ -204,7 +204,7 @@ def limit(case: Case) -> Epoch:
     def epoch() -> None:
         for _ in range(len(case.part) // case.config.batch_size):
             optimizer.zero_grad(set_to_none=True)
-            with micro.autocast(case.device, precision):
+            with microbatch.autocast(case.device, precision):
                 logits = net(images)
             F.cross_entropy(logits.float(), grades).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

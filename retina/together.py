@@ -21,9 +21,9 @@ import torch
 from retina import checksums, results, winner
 from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, RetinaError
-from retina.evaluation import Evaluation
 from retina.metrics import summary
 from retina.results import RunFolder
+from retina.training.inference import Evaluation
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from retina import checksums, model, results
+from retina import checksums, results
 from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
 from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
-from retina.evaluation import Evaluation, evaluate, outputs, validate
 from retina.metrics import baselines, summary
 from retina.metrics.predictions import COLUMNS, PROBABILITIES
-from retina.ordinal import reading_of
 from retina.results import RunFolder
-from retina.train import default_device
+from retina.training import model
+from retina.training.inference import Evaluation, evaluate, outputs, validate
+from retina.training.losses import reading_of
+from retina.training.trainer import default_device
 
 FILES = ("model.pt", "config.json", "predictions.csv", "metrics.json")
 """What `best/` has of the winner; figures, ensemble and soup are added by those who make them."""

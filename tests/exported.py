@@ -13,14 +13,15 @@ import torch
 from PIL import Image, ImageFilter
 from torch import nn
 
-from retina import checksums, model, results, winner
+from retina import checksums, results, winner
 from retina.config import DataConfig, TrialConfig
 from retina.data import fundus, photographs
 from retina.data.batches import normalise, to_float
 from retina.data.photographs import Photographs
-from retina.evaluation import Evaluation, evaluate
 from retina.export.write import export
 from retina.results import RunFolder
+from retina.training import model
+from retina.training.inference import Evaluation, evaluate
 
 CPU = torch.device("cpu")
 P = [f"p{grade}" for grade in range(5)]

@@ -13,11 +13,11 @@ from replay import Replay, ReplayTask
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.epochs import EpochResult
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run
+from retina.training.epochs import EpochResult
 
 
 def spec_of(trials: int) -> SweepSpec:

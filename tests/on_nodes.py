@@ -18,13 +18,13 @@ from replay import Replay, ReplayTask
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.epochs import EpochResult
 from retina.errors import RetinaError
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import connected, share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
 from retina.sweep.run import quiet, run
+from retina.training.epochs import EpochResult
 
 EPOCHS = 5
 

@@ -10,12 +10,13 @@ from typing import Any
 import tiny
 import torch
 
-from retina import model, provenance, results, winner
+from retina import provenance, results, winner
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs
 from retina.report import page
 from retina.results import RunFolder
+from retina.training import model
 
 SPEC = SweepSpec.model_validate(
     {

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from retina.config import TrialConfig
-from retina.epochs import EpochResult
 from retina.errors import TrainError
+from retina.training.epochs import EpochResult
 
 Curve = Callable[[TrialConfig, int], float]
 
@@ -209,6 +209,6 @@ class Talking(ReplayTask):
     """Logs and warns as the training code does."""
 
     def __call__(self, config: TrialConfig) -> Replay:
-        logging.getLogger("retina.train").warning("a word about %.6g", config.learning_rate)
+        logging.getLogger("retina.training.trainer").warning("a word about %.6g", config.learning_rate)
         warnings.warn("a warning", UserWarning, stacklevel=2)
         return Replay(config, self.curve)

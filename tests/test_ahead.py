@@ -14,9 +14,9 @@ from replay import Replay
 
 from retina import checkpoints
 from retina.config import TrialConfig
-from retina.epochs import EpochResult
 from retina.errors import TrainError
 from retina.sweep.trial import GraderTrial, Settings
+from retina.training.epochs import EpochResult
 
 SECONDS = 20.0
 """More than anything here takes; whoever waits as long has found a defect."""

@@ -22,13 +22,13 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tiny import DATA, config, photographs
 
-from retina import model
 from retina.config import TrialConfig
 from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
 from retina.report import cells, comparison
 from retina.report.cells import Cell
 from retina.results import RunFolder, write_json, write_text
+from retina.training import model
 
 ROOT = Path(__file__).parents[1]
 GRID = [(arch, pretrained) for arch in ("resnet18", "resnet50") for pretrained in (True, False)]

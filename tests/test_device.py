@@ -14,19 +14,19 @@ import tiny
 import torch
 from tiny import AUGMENTATIONS, part
 
-from retina import micro, model
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, load, resident
-from retina.evaluation import evaluate, outputs
-from retina.train import fit
+from retina.training import microbatch, model
+from retina.training.inference import evaluate, outputs
+from retina.training.trainer import fit
 
 META = torch.device("meta")
 
 
-def gradients(config: TrialConfig, train: Part, device: torch.device) -> tuple[torch.nn.Module, micro.Gradients]:
+def gradients(config: TrialConfig, train: Part, device: torch.device) -> tuple[torch.nn.Module, microbatch.Gradients]:
     net = model.build(config, image_size=16).to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    how = micro.Gradients(config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler)
+    how = microbatch.Gradients(config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler)
     return net, how
 
 

@@ -21,13 +21,13 @@ from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import photographs
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError
-from retina.evaluation import evaluate
 from retina.export import check, folder, graphs
 from retina.export.grader import Exported, load
 from retina.export.write import export
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
 from retina.predict import predict
+from retina.training.inference import evaluate
 
 FILES = sorted(folder.FILES)
 POINT = {"chosen_on": "val", "met": True}

@@ -11,12 +11,12 @@ import torch
 from tiny import CPU, config, part
 from torch import nn
 
-from retina import model, optim
 from retina.config import TrialConfig
-from retina.epochs import EpochResult
-from retina.evaluation import evaluate, mirrored
-from retina.ordinal import OUTPUTS, Reading
-from retina.train import Fit, fit
+from retina.training import model, optim
+from retina.training.epochs import EpochResult
+from retina.training.inference import evaluate, mirrored
+from retina.training.losses import OUTPUTS, Reading
+from retina.training.trainer import Fit, fit
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)

@@ -10,15 +10,12 @@ import retina
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
     ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
-    ["config", "console", "locks", "epochs", "arguments", "outputs"],
-    ["metrics", "ordinal", "records"],
+    ["config", "console", "locks", "arguments", "outputs"],
+    ["metrics", "records"],
     ["data", "results"],
     ["checksums"],
-    ["model"],
     ["checkpoints"],
-    ["micro", "optim"],
-    ["evaluation"],
-    ["train"],
+    ["training"],
     ["winner", "provenance", "report", "export", "predict", "audit"],
     ["together"],
     ["sweep"],

@@ -23,7 +23,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, model, predict, private, results, winner
+from retina import checkpoints, cli, predict, private, results, winner
 from retina.config import yaml_reader
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.export import write
@@ -32,6 +32,7 @@ from retina.results import RunFolder
 from retina.sweep import run as sweep_run
 from retina.sweep import study_file
 from retina.sweep.cluster import Share
+from retina.training import model
 
 DISK = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG]
 

@@ -13,7 +13,7 @@ from retina.export.folder import CutPoints
 from retina.export.grader import Grader
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
-from retina.ordinal import OUTPUTS, Reading, log_reading
+from retina.training.losses import OUTPUTS, Reading, log_reading
 
 
 class Tiny(nn.Module):

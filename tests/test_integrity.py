@@ -245,7 +245,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
 
     from retina.export.grader import Grader
     from retina.metrics.probabilities import problems
-    from retina.ordinal import Reading
+    from retina.training.losses import Reading
 
     class Mean(nn.Module):
         reading = Reading("mse")
@@ -426,7 +426,7 @@ def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: 
 def test_weights_whose_cut_points_are_damaged_are_refused(world: World) -> None:
     from exported import CONFIG
 
-    from retina import model
+    from retina.training import model
 
     settings = CONFIG.model_copy(update={"loss": "mse"})
     state = model.build(settings, 64).state_dict()

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from tiny import CPU, config, part
 from torch import nn
 
-from retina import model
 from retina.config import TrialConfig
 from retina.data.batches import drawn_batches, load
-from retina.epochs import EpochResult
 from retina.errors import TrainError
-from retina.evaluation import evaluate
-from retina.micro import is_out_of_memory, pieces
-from retina.train import Fit, fit
+from retina.training import model
+from retina.training.epochs import EpochResult
+from retina.training.inference import evaluate
+from retina.training.microbatch import is_out_of_memory, pieces
+from retina.training.trainer import Fit, fit
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1, 0, 0, 2, 0])
 VAL = part([0, 1, 2, 3, 4], seed=1)

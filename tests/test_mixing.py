@@ -13,8 +13,8 @@ from tiny import CPU, config, part
 
 from retina.data import mixing
 from retina.data.batches import Drawn, drawn_batches, load
-from retina.ordinal import losses
-from retina.train import fit
+from retina.training.losses import summed_loss
+from retina.training.trainer import fit
 
 TRAIN, VAL = part([0, 1, 2, 3, 4, 0, 1]), part([0, 1, 2, 3, 4], seed=1)
 KINDS = ["mixup", "cutmix"]
@@ -81,7 +81,7 @@ def test_the_loss_is_of_both_grades_in_the_shares_of_the_photographs(kind: str) 
     assert 0.01 < share < 0.99, "else this test shows nothing"
     raw = copy.deepcopy(net)(mixed).detach()
     ones = torch.ones(5)
-    wanted = share * losses("cross_entropy", raw, grades, ones)
-    wanted = wanted + (1 - share) * losses("cross_entropy", raw, grades.roll(1), ones)
+    wanted = share * summed_loss("cross_entropy", raw, grades, ones)
+    wanted = wanted + (1 - share) * summed_loss("cross_entropy", raw, grades.roll(1), ones)
     run = fit(settings, TRAIN, VAL, net=net, device=CPU)
     assert next(run).train_loss == pytest.approx(wanted.item() / 7, rel=1e-5)

@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torch import nn
 
-from retina import model
 from retina.config import TrialConfig
 from retina.errors import WeightsError
+from retina.training import model
 
 State = dict[str, torch.Tensor]
 

@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score
 from tiny import part
 
-from retina import ordinal
-from retina.evaluation import read, validate
-from retina.ordinal import OUTPUTS, Reading, fit_cutpoints, losses
+from retina.training import losses
+from retina.training.inference import read, validate
+from retina.training.losses import OUTPUTS, Reading, fit_cutpoints, summed_loss
 
 LOSSES = list(OUTPUTS)
 ONES = torch.ones(5)
@@ -32,7 +32,7 @@ def grades_of(count: int = 40, seed: int = 1) -> torch.Tensor:
 
 
 def each(loss: str, raw: torch.Tensor, grades: torch.Tensor) -> list[float]:
-    return [float(losses(loss, raw[i : i + 1], grades[i : i + 1], ONES)) for i in range(len(raw))]
+    return [float(summed_loss(loss, raw[i : i + 1], grades[i : i + 1], ONES)) for i in range(len(raw))]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -40,7 +40,7 @@ def test_a_sum_over_photographs_by_the_weight_of_their_grade(loss: str) -> None:
     """Micro-batches count on it: the parts add up to the whole."""
     raw, grades, weights = raw_of(loss), grades_of(), torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25])
     wanted = sum(value * float(weights[grade]) for value, grade in zip(each(loss, raw, grades), grades, strict=True))
-    assert float(losses(loss, raw, grades, weights)) == pytest.approx(wanted, rel=1e-5)
+    assert float(summed_loss(loss, raw, grades, weights)) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_corn_is_the_library_s_but_for_its_divisor() -> None:
@@ -50,7 +50,7 @@ def test_corn_is_the_library_s_but_for_its_divisor() -> None:
     for k in range(4):
         asked = grades >= k  # the subset S_k of the paper
         total += float(F.binary_cross_entropy_with_logits(raw[asked, k], (grades[asked] > k).float(), reduction="sum"))
-    assert float(losses("corn", raw, grades, ONES)) == pytest.approx(total, rel=1e-5)
+    assert float(summed_loss("corn", raw, grades, ONES)) == pytest.approx(total, rel=1e-5)
 
 
 @pytest.mark.parametrize(("loss", "wanted"), [("mse", [0.25, 4.0]), ("huber", [0.125, 1.5])])
@@ -89,7 +89,7 @@ def test_what_is_learned_is_what_is_read(loss: str) -> None:
     optimizer = torch.optim.Adam([raw], lr=0.2)
     for _ in range(200):
         optimizer.zero_grad()
-        losses(loss, raw, grades, ONES).backward()  # type: ignore[no-untyped-call]
+        summed_loss(loss, raw, grades, ONES).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert Reading(loss)(raw.detach())[1].tolist() == [0, 1, 2, 3, 4]
 
@@ -144,9 +144,9 @@ def test_nothing_looks_at_the_device(loss: str) -> None:
     meta = torch.device("meta")
     raw = torch.zeros(4, OUTPUTS[loss], device=meta, requires_grad=True)
     grades = torch.zeros(4, dtype=torch.int64, device=meta)
-    losses(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
+    summed_loss(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
     assert Reading(loss).to(meta)(raw.detach())[1].shape == (4,)
-    assert ordinal.reading_of(torch.nn.Identity()).loss == "cross_entropy"
+    assert losses.reading_of(torch.nn.Identity()).loss == "cross_entropy"
 
 
 def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
@@ -198,7 +198,7 @@ def test_smoothing_is_of_the_labels_and_class_weights_of_the_photographs() -> No
     weights = torch.tensor([0.2, 2.0, 1.0, 8.0, 10.0])
     raw = torch.zeros(1, 5, requires_grad=True)
     for _ in range(300):
-        (gradient,) = torch.autograd.grad(losses("cross_entropy", raw, torch.tensor([0]), weights, 0.1), raw)
+        (gradient,) = torch.autograd.grad(summed_loss("cross_entropy", raw, torch.tensor([0]), weights, 0.1), raw)
         raw = (raw - 5 * gradient).detach().requires_grad_()
     torch.testing.assert_close(raw.softmax(dim=1)[0], torch.tensor([0.92, 0.02, 0.02, 0.02, 0.02]), rtol=0, atol=1e-3)
 

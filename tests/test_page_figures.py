@@ -15,11 +15,11 @@ from matplotlib.colors import to_rgb
 from pages import SPEC, config
 from torch import nn
 
-from retina.ordinal import OUTPUTS, Reading
 from retina.report.page import chances, gradcam, look, mistakes
 from retina.report.page.facts import Searched, rungs
 from retina.report.page.search import Scale
 from retina.sweep.rungs import Rungs
+from retina.training.losses import OUTPUTS, Reading
 
 
 @settings(max_examples=60, deadline=None)

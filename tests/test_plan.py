@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from layouts import eyepacs_folder
 from rich.console import Console
 
-from retina import checkpoints, cli, model
+from retina import checkpoints, cli
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache import cache_folder
@@ -29,7 +29,8 @@ from retina.sweep import plan as planning
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import FIRST_TRIALS, bytes_needed, free_bytes, plan, refuse_full_disk, slots_here, weight_bytes
 from retina.sweep.study import SweepStudy
-from retina.train import fit
+from retina.training import model
+from retina.training.trainer import fit
 
 PARAMETERS: dict[str, Any] = {
     "pretrained": {"value": False},

@@ -19,11 +19,11 @@ from retina.config import GRADE_NAMES
 from retina.data import photographs, quality
 from retina.data.cache import open_cache
 from retina.errors import DataError, ResultsError
-from retina.evaluation import evaluate
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
 from retina.predict import images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
+from retina.training.inference import evaluate
 
 COLUMNS = ["image", "grade", "name", *P, "referable_score", "referable", "problem"]
 RUNTIMES = ["torch", "onnx"]

@@ -13,12 +13,12 @@ from tiny import CPU, config, part
 from torch import nn
 
 from retina.errors import ModelOutputError, TrainError
-from retina.evaluation import evaluate, read, validate
 from retina.export.grader import Grader
 from retina.metrics import calibration, grading, operating_point, summary
 from retina.metrics.probabilities import NO_GRADE, checked, problems
-from retina.ordinal import OUTPUTS, Reading, log_reading
-from retina.train import fit
+from retina.training.inference import evaluate, read, validate
+from retina.training.losses import OUTPUTS, Reading, log_reading
+from retina.training.trainer import fit
 
 BAD = [math.nan, math.inf, -math.inf]
 FAIR = [0.1, 0.2, 0.4, 0.2, 0.1]

@@ -34,7 +34,7 @@ class Logging(ReplayTask):
     """Logs as the training code does."""
 
     def __call__(self, config: TrialConfig) -> Replay:
-        logging.getLogger("retina.train").warning("a word")
+        logging.getLogger("retina.training.trainer").warning("a word")
         return super().__call__(config)
 
 

@@ -26,7 +26,7 @@ from retina.errors import TrainError
 from retina.report import sweeps
 from retina.results import RunFolder
 from retina.runs import arguments
-from retina.train import Fit
+from retina.training.trainer import Fit
 
 REPORT = {
     "target_model": "resnet18",

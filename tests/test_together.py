@@ -15,12 +15,13 @@ import torch
 from tiny import config
 from torch import nn
 
-from retina import checksums, model, results, together, winner
+from retina import checksums, results, together, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs
-from retina.evaluation import outputs, validate
-from retina.ordinal import OUTPUTS, Reading
 from retina.results import RunFolder
+from retina.training import model
+from retina.training.inference import outputs, validate
+from retina.training.losses import OUTPUTS, Reading
 
 
 class Bright(nn.Module):

@@ -15,14 +15,15 @@ from sklearn.utils.class_weight import compute_class_weight
 from tiny import CPU, config, part, photographs
 from torch import nn
 
-from retina import model, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Drawn, load
-from retina.epochs import EpochResult
 from retina.errors import TrainError, WeightsError
-from retina.evaluation import evaluate
 from retina.metrics import grading
-from retina.train import Fit, GradingTask, fit, precision_of
+from retina.training import losses as loss_functions
+from retina.training import model
+from retina.training.epochs import EpochResult
+from retina.training.inference import evaluate
+from retina.training.trainer import Fit, GradingTask, fit, precision_of
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -227,13 +228,13 @@ def test_momentum_is_left_alone_by_one_cycle(small: None) -> None:
 def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What each step's loss is asked for."""
     asked: list[dict[str, Any]] = []
-    truly = ordinal.losses
+    truly = loss_functions.summed_loss
 
     def record(loss: str, raw: torch.Tensor, grades: torch.Tensor, weights: torch.Tensor, smoothing: float) -> Any:
         asked.append({"weights": weights, "smoothing": smoothing})
         return truly(loss, raw, grades, weights, smoothing)
 
-    monkeypatch.setattr("retina.ordinal.losses", record)
+    monkeypatch.setattr("retina.training.losses.summed_loss", record)
     return asked
 
 

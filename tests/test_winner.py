@@ -11,15 +11,16 @@ import pytest
 import torch
 from tiny import CPU, config, photographs
 
-from retina import model, results, winner
+from retina import results, winner
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data.batches import MEAN, STD
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
-from retina.evaluation import Evaluation, evaluate
 from retina.metrics import baselines, summary
 from retina.metrics.grading import measure
 from retina.results import RunFolder
+from retina.training import model
+from retina.training.inference import Evaluation, evaluate
 
 TRIAL = "t0003"
 Crowned = tuple[RunFolder, Photographs, dict[str, Any]]

@@ -158,8 +158,8 @@ def _result(epoch: int, value: float, learning_rate: float) -> dict[str, Any]:
 def _network(config: Any, photographs: Any, seed: int) -> Any:
     import torch  # noqa: PLC0415
 
-    from retina import model  # noqa: PLC0415
     from retina.data.batches import normalise, to_float  # noqa: PLC0415
+    from retina.training import model  # noqa: PLC0415
 
     seen = normalise(to_float(torch.from_numpy(photographs.pixels.copy())))
     torch.manual_seed(seed)

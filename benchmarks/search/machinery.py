@@ -31,13 +31,13 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.search.simulate import quiet
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.epochs import EpochResult
 from retina.results import RunFolder, write_text
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import quiet as quiet_ray
 from retina.sweep.run import run
 from retina.sweep.study import suggest
+from retina.training.epochs import EpochResult
 
 EPOCHS = 27
 

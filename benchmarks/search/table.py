@@ -20,13 +20,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from retina import model
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec, load
 from retina.data.photographs import prepare
 from retina.errors import TrainError
 from retina.sweep.study import suggest
-from retina.train import fit
+from retina.training import model
+from retina.training.trainer import fit
 
 HERE = Path(__file__).parent
 SPACE = HERE / "space.yaml"

@@ -11,13 +11,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from retina import model
 from retina.config import TrialConfig
 from retina.errors import ResultsError, first_line, one_line
-from retina.evaluation import mirrored
 from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
 from retina.metrics.grading import REFERABLE
-from retina.ordinal import log_reading, no_grade_unless_valid, reading_of
+from retina.training import model
+from retina.training.inference import mirrored
+from retina.training.losses import log_reading, no_grade_unless_valid, reading_of
 
 
 class Grader(nn.Module):

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import retina
-from retina import checksums, leftovers, model, results
+from retina import checksums, leftovers, results
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
@@ -39,9 +39,10 @@ from retina.export.folder import (
 )
 from retina.export.grader import Grader, build
 from retina.metrics.verdict import SPLITS
-from retina.ordinal import OUTPUTS
 from retina.records import files, schemas
 from retina.results import RunFolder
+from retina.training import model
+from retina.training.losses import OUTPUTS
 
 NEEDED = ("n", "accuracy", "qwk")
 """What metrics.json must say of each split for a model card, whichever version wrote it."""

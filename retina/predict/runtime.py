@@ -140,8 +140,8 @@ def _in_torch(folder: Folder, device: str | None) -> Runtime:
         raise ResultsError("--runtime torch: torch is not installed; pip install torch torchvision, or --runtime onnx")
     import torch  # noqa: PLC0415  # takes seconds, and nobody who runs the other needs it
 
-    from retina.evaluation import to_the_letter  # noqa: PLC0415
     from retina.export import grader  # noqa: PLC0415
+    from retina.training.inference import to_the_letter  # noqa: PLC0415
 
     model = grader.of_folder(folder).grader
     there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

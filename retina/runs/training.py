@@ -12,17 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retina import checkpoints, leftovers, model, results, winner
+from retina import checkpoints, leftovers, results, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
-from retina.epochs import EpochResult, Training
 from retina.errors import RetinaError, one_line
 from retina.printable import as_reason, printable
 from retina.report.cells import titled
 from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
-from retina.train import GradingTask
+from retina.training import model
+from retina.training.epochs import EpochResult, Training
+from retina.training.trainer import GradingTask
 
 log = logging.getLogger(__name__)
 

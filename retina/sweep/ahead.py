@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from retina.epochs import EpochResult, Training
+from retina.training.epochs import EpochResult, Training
 
 
 class Ahead:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from retina import model
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
@@ -20,6 +19,7 @@ from retina.results import FINISHED, RunFolder
 from retina.sweep.cluster import fitting, share_on
 from retina.sweep.rungs import Rungs
 from retina.sweep.study import SweepStudy
+from retina.training import model
 
 FIRST_TRIALS = 8
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}

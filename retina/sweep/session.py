@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import model, process, provenance, together, winner
+from retina import process, provenance, together, winner
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
@@ -20,7 +20,8 @@ from retina.sweep.plan import refuse_full_disk
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
 from retina.sweep.run import Outcome, quiet, run
 from retina.sweep.status import Watch
-from retina.train import GradingTask
+from retina.training import model
+from retina.training.trainer import GradingTask
 
 log = logging.getLogger(__name__)
 

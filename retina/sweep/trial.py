@@ -17,13 +17,13 @@ from ray import tune
 
 from retina import checkpoints, private
 from retina.config import TrialConfig
-from retina.epochs import Training
 from retina.errors import DataError, DiskError, RetinaError
 from retina.printable import PrintableFormatter
 from retina.sweep.ahead import Ahead
 from retina.sweep.needs import Needs
 from retina.sweep.nodes import here
 from retina.sweep.rungs import BEST, EPOCH
+from retina.training.epochs import Training
 
 Task = Callable[[TrialConfig], Training]
 """What a sweep tunes: starts one training run. Runs in the workers, so it must be picklable."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
 from retina.config import GRADES
-from retina.ordinal import log_reading, reading_of
+from retina.training.losses import log_reading, reading_of
 
 FIELDS = 4
 """A side of a map that still says where: of photographs below 128 pixels the last stage has only 2 x 2 fields or 1."""

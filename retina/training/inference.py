@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
-from retina import micro, ordinal
 from retina.config import GRADES
 from retina.data.batches import Drawn, Part, load
 from retina.errors import ModelOutputError
 from retina.metrics import grading
 from retina.metrics.probabilities import problems
+from retina.training import losses, microbatch
 
 FOLDS = 5
 EVALUATION_PIXELS = 128 * 224 * 224
@@ -64,7 +64,7 @@ def evaluate(
     """`grader`, on `device` already, on every photograph of `part`, in its order, read as its `reading` says.
 
     Args:
-        grader: (B, 3, S, S) float, normalised -> raw output, see `retina.ordinal`.
+        grader: (B, 3, S, S) float, normalised -> raw output, see `retina.training.losses`.
         part: the split.
         device: where the grader is.
         precision: to compute in.
@@ -75,7 +75,7 @@ def evaluate(
         ModelOutputError: the grader's output on a photograph is not finite.
     """
     raw = outputs(grader, part, device=device, precision=precision, flips=flips)
-    seen = read(raw, part, ordinal.reading_of(grader))
+    seen = read(raw, part, losses.reading_of(grader))
     _refuse_ungraded(seen.ungraded, len(part))
     return seen
 
@@ -89,14 +89,14 @@ def outputs(
     """
     grader.eval()
     found = []
-    refusal = micro.single("evaluation", part, type(grader).__name__)
+    refusal = microbatch.single("evaluation", part, type(grader).__name__)
     size = at_most = _batch(part)
     ask = partial(mirrored, grader, flips=flips)
-    with torch.inference_mode(), micro.autocast(device, precision), to_the_letter():
+    with torch.inference_mode(), microbatch.autocast(device, precision), to_the_letter():
         for start in range(0, len(part), size):
             batch = Drawn(np.arange(start, min(start + size, len(part))))
             judge = partial(_pieces, ask, part, batch, device)
-            done, at_most = micro.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
+            done, at_most = microbatch.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
             found += done
     return torch.cat(found)
 
@@ -117,19 +117,19 @@ def to_the_letter() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def read(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
+def read(raw: torch.Tensor, part: Part, reading: losses.Reading) -> Evaluation:
     """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in.
 
     Some may be `ungraded`.
     """
     grades = part.grades.copy()
     with torch.inference_mode():
-        logs, predicted = ordinal.log_reading(reading, raw.double())
+        logs, predicted = losses.log_reading(reading, raw.double())
         loss = F.nll_loss(logs, torch.from_numpy(grades).to(raw.device))
     return Evaluation(float(loss), grades, logs.exp().cpu().numpy(), predicted.cpu().numpy())
 
 
-def validate(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluation:
+def validate(raw: torch.Tensor, part: Part, reading: losses.Reading) -> Evaluation:
     """Fit a reading's cut-points on all of a validation split, and judge it as if it had not seen it.
 
     What is said of each fifth of the patients comes from cut-points fitted on the other four. Cut-points that are
@@ -150,7 +150,7 @@ def validate(raw: torch.Tensor, part: Part, reading: ordinal.Reading) -> Evaluat
     for fold in range(folds):
         inside = np.flatnonzero(fold_of == fold)
         outside = np.flatnonzero(fold_of != fold)
-        other = ordinal.Reading(reading.loss).to(raw.device)
+        other = losses.Reading(reading.loss).to(raw.device)
         other.fit(raw[torch.from_numpy(outside).to(raw.device)], part.grades[outside])
         here = Part(part.pixels, part.rows[inside], part.grades[inside])
         seen = read(raw[torch.from_numpy(inside).to(raw.device)], here, other)

@@ -34,7 +34,7 @@ CANDIDATES = 64
 ROUNDS = 4
 
 
-def losses(
+def summed_loss(
     loss: str, raw: torch.Tensor, grades: torch.Tensor, weights: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
     """The sum of the photographs' losses, each times the weight of its grade; a scalar.

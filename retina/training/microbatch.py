@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from retina import ordinal
 from retina.config import GRADES, TrialConfig
 from retina.data.batches import Drawn, Part, load
 from retina.errors import TrainError, first_line
+from retina.training import losses
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Gradients:
         self._precision, self._scaler, self._smoothing = precision, scaler, config.label_smoothing
         weights = _class_weights(config, train)
         self._class_weights = weights.to(device)
-        self._reading = ordinal.reading_of(net)
+        self._reading = losses.reading_of(net)
         self._photograph_weights = weights.double().numpy()[train.grades]  # on the host: no need to ask the device
 
     def __call__(self, drawn: Drawn, seed: int, where: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -156,8 +156,8 @@ class Gradients:
             torch.cuda.manual_seed_all(seed)
         self._net.zero_grad(set_to_none=True)
         total = float(self._photograph_weights[drawn.chosen].sum())
-        losses, guesses = zip(*(self._piece(drawn[piece], total) for piece in cut), strict=True)
-        return sum(losses[1:], start=losses[0]), list(guesses)
+        summed, guesses = zip(*(self._piece(drawn[piece], total) for piece in cut), strict=True)
+        return sum(summed[1:], start=summed[0]), list(guesses)
 
     def _piece(self, drawn: Drawn, total: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of one piece, of a batch whose photographs weigh `total`. Its tensors go with the call."""
@@ -174,7 +174,7 @@ class Gradients:
         return loss.detach(), self._reading(raw.detach())[1]
 
     def _losses(self, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
-        return ordinal.losses(self._reading.loss, raw, grades, self._class_weights, self._smoothing)
+        return losses.summed_loss(self._reading.loss, raw, grades, self._class_weights, self._smoothing)
 
 
 def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from retina import micro, model, optim, ordinal
 from retina.config import TrialConfig
 from retina.data.batches import Part, drawn_batches, seed_of
 from retina.data.photographs import Photographs
-from retina.epochs import EpochResult
 from retina.errors import ModelOutputError, TrainError
-from retina.evaluation import Evaluation, outputs, read, validate
 from retina.metrics import grading
 from retina.metrics.probabilities import NO_GRADE
+from retina.training import losses, microbatch, model, optim
+from retina.training.epochs import EpochResult
+from retina.training.inference import Evaluation, outputs, read, validate
 
 RESIDENT = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
@@ -115,12 +115,12 @@ class Fit(Iterator[EpochResult]):
         self._abandoned = False
         self._precision = precision_of(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
-        self._reading = ordinal.reading_of(self.model)
+        self._reading = losses.reading_of(self.model)
         self._steps_an_epoch = math.ceil(len(train) / config.batch_size)
         self._optimizer = optim.optimizer_of(config, self.model)
         self._schedule = optim.schedule_of(config, self._optimizer, self._steps_an_epoch)
         self._averaged = optim.Averaged(self.model, config.ema) if config.ema else None
-        self._gradients = micro.Gradients(
+        self._gradients = microbatch.Gradients(
             config,
             self.model,
             train,
@@ -222,7 +222,7 @@ class Fit(Iterator[EpochResult]):
         self.model.train()
         if self.config.freeze_epochs:
             optim.set_frozen(self.model, frozen=epoch <= self.config.freeze_epochs)
-        losses, guesses, batches = [], [], []
+        step_losses, guesses, batches = [], [], []
         learning_rate = math.nan
         drawing = drawn_batches(
             self._train,
@@ -244,12 +244,12 @@ class Fit(Iterator[EpochResult]):
                 self._averaged.update((epoch - 1) * self._steps_an_epoch + step)
             if self.device.type == "cpu":  # elsewhere a look at the loss would halt the device: see _finite
                 _finite(loss[None], epoch, step)
-            losses.append(loss)
+            step_losses.append(loss)
             guesses += guessed
             batches.append(drawn.chosen)
-        _finite(torch.stack(losses), epoch)
+        _finite(torch.stack(step_losses), epoch)
         sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
-        train_loss = (torch.stack(losses).cpu().double() * sizes).sum() / sizes.sum()
+        train_loss = (torch.stack(step_losses).cpu().double() * sizes).sum() / sizes.sum()
         true, guess = self._train.grades[np.concatenate(batches)], torch.cat(guesses).cpu().numpy()
         if ungraded := int((guess == NO_GRADE).sum()):  # of emd a logit of minus infinity has a finite loss
             raise TrainError(f"epoch {epoch}: the model's output is not finite on {ungraded} training photographs")
@@ -264,11 +264,11 @@ class Fit(Iterator[EpochResult]):
         try:
             self._scaler.step(self._optimizer)
         except Exception as error:
-            if not micro.is_out_of_memory(error):
+            if not microbatch.is_out_of_memory(error):
                 raise
             # not tried again: some of the parameters may have been updated
             raise TrainError(
-                f"{where}: out of memory in the optimizer's step ({micro.reason_of(error)}); "
+                f"{where}: out of memory in the optimizer's step ({microbatch.reason_of(error)}); "
                 "a smaller arch, optimizer=sgd or a larger share of the GPU (resources.gpu) needs less"
             ) from error
         self._scaler.update()
@@ -296,11 +296,11 @@ def _cpu_has_bfloat16() -> bool:
     return any(check() for check in checks if check)
 
 
-def _finite(losses: torch.Tensor, epoch: int, step: int | None = None) -> None:
-    finite = torch.isfinite(losses)
+def _finite(step_losses: torch.Tensor, epoch: int, step: int | None = None) -> None:
+    finite = torch.isfinite(step_losses)
     if not bool(finite.all()):
         first = int(finite.long().argmin())
-        raise TrainError(f"epoch {epoch}, step {step or first + 1}: the training loss is {float(losses[first])}")
+        raise TrainError(f"epoch {epoch}, step {step or first + 1}: the training loss is {float(step_losses[first])}")
 
 
 def _snapshot(value: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import nn
 from retina.checksums import digest
 from retina.config import TrialConfig
 from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
-from retina.ordinal import OUTPUTS, Reading
+from retina.training.losses import OUTPUTS, Reading
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
 """Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
@@ -33,7 +33,7 @@ StateDict = Mapping[str, torch.Tensor]
 def build(config: TrialConfig, image_size: int, weights: StateDict | None = None) -> nn.Module:
     """A grader: (B, 3, S, S) float normalised by ImageNet's mean and deviation -> raw output, (B, 5) logits mostly.
 
-    Its attribute `reading` turns the raw output into probabilities and grades; see `retina.ordinal`.
+    Its attribute `reading` turns the raw output into probabilities and grades; see `retina.training.losses`.
 
     Args:
         config: `arch`, `head_layers`, `dropout`, `loss` and `pretrained` are used.
