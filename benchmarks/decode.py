@@ -44,7 +44,7 @@ from retina.data.cache import open_cache
 from retina.data.fundus import Pixels, find_disc, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
 from retina.machine import cores
-from retina.provenance import environment
+from retina.results.environment import environment
 
 A_CORE = 500
 """Photographs of a build for each core: enough that the start of the processes weighs as little as in a real one."""

@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from retina.config.sweep import SweepSpec, load
-from retina.provenance import environment
-from retina.results import RunFolder, read_json
+from retina.results.environment import environment
+from retina.results.files import read_json
+from retina.results.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 WAYS = ("single", "ensemble")

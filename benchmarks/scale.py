@@ -45,7 +45,7 @@ from benchmarks.decode import spread
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.data import photographs, synthetic
 from retina.data.photographs import Photographs, prepare
-from retina.provenance import environment
+from retina.results.environment import environment
 from retina.training.trainer import fit
 
 DRAWN = 500

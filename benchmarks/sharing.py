@@ -38,8 +38,9 @@ from retina.config.sweep import SweepSpec
 from retina.data.batches import Part
 from retina.data.photographs import Photographs, prepare
 from retina.machine import cores
-from retina.provenance import environment
-from retina.results import RunFolder, write_text
+from retina.results.environment import environment
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run

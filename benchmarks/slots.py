@@ -37,8 +37,9 @@ from rich.table import Table
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.provenance import environment
-from retina.results import RunFolder, write_text
+from retina.results.environment import environment
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run

@@ -20,12 +20,12 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from retina import provenance
 from retina.config import DataConfig, SyntheticConfig
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs, prepare
 from retina.errors import ResultsError
-from retina.results import RunFolder
+from retina.results import environment
+from retina.results.run_folder import RunFolder
 
 SECONDS_HELD = 0.3
 DATA = DataConfig(image_size=16, synthetic=SyntheticConfig(photographs=40, size=64, proportions="balanced"))
@@ -57,7 +57,7 @@ def _start(root: Path, photographs: Photographs, begun: bool, barrier: Barrier, 
     spec = SweepSpec(name=root.name, trials=2, parameters={"learning_rate": {"values": [1e-3, 1e-2]}})
     barrier.wait()
     try:
-        folder = RunFolder.open(root) if begun else provenance.begin(root, photographs, spec.to_yaml())
+        folder = RunFolder.open(root) if begun else environment.begin(root, photographs, spec.to_yaml())
         with folder.held():
             time.sleep(SECONDS_HELD * 10 if begun else SECONDS_HELD)
         told.put("won")

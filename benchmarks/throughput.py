@@ -42,7 +42,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.data.batches import Drawn, Part, load
 from retina.data.photographs import Photographs, prepare
 from retina.machine import cores
-from retina.provenance import environment
+from retina.results.environment import environment
 from retina.training import microbatch, model
 from retina.training.trainer import default_device, fit, precision_of
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retina.config.sweep import SweepSpec
     from retina.data.photographs import Photographs
     from retina.report.live import Status
-    from retina.results import RunFolder
+    from retina.results.run_folder import RunFolder
     from retina.sweep.session import Going, Place
 
 out = PrintableConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -193,7 +193,7 @@ def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from retina.results import RunFolder
+    from retina.results.run_folder import RunFolder
     from retina.runs import plan, training
 
     logging.getLogger("retina").setLevel([logging.WARNING, logging.INFO, logging.DEBUG][options.verbosity])
@@ -270,7 +270,7 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
 
 
 def _report(options: argparse.Namespace) -> int:
-    from retina.results import RunFolder
+    from retina.results.run_folder import RunFolder
 
     folder = RunFolder.open(options.run)
     _draw_comparison(folder)
@@ -326,7 +326,7 @@ def _draw(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from retina.data import photographs
     from retina.report import tables
-    from retina.results import write_csv
+    from retina.results.files import write_csv
 
     config = data_arguments.config_of(options, "retina data prepare")
     with shown(out) as progress:

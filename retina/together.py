@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina import checksums, results, winner
+from retina import winner
 from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, RetinaError
 from retina.metrics import summary
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.training.inference import Evaluation
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,8 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     if len(members) > 1:
         content = io.BytesIO()
         torch.save(state, content)
-        results.write_bytes(folder.best / SOUP, content.getvalue())
-    results.write_json(folder.best / TOGETHER, told)
+        files.write_bytes(folder.best / SOUP, content.getvalue())
+    files.write_json(folder.best / TOGETHER, told)
     checksums.update(folder.best, (TOGETHER, SOUP))
     return told
 

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from retina import checksums, results
 from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.batches import MEAN, STD, Part
 from retina.data.fundus import PREPROCESSING
@@ -21,7 +20,8 @@ from retina.data.photographs import Photographs
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.metrics import baselines, summary
 from retina.metrics.predictions import COLUMNS, PROBABILITIES
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import Evaluation, evaluate, outputs, validate
 from retina.training.losses import reading_of
@@ -56,10 +56,10 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
         **told,
     }
     _remove_earlier(folder)
-    results.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
-    results.write_json(folder.best / "config.json", model_config(config, photographs))
-    results.write_frame(folder.best / "predictions.csv", predictions)
-    results.write_json(folder.best / "metrics.json", metrics)
+    files.copy_file(folder.trial(trial_id) / "model.pt", folder.best / "model.pt")
+    files.write_json(folder.best / "config.json", model_config(config, photographs))
+    files.write_frame(folder.best / "predictions.csv", predictions)
+    files.write_json(folder.best / "metrics.json", metrics)
     checksums.write(folder.best, FILES)
     return metrics
 
@@ -76,7 +76,7 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
     if not checksums.verify(source, ("model.pt", "config.json"), _remedy(folder, trial_id)):
         checksums.tell_unverified(source)
     try:
-        config = parse(TrialConfig, results.read_json(source / "config.json"), str(source / "config.json"))
+        config = parse(TrialConfig, files.read_json(source / "config.json"), str(source / "config.json"))
         weights: dict[str, torch.Tensor] = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
     except SpecError as error:
         raise ResultsError(str(error)) from None

@@ -106,7 +106,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
 def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not about how figures and the page look need not wait for them."""
     from retina.report import figures, page  # here: few tests need to wait for matplotlib
-    from retina.results import write_bytes
+    from retina.results.files import write_bytes
 
     def write(figure: "Figure", file: Path) -> Path:
         write_bytes(file, b"")

@@ -12,10 +12,11 @@ import pytest
 import stopped
 import tiny
 
-from retina import checksums, cli, results, winner
+from retina import cli, winner
 from retina.config import TrialConfig
 from retina.metrics import summary
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.runs import place, plan
 
 SPEC = stopped.spec_of(name="demo", data=tiny.DATA.model_copy(update={"layout": "synthetic"}))
@@ -66,12 +67,12 @@ def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     told = summary.of_predictions(frame, resamples=10)
     metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **told}
     one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
-    results.write_json(folder.best / "metrics.json", metrics)
-    results.write_frame(folder.best / "predictions.csv", frame)
-    results.write_json(folder.best / "config.json", winner.model_config(config, tiny.photographs()))
+    files.write_json(folder.best / "metrics.json", metrics)
+    files.write_frame(folder.best / "predictions.csv", frame)
+    files.write_json(folder.best / "config.json", winner.model_config(config, tiny.photographs()))
     both = {**one, "members": [trial_id, "t0001"]}
     ways = {"metric": "val_qwk", "single": one, "ensemble": both, "soup": one, "better": "single"}
-    results.write_json(folder.best / "together.json", ways)
+    files.write_json(folder.best / "together.json", ways)
     checksums.write(folder.best, LISTED)
 
 

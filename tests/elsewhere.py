@@ -9,7 +9,7 @@ from pathlib import Path
 HOLD = """
 import sys
 from pathlib import Path
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 with RunFolder(Path(sys.argv[1])).held():
     print("held", flush=True)

@@ -13,13 +13,14 @@ import torch
 from PIL import Image, ImageFilter
 from torch import nn
 
-from retina import checksums, results, winner
+from retina import winner
 from retina.config import DataConfig, TrialConfig
 from retina.data import fundus, photographs
 from retina.data.batches import normalise, to_float
 from retina.data.photographs import Photographs
 from retina.export.write import export
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import Evaluation, evaluate
 
@@ -125,9 +126,9 @@ def resum(folder: Path) -> None:
 def without_sums(best: Path) -> None:
     """Make a run's `best/` one of retina 0.1.0."""
     (best / checksums.SUMS).unlink()
-    told = results.read_json(best / "config.json")
+    told = files.read_json(best / "config.json")
     del told["checksums"]
-    results.write_json(best / "config.json", told)
+    files.write_json(best / "config.json", told)
 
 
 def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig = CONFIG) -> Path:
@@ -135,9 +136,9 @@ def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig
     folder = RunFolder.create(root)
     searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
     spec = {"name": root.name, "data": data.config.model_dump(mode="json"), "method": "gp", "parameters": searched}
-    results.write_json(root / "sweep.yaml", spec)  # JSON is YAML
+    files.write_json(root / "sweep.yaml", spec)  # JSON is YAML
     folder.note(data=data.summary(), seconds=7200.0, cores=2, cpu="a processor", gpus=[], git="0123456789ab")
-    results.write_json(folder.trial(TRIAL) / "config.json", config.model_dump(mode="json"))
+    files.write_json(folder.trial(TRIAL) / "config.json", config.model_dump(mode="json"))
     torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
     folder.record_trial("t0000", state="PRUNED", best_epoch=1, epochs_run=3, val_qwk=0.1)
     folder.record_trial(TRIAL, state="COMPLETE", best_epoch=2, epochs_run=5, val_qwk=0.9)

@@ -13,7 +13,8 @@ from replay import Replay, ReplayTask
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.results import RunFolder, write_text
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.run import run

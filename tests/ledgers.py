@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 import torch
 
-from retina import checkpoints
 from retina.config.sweep import SweepSpec
-from retina.results import RunFolder, write_text
+from retina.results import checkpoints
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.ledger import Ledger
 from retina.sweep.study_file import STUDY_FILE
 

@@ -10,12 +10,13 @@ from typing import Any
 import tiny
 import torch
 
-from retina import provenance, results, winner
+from retina import winner
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs
 from retina.report import page
-from retina.results import RunFolder
+from retina.results import environment, files
+from retina.results.run_folder import RunFolder
 from retina.training import model
 
 SPEC = SweepSpec.model_validate(
@@ -51,8 +52,8 @@ def config(number: int) -> TrialConfig:
 def folder(root: Path, states: list[str] | None = None, name: str = "demo", spec: SweepSpec = SPEC) -> RunFolder:
     """A sweep with a trial for each state, the best being `BEST`, if there is one of that name that did not fail."""
     run = RunFolder.create(root / name)
-    results.write_text(run.root / "sweep.yaml", spec.to_yaml())
-    run.note(**provenance.environment())
+    files.write_text(run.root / "sweep.yaml", spec.to_yaml())
+    run.note(**environment.environment())
     for number, state in enumerate(STATES if states is None else states):
         trial = f"t{number:04d}"
         value = 0.9 if trial == BEST else 0.05 * number
@@ -77,7 +78,7 @@ def crown(run: RunFolder, photographs: Photographs) -> dict[str, Any]:
     for some in net.fc.modules():
         if isinstance(some, torch.nn.Linear):
             some.weight.data *= 5  # so that not all grades look alike to it
-    results.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
+    files.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
     torch.save(net.state_dict(), run.trial(BEST) / "model.pt")
     run.note(data=photographs.summary(), best=BEST)
     return winner.crown(run, BEST, photographs, "val_qwk")

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import tiny
 
-from retina import provenance
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs
 from retina.errors import RetinaError
 from retina.locks import LOCK_FILE
-from retina.results import RunFolder, write_text
+from retina.results import environment
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.ledger import Ledger
 from retina.sweep.resume import reopened, resumed_spec
 
@@ -52,7 +53,7 @@ def spec_of(**changes: Any) -> SweepSpec:
 def begun(root: Path, spec: SweepSpec) -> Ledger:
     """A sweep that has just begun, as a session writes it."""
     folder = RunFolder.create(root)
-    folder.note(**provenance.environment(), data=tiny.photographs().summary())
+    folder.note(**environment.environment(), data=tiny.photographs().summary())
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.flush()
     return Ledger.create(spec, folder)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from replay import Replay
 
-from retina import checkpoints
 from retina.config import TrialConfig
 from retina.errors import TrainError
+from retina.results import checkpoints
 from retina.sweep.trial import GraderTrial, Settings
 from retina.training.epochs import EpochResult
 

@@ -18,15 +18,16 @@ import tiny
 from stopped import contents, go_on, ran, spec_of
 
 from benchmarks.started_twice import pair
-from retina import leftovers, provenance
+from retina import leftovers
 from retina.errors import DiskError, ResultsError
-from retina.results import RunFolder
+from retina.results import environment
+from retina.results.run_folder import RunFolder
 
 YAML = spec_of(name="x").to_yaml()
 
 
 def begin(root: Path) -> RunFolder:
-    return provenance.begin(root, tiny.photographs(), YAML)
+    return environment.begin(root, tiny.photographs(), YAML)
 
 
 def dead_process() -> int:
@@ -63,14 +64,14 @@ def test_a_folder_that_another_process_makes_is_left_alone(tmp_path: Path) -> No
 
 def test_who_comes_second_is_refused_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "x"
-    first = provenance.environment
+    first = environment.environment
 
     def meanwhile() -> dict[str, Any]:
-        monkeypatch.setattr(provenance, "environment", first)
+        monkeypatch.setattr(environment, "environment", first)
         begin(root)
         return first()
 
-    monkeypatch.setattr(provenance, "environment", meanwhile)
+    monkeypatch.setattr(environment, "environment", meanwhile)
     with pytest.raises(ResultsError, match="another process has begun it just now") as caught:
         begin(root)
     assert caught.value.exit_code == 2
@@ -136,14 +137,14 @@ def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_
         left = root / f".demo.{leftovers.tag().replace(str(os.getpid()), str(dead_process()))}.new"
         left.mkdir()  # of a process that was killed while it began
         RunFolder.refuse_taken(root)
-        folder = provenance.begin(root, photographs, YAML)
+        folder = environment.begin(root, photographs, YAML)
         assert folder.notes()["data"]["fingerprint"] == photographs.fingerprint
         assert (root / "sweep.yaml").read_text() == YAML
         names = {file.name for file in root.iterdir()}
         assert {name for name in names if name.startswith(".")} <= {".lock", ".lock.soft"}
         assert "trials" in names
         with pytest.raises(ResultsError, match="is there already"):
-            provenance.begin(root, photographs, YAML)
+            environment.begin(root, photographs, YAML)
 
 
 def test_a_disk_that_fills_up_leaves_a_volume_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_a_volume_as_it_was(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fsync", full)
     with volume() as root:
         with pytest.raises(DiskError, match=f"^{root}: cannot be made"):
-            provenance.begin(root, photographs, YAML)
+            environment.begin(root, photographs, YAML)
         assert list(root.iterdir()) == []
 
 

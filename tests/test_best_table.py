@@ -12,7 +12,8 @@ from rich.console import Console
 from retina.errors import ResultsError
 from retina.metrics.summary import of_predictions
 from retina.report.best import best
-from retina.results import RunFolder, write_json
+from retina.results.files import write_json
+from retina.results.run_folder import RunFolder
 
 HEAD = {"trial_id": "t0007", "epoch": 12, "chosen_by": "val_qwk (validation; the test split chose nothing)"}
 

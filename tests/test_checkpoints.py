@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from retina import checkpoints
+from retina.results import checkpoints
 
 
 def weights(epoch: int) -> dict[str, torch.Tensor]:

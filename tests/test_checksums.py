@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retina import checkpoints, checksums
 from retina.errors import DiskError, ResultsError
+from retina.results import checkpoints, checksums
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from retina import cli
 from retina.config import SyntheticConfig
 from retina.data import synthetic
 from retina.errors import DataError, ResultsError
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / "sweeps" / "demo.yaml")

@@ -27,7 +27,8 @@ from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
 from retina.report import cells, comparison
 from retina.report.cells import Cell
-from retina.results import RunFolder, write_json, write_text
+from retina.results.files import write_json, write_text
+from retina.results.run_folder import RunFolder
 from retina.training import model
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,11 @@ import stopped
 import tiny
 from damaged import DAMAGES, SPEC, changed, make, said, vouch_for
 
-from retina import provenance, together, winner
+from retina import together, winner
 from retina.errors import ResultsError
 from retina.report import figures, on_test, page
-from retina.results import RunFolder
+from retina.results import environment
+from retina.results.run_folder import RunFolder
 from retina.runs import training
 from retina.sweep import run as sweep_run
 from retina.sweep import session
@@ -50,7 +51,7 @@ def where(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command reads is what is tested: it starts no Ray, trains, evaluates and paints nothing."""
-    code = provenance.code()
+    code = environment.code()
 
     @contextlib.contextmanager
     def connected(*_: Any, **__: Any) -> Iterator[None]:
@@ -60,7 +61,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
-    monkeypatch.setattr(provenance, "code", lambda: code)
+    monkeypatch.setattr(environment, "code", lambda: code)
     monkeypatch.setattr(session, "connected", connected)
     monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
     monkeypatch.setattr(session, "slots", lambda *_: 1)

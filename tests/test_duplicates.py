@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_split import disjoint, manifest, split, two_eyed
 
-from retina import provenance
 from retina.config import DataConfig
 from retina.data import duplicates, photographs
 from retina.data.cache import open_cache
@@ -27,6 +26,7 @@ from retina.data.sources import read
 from retina.data.split import assign
 from retina.errors import DataError
 from retina.report import tables
+from retina.results import environment
 
 ROWS, COLUMNS = np.mgrid[:120, :160]
 
@@ -198,7 +198,7 @@ def test_duplicates_across_given_splits_are_told_and_listed(tmp_path: Path) -> N
         "scores flatter; data.split=by_patient makes a split that keeps them together"
     )
     assert "1 group of identical photographs has conflicting grades" in made.warnings[1]
-    results = provenance.begin(tmp_path / "run", made, "name: run\n")
+    results = environment.begin(tmp_path / "run", made, "name: run\n")
     assert results.notes()["data"]["duplicates"]["across_splits"] == 2
     with (tmp_path / "run" / "duplicates.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))

@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from retina import checksums, cli
+from retina import cli
 from retina.config.sweep import load
 from retina.data.photographs import drawn_folder
+from retina.results import checksums
 
 ROOT = Path(__file__).parents[1]
 SPACE = """

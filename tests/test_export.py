@@ -16,7 +16,7 @@ import torchvision
 from exported import CONFIG, CPU, P, World, copy, draw, resum, tuned, without_sums
 from torch import nn
 
-from retina import cli, leftovers, results
+from retina import cli, leftovers
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import photographs
 from retina.data.fundus import PREPROCESSING
@@ -27,6 +27,7 @@ from retina.export.write import export
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
 from retina.predict import predict
+from retina.results import files, run_folder
 from retina.training.inference import evaluate
 
 FILES = sorted(folder.FILES)
@@ -39,19 +40,19 @@ def read(file: Path) -> Any:
 
 
 def edit(file: Path, **changed: Any) -> None:
-    results.write_json(file, {**read(file), **changed})
+    files.write_json(file, {**read(file), **changed})
     resum(file.parent)
 
 
 def save(state: dict[str, torch.Tensor], file: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    results.write_bytes(file, content.getvalue())
+    files.write_bytes(file, content.getvalue())
     resum(file.parent)
 
 
 def rewrite(file: Path, content: bytes) -> None:
-    results.write_bytes(file, content)
+    files.write_bytes(file, content)
     resum(file.parent)
 
 
@@ -191,7 +192,7 @@ def test_it_was_checked_on_photographs_of_the_run(world: World) -> None:
 )
 def test_where_the_photographs_are_gone_it_is_checked_on_drawn_ones(run: Path, spec: str) -> None:
     (run / "sweep.yaml").write_text(spec)
-    seen = check.sample(results.RunFolder.open(run), 32)
+    seen = check.sample(run_folder.RunFolder.open(run), 32)
     assert seen.origin.startswith("drawn for this check")
     assert seen.pixels.shape == (20, 32, 32, 3)
     assert seen.pixels.std(axis=(1, 2, 3)).min() > 10, "they show something"
@@ -203,7 +204,7 @@ def test_drawn_runs_say_that_their_photographs_are_drawn(run: Path, monkeypatch:
     labels.write_text("image,level\n1_left,0\n2_left,3\n")
     monkeypatch.setattr(photographs, "drawn_folder", lambda _: labels.parent)
     (run / "sweep.yaml").write_text("data: {path: synthetic}")
-    seen = check.sample(results.RunFolder.open(run), 32)
+    seen = check.sample(run_folder.RunFolder.open(run), 32)
     assert (len(seen.pixels), seen.origin) == (len(files), "of the run (drawn)")
 
 
@@ -283,7 +284,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_export(run: Path, monkeypatch: p
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results, "write_text", full)
+    monkeypatch.setattr("retina.results.files.write_text", full)
     assert "No space left on device" in refusal(export, run)
     assert load(run / "export").folder.description.grades == GRADE_NAMES
     assert sorted(file.name for file in run.iterdir()) == before
@@ -318,7 +319,7 @@ def test_without_a_best_model_there_is_nothing_to_export(run: Path, tmp_path: Pa
     ],
 )
 def test_damage_in_best_is_named(run: Path, name: str, content: bytes, named: str) -> None:
-    results.write_bytes(run / "best" / name, content)
+    files.write_bytes(run / "best" / name, content)
     resum(run / "best")
     assert named in refusal(export, run)
     assert not (run / "export").exists()
@@ -349,11 +350,9 @@ def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> 
     torch.save(net.state_dict(), run / "best" / "model.pt")
     told = read(world.run / "best" / "config.json")
     del told["checksums"]
-    results.write_json(
-        run / "best" / "config.json", {**told, "trial": config.model_dump(mode="json"), "image_size": 32}
-    )
+    files.write_json(run / "best" / "config.json", {**told, "trial": config.model_dump(mode="json"), "image_size": 32})
     scores = {"n": 12, "accuracy": 0.5, "qwk": 0.25, "auc": None}
-    results.write_json(
+    files.write_json(
         run / "best" / "metrics.json", {"trial_id": "a1", "epoch": 2, "val": scores, "test": {**scores, "qwk": 0.125}}
     )
     target = export(run, tmp_path / "deep" / "model")

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from exported import P, World, draw, resum
 
-from retina import results
 from retina.errors import ResultsError
 from retina.export import check
 from retina.export.write import export
-from retina.results import RunFolder
+from retina.results import files
+from retina.results.run_folder import RunFolder
 
 
 def edit_metrics(run: Path, path: str, value: Any) -> Path:
@@ -28,7 +28,7 @@ def edit_metrics(run: Path, path: str, value: Any) -> Path:
     for key in above:
         place = place[key]
     place[last] = value
-    results.write_json(file, told)
+    files.write_json(file, told)
     resum(file.parent)
     return file
 
@@ -70,7 +70,7 @@ def test_a_card_is_written_without_what_an_earlier_version_did_not_know(run: Pat
     del told["verdict"]
     for split in ("val", "test"):
         del told[split][lacking]
-    results.write_json(file, told)
+    files.write_json(file, told)
     resum(file.parent)
     text = (export(run) / "MODEL_CARD.md").read_text()
     assert ("Without intervals" in text) == (lacking == "intervals")
@@ -82,9 +82,9 @@ def test_photographs_whose_names_a_spreadsheet_would_run_are_compared(run: Path,
     for seed, name in enumerate(names, 1):
         draw(tmp_path / "eyes" / name, seed)
     (tmp_path / "eyes" / "labels.csv").write_text("\n".join(["image,level", *(f"{name},0" for name in names)]) + "\n")
-    results.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": str(tmp_path / "eyes")}})
+    files.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": str(tmp_path / "eyes")}})
     told = [{"split": "test", "image": name, "grade": 0, **dict.fromkeys(P, 0.2)} for name in names]
-    results.write_frame(run / "best" / "predictions.csv", pd.DataFrame(told))
+    files.write_frame(run / "best" / "predictions.csv", pd.DataFrame(told))
     assert "\ntest,'=a.png," in (run / "best" / "predictions.csv").read_text()
     seen = check.sample(RunFolder.open(run), 32)
     assert seen.recorded.shape == (4, 5)
@@ -125,7 +125,7 @@ def test_why_the_photographs_of_a_run_are_not_looked_at_is_said(
     }
     for path, reason in reasons.items():
         caplog.clear()
-        results.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": path}})
+        files.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": path}})
         seen = check.sample(RunFolder.open(run), 32)
         said = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
         if reason:

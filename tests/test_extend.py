@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from stopped import GRID, begun, go_on, noted, others, ran, refused, run, spec_of
 
-from retina import provenance
 from retina.config.sweep import MAX_TRIALS
 from retina.errors import SpecError
-from retina.results import RunFolder
+from retina.results import environment
+from retina.results.run_folder import RunFolder
 from retina.sweep.plan import plan
 from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
 
-CODE = provenance.code()
+CODE = environment.code()
 
 
 @pytest.fixture(autouse=True)
 def _same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the code is, is found out once: somebody may be at work on it."""
-    monkeypatch.setattr(provenance, "code", lambda: dict(CODE))
+    monkeypatch.setattr(environment, "code", lambda: dict(CODE))
 
 
 def test_to_extend_adds_trials_to_those_that_were_planned(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "step",
-    ["retina.results.RunFolder.note", "retina.sweep.ledger.Ledger.open", "retina.sweep.resume.write_text"],
+    ["retina.results.run_folder.RunFolder.note", "retina.sweep.ledger.Ledger.open", "retina.sweep.resume.write_text"],
 )
 def test_killed_before_it_was_extended_it_is_extended_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

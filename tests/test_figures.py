@@ -21,7 +21,8 @@ from PIL import Image
 from retina.config import GRADE_NAMES
 from retina.errors import ResultsError
 from retina.report import figures
-from retina.results import RunFolder, write_json
+from retina.results.files import write_json
+from retina.results.run_folder import RunFolder
 
 MATRICES = [f"confusion_matrix_{split}{end}.png" for split in ("val", "test") for end in ("", "_rows")]
 COUNTS = np.array([[30, 4, 1, 0, 0], [2, 6, 2, 0, 0], [1, 2, 12, 3, 2], [0, 0, 0, 0, 0], [0, 0, 5, 1, 4]])
@@ -179,7 +180,7 @@ def settings():  # a look at "backend" would choose one, and import pyplot for i
     return {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
 before = settings()
 from retina.report import figures
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 figures.draw(RunFolder(Path({str(folder.root)!r})))
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules

@@ -23,12 +23,13 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import checkpoints, cli, predict, private, results, winner
+from retina import cli, predict, private, winner
 from retina.config import yaml_reader
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.export import write
 from retina.report import page
-from retina.results import RunFolder
+from retina.results import checkpoints, files
+from retina.results.run_folder import RunFolder
 from retina.sweep import run as sweep_run
 from retina.sweep import study_file
 from retina.sweep.cluster import Share
@@ -272,7 +273,7 @@ def test_a_cache_on_a_disk_that_is_at_fault_is_no_mistake_of_the_users(
 
 def test_a_file_that_may_not_grow_so_large_is_told(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "x")
-    results.write_text(folder.root / "sweep.yaml", spec_of().to_yaml())
+    files.write_text(folder.root / "sweep.yaml", spec_of().to_yaml())
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(folder.root)], capture_output=True, text=True, check=False
     )

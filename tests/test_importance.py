@@ -8,7 +8,8 @@ import optuna
 import pytest
 from pages import SPEC
 
-from retina.results import RunFolder, write_text
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep.importance import importances, of_study
 from retina.sweep.study import SweepStudy
 

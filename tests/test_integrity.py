@@ -14,7 +14,7 @@ import torch
 from exported import TRIAL, World, copy, resum, without_sums
 from torch import nn
 
-from retina import checksums, cli, results, together, winner
+from retina import cli, together, winner
 from retina.errors import ModelOutputError, ResultsError
 from retina.export import folder, graphs
 from retina.export.grader import build
@@ -22,7 +22,8 @@ from retina.export.write import export
 from retina.predict import predict
 from retina.report import best, figures, sweeps, ways
 from retina.report.page import facts, mistakes
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.runs import place
 
 RUNTIMES = ["torch", "onnx"]
@@ -47,7 +48,7 @@ def damage(file: Path, rng: np.random.Generator) -> None:
         del content[at:]
     else:
         content[at] ^= 1 << int(rng.integers(8))
-    results.write_bytes(file, bytes(content))  # by another name: the original may be linked
+    files.write_bytes(file, bytes(content))  # by another name: the original may be linked
 
 
 def graded(folder: Path, paths: list[Path], runtime: Any) -> tuple[list[int], str]:
@@ -75,7 +76,7 @@ def huge(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save(state: dict[str, torch.Tensor], file: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    results.write_bytes(file, content.getvalue())
+    files.write_bytes(file, content.getvalue())
 
 
 # --- the exported folder ---
@@ -119,7 +120,7 @@ def test_a_list_that_is_gone_is_missed(exported: Path, world: World, runtime: An
 def test_who_changes_a_file_on_purpose_enters_it(exported: Path, world: World) -> None:
     told = json.loads((exported / "config.json").read_text())
     told["operating_point"]["threshold"] = 0.0
-    results.write_json(exported / "config.json", told)
+    files.write_json(exported / "config.json", told)
     message = refusal(predict, exported, world.paths[:1])
     assert "config.json: was changed or damaged" in message
     assert "sha256sum *.* > SHA256SUMS" in message
@@ -141,7 +142,7 @@ def test_who_changes_a_file_on_purpose_enters_it(exported: Path, world: World) -
 def test_a_graph_goes_with_its_descriptions(
     exported: Path, world: World, name: str, changed: dict[str, Any], said: str
 ) -> None:
-    results.write_json(exported / name, {**json.loads((exported / name).read_text()), **changed})
+    files.write_json(exported / name, {**json.loads((exported / name).read_text()), **changed})
     resum(exported)
     assert said in refusal(predict, exported, world.paths[:1], runtime="onnx")
 
@@ -152,7 +153,7 @@ def of_layout_2(exported: Path) -> None:
     told = json.loads((exported / "config.json").read_text())
     for name in ("recorded", "recorded_difference", "verified"):
         del told["check"][name]
-    results.write_json(exported / "config.json", {**told, "export": 2})
+    files.write_json(exported / "config.json", {**told, "export": 2})
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -170,7 +171,7 @@ def test_a_graph_that_no_sum_vouches_for_has_finite_weights(exported: Path, worl
     graph = onnx.load(exported / "model.onnx")
     weights = next(one for one in graph.graph.initializer if "layer2.0.conv1.weight" in one.name)
     weights.raw_data = weights.raw_data[:400] + np.full(100, np.nan, np.float32).tobytes() + weights.raw_data[800:]
-    results.write_bytes(exported / "model.onnx", graph.SerializeToString())
+    files.write_bytes(exported / "model.onnx", graph.SerializeToString())
     message = refusal(predict, exported, world.paths[1:3], runtime="onnx")
     assert f"model.onnx: {weights.name} is not finite" in message
 
@@ -320,12 +321,12 @@ def test_sums_that_are_gone_are_missed(run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
 def test_no_page_is_made_of_damaged_files(run: Path, name: str) -> None:
-    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
     mine = RunFolder.open(run)
     assert facts.read(mine).best is not None
     content = bytearray((run / "best" / name).read_bytes())
     content[-9] ^= 1
-    results.write_bytes(run / "best" / name, bytes(content))
+    files.write_bytes(run / "best" / name, bytes(content))
     assert f"{name}: was changed or damaged" in refusal(facts.read, mine)
     (run / "best" / name).unlink()
     assert f"{name}: is missing" in refusal(facts.read, mine)
@@ -336,11 +337,11 @@ METRIC = {"name": "val_qwk", "goal": "maximize"}
 
 def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
     told = (run / "best" / "metrics.json").read_text()
-    results.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
+    files.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
     mine = RunFolder.open(run)
     for door in (best.best, figures.draw):
         assert "metrics.json: was changed or damaged" in refusal(door, mine)
-    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
     mine.note(started="2026-01-01T00:00:00+00:00")
     (listed,) = sweeps.summaries(run.parent)
     assert listed.state.startswith("unreadable: best/metrics.json: was changed or damaged")
@@ -358,7 +359,7 @@ def test_figures_enter_themselves(run: Path) -> None:
 
 def test_an_ensemble_that_is_not_listed_or_gone_is_not_shown(run: Path) -> None:
     mine = RunFolder.open(run)
-    results.write_json(mine.best / "together.json", {})
+    files.write_json(mine.best / "together.json", {})
     assert "together.json: is not listed" in refusal(ways.read, mine, TRIAL)
     checksums.update(mine.best, ["together.json"])
     (mine.best / "together.json").unlink()
@@ -368,7 +369,7 @@ def test_an_ensemble_that_is_not_listed_or_gone_is_not_shown(run: Path) -> None:
 def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> None:
     file = run / "best" / "model.pt"
     save(altered(torch.load(file, weights_only=True)), file)
-    results.write_json(run / "sweep.yaml", {**results.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
+    files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
     found = mistakes.find(facts.read(RunFolder.open(run)))
     assert "model.pt: was changed or damaged" in found.problem
 
@@ -377,7 +378,7 @@ def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> Non
 def test_a_run_whose_best_is_damaged_is_judged_again(run: Path, name: str) -> None:
     mine = RunFolder.open(run)
     assert place.is_crowned(mine, TRIAL)
-    results.write_bytes(mine.best / name, (mine.best / name).read_bytes()[:-1] + b"x")
+    files.write_bytes(mine.best / name, (mine.best / name).read_bytes()[:-1] + b"x")
     assert not place.is_crowned(mine, TRIAL)
 
 
@@ -417,7 +418,7 @@ def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: 
     (mine.best / "notes.txt").write_text("mine")
     checksums.update(mine.best, [together.TOGETHER, "accuracy.png"])
     (mine.trial(TRIAL) / "model.pt").replace(mine.root / "aside.pt")
-    results.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
+    files.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
     winner.crown(mine, TRIAL, world.data, "val_qwk")
     assert {file.name for file in mine.best.iterdir()} == {*winner.FILES, checksums.SUMS, "notes.txt"}
     assert checksums.verify_best(mine.best, *winner.FILES)

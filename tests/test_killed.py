@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from retina import checkpoints
-from retina.results import FINISHED, RunFolder
+from retina.results import checkpoints
+from retina.results.run_folder import FINISHED, RunFolder
 
 TRIALS = 40
 KILLS = 3

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ledgers import PARAMETERS, again, begun, kept, locked, result, run_one, save, spec_of, trials_of
 from replay import ReplayTask
 
-from retina import checkpoints
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.results import RunFolder
+from retina.results import checkpoints
+from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.recorder import Recorder, verdict
@@ -221,7 +221,11 @@ def test_a_full_disk_loses_nothing_that_comes_later(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        for place in ("retina.results.write_text", "retina.results.write_csv", "retina.sweep.ledger.write_text"):
+        for place in (
+            "retina.results.files.write_text",
+            "retina.results.files.write_csv",
+            "retina.sweep.ledger.write_text",
+        ):
             patch.setattr(place, full)
         patch.setattr("retina.sweep.ledger.write_json", full)
         patch.setattr(RunFolder, "log", full)

@@ -13,9 +13,9 @@ import optuna
 import pytest
 from ledgers import PARAMETERS, Killed, again, begun, run_one, spec_of, trials_of
 
-from retina.checkpoints import NOT_SAVED
 from retina.errors import ResultsError
-from retina.results import RunFolder
+from retina.results.checkpoints import NOT_SAVED
+from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger
 from retina.sweep.sampling import sampler

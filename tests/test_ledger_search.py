@@ -13,7 +13,7 @@ import optuna
 import pytest
 from ledgers import PARAMETERS, Killed, again, begun, result, run_one, spec_of, trials_of
 
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 from retina.sweep.study import SweepStudy
 
 

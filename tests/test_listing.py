@@ -15,7 +15,8 @@ from retina import cli
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
 from retina.report.sweeps import Summary, summaries, table
-from retina.results import RunFolder, write_json, write_text
+from retina.results.files import write_json, write_text
+from retina.results.run_folder import RunFolder
 
 PARAMETERS = {"epochs": {"value": 4}, "learning_rate": {"distribution": "log_uniform", "min": 1e-4, "max": 1e-2}}
 

@@ -13,7 +13,7 @@ from exported import World
 from retina.export import folder, tripod
 from retina.export.card import card
 from retina.export.facts import NUMBERS, Facts, between, cell
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 AUTHORS = "to be filled by the authors"
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from netns import Namespaces, Node, namespaces, refused
 
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(bool(refused()), reason=refused())
 DRIVER = Path(__file__).with_name("on_nodes.py")

@@ -17,10 +17,12 @@ import tiny
 import torch
 from pages import BEST, SPEC, STATES, Read, crown, folder, read, written
 
-from retina import checksums, cli
+from retina import cli
 from retina.errors import ResultsError
 from retina.report import page
-from retina.results import RunFolder, read_json, write_json, write_text
+from retina.results import checksums
+from retina.results.files import read_json, write_json, write_text
+from retina.results.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 

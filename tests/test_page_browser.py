@@ -11,7 +11,7 @@ import torch
 from pages import STATES, crown, folder
 
 from retina.report import page
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 pytest.importorskip("selenium", reason="needs selenium, which the test extra brings")
 from selenium import webdriver

@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from layouts import eyepacs_folder
 from rich.console import Console
 
-from retina import checkpoints, cli
+from retina import cli
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache import cache_folder
 from retina.errors import DiskError
 from retina.report import plan as report
-from retina.results import RunFolder, write_text
+from retina.results import checkpoints
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep import plan as planning
 from retina.sweep.ledger import Ledger
 from retina.sweep.plan import FIRST_TRIALS, bytes_needed, free_bytes, plan, refuse_full_disk, slots_here, weight_bytes

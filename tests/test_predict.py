@@ -14,7 +14,7 @@ import pytest
 from exported import CPU, P, World, copy, resum
 from PIL import Image, ImageFilter
 
-from retina import cli, results
+from retina import cli
 from retina.config import GRADE_NAMES
 from retina.data import photographs, quality
 from retina.data.cache import open_cache
@@ -23,6 +23,7 @@ from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
 from retina.predict import images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
+from retina.results import files
 from retina.training.inference import evaluate
 
 COLUMNS = ["image", "grade", "name", *P, "referable_score", "referable", "problem"]
@@ -156,10 +157,10 @@ def of_layout_1(world: World, tmp_path: Path) -> Path:
     config = read(old / "config.json")
     for name in ("temperature", "cut_points", "operating_point", "check"):
         del config[name]
-    results.write_json(old / "config.json", {**config, "export": 1})
+    files.write_json(old / "config.json", {**config, "export": 1})
     preprocess = read(old / "preprocess.json")
     del preprocess["graph_input"]
-    results.write_json(old / "preprocess.json", preprocess)
+    files.write_json(old / "preprocess.json", preprocess)
     return old
 
 
@@ -184,7 +185,7 @@ def test_what_a_runtime_lacks_is_named(world: World, tmp_path: Path, monkeypatch
 
 def test_a_damaged_graph_is_named(world: World, tmp_path: Path) -> None:
     broken = copy(world.exported, tmp_path / "model")
-    results.write_bytes(broken / "model.onnx", b"no graph")
+    files.write_bytes(broken / "model.onnx", b"no graph")
     resum(broken)
     assert "model.onnx: cannot be read as an ONNX graph" in refusal(predict, broken, [], runtime="onnx")
 
@@ -193,7 +194,7 @@ def test_a_graph_of_another_size_is_refused(world: World, tmp_path: Path) -> Non
     other = copy(world.exported, tmp_path / "model")
     told = read(other / "preprocess.json")
     graph_input = {**told["graph_input"], "shape": ["batch", 3, 32, 32]}
-    results.write_json(other / "preprocess.json", {**told, "image_size": 32, "graph_input": graph_input})
+    files.write_json(other / "preprocess.json", {**told, "image_size": 32, "graph_input": graph_input})
     resum(other)
     assert "takes images ['batch', 3, 64, 64]" in refusal(predict, other, [], runtime="onnx")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import retina
-from retina.provenance import PACKAGES, environment
+from retina.results.environment import PACKAGES, environment
 
 
 def git(at: Path, *arguments: str) -> str:
@@ -45,7 +45,7 @@ def test_it_names_the_versions() -> None:
 
 
 def test_a_package_that_is_not_there_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retina.provenance.PACKAGES", ("no-such-package-here",))
+    monkeypatch.setattr("retina.results.environment.PACKAGES", ("no-such-package-here",))
     assert environment()["packages"] == {"no-such-package-here": "not installed"}
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina import results
 from retina.config import TrialConfig
 from retina.errors import ResultsError
-from retina.results import HISTORY_COLUMNS, TRIAL_COLUMNS, RunFolder
+from retina.results import files
+from retina.results.run_folder import HISTORY_COLUMNS, TRIAL_COLUMNS, RunFolder
 
 SETTINGS = TrialConfig(augmentation="none", class_weights="none").model_dump(mode="json")
 EPOCH = {"learning_rate": 1e-3, "train_loss": 1.5, "val_qwk": 0.25, "seconds": 2.0}
@@ -24,7 +24,7 @@ EPOCH = {"learning_rate": 1e-3, "train_loss": 1.5, "val_qwk": 0.25, "seconds": 2
 def folder(tmp_path: Path) -> RunFolder:
     """A new sweep's folder."""
     made = RunFolder.create(tmp_path / "sweeps" / "mine")
-    results.write_text(made.root / "sweep.yaml", "name: mine\n")
+    files.write_text(made.root / "sweep.yaml", "name: mine\n")
     return made
 
 
@@ -40,7 +40,7 @@ def refused(what: Any, *arguments: Any) -> str:
     return str(caught.value)
 
 
-def files(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
@@ -133,7 +133,7 @@ def test_whole_numbers_stay_whole_beside_a_gap(folder: RunFolder) -> None:
 )
 def test_what_is_recorded_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, number: float, reason: str) -> None:
     folder = RunFolder.create(tmp_path_factory.mktemp("sweep") / "x")
-    results.write_text(folder.root / "sweep.yaml", "")
+    files.write_text(folder.root / "sweep.yaml", "")
     folder.record_trial("0007", reason=reason, val_loss=number, **SETTINGS)
     assert reopened(folder).recorded("0007") == {
         "trial_id": "0007",
@@ -231,7 +231,7 @@ def test_names_and_places(folder: RunFolder) -> None:
 
 def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.txt"
-    results.write_text(file, "old")
+    files.write_text(file, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -239,23 +239,23 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            results.write_text(file, "new")
+            files.write_text(file, "new")
         with pytest.raises(OSError, match="No space left"):
-            results.copy_file(file, tmp_path / "b.txt")
-    assert files(tmp_path) == ["a.txt"]
+            files.copy_file(file, tmp_path / "b.txt")
+    assert names_in(tmp_path) == ["a.txt"]
     assert file.read_text() == "old"
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        os, "fsync", lambda _: seen.append((files(tmp_path), (tmp_path / files(tmp_path)[0]).stat().st_size))
+        os, "fsync", lambda _: seen.append((names_in(tmp_path), (tmp_path / names_in(tmp_path)[0]).stat().st_size))
     )
-    results.write_text(tmp_path / "a.txt", "content")
+    files.write_text(tmp_path / "a.txt", "content")
     ((names, size),) = seen
     assert (len(names), size) == (1, 7)
     assert re.fullmatch(rf"\.a\.txt\.[0-9a-f]{{8}}-{os.getpid()}-[0-9a-f]{{8}}\.partial", names[0])
-    assert files(tmp_path) == ["a.txt"]
+    assert names_in(tmp_path) == ["a.txt"]
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
@@ -264,45 +264,45 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     stdout.symlink_to("/proc/self/fd/1")
     for place in (pipe, stdout):
         with pytest.raises(OSError, match="is a device, a pipe or a socket"):
-            results.write_text(place, "x")
+            files.write_text(place, "x")
     assert pipe.is_fifo()
     assert stdout.is_symlink()
-    assert files(tmp_path) == ["pipe", "stdout"]
+    assert names_in(tmp_path) == ["pipe", "stdout"]
 
 
 def test_what_json_lacks_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        results.write_json(tmp_path / "a.json", {"auc": float("nan")})
-    assert files(tmp_path) == []
+        files.write_json(tmp_path / "a.json", {"auc": float("nan")})
+    assert names_in(tmp_path) == []
 
 
 def test_json_is_written_for_people_and_read_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.json"
-    results.write_json(file, {"name": "Zürich", "n": [1, None]})
+    files.write_json(file, {"name": "Zürich", "n": [1, None]})
     assert file.read_text(encoding="utf-8") == '{\n  "name": "Zürich",\n  "n": [\n    1,\n    null\n  ]\n}\n'
-    assert results.read_json(file) == {"name": "Zürich", "n": [1, None]}
+    assert files.read_json(file) == {"name": "Zürich", "n": [1, None]}
 
 
 def test_what_is_no_json_is_told_by_name(tmp_path: Path) -> None:
-    assert refused(results.read_json, tmp_path / "a.json") == f"{tmp_path}/a.json: No such file or directory"
+    assert refused(files.read_json, tmp_path / "a.json") == f"{tmp_path}/a.json: No such file or directory"
     (tmp_path / "a.json").write_text("{")
-    assert refused(results.read_json, tmp_path / "a.json").startswith(f"{tmp_path}/a.json: is not JSON: ")
+    assert refused(files.read_json, tmp_path / "a.json").startswith(f"{tmp_path}/a.json: is not JSON: ")
 
 
 def test_copies_are_whole(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\x00\xff" * 100_000)
-    results.copy_file(tmp_path / "a", tmp_path / "new" / "b")
+    files.copy_file(tmp_path / "a", tmp_path / "new" / "b")
     assert (tmp_path / "new" / "b").read_bytes() == (tmp_path / "a").read_bytes()
     with pytest.raises(FileNotFoundError):
-        results.copy_file(tmp_path / "none", tmp_path / "new" / "b")
-    assert files(tmp_path / "new") == ["b"]
+        files.copy_file(tmp_path / "none", tmp_path / "new" / "b")
+    assert names_in(tmp_path / "new") == ["b"]
 
 
 def test_what_a_row_lacks_stays_empty(tmp_path: Path) -> None:
-    results.write_csv(tmp_path / "a.csv", [{"a": 1}, {"b": "x,y"}], ["a", "b"])
+    files.write_csv(tmp_path / "a.csv", [{"a": 1}, {"b": "x,y"}], ["a", "b"])
     assert (tmp_path / "a.csv").read_text() == 'a,b\n1,\n,"x,y"\n'
 
 
 def test_frames_are_written_without_their_index(tmp_path: Path) -> None:
-    results.write_frame(tmp_path / "a.csv", pd.DataFrame({"n": [1, 2]}, index=[7, 7]))
+    files.write_frame(tmp_path / "a.csv", pd.DataFrame({"n": [1, 2]}, index=[7, 7]))
     assert (tmp_path / "a.csv").read_text() == "n\n1\n2\n"

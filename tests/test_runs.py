@@ -24,7 +24,7 @@ from retina.config import sweep as spec
 from retina.data import synthetic
 from retina.errors import TrainError
 from retina.report import sweeps
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 from retina.runs import arguments
 from retina.training.trainer import Fit
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from retina.config import DataConfig, search_space
 from retina.config.sweep import SweepSpec, load
 from retina.errors import SpecError
-from retina.records.files import check
-from retina.records.schemas import RecordedSweep
+from retina.results.readers import check
+from retina.results.schemas import RecordedSweep
 
 FILE = """
 name: small

@@ -20,7 +20,8 @@ from retina.config import TrialConfig
 from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
 from retina.report.live import Status
-from retina.results import RunFolder, write_text
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 from retina.sweep import run as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger

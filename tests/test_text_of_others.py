@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.table import Table
 
-from retina import cli, results, spreadsheet
+from retina import cli, spreadsheet
 from retina.console import Lines, PrintableConsole
 from retina.data.manifest import Bad
 from retina.errors import first_line, one_line
 from retina.predict import write_csv, write_json
 from retina.printable import cut, printable
 from retina.private import make_folder
-from retina.results import RunFolder
+from retina.results import files, run_folder
+from retina.results.run_folder import RunFolder
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\n\x00x"
 FORMULAS = ["=1+1", "+SUM(A1)", "-cmd|' /C calc'!A0", "@x", "\t=1", " =1", "'=1", '"=1', "\uff1d1", "\r=1", "=a\rb"]
@@ -69,14 +70,14 @@ def test_the_tables_of_a_results_folder_are_read_back(tmp_path: Path) -> None:
     told = pd.read_csv(folder.root / "trials.csv", dtype=str, keep_default_na=False)
     assert all(safe(cell) for cell in told["reason"])
     assert set(told["val_qwk"]) == {"-0.5"}
-    results.write_text(folder.root / "sweep.yaml", "name: run\n")
+    files.write_text(folder.root / "sweep.yaml", "name: run\n")
     again = RunFolder.open(folder.root)
     for place, formula in enumerate(FORMULAS):
         # a carriage return is written as a line feed
         assert again.recorded(f"t{place:04d}")["reason"] == formula.replace("\r", "\n")
 
 
-CONFIG = results.TrialConfig().model_dump(mode="json")
+CONFIG = run_folder.TrialConfig().model_dump(mode="json")
 
 
 def test_the_grades_of_predict_hold_no_formula(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_the_grades_of_predict_hold_no_formula(tmp_path: Path) -> None:
     assert all(safe(cell) for cell in told["image"])
     assert set(told["p0"]) == {"-0.25"}
     write_json(frame, tmp_path / "grades.json")
-    assert [row["image"] for row in results.read_json(tmp_path / "grades.json")] == FORMULAS  # data stays exact
+    assert [row["image"] for row in files.read_json(tmp_path / "grades.json")] == FORMULAS  # data stays exact
 
 
 def raw(shown: str) -> set[str]:
@@ -162,8 +163,8 @@ def test_a_results_folder_is_its_owners_alone(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "results" / "run")
     folder.log("t0000", "a line")
     folder.note(name="a")
-    results.write_text(folder.best / "predictions.csv", "x")
-    results.write_text(folder.root / "report.html", "x", is_private=True)
+    files.write_text(folder.best / "predictions.csv", "x")
+    files.write_text(folder.root / "report.html", "x", is_private=True)
     assert mode(folder.root) == mode(folder.best) == mode(folder.root / "trials") == 0o700
     assert mode(folder.root / "report.html") == mode(folder.best / "predictions.csv") == 0o600
     assert all(mode(path) & 0o077 == 0 for path in folder.root.rglob("*") if path.is_dir())
@@ -182,12 +183,12 @@ def test_a_mode_that_somebody_chose_stays(tmp_path: Path) -> None:
     folder.root.chmod(0o750)
     before = os.umask(0o022)
     try:
-        results.write_text(folder.root / "a.txt", "x")
-        results.write_text(folder.root / "b" / "a.txt", "x")
+        files.write_text(folder.root / "a.txt", "x")
+        files.write_text(folder.root / "b" / "a.txt", "x")
         report = folder.root / "report.html"
         report.write_text("x")
         report.chmod(0o640)
-        results.write_text(report, "y", is_private=True)
+        files.write_text(report, "y", is_private=True)
         make_folder(folder.root, exist_ok=True)
     finally:
         os.umask(before)

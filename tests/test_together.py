@@ -15,10 +15,11 @@ import torch
 from tiny import config
 from torch import nn
 
-from retina import checksums, results, together, winner
+from retina import together, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs
-from retina.results import RunFolder
+from retina.results import checksums, files
+from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import outputs, validate
 from retina.training.losses import OUTPUTS, Reading
@@ -65,7 +66,7 @@ def sweep(root: Path, trials: list[tuple[float, dict[str, torch.Tensor], TrialCo
     folder = RunFolder.create(root)
     for number, (value, state, settings) in enumerate(trials):
         name = f"t{number:04d}"
-        results.write_json(folder.trial(name) / "config.json", settings.model_dump(mode="json"))
+        files.write_json(folder.trial(name) / "config.json", settings.model_dump(mode="json"))
         torch.save(state, folder.trial(name) / "model.pt")
         folder.record_trial(name, state="COMPLETE", best_epoch=1, val_qwk=value)
     return folder

@@ -12,7 +12,8 @@ from rich.console import Console
 from retina.errors import ResultsError
 from retina.metrics.summary import of_predictions
 from retina.report import ways
-from retina.results import RunFolder, write_json
+from retina.results.files import write_json
+from retina.results.run_folder import RunFolder
 
 TOLD = of_predictions(predictions(), resamples=50)
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 from tiny import CPU, config, photographs
 
-from retina import results, winner
+from retina import winner
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data.batches import MEAN, STD
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError
 from retina.metrics import baselines, summary
 from retina.metrics.grading import measure
-from retina.results import RunFolder
+from retina.results import files
+from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import Evaluation, evaluate
 
@@ -48,7 +49,7 @@ def crowned(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> 
         for some in net.fc.modules():
             if isinstance(some, torch.nn.Linear):
                 some.weight.data *= 5  # so that not all grades look alike to it
-        results.write_json(folder.trial(TRIAL) / "config.json", settings.model_dump(mode="json"))
+        files.write_json(folder.trial(TRIAL) / "config.json", settings.model_dump(mode="json"))
         torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
         folder.record_trial("t0001", state="COMPLETE", best_epoch=9, val_qwk=0.1)
         folder.record_trial(TRIAL, state="PRUNED", best_epoch=2, epochs_run=5, val_qwk=0.9)
@@ -121,7 +122,7 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
     other = RunFolder.create(tmp_path / "mine")
     other.record_trial(TRIAL, state="COMPLETE", best_epoch=1)
     for name in ("config.json", "model.pt"):
-        results.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
+        files.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
     told = winner.crown(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
     wanted = baselines.fellow_eye(frame, "test")
     assert told["with_fellow"] == wanted.with_fellow == 3
@@ -155,7 +156,7 @@ def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crow
     folder.record_trial(TRIAL, best_epoch=1)
     with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
         winner.crown(folder, TRIAL, data, "val_qwk")
-    results.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
+    files.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
     with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):
         winner.crown(folder, TRIAL, data, "val_qwk")
     assert not folder.best.exists()

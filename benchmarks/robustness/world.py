@@ -110,16 +110,17 @@ def make(root: Path) -> None:
 
 def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     """A results folder as a sweep leaves it, by the package's own writers; nothing is trained."""
-    from retina import checkpoints, provenance, together, winner  # noqa: PLC0415
+    from retina import together, winner  # noqa: PLC0415
     from retina.config.sweep import SweepSpec  # noqa: PLC0415
     from retina.data.photographs import prepare  # noqa: PLC0415
     from retina.report import figures  # noqa: PLC0415
+    from retina.results import checkpoints, environment  # noqa: PLC0415
     from retina.sweep.ledger import Ledger  # noqa: PLC0415
 
     spec = SweepSpec.model_validate(sweep_file(root.name, world.photographs))
     photographs = prepare(spec.data)
     root.parent.mkdir(parents=True, exist_ok=True)
-    folder = provenance.begin(root, photographs, spec.to_yaml())
+    folder = environment.begin(root, photographs, spec.to_yaml())
     ledger = Ledger.create(spec, folder)
     ends = ["PRUNED", "COMPLETE", "FAIL", "COMPLETE"] if finished else ["PRUNED", "COMPLETE", "RUNNING"]
     for number, state in enumerate(ends):

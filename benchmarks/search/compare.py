@@ -29,7 +29,7 @@ from rich.table import Table as Lines
 from benchmarks.search.simulate import Ours, RayWiring, Search, Table, quiet, simulate
 from benchmarks.search.table import CURVES, SPACE
 from retina.config.sweep import SweepSpec, load
-from retina.provenance import environment
+from retina.results.environment import environment
 
 MOST_EPOCHS = 4000
 MOST_TRIALS = 2000

@@ -23,7 +23,7 @@ from retina.config import GRADE_NAMES, GRADES
 from retina.data import likeness, quality
 from retina.data.visit import visit
 from retina.errors import ResultsError
-from retina.results import write_text
+from retina.results.files import write_text
 
 GENERATOR = "retina data audit"
 """What a page says that it was written by, near its beginning."""

@@ -8,7 +8,7 @@ from retina import outputs
 from retina.audit.run import Audit
 from retina.data.manifest import UNUSED_COLUMNS
 from retina.errors import ResultsError
-from retina.results import write_csv
+from retina.results.files import write_csv
 
 
 def refuse_foreign(page: Path) -> None:

@@ -15,7 +15,6 @@ import onnxruntime
 import pandas as pd
 import torch
 
-from retina import checksums
 from retina.config import GRADES, DataConfig, parse, yaml_reader
 from retina.data import fundus, photographs, sources, synthetic
 from retina.data.cache import open_cache
@@ -26,8 +25,8 @@ from retina.export.graphs import load_pt2
 from retina.export.sessions import session
 from retina.metrics.predictions import PROBABILITIES
 from retina.metrics.probabilities import problems
-from retina.records import schemas, tables
-from retina.results import METRICS_REMEDY, RunFolder
+from retina.results import checksums, schemas, table_reader
+from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 TOLERANCE = 1e-3
 """Of a probability: less than the third digit, in which metrics are told."""
@@ -149,7 +148,7 @@ def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
     """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
     names = ["split", "image", "grade", *PROBABILITIES]
     file = folder.best / "predictions.csv"
-    found = tables.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
+    found = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
     rows = [row for row in (found[0] if found else []) if row["split"] in splits]
     frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
     return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which

@@ -10,8 +10,8 @@ from typing import Any
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
 from retina.metrics.grading import REFERABLE
 from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
-from retina.records import files, schemas
-from retina.results import SPEC_REMEDY, RunFolder
+from retina.results import readers, schemas
+from retina.results.run_folder import SPEC_REMEDY, RunFolder
 
 NUMBERS = {
     **NAMES,
@@ -236,7 +236,7 @@ def _space(parameter: Any) -> str:
 
 
 def _spec(file: Path) -> Told:
-    return files.read_yaml(file, schemas.SearchedSpace, SPEC_REMEDY)
+    return readers.read_yaml(file, schemas.SearchedSpace, SPEC_REMEDY)
 
 
 def _states(run: RunFolder) -> dict[str, int]:

@@ -22,12 +22,12 @@ import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 import retina
-from retina import checksums, results
-from retina.checksums import SUMS
 from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError
 from retina.metrics.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
+from retina.results import checksums, files
+from retina.results.checksums import SUMS
 
 ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = LISTED = (
     "model.onnx",
@@ -212,13 +212,13 @@ def read(folder: Path) -> Folder:
     if not (folder / CONFIG).is_file() or not any((folder / name).is_file() for name in (ONNX, WEIGHTS)):
         raise ResultsError(_no_export(folder))
     is_verified = checksums.verify(folder, [CONFIG, PREPROCESS], REMEDY)
-    described = results.read_json(folder / CONFIG)
+    described = files.read_json(folder / CONFIG)
     _refuse_newer(folder / CONFIG, described)
     description = _parse(Description, described, folder / CONFIG)
     if not is_verified:
         checksums.verify(folder, [], REMEDY, needed=description.export >= WITH_SUMS)
         checksums.tell_unverified(folder)
-    preprocess = _parse(Preprocess, results.read_json(folder / PREPROCESS), folder / PREPROCESS)
+    preprocess = _parse(Preprocess, files.read_json(folder / PREPROCESS), folder / PREPROCESS)
     if preprocess.crop_version not in SAME_PIXELS:
         raise ResultsError(
             f"{folder / PREPROCESS}: crop_version is {preprocess.crop_version!r}, this retina ({retina.__version__}) "

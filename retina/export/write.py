@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import retina
-from retina import checksums, leftovers, results
+from retina import leftovers
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
@@ -39,8 +39,8 @@ from retina.export.folder import (
 )
 from retina.export.grader import Grader, build
 from retina.metrics.verdict import SPLITS
-from retina.records import files, schemas
-from retina.results import RunFolder
+from retina.results import checksums, files, readers, run_folder, schemas
+from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.losses import OUTPUTS
 
@@ -92,13 +92,13 @@ def export(run: Path, target: Path | None = None) -> Path:
     description = best.description.model_copy(update={"cut_points": grader.cut_points, "check": agreement})
     text = card(facts, description, best.preprocess)
     with _replacing(target) as partial:
-        results.write_bytes(partial / ONNX, onnx)
-        results.write_bytes(partial / PROGRAM, program)
-        results.write_bytes(partial / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
-        results.write_json(partial / CONFIG, description.model_dump(mode="json"))
-        results.write_json(partial / PREPROCESS, best.preprocess.model_dump(mode="json"))
-        results.write_json(partial / METRICS, metrics)
-        results.write_text(partial / CARD, text)
+        files.write_bytes(partial / ONNX, onnx)
+        files.write_bytes(partial / PROGRAM, program)
+        files.write_bytes(partial / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
+        files.write_json(partial / CONFIG, description.model_dump(mode="json"))
+        files.write_json(partial / PREPROCESS, best.preprocess.model_dump(mode="json"))
+        files.write_json(partial / METRICS, metrics)
+        files.write_text(partial / CARD, text)
         checksums.write(partial, LISTED)
     return target
 
@@ -137,20 +137,20 @@ def _refuse_taken(target: Path) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        described = results.read_json(folder / CONFIG)
+        described = files.read_json(folder / CONFIG)
     except ResultsError:
         return False
     return isinstance(described, Mapping) and "export" in described
 
 
 def _read_metrics(file: Path) -> Mapping[str, Any]:
-    metrics = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY)
+    metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY)
     if metrics is None:  # _refuse_missing has seen it: it was taken away since
-        files.refuse(file, "is not there", results.METRICS_REMEDY)
+        readers.refuse(file, "is not there", run_folder.METRICS_REMEDY)
     known = {split: metrics.get(split, {}) for split in SPLITS}
     lacking = [f"{split}.{name}" for split in SPLITS for name in NEEDED if known[split].get(name) is None]
     if lacking:
-        files.refuse(file, f"should hold {', '.join(lacking)}", results.METRICS_REMEDY)
+        readers.refuse(file, f"should hold {', '.join(lacking)}", run_folder.METRICS_REMEDY)
     return metrics
 
 
@@ -161,7 +161,7 @@ def _calibration(file: Path, metrics: Mapping[str, Any]) -> Calibration:
 
 def _describe(folder: RunFolder, metrics: Mapping[str, Any]) -> _Best:
     file = folder.best / CONFIG
-    told = results.read_json(file)
+    told = files.read_json(file)
     if (crop := told.get("preprocessing", PREPROCESSING) if isinstance(told, Mapping) else None) not in SAME_PIXELS:
         raise ResultsError(
             f"{file}: its photographs were cropped in another way (preprocessing {crop!r}; this retina, "

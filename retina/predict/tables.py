@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina import outputs, results
+from retina import outputs
 from retina.errors import ResultsError, as_disk_error
+from retina.results import files
 
 
 def refuse_taken(csv: Path | None, json: Path | None) -> None:
@@ -31,7 +32,7 @@ def write_csv(frame: pd.DataFrame, file: Path) -> None:
         ResultsError: the file cannot be written; exit code 1 where the disk is at fault.
     """
     try:
-        results.write_frame(file, frame.round(6), is_private=True)
+        files.write_frame(file, frame.round(6), is_private=True)
     except OSError as error:
         raise as_disk_error(file, "cannot be written", error) from None
 
@@ -45,7 +46,7 @@ def write_json(frame: pd.DataFrame, file: Path) -> None:
     rounded = frame.round(6).astype(object)
     rows = rounded.where(rounded.notna(), None).to_dict(orient="records")
     try:
-        results.write_json(file, rows, is_private=True)
+        files.write_json(file, rows, is_private=True)
     except OSError as error:
         raise as_disk_error(file, "cannot be written", error) from None
 

@@ -11,11 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from retina import checksums
 from retina.config import GRADE_NAMES
 from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
-from retina.records import files, schemas
-from retina.results import METRICS_REMEDY, RunFolder
+from retina.results import checksums, readers, schemas
+from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 WIDTH = 98
 SHOWN = {
@@ -36,9 +35,9 @@ def best(folder: RunFolder) -> RenderableType:
     """
     checksums.verify_best(folder.best, "metrics.json")
     file = folder.best / "metrics.json"
-    metrics = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    metrics = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
     if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *SPLITS)):
-        files.refuse(file, "is not there, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
+        readers.refuse(file, "is not there, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
     title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
     for split, name in SPLITS.items():

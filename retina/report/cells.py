@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from retina.results import PARAMETERS, RunFolder
+from retina.results.run_folder import PARAMETERS, RunFolder
 
 COMPARED = ("arch", "pretrained")
 SHARED = [name for name in PARAMETERS if name not in COMPARED]

@@ -20,7 +20,7 @@ from retina.errors import ResultsError
 from retina.report import cells, figures
 from retina.report.cells import Cell
 from retina.report.on_test import FOLDER, judged
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 
 SPLITS = {"train": "Train", "test": "Test"}
 # Okabe and Ito's vermilion and blue; the split is told by the line, and once more by the marker

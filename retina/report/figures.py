@@ -22,11 +22,11 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from retina import checksums
 from retina.config import GRADE_NAMES, GRADES
 from retina.errors import ResultsError
-from retina.records import files, schemas
-from retina.results import METRICS_REMEDY, RunFolder, write_bytes
+from retina.results import checksums, readers, schemas
+from retina.results.files import write_bytes
+from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 SPLITS = {"val": "validation", "test": "test"}
 """Keys of metrics.json and what a person calls them."""
@@ -67,7 +67,7 @@ def draw(folder: RunFolder) -> list[Path]:
         ResultsError: no best model yet, or what is told of it is damaged; names the file.
     """
     file = folder.best / "metrics.json"
-    told = files.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    told = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
     if told is None:
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     checksums.verify_best(folder.best, file.name)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.machine import Load
-from retina.results import FINISHED
+from retina.results.run_folder import FINISHED
 
 SHOWN_RUNNING = 16
 

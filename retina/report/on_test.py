@@ -11,13 +11,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina import results, winner
+from retina import winner
 from retina.config import DataConfig, parse
 from retina.data.photographs import Photographs, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
-from retina.records import files, schemas
 from retina.report.cells import Cell
-from retina.results import SPEC_REMEDY, RunFolder
+from retina.results import files, readers, schemas
+from retina.results.run_folder import SPEC_REMEDY, RunFolder
 
 FOLDER = "comparison"
 
@@ -58,7 +58,7 @@ def judged(
 def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     """What an earlier call has found, if it was of the same weights and photographs."""
     try:
-        told = files.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
+        told = readers.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
     except ResultsError as error:
         log.warning("note: %s", one_line(error, 1000))
         return None
@@ -86,8 +86,8 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
         "data_fingerprint": photographs.fingerprint,
     }
     place = folder.root / FOLDER
-    results.write_frame(place / f"{cell.slug}.csv", winner.predictions_of(photographs.frame, {"test": seen}))
-    results.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
+    files.write_frame(place / f"{cell.slug}.csv", winner.predictions_of(photographs.frame, {"test": seen}))
+    files.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
     return told
 
 
@@ -98,7 +98,7 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
         RetinaError: they are not there any more, or not the same.
     """
     file: Path = folder.root / "sweep.yaml"
-    data = files.read_yaml(file, schemas.RecordedSweep, SPEC_REMEDY).get("data")
+    data = readers.read_yaml(file, schemas.RecordedSweep, SPEC_REMEDY).get("data")
     photographs = prepare(parse(DataConfig, data, f"{file}: data"), progress)
     then = _fingerprint(folder)
     if photographs.fingerprint != then:

@@ -12,11 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from retina import checksums
 from retina.errors import ResultsError, as_disk_error
-from retina.records import files, schemas
 from retina.report.live import clock
-from retina.results import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results import checksums, readers, schemas
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
 _FILES = ("sweep.yaml", "environment.json", "trials.csv", "study.db")
 """A folder that holds one of them is a sweep's, or what is left of it."""
@@ -91,7 +90,7 @@ def _summary(root: Path) -> Summary:
 
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
-    spec = files.read_yaml(root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
+    spec = readers.read_yaml(root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
     notes = folder.notes()
     if not notes.get("started"):
         raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
@@ -101,7 +100,7 @@ def _read(root: Path) -> Summary:
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
         checksums.verify_best(folder.best, "metrics.json")
-    metrics = files.read_object(folder.best / "metrics.json", schemas.Metrics, METRICS_REMEDY) or {"test": {}}
+    metrics = readers.read_object(folder.best / "metrics.json", schemas.Metrics, METRICS_REMEDY) or {"test": {}}
     return Summary(
         name=root.name,
         state=state_of(folder, notes, left=planned - finished),

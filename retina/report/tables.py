@@ -10,7 +10,7 @@ from rich.table import Table
 
 from retina.config import GRADE_NAMES
 from retina.printable import printable
-from retina.results import PARAMETERS, RunFolder
+from retina.results.run_folder import PARAMETERS, RunFolder
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
 

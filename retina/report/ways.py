@@ -9,10 +9,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from retina import checksums
 from retina.metrics.verdict import SPLITS
-from retina.records import files, schemas
-from retina.results import METRICS_REMEDY, RunFolder
+from retina.results import checksums, readers, schemas
+from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 NAMES = {"single": "best trial alone", "ensemble": "ensemble of {}", "soup": "soup of {}"}
 NUMBERS = {"qwk": "QWK", "accuracy": "accuracy", "auc": "AUC"}
@@ -51,7 +50,7 @@ def read(folder: RunFolder, trial_id: str) -> list[Way]:
     if not file.is_file() and file.name not in (checksums.listed(folder.best) or {}):
         return []
     checksums.verify_best(folder.best, file.name)
-    told = files.read_object(file, schemas.Together, METRICS_REMEDY)
+    told = readers.read_object(file, schemas.Together, METRICS_REMEDY)
     return [] if told is None else _ways(told, trial_id)
 
 

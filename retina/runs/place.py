@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from retina import checkpoints, checksums, provenance, results
 from retina.config import DataConfig, TrialConfig
 from retina.config import sweep as sweep_file
 from retina.data.photographs import Photographs
 from retina.errors import DiskError, ResultsError
-from retina.records import files, schemas
 from retina.report.cells import SHARED
-from retina.results import RunFolder
+from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
+from retina.results.run_folder import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
 from retina.winner import FILES
 
@@ -38,7 +37,7 @@ def refuse_others(wanted: Plan) -> None:
     if "study" in folder.notes():
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
     file = folder.root / "sweep.yaml"
-    files.read_yaml(file, None, results.SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
+    readers.read_yaml(file, None, run_folder.SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
     before = sweep_file.load(file)
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
@@ -53,7 +52,7 @@ def refuse_others(wanted: Plan) -> None:
 
 def create(wanted: Plan, photographs: Photographs) -> None:
     """A new results folder, whole or not there."""
-    provenance.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
+    environment.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
 
 
 def refuse_changed(folder: RunFolder, photographs: Photographs) -> None:
@@ -84,12 +83,12 @@ def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
     refuse_changed(folder, photographs)
     notes = folder.notes()
     if folder.trial_ids():
-        now = provenance.environment()
+        now = environment.environment()
         if (notes.get("code") or {}).get("source") != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
         folder.note(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
     there = [*folder.configs().values(), *wanted.configs]
-    results.write_text(folder.root / "sweep.yaml", _sweep_yaml(wanted, there, photographs))
+    files.write_text(folder.root / "sweep.yaml", _sweep_yaml(wanted, there, photographs))
     folder.note(interrupted=True)  # until it has ended
 
 
@@ -119,7 +118,7 @@ def is_crowned(folder: RunFolder, trial_id: str) -> bool:
     file = folder.best / "metrics.json"
     try:
         checksums.verify_best(folder.best, *FILES)
-        told = files.read_object(file, schemas.Metrics, results.METRICS_REMEDY) or {}
+        told = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY) or {}
     except ResultsError as error:
         log.warning("note: the best run is evaluated again: %s", str(error).partition(";\n")[0])
         return False

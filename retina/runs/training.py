@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retina import checkpoints, leftovers, results, winner
+from retina import leftovers, winner
 from retina.config import TrialConfig
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.printable import as_reason, printable
 from retina.report.cells import titled
-from retina.results import HISTORY_COLUMNS, MEASURES, RunFolder
+from retina.results import checkpoints, files
+from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
 from retina.training import model
@@ -96,7 +97,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
     values = config.model_dump(mode="json")
     folder.record_trial(trial_id, state="RUNNING", reason=None, **values)
     try:
-        results.write_json(mine / "config.json", values)
+        files.write_json(mine / "config.json", values)
         training, past = _taken_up(folder, trial_id, lambda: task(config))
         if not past:
             folder.forget_epochs(trial_id)  # of an attempt whose checkpoint is lost
@@ -109,7 +110,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
     except (RetinaError, OSError) as error:  # a RetinaError may be an OSError too
         reason = str(error) if isinstance(error, RetinaError) else f"{mine}: cannot be written to: {error.strerror}"
         with contextlib.suppress(OSError):
-            results.write_text(mine / "error.txt", printable(reason, keep="\n") + "\n")
+            files.write_text(mine / "error.txt", printable(reason, keep="\n") + "\n")
         folder.record_trial(trial_id, state="FAIL", reason=as_reason(reason))
         log.warning("%s FAIL: %s", name, " ".join(reason.split()))
     else:

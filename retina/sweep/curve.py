@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retina.config.sweep import Metric
-from retina.results import MEASURES
+from retina.results.run_folder import MEASURES
 
 
 def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[int, float]:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retina.errors import one_line
 from retina.report.page.facts import ENOUGH
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.study import INDEX
 from retina.sweep.study_file import STUDY_FILE

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina import provenance
 from retina.data.cache import cache_folder, mapped
 from retina.data.photographs import Photographs, find
 from retina.errors import FULL_ERRNOS, DataError
+from retina.results import environment
 
 PREFIX = ".node-check-"
 """Of all files that a check writes."""
@@ -31,9 +31,9 @@ _SAME_DATA = "every node needs the same photographs and labels at the same path"
 
 def versions() -> dict[str, str]:
     """Return what must be equal on all nodes. Builds of torch for the CPU or a GPU (2.11.0+cpu) count as equal."""
-    installed = {name: provenance.version(name).partition("+")[0] for name in LIBRARIES}
+    installed = {name: environment.version(name).partition("+")[0] for name in LIBRARIES}
     return {
-        "package retina (hash of its source)": provenance.source(),
+        "package retina (hash of its source)": environment.source(),
         "Python": ".".join(platform.python_version_tuple()[:2]),
         **installed,
     }

@@ -9,8 +9,8 @@ from typing import NoReturn
 from retina import leftovers
 from retina.config import TrialConfig, parse
 from retina.errors import ResultsError, SpecError
-from retina.records import files
-from retina.results import TRIALS_REMEDY, RunFolder
+from retina.results import readers
+from retina.results.run_folder import TRIALS_REMEDY, RunFolder
 from retina.sweep.study import SweepStudy, trial_number
 from retina.sweep.study_file import STUDY_FILE
 
@@ -39,14 +39,14 @@ def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
             raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
     for name in folder.trial_ids("COMPLETE"):
         if folder.recorded(name).get(metric) is None:
-            files.refuse(folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY)
+            readers.refuse(folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY)
     return folder.configs()
 
 
 def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
     """What a trial's config.json says; None where it is not there or damaged."""
     try:
-        values = files.read_json(folder.trial(name) / "config.json")
+        values = readers.read_json(folder.trial(name) / "config.json")
         return None if values is None else parse(TrialConfig, values, name)
     except (ResultsError, SpecError):
         return None

@@ -8,12 +8,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina import checksums, provenance
 from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
 from retina.data.photographs import Photographs
 from retina.errors import ResultsError, SpecError
-from retina.records.files import read_yaml
-from retina.results import FINISHED, SPEC_REMEDY, RunFolder, write_text
+from retina.results import checksums, environment
+from retina.results.files import write_text
+from retina.results.readers import read_yaml
+from retina.results.run_folder import FINISHED, SPEC_REMEDY, RunFolder
 from retina.sweep.ledger import Ledger, limit_reached
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def reopened(
         )
     for change in changes:
         log.warning("note: %s", change)
-    again = {**provenance.environment(), "changes": changes, "extend": extend}
+    again = {**environment.environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
     said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
     folder.note(
@@ -173,7 +174,7 @@ def _changes(
         changes.append(
             f"{spec.data.path}: photographs, grades or splits have changed since {folder.root} began ({then_and_now})"
         )
-    code, then_code = provenance.code(), notes.get("code")
+    code, then_code = environment.code(), notes.get("code")
     # the commit alone says little: it changes with every README, and does not with what is not committed
     if not isinstance(then_code, dict) or then_code.get("source") != code["source"]:
         changes.append(f"the code has changed since {folder.root} was begun (- {_told(then_code)}; + {_told(code)})")

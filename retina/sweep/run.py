@@ -21,7 +21,7 @@ from ray.tune.experiment import Trial
 from retina import process
 from retina.config.sweep import SweepSpec
 from retina.errors import NodeError
-from retina.results import RunFolder
+from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.cluster import Share
 from retina.sweep.guard import Guard, RayGoneError

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import process, provenance, together, winner
+from retina import process, together, winner
 from retina.config.sweep import SweepSpec
 from retina.data.photographs import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
-from retina.results import RunFolder
+from retina.results import environment
+from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
@@ -90,7 +91,7 @@ def sweep(
                 guard.check()
             nodes = Nodes(share, photographs)
             nodes.check(root if going.on else root.parent)
-            folder = RunFolder.open(root) if going.on else provenance.begin(root, photographs, spec.to_yaml())
+            folder = RunFolder.open(root) if going.on else environment.begin(root, photographs, spec.to_yaml())
             held.enter_context(folder.held())
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)

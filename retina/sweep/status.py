@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from retina import machine
 from retina.report.live import Running, Status
-from retina.results import FINISHED
+from retina.results.run_folder import FINISHED
 from retina.sweep.ledger import Ledger
 from retina.sweep.rungs import Rungs
 

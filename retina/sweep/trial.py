@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from ray import tune
 
-from retina import checkpoints, private
+from retina import private
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
 from retina.printable import PrintableFormatter
+from retina.results import checkpoints
 from retina.sweep.ahead import Ahead
 from retina.sweep.needs import Needs
 from retina.sweep.nodes import here

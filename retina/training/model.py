@@ -14,9 +14,9 @@ import torch
 import torchvision
 from torch import nn
 
-from retina.checksums import digest
 from retina.config import TrialConfig
 from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
+from retina.results.checksums import digest
 from retina.training.losses import OUTPUTS, Reading
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}

@@ -20,7 +20,8 @@ from retina.errors import ResultsError, as_disk_error
 from retina.report import ways
 from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
 from retina.report.page.facts import ENOUGH, Facts
-from retina.results import RunFolder, write_text
+from retina.results.files import write_text
+from retina.results.run_folder import RunFolder
 
 FILE = "report.html"
 _POLICY = "script-src 'sha256-"

@@ -13,7 +13,7 @@ from retina.report import tables
 from retina.report.live import clock
 from retina.report.on_test import FOLDER
 from retina.report.page.facts import Facts, number, word
-from retina.results import PARAMETERS
+from retina.results.run_folder import PARAMETERS
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina import checksums
 from retina.config import GRADES, TrialConfig
-from retina.records import files, schemas, tables
 from retina.report import sweeps, ways
 from retina.report.ways import Way
-from retina.results import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results import checksums, readers, schemas, table_reader
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 _PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
@@ -141,7 +140,7 @@ def read(folder: RunFolder) -> Facts:
     is_judged = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
     if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
         checksums.tell_unverified(folder.best)
-    best = files.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
+    best = readers.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
     return Facts(
         folder=folder,
         spec=spec,
@@ -193,7 +192,7 @@ def _stops(early: Mapping[str, Any]) -> bool:
 
 
 def _spec(folder: RunFolder) -> dict[str, Any]:
-    return files.read_yaml(folder.root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
+    return readers.read_yaml(folder.root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
 
 
 def _searched(name: str, told: Mapping[str, Any]) -> Searched:
@@ -210,7 +209,9 @@ def _searched(name: str, told: Mapping[str, Any]) -> Searched:
 
 def _predictions(folder: RunFolder) -> pd.DataFrame | None:
     file = folder.best / "predictions.csv"
-    found = tables.read_table(file, schemas.PredictionRow, _PREDICTION_COLUMNS, ["split", "image"], METRICS_REMEDY)
+    found = table_reader.read_table(
+        file, schemas.PredictionRow, _PREDICTION_COLUMNS, ["split", "image"], METRICS_REMEDY
+    )
     if found is None:
         return None
     rows = found[0]

@@ -18,7 +18,6 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from retina import checksums
 from retina.config import GRADE_NAMES, DataConfig, TrialConfig
 from retina.data import fundus, photographs, sources
 from retina.data.batches import to_float
@@ -26,7 +25,8 @@ from retina.errors import DataError, ResultsError
 from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
 from retina.report.page.facts import PROBABILITIES, Facts
-from retina.results import read_json
+from retina.results import checksums
+from retina.results.files import read_json
 from retina.training import model
 from retina.training.losses import reading_of
 from retina.training.trainer import default_device

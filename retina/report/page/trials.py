@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.report.page.facts import Facts, number, word
-from retina.results import MEASURES, PARAMETERS
+from retina.results.run_folder import MEASURES, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
 NAMES = {"trial_id": "trial", "images_per_second": "images/s", "reason": "why it ended"}

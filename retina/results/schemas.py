@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from retina.config import GRADES
 from retina.config.sweep import LEAST_ETA
-from retina.records.lacking import refuse_lacking, refuse_null
+from retina.results.schema_checks import refuse_lacking, refuse_null
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from retina.errors import ResultsError, as_disk_error
-from retina.results import write_text
+from retina.results.files import write_text
 
 SUMS = "SHA256SUMS"
 MARK = {"checksums": SUMS}

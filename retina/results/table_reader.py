@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from retina.config import TrialConfig
-from retina.records.files import read_text, refuse
-from retina.records.schemas import Row
+from retina.results.readers import read_text, refuse
+from retina.results.schemas import Row
 from retina.spreadsheet import original
 
 

@@ -11,28 +11,22 @@ reader, or a machine that loses its power, never meets half a file.
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
-import json
 import logging
-import math
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 
-from retina import leftovers, locks, outputs, private, spreadsheet
+from retina import leftovers, locks, private
 from retina.config import TrialConfig
 from retina.errors import ResultsError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.printable import printable
-from retina.records import files, schemas, tables
+from retina.results import files, readers, schemas, table_reader
 
 log = logging.getLogger(__name__)
 
@@ -265,11 +259,11 @@ class RunFolder:
         """
         started = time.monotonic()
         for trial_id in self._history.keys() - self._history_lines.keys():
-            self._history_lines[trial_id] = _csv_lines(self.epochs(trial_id), self._history_columns)
+            self._history_lines[trial_id] = files.csv_lines(self.epochs(trial_id), self._history_columns)
         history = "".join(self._history_lines[trial_id] for trial_id in sorted(self._history_lines))
         try:
-            write_text(self.root / "history.csv", _header(self._history_columns) + history)
-            write_csv(self.root / "trials.csv", self._trials.values(), self._trial_columns)
+            files.write_text(self.root / "history.csv", files.csv_header(self._history_columns) + history)
+            files.write_csv(self.root / "trials.csv", self._trials.values(), self._trial_columns)
             self.is_flushed = True
         except OSError as error:
             if self.is_flushed:
@@ -305,7 +299,7 @@ class RunFolder:
                 missing.append("best_epoch")
             if missing or "state" not in row:
                 shown = ", ".join((missing or ["state"])[:4])
-                files.refuse(self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY)
+                readers.refuse(self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY)
             found[trial_id] = TrialConfig(**{name: row[name] for name in PARAMETERS})
         return found
 
@@ -315,11 +309,11 @@ class RunFolder:
 
     def trials(self) -> pd.DataFrame:
         """trials.csv: a row a trial, `TRIAL_COLUMNS`; empty before the first."""
-        return tables.frame(self._read_trials()[0], TRIAL_COLUMNS)
+        return table_reader.frame(self._read_trials()[0], TRIAL_COLUMNS)
 
     def history(self) -> pd.DataFrame:
         """history.csv: a row an epoch of a trial, `HISTORY_COLUMNS`; empty before the first."""
-        return tables.frame(self._read_history()[0], HISTORY_COLUMNS)
+        return table_reader.frame(self._read_history()[0], HISTORY_COLUMNS)
 
     def ranking(self, metric: str, sign: int) -> list[str]:
         """Trials that finished or were stopped early, best first by `metric` (`sign` 1: more is better).
@@ -335,7 +329,7 @@ class RunFolder:
 
     def note(self, **values: Any) -> None:
         """Add to environment.json, or change there, what is known of the sweep as a whole."""
-        write_json(self.root / "environment.json", {**self.notes(), **values})
+        files.write_json(self.root / "environment.json", {**self.notes(), **values})
 
     def notes(self) -> dict[str, Any]:
         """What environment.json says; empty before anything was noted.
@@ -343,7 +337,7 @@ class RunFolder:
         Raises:
             ResultsError: it is damaged.
         """
-        return files.read_object(self.root / "environment.json", schemas.Notes, NOTES_REMEDY) or {}
+        return readers.read_object(self.root / "environment.json", schemas.Notes, NOTES_REMEDY) or {}
 
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
@@ -354,94 +348,11 @@ class RunFolder:
 
     def _read_trials(self) -> tuple[list[dict[str, Any]], list[str]]:
         file = self.root / "trials.csv"
-        return tables.read_table(file, schemas.TrialRow, TRIAL_COLUMNS, ["trial_id"], TRIALS_REMEDY) or ([], [])
+        return table_reader.read_table(file, schemas.TrialRow, TRIAL_COLUMNS, ["trial_id"], TRIALS_REMEDY) or ([], [])
 
     def _read_history(self) -> tuple[list[dict[str, Any]], list[str]]:
         file, key = self.root / "history.csv", ["trial_id", "epoch"]
-        return tables.read_table(file, schemas.HistoryRow, HISTORY_COLUMNS, key, HISTORY_REMEDY) or ([], [])
-
-
-def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
-    """Write `file` whole or not at all; a private one is new readable by its owner alone."""
-    with _whole(file, is_private=is_private) as partial:
-        partial.write(text.encode(errors="backslashreplace"))  # file names need not be text
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    """Write `file` whole or not at all."""
-    with _whole(file) as partial:
-        partial.write(content)
-
-
-def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
-    """Write `file` as indented JSON, whole or not at all."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(file, text + "\n", is_private=is_private)
-
-
-def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str], *, is_private: bool = False) -> None:
-    """Write `file` as CSV with `columns`, as `write_text`; what a row lacks stays empty."""
-    write_text(file, _header(columns) + _csv_lines(rows, columns), is_private=is_private)
-
-
-def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:
-    """Write `file` as CSV without the index, whole or not at all."""
-    write_text(file, spreadsheet.to_csv(frame), is_private=is_private)
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ResultsError: no such file, or not JSON.
-    """
-    if not os.path.lexists(file):
-        raise ResultsError(f"{file}: {os.strerror(errno.ENOENT)}")
-    return files.read_json(file)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all."""
-    with source.open("rb") as original, _whole(target) as partial:
-        shutil.copyfileobj(original, partial)
-
-
-@contextmanager
-def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
-    if not file.name:  # "." or "/"
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    if outputs.is_no_file(file):
-        raise OSError(errno.EINVAL, outputs.NO_FILE, str(file))
-    private.make_inside(file.parent)
-    partial = file.with_name(leftovers.partial_name(file.name))
-    try:
-        mode = private.mode_for(file, is_private=is_private)
-        with open(partial, "wb", opener=private.opener(mode)) as opened:  # Path.open takes none
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _header(columns: list[str]) -> str:
-    return _csv_lines([dict(zip(columns, columns, strict=True))], columns)
-
-
-def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
-    if isinstance(value, str):
-        return spreadsheet.as_text(value.replace("\r\n", "\n").replace("\r", "\n"))
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return table_reader.read_table(file, schemas.HistoryRow, HISTORY_COLUMNS, key, HISTORY_REMEDY) or ([], [])
 
 
 def _known(key: str, columns: list[str]) -> str:

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from retina import checksums, leftovers, private
+from retina import leftovers, private
 from retina.errors import first_line, one_line
+from retina.results import checksums
 
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"

@@ -24,7 +24,8 @@ from retina.data.photographs import Photographs, duplicate_rows, skipped_rows, u
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.machine import cores
-from retina.results import RunFolder, write_csv, write_text
+from retina.results.files import write_csv, write_text
+from retina.results.run_folder import RunFolder
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow", "scikit-learn", "pydantic")
 

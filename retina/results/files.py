@@ -1,0 +1,106 @@
+"""Writers of files: each is written under a temporary name and renamed, so that no reader meets half a file."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from retina import leftovers, outputs, private, spreadsheet
+from retina.errors import ResultsError
+from retina.results import readers
+
+
+def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
+    """Write `file` whole or not at all; a private one is new readable by its owner alone."""
+    with _whole(file, is_private=is_private) as partial:
+        partial.write(text.encode(errors="backslashreplace"))  # file names need not be text
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write `file` whole or not at all."""
+    with _whole(file) as partial:
+        partial.write(content)
+
+
+def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
+    """Write `file` as indented JSON, whole or not at all."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(file, text + "\n", is_private=is_private)
+
+
+def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str], *, is_private: bool = False) -> None:
+    """Write `file` as CSV with `columns`, as `write_text`; what a row lacks stays empty."""
+    write_text(file, csv_header(columns) + csv_lines(rows, columns), is_private=is_private)
+
+
+def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:
+    """Write `file` as CSV without the index, whole or not at all."""
+    write_text(file, spreadsheet.to_csv(frame), is_private=is_private)
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ResultsError: no such file, or not JSON.
+    """
+    if not os.path.lexists(file):
+        raise ResultsError(f"{file}: {os.strerror(errno.ENOENT)}")
+    return readers.read_json(file)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    with source.open("rb") as original, _whole(target) as partial:
+        shutil.copyfileobj(original, partial)
+
+
+@contextmanager
+def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
+    if not file.name:  # "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if outputs.is_no_file(file):
+        raise OSError(errno.EINVAL, outputs.NO_FILE, str(file))
+    private.make_inside(file.parent)
+    partial = file.with_name(leftovers.partial_name(file.name))
+    try:
+        mode = private.mode_for(file, is_private=is_private)
+        with open(partial, "wb", opener=private.opener(mode)) as opened:  # Path.open takes none
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def csv_header(columns: list[str]) -> str:
+    """The header line of a CSV file with `columns`."""
+    return csv_lines([dict(zip(columns, columns, strict=True))], columns)
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
+    """Rows as lines of a CSV file with `columns`; what a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
+    if isinstance(value, str):
+        return spreadsheet.as_text(value.replace("\r\n", "\n").replace("\r", "\n"))
+    return None if isinstance(value, float) and math.isnan(value) else value
