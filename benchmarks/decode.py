@@ -40,7 +40,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from retina.data.cache import open_cache
+from retina.data.cache.pixel_cache import open_cache
 from retina.data.fundus import Pixels, find_disc, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
 from retina.machine import cores

@@ -43,8 +43,8 @@ from torch import nn
 
 from benchmarks.decode import spread
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
-from retina.data import photographs, synthetic
-from retina.data.photographs import Photographs, prepare
+from retina.data import dataset, synthetic
+from retina.data.dataset import Photographs, prepare
 from retina.results.environment import environment
 from retina.training.trainer import fit
 
@@ -53,7 +53,7 @@ DRAWN = 500
 SAMPLES_A_SECOND = 50
 MB = 1e6
 STAGES = {"labels": "find", "cache": "open_cache", "split": "split.assign"}
-"""What `prepare` calls, by where `retina.data.photographs` has it; the rest is mostly the fingerprint."""
+"""What `prepare` calls, by where `retina.data.dataset` has it; the rest is mostly the fingerprint."""
 Answer = SimpleQueue[dict[str, Any]]
 
 
@@ -104,7 +104,7 @@ def staged(config: DataConfig) -> tuple[Photographs, dict[str, float]]:
     with ExitStack() as stack:
         for stage, name in STAGES.items():
             *inside, last = name.split(".")
-            owner = getattr(photographs, inside[0]) if inside else photographs
+            owner = getattr(dataset, inside[0]) if inside else dataset
             stack.enter_context(mock.patch.object(owner, last, timed(stage, getattr(owner, last))))
         started = time.perf_counter()
         prepared = prepare(config)

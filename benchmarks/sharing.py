@@ -35,8 +35,8 @@ from rich.table import Table
 
 from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.data.batches import Part
-from retina.data.photographs import Photographs, prepare
+from retina.data.dataset import Photographs, prepare
+from retina.data.loader import Part
 from retina.machine import cores
 from retina.results.environment import environment
 from retina.results.files import write_text

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from retina.config import DataConfig, SyntheticConfig
 from retina.config.sweep import SweepSpec
-from retina.data.photographs import Photographs, prepare
+from retina.data.dataset import Photographs, prepare
 from retina.errors import ResultsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder

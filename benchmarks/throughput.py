@@ -39,8 +39,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from retina.config import DataConfig, TrialConfig
-from retina.data.batches import Drawn, Part, load
-from retina.data.photographs import Photographs, prepare
+from retina.data.dataset import Photographs, prepare
+from retina.data.loader import Drawn, Part, load
 from retina.machine import cores
 from retina.results.environment import environment
 from retina.training import microbatch, model

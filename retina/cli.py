@@ -26,7 +26,7 @@ from retina.runs import arguments as train_arguments
 
 if TYPE_CHECKING:
     from retina.config.sweep import SweepSpec
-    from retina.data.photographs import Photographs
+    from retina.data.dataset import Photographs
     from retina.report.live import Status
     from retina.results.run_folder import RunFolder
     from retina.sweep.session import Going, Place
@@ -176,7 +176,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
-    from retina.data import photographs
+    from retina.data import dataset
     from retina.report import plan as report
     from retina.sweep import plan, run, session
 
@@ -184,7 +184,7 @@ def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
     spec, _ = session.to_run(spec, place, going)
     out.print(spec.to_yaml())
     _show(report.table(plan.plan(spec, place.results / spec.name)))
-    found = photographs.find(spec.data)  # last: what is planned can be read where the photographs are still to come
+    found = dataset.find(spec.data)  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
     notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
@@ -324,20 +324,20 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from retina.data import photographs
+    from retina.data import dataset
     from retina.report import tables
     from retina.results.files import write_csv
 
     config = data_arguments.config_of(options, "retina data prepare")
     with shown(out) as progress:
-        prepared = photographs.prepare(config, progress)
+        prepared = dataset.prepare(config, progress)
     _show(tables.data(prepared.summary()))
     if prepared.decoded:
         out.print(tables.decoding(prepared.decoded, prepared.seconds))
     out.print(f"decoded: {prepared.pixels_file}")
-    for kind, rows in photographs.rows_by_kind(prepared).items():
+    for kind, rows in dataset.rows_by_kind(prepared).items():
         if rows:
-            file = photographs.list_file(config, kind)
+            file = dataset.list_file(config, kind)
             write_csv(file, rows, list(rows[0]))
             out.print(f"{kind.replace('-', ' ')}: {file}")
     return 0
@@ -345,10 +345,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     from retina.audit import page, run, terminal, unused
-    from retina.data import sources
+    from retina.data import layouts
 
     config = data_arguments.config_of(options, "retina data audit")
-    sources.place(config.path)  # first: the page is called after what is there
+    layouts.place(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
     page.refuse_foreign(file)  # before minutes are spent on what could not be written
     with shown(out) as progress:

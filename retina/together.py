@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from retina import winner
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.errors import ModelOutputError, RetinaError
 from retina.metrics import summary
 from retina.results import checksums, files

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 
 from retina.config import GRADE_NAMES, TrialConfig, parse
-from retina.data.batches import MEAN, STD, Part
+from retina.data.dataset import Photographs
 from retina.data.fundus import PREPROCESSING
-from retina.data.photographs import Photographs
+from retina.data.loader import MEAN, STD, Part
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.metrics import baselines, summary
 from retina.metrics.predictions import COLUMNS, PROBABILITIES

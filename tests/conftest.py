@@ -121,7 +121,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> "Decoded":
     """The photographs that are decoded in this process, and a way to break some."""
     from decoding import Decoded
 
-    from retina.data import decode
+    from retina.data.cache import decode
 
     seen = Decoded()
     monkeypatch.setattr(decode, "read", seen.read)

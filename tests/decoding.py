@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from retina.data.cache import open_cache
+from retina.data.cache.pixel_cache import open_cache
 from retina.data.fundus import Pixels, read, to_square
 from retina.data.manifest import COLUMNS, Manifest
 from retina.errors import DataError

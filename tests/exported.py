@@ -15,9 +15,9 @@ from torch import nn
 
 from retina import winner
 from retina.config import DataConfig, TrialConfig
-from retina.data import fundus, photographs
-from retina.data.batches import normalise, to_float
-from retina.data.photographs import Photographs
+from retina.data import dataset, fundus
+from retina.data.dataset import Photographs
+from retina.data.loader import normalise, to_float
 from retina.export.write import export
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
@@ -98,7 +98,7 @@ def make(root: Path) -> World:
         place = root / "eyes" / ("train", "val", "test")[at // 8] / str(true)
         place.mkdir(parents=True, exist_ok=True)
         file.rename(place / file.name)
-    data = photographs.prepare(DataConfig(path=str(root / "eyes"), layout="folders", image_size=SIZE))
+    data = dataset.prepare(DataConfig(path=str(root / "eyes"), layout="folders", image_size=SIZE))
     run = write_run(root / "results" / "demo", data, net)
     return World(data, net, run, export(run))
 

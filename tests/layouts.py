@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from retina.config import DataConfig
+from retina.data.layouts import read
 from retina.data.manifest import Manifest
-from retina.data.sources import read
 from retina.errors import DataError
 
 

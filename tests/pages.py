@@ -13,7 +13,7 @@ import torch
 from retina import winner
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.report import page
 from retina.results import environment, files
 from retina.results.run_folder import RunFolder

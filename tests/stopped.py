@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from retina.config.sweep import SweepSpec
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.errors import RetinaError
 from retina.locks import LOCK_FILE
 from retina.results import environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from retina.data import workers
+from retina.data import process_pool
 from retina.errors import DataError
 
 
@@ -32,4 +32,4 @@ def local_error(task: int) -> int:
 
 
 def nested(task: int) -> list[int]:
-    return sorted(workers.call(square, range(2), 2))
+    return sorted(process_pool.call(square, range(2), 2))

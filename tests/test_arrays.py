@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from retina.config import DataConfig
-from retina.data import sources
-from retina.data.sources import arrays
+from retina.data import layouts
+from retina.data.layouts import npz as arrays
 from retina.errors import DataError
 
 
@@ -46,7 +46,7 @@ def test_more_than_the_file_holds_is_refused(
 ) -> None:
     path = npz(tmp_path / "a.npz", images, labels, how)
     with pytest.raises(DataError, match=rf"a\.npz: {which} claims to be uint8 .*, which is 9,408,000,000 by.*dam"):
-        sources.read(DataConfig(path=str(path)))
+        layouts.read(DataConfig(path=str(path)))
     with pytest.raises(DataError, match="9,408,000,000"):
         arrays.load(str(path), which)
 
@@ -65,7 +65,7 @@ def test_a_directory_that_lies_is_not_believed(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.getinfo("train_images.npy").file_size == 2**32 - 2
     with pytest.raises(DataError, match="so it is damaged"):
-        sources.read(DataConfig(path=str(path)))
+        layouts.read(DataConfig(path=str(path)))
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_both_numbers(
@@ -96,4 +96,4 @@ def test_other_damage_is_refused_by_name(tmp_path: Path, damage: Callable[[bytes
     with pytest.raises(DataError, match=r"a\.npz: .*train_images"):
         arrays.load(str(path), "train_images")
     with pytest.raises(DataError, match=r"a\.npz: .*train_images"):
-        sources.read(DataConfig(path=str(path)))
+        layouts.read(DataConfig(path=str(path)))

@@ -15,7 +15,7 @@ from pages import read
 from retina import cli
 from retina.audit import findings, labels, page, run
 from retina.config import GRADES, DataConfig
-from retina.data import sources
+from retina.data import layouts
 from retina.data.split import assign
 
 SPLITS = ("train", "val", "test", "")
@@ -51,12 +51,12 @@ def test_folders_that_tell_equal_names_apart_name_no_patients(tmp_path: Path) ->
         text(tmp_path / split / "labels.csv", "image,level\na,0\nb,1\n")
         for name in "ab":
             photograph(tmp_path / split / f"{name}.png")
-    frame = sources.read(DataConfig(path=str(tmp_path))).frame
+    frame = layouts.read(DataConfig(path=str(tmp_path))).frame
     assert frame["patient"].tolist() == ["train/a", "train/b", "test/a", "test/b"]
     assert not labels.count(frame).named
     (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "7_left.png")
     text(tmp_path / "train" / "labels.csv", "image,level\n7_left,0\nb,1\n")
-    assert labels.count(sources.read(DataConfig(path=str(tmp_path))).frame).named
+    assert labels.count(layouts.read(DataConfig(path=str(tmp_path))).frame).named
 
 
 def test_official_test_lists_without_photographs_are_audited_too(
@@ -110,7 +110,7 @@ def test_what_has_no_split_counts_as_train_beside_a_test_split(
     assert warned in said
     assert warned in (tmp_path / "page.html").read_text()
     config = DataConfig(path=str(path))
-    swept = assign(sources.read(config, photographs=False), config).warnings
+    swept = assign(layouts.read(config, photographs=False), config).warnings
     assert any("100 of 100 test photographs (100.0%) are of patients" in one for one in swept)
     assert next(line for line in said.splitlines() if "fellow eye" in line).split()[-3:] == ["test", "100.00%", "1.000"]
 

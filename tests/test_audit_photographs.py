@@ -17,8 +17,8 @@ from retina import cli
 from retina.audit import findings, measures
 from retina.audit.look import look
 from retina.data import quality
+from retina.data.photograph_pool import visit
 from retina.data.pixel_hash import pixel_hash
-from retina.data.visit import visit
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
 

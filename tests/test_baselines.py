@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retina.config import DataConfig
-from retina.data.sources import read
+from retina.data.layouts import read
 from retina.data.split import assign
 from retina.metrics.baselines import Baseline, fellow_eye, fellow_grades, majority, majority_grade
 

@@ -10,20 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import AUGMENTATIONS, CPU, part
 
-from retina.data import batches
-from retina.data.batches import (
-    MEAN,
-    STD,
-    Augmentation,
-    Drawn,
-    Part,
-    apply,
-    draw,
-    drawn_batches,
-    load,
-    seed_of,
-    to_float,
-)
+from retina.data import loader
+from retina.data.loader import MEAN, STD, Augmentation, Drawn, Part, apply, draw, drawn_batches, load, seed_of, to_float
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -155,7 +143,7 @@ def test_conversion_and_normalisation_are_exact_at_the_ends() -> None:
     floats = to_float(pixels)
     assert floats.flatten().tolist() == [0.0, pytest.approx(0.2), 1.0]
     assert floats.dtype == torch.float32
-    normal = batches.normalise(floats).flatten().tolist()
+    normal = loader.normalise(floats).flatten().tolist()
     assert normal == pytest.approx([(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
 

@@ -14,8 +14,8 @@ import pytest
 from decoding import draw, manifest_of, names, wanted
 from PIL import Image
 
-from retina.data import cache, decode
-from retina.data.cache import PixelCache, cache_folder, open_cache
+from retina.data.cache import decode, pixel_cache
+from retina.data.cache.pixel_cache import PixelCache, cache_folder, open_cache
 from retina.data.manifest import Manifest
 from retina.errors import DataError, DiskError
 
@@ -36,7 +36,7 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache, "put", fail)
+    monkeypatch.setattr(pixel_cache, "put", fail)
     monkeypatch.setattr(decode, "read", fail)
 
 
@@ -186,7 +186,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from decoding import manifest_of
-from retina.data.cache import open_cache
+from retina.data.cache.pixel_cache import open_cache
 
 def at_progress(done, total):
     print("started", flush=True)
@@ -240,7 +240,7 @@ def test_a_process_that_dies_is_told_of(many: list[Path], tmp_path: Path, monkey
 
 
 def test_the_processes_import_little() -> None:
-    code = "import sys, retina.data.decode; print(*sys.modules)"
+    code = "import sys, retina.data.cache.decode; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = run.stdout.split()
     assert not {"torch", "pandas", "ray", "optuna", "pydantic", "matplotlib"} & set(modules)
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_with_both_numbers(
     few: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(10, 0, 10)  # noqa: PYI024
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DiskError, match="need 18,432 bytes, 10 are free"):
         open_cache(manifest_of(few), 32, folder=tmp_path / "c")
     assert names(tmp_path / "c") == []

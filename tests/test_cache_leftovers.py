@@ -13,10 +13,10 @@ import pytest
 from decoding import SIZE, Decoded, contents, draw, fresh, manifest_of, names, noted, stop_at, stopped, wanted
 from filelock import FileLock
 
-from retina.data import decode
-from retina.data.cache import PixelCache, open_cache
+from retina.data.cache import decode
+from retina.data.cache.array_file import Target
+from retina.data.cache.pixel_cache import PixelCache, open_cache
 from retina.data.fundus import Pixels, to_square
-from retina.data.rows import Target
 from retina.errors import DataError, DiskError
 
 
@@ -76,7 +76,7 @@ def test_what_other_versions_and_changed_photographs_have_left_is_removed(good: 
 
 def free(monkeypatch: pytest.MonkeyPatch, of: Callable[[Path], int]) -> None:
     usage = namedtuple("usage", "total used free")  # noqa: PYI024
-    monkeypatch.setattr("retina.data.rows.shutil.disk_usage", lambda path: usage(10**9, 0, of(path)))
+    monkeypatch.setattr("retina.data.cache.array_file.shutil.disk_usage", lambda path: usage(10**9, 0, of(path)))
 
 
 def test_a_build_that_is_gone_on_with_has_its_space(

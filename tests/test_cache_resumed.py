@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retina.data import cache, decode
-from retina.data.cache import open_cache
-from retina.data.rows import Target
+from retina.data.cache import decode, pixel_cache
+from retina.data.cache.array_file import Target
+from retina.data.cache.pixel_cache import open_cache
 
 MANY = 70  # enough for processes of their own
 BAD = (3, 40, 69)
@@ -51,7 +51,7 @@ def good(tmp_path: Path) -> list[Path]:
 def test_an_interrupted_build_is_gone_on_with(
     good: list[Path], tmp_path: Path, decoded: Decoded, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FEW", 20)  # of 24: processes for the first build, not for what is left
+    monkeypatch.setattr(pixel_cache, "FEW", 20)  # of 24: processes for the first build, not for what is left
     building = stopped(good, tmp_path / "c", 9, workers=workers)
     done = noted(building)
     assert 9 <= len(done) < len(good)
@@ -73,7 +73,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from decoding import manifest_of
-from retina.data.cache import open_cache
+from retina.data.cache.pixel_cache import open_cache
 
 before = None
 def progress(done, total):

@@ -15,7 +15,7 @@ import torch
 from tiny import AUGMENTATIONS, part
 
 from retina.config import TrialConfig
-from retina.data.batches import Part, drawn_batches, load, resident
+from retina.data.loader import Part, drawn_batches, load, resident
 from retina.training import microbatch, model
 from retina.training.inference import evaluate, outputs
 from retina.training.trainer import fit

@@ -17,12 +17,12 @@ from PIL import Image
 from test_split import disjoint, manifest, split, two_eyed
 
 from retina.config import DataConfig
-from retina.data import duplicates, photographs
-from retina.data.cache import open_cache
+from retina.data import dataset, duplicates
+from retina.data.cache.pixel_cache import open_cache
+from retina.data.dataset import Photographs, prepare
 from retina.data.duplicates import Duplicates, joined
-from retina.data.photographs import Photographs, prepare
+from retina.data.layouts import read
 from retina.data.pixel_hash import hash_for_joining, pixel_hash
-from retina.data.sources import read
 from retina.data.split import assign
 from retina.errors import DataError
 from retina.report import tables
@@ -238,7 +238,7 @@ def test_near_joins_what_the_audit_finds_and_looks_once(
         together = made.frame[made.frame["image"].str.contains("013|397")]
         assert len(together) == 2
         assert len(set(together["split"])) == 1
-        monkeypatch.setattr(photographs, "visit", None)  # the second time nothing is looked at
+        monkeypatch.setattr(dataset, "visit", None)  # the second time nothing is looked at
 
 
 def test_the_real_ones(shared: Path) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from retina import cli
 from retina.config.sweep import load
-from retina.data.photographs import drawn_folder
+from retina.data.dataset import drawn_folder
 from retina.results import checksums
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from torch import nn
 
 from retina import cli, leftovers
 from retina.config import GRADE_NAMES, TrialConfig
-from retina.data import photographs
+from retina.data import dataset
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError
 from retina.export import check, folder, graphs
@@ -202,7 +202,7 @@ def test_drawn_runs_say_that_their_photographs_are_drawn(run: Path, monkeypatch:
     labels = run.parent / "drawn" / "trainLabels.csv"
     files = [draw(labels.parent / "train" / f"{seed}_left.jpeg", seed) for seed in (1, 2)]
     labels.write_text("image,level\n1_left,0\n2_left,3\n")
-    monkeypatch.setattr(photographs, "drawn_folder", lambda _: labels.parent)
+    monkeypatch.setattr(dataset, "drawn_folder", lambda _: labels.parent)
     (run / "sweep.yaml").write_text("data: {path: synthetic}")
     seen = check.sample(run_folder.RunFolder.open(run), 32)
     assert (len(seen.pixels), seen.origin) == (len(files), "of the run (drawn)")

@@ -21,7 +21,7 @@ from tiny import CPU, config, part
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.batches import drawn_batches, load
+from retina.data.loader import drawn_batches, load
 from retina.errors import TrainError
 from retina.training import model
 from retina.training.epochs import EpochResult

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CPU, config, part
 
-from retina.data import mixing
-from retina.data.batches import Drawn, drawn_batches, load
+from retina.data import mixup
+from retina.data.loader import Drawn, drawn_batches, load
 from retina.training.losses import summed_loss
 from retina.training.trainer import fit
 
@@ -29,7 +29,7 @@ def numbered(count: int, size: int) -> torch.Tensor:
 def test_every_pixel_is_the_photographs_and_its_neighbours_by_the_share_that_is_told(
     kind: str, alpha: float, seed: int, count: int, size: int
 ) -> None:
-    mix = mixing.draw(kind, alpha, seed)
+    mix = mixup.draw(kind, alpha, seed)
     assert mix is not None
     images = numbered(count, size)
     neighbour = images.roll(1, 0)
@@ -45,7 +45,7 @@ def test_every_pixel_is_the_photographs_and_its_neighbours_by_the_share_that_is_
 
 def test_shares_spread_as_alpha_says() -> None:
     def drawn(alpha: float) -> np.ndarray:
-        mixes = (mixing.draw("mixup", alpha, seed) for seed in range(400))
+        mixes = (mixup.draw("mixup", alpha, seed) for seed in range(400))
         return np.array([mix.share for mix in mixes if mix])
 
     assert np.minimum(drawn(0.1), 1 - drawn(0.1)).mean() < 0.1
@@ -54,7 +54,7 @@ def test_shares_spread_as_alpha_says() -> None:
 
 
 def test_without_mixing_nothing_is_drawn() -> None:
-    assert mixing.draw("none", 1.0, 0) is None
+    assert mixup.draw("none", 1.0, 0) is None
     assert all(one.mix is None for one in drawn_batches(TRAIN, batch_size=2, augmentation="full", seed=0, epoch=1))
 
 

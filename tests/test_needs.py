@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from retina.config import DataConfig
-from retina.data.photographs import Photographs, drawn_folder, prepare
+from retina.data.dataset import Photographs, drawn_folder, prepare
 from retina.errors import DataError
 from retina.results import environment
 from retina.sweep import needs

@@ -22,8 +22,9 @@ from tiny import DATA, counts, photographs
 
 from retina import cli, private
 from retina.config import DataConfig
-from retina.data import cache, synthetic
-from retina.data.photographs import Photographs, drawn_folder, prepare, skipped_rows
+from retina.data import synthetic
+from retina.data.cache import pixel_cache
+from retina.data.dataset import Photographs, drawn_folder, prepare, skipped_rows
 from retina.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -64,8 +65,8 @@ def nothing_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("done again")
 
     monkeypatch.setattr(synthetic, "draw", fail)
-    monkeypatch.setattr(cache, "decode", fail)
-    monkeypatch.setattr(cache, "decode_in_processes", fail)
+    monkeypatch.setattr(pixel_cache, "decode", fail)
+    monkeypatch.setattr(pixel_cache, "decode_in_processes", fail)
 
 
 def red(pixels: np.ndarray) -> list[int]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from retina import cli
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
-from retina.data.cache import cache_folder
+from retina.data.cache.pixel_cache import cache_folder
 from retina.errors import DiskError
 from retina.report import plan as report
 from retina.results import checkpoints

@@ -16,8 +16,8 @@ from PIL import Image, ImageFilter
 
 from retina import cli
 from retina.config import GRADE_NAMES
-from retina.data import photographs, quality
-from retina.data.cache import open_cache
+from retina.data import dataset, quality
+from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
@@ -66,7 +66,7 @@ def test_real_photographs_are_graded_as_in_training(world: World, shared: Path, 
     manifest = world.data.manifest
     frame = manifest.frame.head(len(paths)).assign(path=[str(path) for path in paths])
     pixels = open_cache(type(manifest)(frame, "idrid", idrid), 64).pixels
-    part = photographs.Part(pixels, np.arange(len(paths)), np.zeros(len(paths), np.int64))
+    part = dataset.Part(pixels, np.arange(len(paths)), np.zeros(len(paths), np.int64))
     seen = evaluate(world.net, part, device=CPU)
     found = predict(world.exported, paths, runtime=runtime, device="cpu")
     assert found["grade"].tolist() == seen.predicted.tolist()

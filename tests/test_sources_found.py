@@ -11,7 +11,7 @@ from layouts import column, eyepacs_folder, grades, listed, load, photographs, p
 
 from retina.config import DataConfig, parse
 from retina.data import formats
-from retina.data.sources.grades import grade_of
+from retina.data.layouts.grades import grade_of
 from retina.errors import SpecError
 from retina.predict import images
 

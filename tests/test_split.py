@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retina.config import DataConfig
+from retina.data.layouts import read
 from retina.data.manifest import COLUMNS, Manifest
-from retina.data.sources import read
 from retina.data.split import Split, assign
 from retina.errors import DataError
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from retina.config import SyntheticConfig
 from retina.data.synthetic import draw, grades, photograph
-from retina.data.synthetic.look import patient_look
+from retina.data.synthetic.appearance import patient_look
 from retina.errors import DataError
 
 SMALL = SyntheticConfig(photographs=21, size=64, proportions="balanced", seed=3)

@@ -203,7 +203,7 @@ def test_a_mode_that_somebody_chose_stays(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("umask")
 def test_decoded_photographs_are_their_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retina.config import DataConfig
-    from retina.data.photographs import prepare
+    from retina.data.dataset import prepare
 
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache"))
     for grade in range(5):

@@ -17,7 +17,7 @@ from torch import nn
 
 from retina import together, winner
 from retina.config import TrialConfig
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model

@@ -16,7 +16,7 @@ from tiny import CPU, config, part, photographs
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.batches import Drawn, load
+from retina.data.loader import Drawn, load
 from retina.errors import TrainError, WeightsError
 from retina.metrics import grading
 from retina.training import losses as loss_functions

@@ -13,8 +13,8 @@ from tiny import CPU, config, photographs
 
 from retina import winner
 from retina.config import GRADE_NAMES, TrialConfig
-from retina.data.batches import MEAN, STD
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
+from retina.data.loader import MEAN, STD
 from retina.errors import ResultsError
 from retina.metrics import baselines, summary
 from retina.metrics.grading import measure

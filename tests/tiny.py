@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, SyntheticConfig, TrialConfig
-from retina.data.batches import Part
-from retina.data.photographs import Photographs, prepare
+from retina.data.dataset import Photographs, prepare
+from retina.data.loader import Part
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = get_args(TrialConfig.model_fields["augmentation"].annotation)

@@ -112,7 +112,7 @@ def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     """A results folder as a sweep leaves it, by the package's own writers; nothing is trained."""
     from retina import together, winner  # noqa: PLC0415
     from retina.config.sweep import SweepSpec  # noqa: PLC0415
-    from retina.data.photographs import prepare  # noqa: PLC0415
+    from retina.data.dataset import prepare  # noqa: PLC0415
     from retina.report import figures  # noqa: PLC0415
     from retina.results import checkpoints, environment  # noqa: PLC0415
     from retina.sweep.ledger import Ledger  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _result(epoch: int, value: float, learning_rate: float) -> dict[str, Any]:
 def _network(config: Any, photographs: Any, seed: int) -> Any:
     import torch  # noqa: PLC0415
 
-    from retina.data.batches import normalise, to_float  # noqa: PLC0415
+    from retina.data.loader import normalise, to_float  # noqa: PLC0415
     from retina.training import model  # noqa: PLC0415
 
     seen = normalise(to_float(torch.from_numpy(photographs.pixels.copy())))

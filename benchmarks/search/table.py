@@ -22,7 +22,7 @@ from torchvision.models.resnet import BasicBlock
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec, load
-from retina.data.photographs import prepare
+from retina.data.dataset import prepare
 from retina.errors import TrainError
 from retina.sweep.study import suggest
 from retina.training import model

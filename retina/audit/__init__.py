@@ -1,5 +1,6 @@
 """What is wrong with a data set, told before an hour is spent on it: its labels, splits, duplicates, unfit photographs.
 
-`labels` counts what the labels tell; `look` and `duplicates` look at the photographs (see `retina.data.visit` and
-`retina.data.likeness`); `run` does it all, `findings` puts it into sentences, `terminal` and `page` show it.
+`labels` counts what the labels tell; `look` and `duplicates` look at the photographs (see
+`retina.data.photograph_pool` and `retina.data.perceptual_hash`); `run` does it all, `findings` puts it into sentences,
+`terminal` and `page` show it.
 """

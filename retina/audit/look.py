@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from retina.data import fundus, likeness, quality
+from retina.data import fundus, perceptual_hash, quality
 from retina.data.fundus import Pixels, Source
 from retina.data.pixel_hash import is_blank, pixel_hash
 from retina.data.quality import Quality
@@ -28,7 +28,7 @@ class Seen:
         side: of the square around its disc, in those pixels; 0 where there is no disc.
         quality: see `retina.data.quality`; None where it cannot be read.
         digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read.
-        details: 1,024 bytes, see `retina.data.likeness`; empty where there is nothing to compare.
+        details: 1,024 bytes, see `retina.data.perceptual_hash`; empty where there is nothing to compare.
         blank: whether it is of one colour all over, so that a sweep never joins it with its duplicates.
         unreadable: why it cannot be read, else "".
     """
@@ -53,7 +53,7 @@ def look(source: Source) -> Seen:
     try:
         if isinstance(source, str):
             path = Path(source)
-            pixels = fundus.read(path, at_least=likeness.AT_LEAST)
+            pixels = fundus.read(path, at_least=perceptual_hash.AT_LEAST)
             size = _size(path, pixels)
         else:
             pixels = source
@@ -85,7 +85,7 @@ def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
 def _measured(pixels: Pixels, size: tuple[int, int]) -> Seen:
     scale = max(size) / max(pixels.shape[:2])
     measured = quality.measure(pixels)
-    details = likeness.describe(pixels, measured.disc) if measured.disc else None
+    details = perceptual_hash.describe(pixels, measured.disc) if measured.disc else None
     return Seen(
         width=size[0],
         height=size[1],

@@ -20,8 +20,8 @@ from retina.audit.labels import settled
 from retina.audit.run import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
-from retina.data import likeness, quality
-from retina.data.visit import visit
+from retina.data import perceptual_hash, quality
+from retina.data.photograph_pool import visit
 from retina.errors import ResultsError
 from retina.results.files import write_text
 
@@ -143,7 +143,7 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         sheets={grade: _filled(pictures, uris) for grade, pictures in sheets.items()},
         listed=LISTED,
         limits=quality,
-        likeness=likeness,
+        likeness=perceptual_hash,
         counted=findings.counted,
         seed=seed,
     )

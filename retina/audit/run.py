@@ -11,10 +11,10 @@ from retina.audit.duplicates import Group
 from retina.audit.labels import Labels
 from retina.audit.look import Seen
 from retina.config import DataConfig
-from retina.data import sources
+from retina.data import layouts
 from retina.data.manifest import Manifest
+from retina.data.photograph_pool import visit
 from retina.data.quality import BLURRED
-from retina.data.visit import visit
 from retina.errors import PhotographsAbsentError
 
 Progress = Callable[[str, int, int], None]
@@ -73,9 +73,9 @@ def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int
     """
     config = config.model_copy(update={"on_bad": "skip"})
     try:
-        manifest = sources.read(config)
+        manifest = layouts.read(config)
     except PhotographsAbsentError:
-        manifest = sources.read(config, photographs=False)
+        manifest = layouts.read(config, photographs=False)
         return Audit(config, manifest, labels.count(manifest.frame))
     frame = manifest.frame
     seen = visit(frame, look.look, lambda done, total: progress("looking at photographs", done, total), workers)

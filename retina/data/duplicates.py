@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from retina.data import likeness
-from retina.data.likeness import SIDE, Pairs
+from retina.data import perceptual_hash
+from retina.data.perceptual_hash import SIDE, Pairs
 
 COLUMNS = ["group", "image", "grade", "split", "patient", "where", "conflicting_grades", "across_splits"]
 """Of duplicates.csv."""
@@ -92,7 +92,7 @@ def near_pairs(details: Sequence[bytes], twins: NDArray[np.int64]) -> Pairs:
     left_out = set(twins.tolist())
     rows = [row for row, one in enumerate(details) if one and row not in left_out]
     described = np.frombuffer(b"".join(details[row] for row in rows), np.int8).reshape(-1, SIDE, SIDE)
-    return np.array(rows, np.int64)[likeness.near_pairs(described)]
+    return np.array(rows, np.int64)[perceptual_hash.near_pairs(described)]
 
 
 def components(edges: Pairs, n: int) -> list[tuple[int, ...]]:

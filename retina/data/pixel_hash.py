@@ -3,7 +3,7 @@
 It is over the pixels as they were read, upright and before anything is cropped or resized. So another name, a format
 without loss, or other metadata changes nothing, and neither does `data.image_size`, with one exception, mended here: a
 large JPEG is decoded at 1/2 to 1/8 of its size, which is the same for all JPEGs of that size, but not for a PNG of it;
-`retina.data.cache` hashes such JPEGs at their full size.
+`retina.data.cache.pixel_cache` hashes such JPEGs at their full size.
 
 Photographs of one colour all over (a closed lens, a blank page) are not joined: they are the same picture, and say
 nothing about whose eye it is. Joined, they would make one patient of hundreds.

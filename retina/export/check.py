@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, parse, yaml_reader
-from retina.data import fundus, photographs, sources, synthetic
-from retina.data.cache import open_cache
+from retina.data import dataset, fundus, layouts, synthetic
+from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError, first_line
 from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
@@ -158,7 +158,7 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
     """Some photographs of the run; why there are none where they cannot be read."""
     try:
         config, is_drawn = _config(folder)
-        manifest = sources.read(config)
+        manifest = layouts.read(config)
         told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
         told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
@@ -183,7 +183,7 @@ def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
         raise SpecError(f"{file}: does not say where its photographs are") from None
     if config.path != "synthetic":
         return config, config.layout == "synthetic"
-    drawn = photographs.drawn_folder(config.synthetic)
+    drawn = dataset.drawn_folder(config.synthetic)
     return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retina.data.formats import is_image, suffix_of, suffixes
-from retina.data.sources.tree import Tree
+from retina.data.layouts.file_index import Tree
 from retina.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from retina.config import GRADES
-from retina.data.photographs import Photographs, Progress
+from retina.data.dataset import Photographs, Progress
 from retina.errors import ResultsError
 from retina.report import cells, figures
 from retina.report.cells import Cell

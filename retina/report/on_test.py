@@ -13,7 +13,7 @@ from typing import Any
 
 from retina import winner
 from retina.config import DataConfig, parse
-from retina.data.photographs import Photographs, Progress, prepare
+from retina.data.dataset import Photographs, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
 from retina.report.cells import Cell
 from retina.results import files, readers, schemas

@@ -20,7 +20,7 @@ import torch
 import retina
 from retina import leftovers
 from retina.data import duplicates
-from retina.data.photographs import Photographs, duplicate_rows, skipped_rows, unused_rows
+from retina.data.dataset import Photographs, duplicate_rows, skipped_rows, unused_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
 from retina.machine import cores

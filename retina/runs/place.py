@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from retina.config import DataConfig, TrialConfig
 from retina.config import sweep as sweep_file
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.errors import DiskError, ResultsError
 from retina.report.cells import SHARED
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas

@@ -14,7 +14,7 @@ from typing import Any
 
 from retina import leftovers, winner
 from retina.config import TrialConfig
-from retina.data.photographs import Photographs, Progress, find, prepare
+from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.printable import as_reason, printable
 from retina.report.cells import titled

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina.data.cache import cache_folder, mapped
-from retina.data.photographs import Photographs, find
+from retina.data.cache.pixel_cache import cache_folder, mapped
+from retina.data.dataset import Photographs, find
 from retina.errors import FULL_ERRNOS, DataError
 from retina.results import environment
 

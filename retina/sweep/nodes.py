@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.errors import NodeError, as_disk_error
 from retina.sweep.cluster import Share, fitting
 from retina.sweep.needs import PREFIX, SAME_USER, DataNeeds, Needs, user, versions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
 from retina.errors import ResultsError, SpecError
 from retina.results import checksums, environment
 from retina.results.files import write_text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retina import process, together, winner
 from retina.config.sweep import SweepSpec
-from retina.data.photographs import Photographs, Progress, find, prepare
+from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
 from retina.config import GRADES
-from retina.data.batches import Drawn, Part, load
+from retina.data.loader import Drawn, Part, load
 from retina.errors import ModelOutputError
 from retina.metrics import grading
 from retina.metrics.probabilities import problems

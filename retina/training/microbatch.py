@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from retina.config import GRADES, TrialConfig
-from retina.data.batches import Drawn, Part, load
+from retina.data.loader import Drawn, Part, load
 from retina.errors import TrainError, first_line
 from retina.training import losses
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.batches import Part, drawn_batches, seed_of
-from retina.data.photographs import Photographs
+from retina.data.dataset import Photographs
+from retina.data.loader import Part, drawn_batches, seed_of
 from retina.errors import ModelOutputError, TrainError
 from retina.metrics import grading
 from retina.metrics.probabilities import NO_GRADE

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from retina.config import SyntheticConfig
-from retina.data import workers as processes
-from retina.data.synthetic.look import patient_look
+from retina.data import process_pool as processes
+from retina.data.synthetic.appearance import patient_look
 from retina.data.synthetic.photograph import photograph
 from retina.errors import DataError, as_disk_error
 from retina.machine import cores

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retina.data.synthetic.appearance import Look
 from retina.data.synthetic.canvas import Array, Field, Ink, Pixels, Rng, blobs, cloud, wander
-from retina.data.synthetic.look import Look
 from retina.data.synthetic.vessels import Vessels, grow
 
 BLOOD = np.array([0.26, 0.80, 0.74], dtype=np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina.config import GRADES
-from retina.data.synthetic import look as camera
+from retina.data.synthetic import appearance as camera
 from retina.data.synthetic.canvas import Field, Pixels, Rng
 from retina.data.synthetic.eye import absorb, anatomy, blend, drusen, paint_retina, vessel_density
 from retina.data.synthetic.lesions import Layers, paint_lesions

@@ -19,8 +19,8 @@ from PIL import Image
 from torch import nn
 
 from retina.config import GRADE_NAMES, DataConfig, TrialConfig
-from retina.data import fundus, photographs, sources
-from retina.data.batches import to_float
+from retina.data import dataset, fundus, layouts
+from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
 from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
@@ -176,11 +176,11 @@ def _manifest(spec: dict[str, Any]) -> pd.DataFrame:
     except (KeyError, TypeError, ValueError):
         raise DataError("sweep.yaml does not say which photographs they are") from None
     if config.path != "synthetic":
-        return sources.read(config).frame
-    folder = photographs.drawn_folder(config.synthetic)
+        return layouts.read(config).frame
+    folder = dataset.drawn_folder(config.synthetic)
     if not folder.is_dir():
         raise DataError(f"{folder}: the drawn photographs are not there any more")
-    return sources.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"})).frame
+    return layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"})).frame
 
 
 def _row_of(manifest: pd.DataFrame, told: dict[Any, Any]) -> int | None:

@@ -11,8 +11,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from retina.data.formats import is_image, own_name
-from retina.data.sources import splits
-from retina.data.sources.tree import Tree, is_plain
+from retina.data.layouts import split_words
+from retina.data.layouts.file_index import Tree, is_plain
 from retina.errors import DataError
 
 _MASKS = {"mask", "masks", "heatmap", "heatmaps"}
@@ -166,7 +166,7 @@ class PhotographIndex:
         fitting = [one for one in found if _in_order(there, one.parts)]
         if not fitting and there and there[0] == _folded(self.root.name):  # the root's own name in front
             fitting = [one for one in found if _in_order(there[1:], one.parts)]
-        split = next((split for part in reversed(listed) if (split := splits.of_folder(part))), "")
+        split = next((split for part in reversed(listed) if (split := split_words.of_folder(part))), "")
         return [one for one in fitting if not split or one.split in {"", split}]
 
 
@@ -195,7 +195,7 @@ def subfolder(tree: Tree, root: Path, name: str) -> Path:
 
 
 def _split_of(parts: tuple[str, ...]) -> str:
-    return next((split for part in reversed(parts) if (split := splits.of_name(part))), "")
+    return next((split for part in reversed(parts) if (split := split_words.of_name(part))), "")
 
 
 def _up(scope: Path, root: Path) -> Iterator[Path]:
@@ -225,7 +225,7 @@ def _mask_at(parts: tuple[str, ...]) -> int:
     """The position of the innermost folder that says that all in it are masks; -1 where none does."""
     has_originals = False
     for at in range(len(parts) - 1, -1, -1):
-        found = set(splits.words(parts[at]))
+        found = set(split_words.words(parts[at]))
         if found & (_MASKS if has_originals else _NO_PHOTOGRAPHS):
             return at
         has_originals = has_originals or bool(found & _ORIGINALS)
@@ -233,4 +233,4 @@ def _mask_at(parts: tuple[str, ...]) -> int:
 
 
 def _is_derived(one: Found) -> bool:
-    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in splits.words(part))
+    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in split_words.words(part))

@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from retina.data.formats import own_name
-from retina.data.sources import splits
-from retina.data.sources.index import Found, PhotographIndex
-from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tree import leaves_folder
+from retina.data.layouts import split_words
+from retina.data.layouts.file_index import leaves_folder
+from retina.data.layouts.photograph_index import Found, PhotographIndex
+from retina.data.layouts.validation import Labels, Row
 
 _NAMED = 3
 _RUNNING_NUMBER = re.compile(r"[a-z _-]*[0-9]{1,6}", re.IGNORECASE)
@@ -52,7 +52,7 @@ def _fill_in(labels: Labels, index: PhotographIndex) -> None:
 def _find(row: Row, index: PhotographIndex) -> list[Found]:
     if row.path is not None or not row.name or leaves_folder(row.name):
         return []
-    split = splits.of_word(row.split) or ""
+    split = split_words.of_word(row.split) or ""
     found = index.find(row.name, row.scope or index.root, split)
     if not found and (mask := index.mask(row.name, row.scope or index.root)):
         why = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
@@ -137,4 +137,4 @@ def _take_back(lists: list[Labels], index: PhotographIndex) -> None:
 def _is_at_home(row: Row, index: PhotographIndex) -> bool:
     """Whether a photograph's folder is of its row's split, or of none."""
     split = index.split_of(row.path) if row.path else ""
-    return not split or split == splits.of_word(row.split)
+    return not split or split == split_words.of_word(row.split)

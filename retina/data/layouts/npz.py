@@ -12,10 +12,10 @@ import numpy as np
 import psutil
 
 from retina.data.fundus import LONGEST, Pixels
-from retina.data.sources import splits
-from retina.data.sources.lists import Place
-from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tree import Tree
+from retina.data.layouts import split_words
+from retina.data.layouts.file_index import Tree
+from retina.data.layouts.label_files import Place
+from retina.data.layouts.validation import Labels, Row
 from retina.errors import DataError
 
 _DEFLATE = 1032  # bytes that one byte can become; https://zlib.net/zlib_tech.html
@@ -87,14 +87,14 @@ def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
     ends = ("_images", "_labels")
     words = {name.removesuffix(end): name for end in ends for name in sorted(names) if name.endswith(end)}
     for word, name in words.items():
-        split = splits.of_word(word)
+        split = split_words.of_word(word)
         if not split or split in parts.values():
             problem = f"is of the same split as {split}_images" if split else "is of no split"
-            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(splits.ORDER)}, each once")
+            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(split_words.ORDER)}, each once")
         if lacking := {f"{word}_images", f"{word}_labels"} - names:
             raise DataError(f"{file}: the array {name} is there without {lacking.pop()}")
         parts[word] = split
-    return dict(sorted(parts.items(), key=lambda part: splits.ORDER.index(part[1])))
+    return dict(sorted(parts.items(), key=lambda part: split_words.ORDER.index(part[1])))
 
 
 def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> Labels:

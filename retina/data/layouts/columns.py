@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from retina.config import DataConfig
 from retina.data.formats import own_name
-from retina.data.sources import splits
-from retina.data.sources.gradable import Gradable, gradable_column
-from retina.data.sources.grades import GradeReader
-from retina.data.sources.index import PhotographIndex
-from retina.data.sources.rows import eye_of, patient_of
-from retina.data.sources.tables import Table, plain
-from retina.data.sources.tree import leaves_folder
+from retina.data.layouts import split_words
+from retina.data.layouts.csv_reader import Table, plain
+from retina.data.layouts.file_index import leaves_folder
+from retina.data.layouts.gradable import Gradable, gradable_column
+from retina.data.layouts.grades import GradeReader
+from retina.data.layouts.photograph_index import PhotographIndex
+from retina.data.layouts.validation import eye_of, patient_of
 from retina.errors import DataError
 
 IMAGES = (
@@ -273,7 +273,7 @@ def _meaning(role: str, cells: list[str], own: list[str]) -> list[str]:
         own: the photographs' own names; patients who are called so are none.
     """
     if role == "split":
-        return [splits.of_word(cell) or "" for cell in cells]
+        return [split_words.of_word(cell) or "" for cell in cells]
     if role == "eye":
         return [eye_of(cell) for cell in cells]
     named = [patient_of(cell) for cell in cells]

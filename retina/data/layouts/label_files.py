@@ -12,15 +12,15 @@ from pathlib import Path
 
 from retina.config import DataConfig
 from retina.data.formats import is_image, own_name, suffix_of
-from retina.data.sources import columns, splits
-from retina.data.sources.columns import Columns
-from retina.data.sources.grades import GradeReader
-from retina.data.sources.index import PhotographIndex
-from retina.data.sources.list_rows import rows_of
-from retina.data.sources.locate import locate
-from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tables import SUFFIXES, Table, plain, read_head, read_table
-from retina.data.sources.tree import Place, Tree
+from retina.data.layouts import columns, split_words
+from retina.data.layouts.columns import Columns
+from retina.data.layouts.csv_reader import SUFFIXES, Table, plain, read_head, read_table
+from retina.data.layouts.file_index import Place, Tree
+from retina.data.layouts.grades import GradeReader
+from retina.data.layouts.label_rows import rows_of
+from retina.data.layouts.locate import locate
+from retina.data.layouts.photograph_index import PhotographIndex
+from retina.data.layouts.validation import Labels, Row
 from retina.errors import DataError
 
 __all__ = ["LabelFiles", "NoLabelsError", "Place", "find", "not_labels"]
@@ -117,7 +117,7 @@ def find(
         wanted = _nearest(tree, place.root, config, reader, index)
     if not wanted:
         return None
-    wanted.sort(key=lambda one: splits.ORDER.index(one.split) if one.split else -1)
+    wanted.sort(key=lambda one: split_words.ORDER.index(one.split) if one.split else -1)
     names = Counter(one.file.name for one in wanted)
     sources = [one.file.name if names[one.file.name] == 1 else _inside(one.file, place.root) for one in wanted]
     wanted = [replace(one, source=source) for one, source in zip(wanted, sources, strict=True)]
@@ -251,20 +251,20 @@ def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
 
 
 def _split_of_name(file: Path) -> str:
-    return "test" if _SOLUTION in file.name.lower() else splits.of_name(file.stem)
+    return "test" if _SOLUTION in file.name.lower() else split_words.of_name(file.stem)
 
 
 def _split_of(file: Path, root: Path) -> str:
     """The split of all rows of a label file: by its name, else by the nearest folder below the root that names one."""
     above = reversed(file.parent.relative_to(root).parts)
-    return _split_of_name(file) or next((split for part in above if (split := splits.of_folder(part))), "")
+    return _split_of_name(file) or next((split for part in above if (split := split_words.of_folder(part))), "")
 
 
 def _template(file: Path) -> frozenset[str]:
     """The words of a label file's name that are not its split's: equal for trainLabels.csv and testLabels.csv."""
     if _SOLUTION in file.name.lower():
         return frozenset({"labels"})
-    return frozenset(word for word in splits.words(file.stem) if word not in splits.SPLITS and len(word) > 1)
+    return frozenset(word for word in split_words.words(file.stem) if word not in split_words.SPLITS and len(word) > 1)
 
 
 def _read(

@@ -1,6 +1,7 @@
 """Decode photographs into the rows of one open array file: here, or in processes that do nothing else.
 
-These import numpy, Pillow and scipy, not the caller's script nor what that has imported (see `retina.data.workers`).
+These import numpy, Pillow and scipy, not the caller's script nor what that has imported (see
+`retina.data.process_pool`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from retina.data import workers as processes
+from retina.data import process_pool as processes
+from retina.data.cache.array_file import Target
 from retina.data.fundus import Pixels, read, to_square
 from retina.data.pixel_hash import hash_for_joining
-from retina.data.rows import Target
 from retina.errors import DataError
 
 Job = tuple[int, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from retina.data.sources.grades import UNGRADABLE_WORDS
+from retina.data.layouts.grades import UNGRADABLE_WORDS
 
 _ENDS = ("gradable", "gradeable")
 _INVERTED = re.compile(r"(?:.*_)?(?:un|non_?|not_)grade?able")

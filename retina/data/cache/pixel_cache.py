@@ -26,15 +26,15 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from retina import private
-from retina.data import workers as processes
-from retina.data.decode import Job, Outcome, decode, decode_in_processes, put
+from retina.data import process_pool as processes
+from retina.data.cache.array_file import Target, close_up, intact, open_up, reserve
+from retina.data.cache.decode import Job, Outcome, decode, decode_in_processes, put
+from retina.data.cache.journal import Journal, source_of
 from retina.data.fundus import PREPROCESSING, Pixels
 from retina.data.image_file import same_size_as_another_format
-from retina.data.journal import Journal, source_of
+from retina.data.layouts import npz
 from retina.data.manifest import Bad, Manifest, refuse
 from retina.data.pixel_hash import full_hash
-from retina.data.rows import Target, close_up, intact, open_up, reserve
-from retina.data.sources import arrays
 from retina.errors import DataError, DiskError, RetinaError, as_disk_error
 from retina.machine import cores
 
@@ -384,7 +384,7 @@ def _intact(noted: dict[int, Outcome], target: Target, n: int, threads: int) -> 
 def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Target) -> Iterator[list[Outcome]]:
     """The photographs of one array of an npz file, in this process: they need no decoding."""
     try:
-        photographs = arrays.load(path, array)
+        photographs = npz.load(path, array)
     except DataError as error:
         yield [Outcome(row, problem=str(error)) for row, _ in rows]
         return

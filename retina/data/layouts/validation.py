@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from retina.data.formats import own_name
+from retina.data.layouts import split_words
+from retina.data.layouts.file_index import is_text, leaves_folder, printable
+from retina.data.layouts.grades import GradeReader
 from retina.data.manifest import COLUMNS, Bad
-from retina.data.sources import splits
-from retina.data.sources.grades import GradeReader
-from retina.data.sources.tree import is_text, leaves_folder, printable
 
 _EYES = {
     "left": "left", "l": "left", "os": "left", "2": "left", "right": "right", "r": "right", "od": "right", "1": "right",
@@ -136,7 +136,7 @@ def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
             row.index,
             reader(row.grade),
             *_patient_and_eye(row, pairs),
-            splits.of_word(row.split),
+            split_words.of_word(row.split),
             row.where,
         )
         for row in rows
@@ -171,7 +171,7 @@ def _problem(row: Row, reader: GradeReader, where: str) -> Bad | None:
         ungradable = reader.is_ungradable(row.grade)
         return Bad(row.grade_where or row.where, row.image, reader.problem(row.grade), ungradable)
     problem = ""
-    if splits.of_word(row.split) is None:
+    if split_words.of_word(row.split) is None:
         problem = f"its split is {row.split!r}; splits are train, val and test"
     elif row.path is None:
         problem = f"the photograph is missing; {row.elsewhere or where}"
@@ -199,11 +199,11 @@ def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, Bad]:
 def _told_apart(rows: list[Row], root: Path) -> list[Row]:
     """The rows with names of their own: two photographs in two folders may have the same name in the label file."""
     owns = Counter(row.own for row in rows)
-    images = Counter((row.image, splits.of_word(row.split)) for row in rows)
+    images = Counter((row.image, split_words.of_word(row.split)) for row in rows)
     changed = []
     for row in rows:
         own, image = row.own, row.image
-        twice = owns[own] > 1, images[image, splits.of_word(row.split)] > 1
+        twice = owns[own] > 1, images[image, split_words.of_word(row.split)] > 1
         if any(twice) and not row.array and not row.is_assumed:
             inside = PurePath(str(row.path)).relative_to(root).as_posix()
             own, image = own_name(inside) if twice[0] else own, inside if twice[1] else image
@@ -220,7 +220,7 @@ def _pairs(rows: list[Row]) -> dict[str, str]:
     same: dict[tuple[str | None, str], list[Row]] = defaultdict(list)
     for row in rows:
         if not row.patient and _eye_of_folder(row.own):
-            same[splits.of_word(row.split), row.own.rpartition("/")[2]].append(row)
+            same[split_words.of_word(row.split), row.own.rpartition("/")[2]].append(row)
     stems = Counter(stem for _, stem in same)
     pairs = {}
     for (split, stem), both in same.items():

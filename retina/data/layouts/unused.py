@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 
+from retina.data.layouts.file_index import Place, Tree, printable
 from retina.data.manifest import Unused
-from retina.data.sources.tree import Place, Tree, printable
 
 
 def unused_files(tree: Tree, here: Place, photographs: AbstractSet[str], files: AbstractSet[Path]) -> Unused:

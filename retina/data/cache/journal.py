@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from retina.data.decode import Outcome
+from retina.data.cache.decode import Outcome
 
 FORMAT = 2
 log = logging.getLogger(__name__)

@@ -23,12 +23,12 @@ import torch
 
 from retina import private
 from retina.config import GRADES, DataConfig, SyntheticConfig
-from retina.data import duplicates, likeness, sources, split, synthetic
-from retina.data.batches import Part, resident
-from retina.data.cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
+from retina.data import duplicates, layouts, perceptual_hash, split, synthetic
+from retina.data.cache.pixel_cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
 from retina.data.duplicates import Duplicates
+from retina.data.loader import Part, resident
 from retina.data.manifest import Bad, Manifest, Unused
-from retina.data.visit import visit
+from retina.data.photograph_pool import visit
 from retina.errors import DataError, RetinaError
 
 log = logging.getLogger(__name__)
@@ -140,11 +140,11 @@ def find(config: DataConfig) -> Manifest | None:
     """Read and check the labels at `config.path`, which takes seconds; None for "synthetic", which is yet to be drawn.
 
     Raises:
-        DataError: as `retina.data.sources.read`.
+        DataError: as `retina.data.layouts.read`.
     """
     if config.path == "synthetic":
         return None
-    manifest = sources.read(config)
+    manifest = layouts.read(config)
     for choice in manifest.choices:
         log.info("%s", choice)
     return manifest
@@ -161,8 +161,9 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
         found: what `find` gave, if it was asked before.
 
     Raises:
-        DataError: as `retina.data.sources.read`, `retina.data.cache.open_cache` and `retina.data.split.assign`.
-        DiskError: as `retina.data.cache.open_cache`.
+        DataError: as `retina.data.layouts.read`, `retina.data.cache.pixel_cache.open_cache` and
+            `retina.data.split.assign`.
+        DiskError: as `retina.data.cache.pixel_cache.open_cache`.
     """
     say = progress or (lambda *_: None)
     manifest = found or find(config) or _drawn(config, say)
@@ -203,11 +204,13 @@ def _duplicates(manifest: Manifest, config: DataConfig, cache: PixelCache, say: 
 
 def _details(manifest: Manifest, cache: PixelCache, say: Progress) -> list[bytes]:
     """What tells photographs from others that look alike; kept beside the decoded ones, of which nothing is used."""
-    file, length = cache.path / "details.npy", likeness.SIDE**2
+    file, length = cache.path / "details.npy", perceptual_hash.SIDE**2
     kept = mapped(file)
     if kept is not None and kept.shape == (len(manifest.frame), length) and kept.dtype == np.int8:
         return [row.tobytes() if row.any() else b"" for row in kept]
-    found = visit(manifest.frame, likeness.details_of, lambda done, total: say("comparing photographs", done, total))
+    found = visit(
+        manifest.frame, perceptual_hash.details_of, lambda done, total: say("comparing photographs", done, total)
+    )
     table = np.frombuffer(b"".join(one or bytes(length) for one in found), np.int8).reshape(-1, length)
     part = file.with_name(f"details.{os.getpid()}.part.npy")
     try:
@@ -243,7 +246,7 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
         raise
     except OSError as error:
         raise cannot_keep(folder.parent, error) from None
-    read = sources.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
+    read = layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
     return replace(read, layout="synthetic", unused=Unused())
 
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from retina.data import workers as processes
+from retina.data import process_pool as processes
 from retina.data.fundus import Source
-from retina.data.sources import arrays
+from retina.data.layouts import npz
 from retina.machine import cores
 
 FEW = 64
@@ -73,5 +73,5 @@ def _jobs(frame: pd.DataFrame) -> Iterator[tuple[int, Source]]:
         if not array:
             yield from ((row, str(path)) for row, _ in numbered)
             continue
-        photographs = arrays.load(str(path), str(array))
+        photographs = npz.load(str(path), str(array))
         yield from ((row, photographs[index]) for row, index in numbered)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from retina.data.formats import own_name
-from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tables import read_column, read_head
-from retina.data.sources.tree import Place, Tree
+from retina.data.layouts.csv_reader import read_column, read_head
+from retina.data.layouts.file_index import Place, Tree
+from retina.data.layouts.validation import Labels, Row
 from retina.errors import DataError
 
 COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from retina.data.formats import own_name
-from retina.data.sources.columns import Columns
-from retina.data.sources.gradable import ALLOWED
-from retina.data.sources.grades import grade_of_keywords
-from retina.data.sources.rows import Row, eye_of, patient_of
-from retina.data.sources.tables import Line, Table
+from retina.data.layouts.columns import Columns
+from retina.data.layouts.csv_reader import Line, Table
+from retina.data.layouts.gradable import ALLOWED
+from retina.data.layouts.grades import grade_of_keywords
+from retina.data.layouts.validation import Row, eye_of, patient_of
 from retina.errors import DataError
 
 _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 
-from retina.data import mixing
-from retina.data.mixing import Mix
+from retina.data import mixup
+from retina.data.mixup import Mix
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -192,7 +192,7 @@ def drawn_batches(
     order = torch.randperm(len(part), generator=generator).numpy()
     for start, end in _edges(len(order), batch_size):
         chosen = order[start:end]
-        mixed = mixing.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
+        mixed = mixup.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
         yield Drawn(chosen, draw(augmentation, len(chosen), generator), mixed)
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
+from retina.data.layouts import class_folders, columns, label_files, npz, split_words
+from retina.data.layouts.course import COURSE, course, is_course
+from retina.data.layouts.file_index import Place, Tree, is_text, own_name, printable
+from retina.data.layouts.grades import GradeReader, mapping_key
+from retina.data.layouts.locate import locate, where_photographs_are
+from retina.data.layouts.photograph_index import PhotographIndex, subfolder
+from retina.data.layouts.split_folders import note_of_folders, split_by_folders
+from retina.data.layouts.unused import unused_files
+from retina.data.layouts.validation import Labels, Row, assume, check, is_absent, to_frame
 from retina.data.manifest import COLUMNS, Bad, Manifest, Unused, refuse
-from retina.data.sources import arrays, columns, folders, lists, splits
-from retina.data.sources.by_folder import note_of_folders, split_by_folders
-from retina.data.sources.course import COURSE, course, is_course
-from retina.data.sources.grades import GradeReader, mapping_key
-from retina.data.sources.index import PhotographIndex, subfolder
-from retina.data.sources.locate import locate, where_photographs_are
-from retina.data.sources.rows import Labels, Row, assume, check, is_absent, to_frame
-from retina.data.sources.tree import Place, Tree, is_text, own_name, printable
-from retina.data.sources.unused import unused_files
 from retina.errors import DataError, PhotographsAbsentError
 
 __all__ = ["place", "read"]
@@ -161,8 +161,8 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     found, doubt = None, None
     if wanted in {"auto", *_LISTS}:
         try:
-            found = lists.find(look.tree, here, config, look.reader, look.index if photographs else None)
-        except lists.NoLabelsError as error:  # there may be class folders beside a table of something else
+            found = label_files.find(look.tree, here, config, look.reader, look.index if photographs else None)
+        except label_files.NoLabelsError as error:  # there may be class folders beside a table of something else
             doubt = error
     by_folder = _class_folders(look) if wanted in {"auto", "folders"} and not (found and column) else []
     if found and found.are_strangers and by_folder:
@@ -174,8 +174,8 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     _refuse_column(column, here, doubt)
     if by_folder:
         return _Reading("folders", by_folder)
-    if wanted in {"auto", "medmnist"} and arrays.is_medmnist(look.tree, here):
-        return _Reading("medmnist", arrays.medmnist(look.tree, here))
+    if wanted in {"auto", "medmnist"} and npz.is_medmnist(look.tree, here):
+        return _Reading("medmnist", npz.medmnist(look.tree, here))
     raise doubt or _not_recognised(look.tree, here, config, wanted)
 
 
@@ -185,8 +185,8 @@ def _class_folders(look: _Look) -> list[Labels]:
         return []
     root, only = look.here.root, look.config.image_folder
     top = subfolder(look.tree, root, only) if only else root
-    grouped = folders.only_one(folders.find(look.tree, top, look.reader), look.tree, root, look.reader)
-    return folders.read(grouped, look.tree, root, look.reader) if grouped else []
+    grouped = class_folders.only_one(class_folders.find(look.tree, top, look.reader), look.tree, root, look.reader)
+    return class_folders.read(grouped, look.tree, root, look.reader) if grouped else []
 
 
 def _refuse_column(key: str, here: Place, doubt: DataError | None = None) -> None:
@@ -196,7 +196,7 @@ def _refuse_column(key: str, here: Place, doubt: DataError | None = None) -> Non
         )
 
 
-def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
+def _refuse_contradiction(found: label_files.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
     """Stop where a label file and the class folders that its photographs lie in say different grades.
 
     Raises:
@@ -225,7 +225,7 @@ def _refuse_contradiction(found: lists.LabelFiles, by_folder: list[Labels], look
 
 
 def _not_recognised(tree: Tree, here: Place, config: DataConfig, wanted: str) -> DataError:
-    if wanted in {"auto", *_LISTS} and (table := lists.not_labels(tree, here, config)):
+    if wanted in {"auto", *_LISTS} and (table := label_files.not_labels(tree, here, config)):
         return columns.missing(table, config)
     names = list(_LOOKS_FOR) if wanted == "auto" else ["list"] if wanted in _LISTS else [wanted]
     looked = "; ".join(f"{name}: {_LOOKS_FOR[name]}" for name in names)
@@ -306,5 +306,5 @@ def _notes(rows: Iterable[Row], bad: list[Bad], index: PhotographIndex) -> list[
 
 
 def _is_elsewhere(row: Row, index: PhotographIndex) -> bool:
-    split, folder = splits.of_word(row.split), index.split_of(row.path) if row.path else ""
+    split, folder = split_words.of_word(row.split), index.split_of(row.path) if row.path else ""
     return bool(split and folder and split != folder)

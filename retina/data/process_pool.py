@@ -5,7 +5,7 @@ Each process runs `python -P -c` with our own code and is given its tasks throug
 - does not import the caller's main script, which needs no `__main__` guard and may be a notebook or come from stdin;
 - needs no semaphores, and so no /dev/shm, and may be started from a daemonic process;
 - ends when its parent does, also after `kill -9`, for then its pipe is closed;
-- can keep a file open until it ends, by which somebody else can wait for it (see `retina.data.journal`);
+- can keep a file open until it ends, by which somebody else can wait for it (see `retina.data.cache.journal`);
 - is outside our process group, so that Ctrl-C is answered once, by the parent, which kills it.
 
 joblib's loky was tried first: its processes import no main script either, but live on after a `kill -9` of their

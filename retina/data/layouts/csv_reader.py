@@ -13,7 +13,7 @@ from pathlib import Path
 import python_calamine
 
 from retina.data.formats import is_image, suffix_of
-from retina.data.sources.grades import GradeReader, grade_of
+from retina.data.layouts.grades import GradeReader, grade_of
 from retina.errors import DataError
 
 TEXTS = {".csv", ".tsv", ".tab", ".txt"}

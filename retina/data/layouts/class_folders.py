@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retina.data.formats import is_image, own_name
-from retina.data.sources import splits
-from retina.data.sources.grades import GradeReader
-from retina.data.sources.rows import Labels, Row
-from retina.data.sources.tree import Tree
+from retina.data.layouts import split_words
+from retina.data.layouts.file_index import Tree
+from retina.data.layouts.grades import GradeReader
+from retina.data.layouts.validation import Labels, Row
 from retina.errors import DataError
 
 
@@ -38,11 +38,11 @@ def find(tree: Tree, top: Path, reader: GradeReader) -> list[ClassFolders]:
     with_grades = [folder for folder in _outside_grades(tree, top, reader) if _graded(tree, folder, reader)]
     by_base: dict[Path, list[tuple[str, Path]]] = defaultdict(list)
     for folder in with_grades:
-        split = splits.of_folder(folder.name) if folder != top else ""
+        split = split_words.of_folder(folder.name) if folder != top else ""
         by_base[folder.parent if split else folder].append((split, folder))
     found = []
     for base, tops in by_base.items():
-        ordered = sorted(tops, key=lambda one: (splits.ORDER.index(one[0]) if one[0] else -1, one[1]))
+        ordered = sorted(tops, key=lambda one: (split_words.ORDER.index(one[0]) if one[0] else -1, one[1]))
         named = [split for split, _ in ordered if split]
         if "" in {split for split, _ in ordered} and named:  # grades in a folder and in its train/: two sets
             found += [ClassFolders(base, (one,)) for one in ordered]
@@ -156,4 +156,4 @@ def _dead(tree: Tree, root: Path, top: Path, split: str, reader: GradeReader) ->
 def _split_below(folder: Path, top: Path) -> str:
     """The split of the first folder below a grade's: 0/train/, 0/test/."""
     inner = folder.relative_to(top).parts
-    return splits.of_folder(inner[0]) if inner else ""
+    return split_words.of_folder(inner[0]) if inner else ""
