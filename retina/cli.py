@@ -21,13 +21,13 @@ from retina.console import Lines, PrintableConsole
 from retina.data import arguments as data_arguments
 from retina.errors import ResultsError, RetinaError, SpecError, exit_code_of, one_line
 from retina.printable import shortened
-from retina.report.progress import shown
+from retina.report.terminal.progress import shown
 from retina.runs import arguments as train_arguments
 
 if TYPE_CHECKING:
     from retina.config.sweep import SweepSpec
     from retina.data.dataset import Photographs
-    from retina.report.live import Status
+    from retina.report.terminal.live_view import Status
     from retina.results.run_folder import RunFolder
     from retina.sweep.session import Going, Place
 
@@ -177,7 +177,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
     from retina.data import dataset
-    from retina.report import plan as report
+    from retina.report.terminal import plan as report
     from retina.sweep import plan, run, session
 
     run.quiet(verbose=False)
@@ -219,18 +219,19 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _tell_runs(folder: RunFolder, photographs: Photographs | None) -> int:
-    from retina.report import best, cells, comparison, figures
+    from retina.report import cells, comparison_figures, figures
+    from retina.report.terminal import best_model
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
         err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
     with shown(out) as progress:
-        drawn = comparison.draw(folder, photographs, progress)
+        drawn = comparison_figures.draw(folder, photographs, progress)
     has_best = (folder.best / "metrics.json").is_file()
     if has_best or not (drawn or failed):
         drawn = [*figures.draw(folder), *drawn]
     if has_best:
-        _show(best.best(folder))
+        _show(best_model.best(folder))
     out.print(f"\n{cells.told(cells.read(folder))}")
     _page_at_the_end(folder)
     drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
@@ -239,19 +240,19 @@ def _tell_runs(folder: RunFolder, photographs: Photographs | None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from retina.report import sweeps
+    from retina.report.terminal import list_sweeps
 
-    found = sweeps.summaries(options.results)
+    found = list_sweeps.summaries(options.results)
     if not found:
         out.print(f"{options.results} holds no sweep yet")
         return 0
-    _show(sweeps.table(found))
+    _show(list_sweeps.table(found))
     return 0
 
 
 def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
-    from retina.report import best as best_model
-    from retina.report import figures, tables, ways
+    from retina.report import ensemble_results, figures
+    from retina.report.terminal import best_model, tables
 
     out.print(f"ended by {ended_by or f'trials={len(folder.trial_ids())}: every one was run'}")
     _show(tables.trials(folder, metric))
@@ -263,8 +264,8 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
     _draw_comparison(folder)
     _page_at_the_end(folder)
     _show(best_model.best(folder))
-    if made := ways.read(folder, best):
-        _show(ways.table(made))
+    if made := ensemble_results.read(folder, best):
+        _show(ensemble_results.table(made))
     _show(tables.files(folder))
     return 0
 
@@ -280,11 +281,11 @@ def _report(options: argparse.Namespace) -> int:
 
 def _draw_comparison(folder: RunFolder) -> None:
     """Draw the comparison of networks, if the run is one; what hinders it need not hinder its page."""
-    from retina.report import comparison
+    from retina.report import comparison_figures
 
     try:
         with shown(out) as progress:
-            comparison.draw(folder, progress=progress)
+            comparison_figures.draw(folder, progress=progress)
     except OSError as error:  # the folder can only be read, say
         out.print(f"note: the comparison is not drawn: {error}")
 
@@ -325,7 +326,7 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     from retina.data import dataset
-    from retina.report import tables
+    from retina.report.terminal import tables
     from retina.results.files import write_csv
 
     config = data_arguments.config_of(options, "retina data prepare")
@@ -344,7 +345,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from retina.audit import page, run, terminal, unused
+    from retina.audit import page, runner, terminal, unused
     from retina.data import layouts
 
     config = data_arguments.config_of(options, "retina data audit")
@@ -352,7 +353,7 @@ def _audit(options: argparse.Namespace) -> int:
     file = options.html or page.default_file(Path(options.path))
     page.refuse_foreign(file)  # before minutes are spent on what could not be written
     with shown(out) as progress:
-        found = run.audit(config, progress)
+        found = runner.audit(config, progress)
         _show(terminal.view(found))  # before the page, which a full disk may cost us
         try:
             page.write(found, file, seed=options.seed, progress=progress)
@@ -376,7 +377,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from retina import predict
-    from retina.report import tables
+    from retina.report.terminal import tables
 
     predict.refuse_taken(options.csv, options.json)  # before minutes are spent on what could not be written
     images = predict.images(options.images)
@@ -399,7 +400,7 @@ def _live() -> Iterator[Callable[[Status], None] | None]:
         live: list[Live] = []
 
         def watch(status: Status) -> None:
-            from retina.report.live import view
+            from retina.report.terminal.live_view import view
 
             if not live:  # only now: a bar may have been here before
                 live.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))

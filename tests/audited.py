@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from retina.audit import run
-from retina.audit.run import Audit
+from retina.audit import runner
+from retina.audit.runner import Audit
 from retina.config import DataConfig
 from retina.data.manifest import COLUMNS
 
@@ -69,7 +69,7 @@ def blurred(photograph: Image.Image) -> Image.Image:
 
 def audited(path: Path, **settings: object) -> Audit:
     """The audit of a folder, in one process."""
-    return run.audit(DataConfig.model_validate({"path": str(path), **settings}), workers=1)
+    return runner.audit(DataConfig.model_validate({"path": str(path), **settings}), workers=1)
 
 
 def after_the_last(source: str) -> str:

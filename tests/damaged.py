@@ -12,8 +12,9 @@ import pytest
 import stopped
 import tiny
 
-from retina import cli, winner
+from retina import cli
 from retina.config import TrialConfig
+from retina.evaluation import best_trial
 from retina.metrics import summary
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
@@ -69,7 +70,7 @@ def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
     files.write_json(folder.best / "metrics.json", metrics)
     files.write_frame(folder.best / "predictions.csv", frame)
-    files.write_json(folder.best / "config.json", winner.model_config(config, tiny.photographs()))
+    files.write_json(folder.best / "config.json", best_trial.model_config(config, tiny.photographs()))
     both = {**one, "members": [trial_id, "t0001"]}
     ways = {"metric": "val_qwk", "single": one, "ensemble": both, "soup": one, "better": "single"}
     files.write_json(folder.best / "together.json", ways)

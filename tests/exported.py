@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import nn
 
-from retina import winner
 from retina.config import DataConfig, TrialConfig
 from retina.data import dataset, fundus
 from retina.data.dataset import Photographs
 from retina.data.loader import normalise, to_float
+from retina.evaluation import best_trial
 from retina.export.write import export
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
@@ -142,5 +142,5 @@ def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig
     torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
     folder.record_trial("t0000", state="PRUNED", best_epoch=1, epochs_run=3, val_qwk=0.1)
     folder.record_trial(TRIAL, state="COMPLETE", best_epoch=2, epochs_run=5, val_qwk=0.9)
-    winner.crown(folder, TRIAL, data, "val_qwk")
+    best_trial.crown(folder, TRIAL, data, "val_qwk")
     return root

@@ -10,10 +10,10 @@ from typing import Any
 import tiny
 import torch
 
-from retina import winner
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import Photographs
+from retina.evaluation import best_trial
 from retina.report import page
 from retina.results import environment, files
 from retina.results.run_folder import RunFolder
@@ -81,7 +81,7 @@ def crown(run: RunFolder, photographs: Photographs) -> dict[str, Any]:
     files.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
     torch.save(net.state_dict(), run.trial(BEST) / "model.pt")
     run.note(data=photographs.summary(), best=BEST)
-    return winner.crown(run, BEST, photographs, "val_qwk")
+    return best_trial.crown(run, BEST, photographs, "val_qwk")
 
 
 def written(run: RunFolder, importances: dict[str, float] | None = None) -> Read:

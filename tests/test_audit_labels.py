@@ -13,7 +13,7 @@ from layouts import photograph, text
 from pages import read
 
 from retina import cli
-from retina.audit import findings, labels, page, run
+from retina.audit import findings, labels, page, runner
 from retina.config import GRADES, DataConfig
 from retina.data import layouts
 from retina.data.split import assign
@@ -117,7 +117,7 @@ def test_what_has_no_split_counts_as_train_beside_a_test_split(
 
 def test_few_of_a_grade_are_counted_with_what_has_no_split(tmp_path: Path) -> None:
     rows = [(f"p{n}", f"{n % 5},{('', 'train', 'test')[n % 3]}") for n in range(120)]
-    found = run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, "image,level,split"))))
+    found = runner.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, "image,level,split"))))
     few = [one.text for one in findings.find(found) if "fewer" in one.text]
     told = "8 of 0 none, 8 of 1 mild, 8 of 2 moderate, 8 of 3 severe, 8 of 4 proliferative"
     assert few == [f"fewer than 10 photographs of a grade in test: {told}"]
@@ -139,7 +139,7 @@ def test_patients_are_known_only_where_they_are_named(
         (f"p{n}", rest.format(n=n, grade=n % 5, eye=("left", "right")[n % 2], split=("train", "test")[n % 2]))
         for n in range(100)
     ]
-    found = run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, header))))
+    found = runner.audit(DataConfig(path=str(audited.list_of(tmp_path, rows, header))))
     told_so = "the labels do not say which photographs are of one patient"
     unknown = any(told_so in one.text for one in findings.find(found))
     assert unknown != known
@@ -176,12 +176,12 @@ def test_a_photograph_that_is_missing_among_others_is_named(shared: Path, tmp_pa
 
 def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: Path) -> None:
     rows = [(f"p{n}", n % 3) for n in range(60)] + [("q", 3)]
-    found = findings.find(run.audit(DataConfig(path=str(audited.list_of(tmp_path, rows)))))
+    found = findings.find(runner.audit(DataConfig(path=str(audited.list_of(tmp_path, rows)))))
     few = next(one for one in found if "fewer than 10" in one.text)
     assert few.text.endswith("1 of 3 severe, none of 4 proliferative")
     assert few.serious
     audited.list_of(tmp_path, [*rows, ("r", 4)])
-    found = findings.find(run.audit(DataConfig(path=str(tmp_path))))
+    found = findings.find(runner.audit(DataConfig(path=str(tmp_path))))
     assert not next(one for one in found if "fewer than 10" in one.text).serious
 
 

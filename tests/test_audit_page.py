@@ -17,8 +17,8 @@ from pages import Read, read
 from PIL import Image
 
 from retina import cli
-from retina.audit import page, run
-from retina.audit.run import Audit
+from retina.audit import page, runner
+from retina.audit.runner import Audit
 
 NAMES = [name for pair in [*sorted(audited.TWINS)[:2], audited.LIKE] for name in pair] + [
     f"train_IDRiD_{n:03}" for n in range(100, 110)
@@ -171,7 +171,7 @@ def test_a_page_that_cannot_be_written_is_said_before_any_work(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audited.list_of(tmp_path, [("10_left", 0), ("10_right", 1)])
-    monkeypatch.setattr(run, "audit", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(runner, "audit", lambda *_: pytest.fail("the work began"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "taken-unused.csv").write_text("name,age\n")
     assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / where)]) == 2

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from retina import cli
 from retina.audit import findings, measures
-from retina.audit.look import look
+from retina.audit.inspect_photograph import look
 from retina.data import quality
 from retina.data.photograph_pool import visit
 from retina.data.pixel_hash import pixel_hash

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from retina.errors import ResultsError
 from retina.metrics.summary import of_predictions
-from retina.report.best import best
+from retina.report.terminal.best_model import best
 from retina.results.files import write_json
 from retina.results.run_folder import RunFolder
 

@@ -174,14 +174,14 @@ def test_links_in_circles_are_refused_by_what_the_commands_call(tmp_path: Path) 
 def test_a_machine_that_fails_is_said_without_a_traceback(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from retina.report import sweeps
+    from retina.report.terminal import list_sweeps
 
     number = getattr(errno, name, errno.EIO)  # EREMOTEIO is Linux's
 
     def fail(_: Path) -> None:
         raise OSError(number, os.strerror(number), "results/x")
 
-    monkeypatch.setattr(sweeps, "summaries", fail)
+    monkeypatch.setattr(list_sweeps, "summaries", fail)
     assert cli.main(["list", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"results/x: {os.strerror(number)}\n"
 

@@ -25,7 +25,7 @@ from tiny import DATA, config, photographs
 from retina.config import TrialConfig
 from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
-from retina.report import cells, comparison
+from retina.report import cells, comparison_figures
 from retina.report.cells import Cell
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
@@ -73,7 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     some.weight.data *= 20  # so that not all grades look alike to it
             write_json(folder.trial(f"t{number:04d}") / "config.json", settings.model_dump(mode="json"))
             torch.save(net.state_dict(), folder.trial(f"t{number:04d}") / "model.pt")
-        comparison.draw(RunFolder.open(folder.root))
+        comparison_figures.draw(RunFolder.open(folder.root))
         return folder.root
 
 
@@ -128,7 +128,7 @@ def test_drawing_again_needs_neither_weights_nor_photographs(
     root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "elsewhere"))
-    files = comparison.draw(RunFolder.open(root))
+    files = comparison_figures.draw(RunFolder.open(root))
     assert names(files) == sorted(FIGURES)
     assert all(file.is_file() for file in files)
     assert not (tmp_path / "elsewhere").exists()
@@ -138,7 +138,7 @@ def test_drawing_again_needs_neither_weights_nor_photographs(
 def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0002", state="COMPLETE", best_epoch=3)
-    assert names(comparison.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"})
+    assert names(comparison_figures.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"})
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
     assert "t0002/model.pt: is not there; keep.trials" in told.text
 
@@ -148,7 +148,7 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
     shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("comparison"))
     folder = RunFolder.open(tmp_path / "both")
     folder.note(data={**folder.notes()["data"], "fingerprint": "another"})
-    assert names(comparison.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
+    assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "photographs, grades or splits have changed since the run" in told.text
 
 
@@ -156,7 +156,7 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
 def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.note(data={**folder.notes()["data"], "fingerprint": "another"})  # the sweep was forced on
-    assert names(comparison.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
+    assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
 
 
@@ -176,7 +176,7 @@ def test_damage_of_one_model_leaves_the_others(
     shutil.copytree(trained / "trials", root / "trials", dirs_exist_ok=True)
     (root / "comparison" / "resnet50_pretrained.json").unlink()
     (root / file).write_bytes(content)
-    assert names(comparison.draw(RunFolder.open(root))) == sorted(
+    assert names(comparison_figures.draw(RunFolder.open(root))) == sorted(
         set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"}
     )
     assert f"no confusion matrix of ResNet50 (w/ pretraining): {root / file}" in told.text
@@ -186,14 +186,14 @@ def test_damage_of_one_model_leaves_the_others(
 def test_while_it_runs_there_are_the_curves_and_the_models_that_have_ended(root: Path) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0003", state="RUNNING")
-    assert names(comparison.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_scratch.png"})
+    assert names(comparison_figures.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_scratch.png"})
 
 
 @pytest.mark.parametrize("damage", ["[1, 2", '{"trial_id": "t0000", "epoch": 2}'])
 def test_damage_is_named_and_the_model_judged_again(root: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     file = root / "comparison" / "resnet18_pretrained.json"
     file.write_text(damage)
-    comparison.draw(RunFolder.open(root))
+    comparison_figures.draw(RunFolder.open(root))
     assert str(file) in caplog.text
     assert "it is made again" in caplog.text
 
@@ -212,7 +212,7 @@ def test_other_sweeps_are_no_comparison(tmp_path: Path, trials: list[dict[str, A
     for number, changed in enumerate(trials):
         record(folder, f"t{number:04d}", **changed)
     folder.flush()
-    assert comparison.draw(folder) == []
+    assert comparison_figures.draw(folder) == []
     assert not (folder.root / "comparison").exists()
 
 
@@ -225,7 +225,7 @@ def some(*, pretrained: bool, tracked: bool = True, arch: str = "resnet50") -> C
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_the_curves_are_the_reports(tracked: bool) -> None:
-    figure = comparison.accuracy([some(pretrained=one, tracked=tracked) for one in (False, True)], (2, 0.73))
+    figure = comparison_figures.accuracy([some(pretrained=one, tracked=tracked) for one in (False, True)], (2, 0.73))
     (axes,) = figure.axes
     assert axes.get_title() == "Result Comparison (ResNet50)"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "accuracy (%)")
@@ -248,7 +248,7 @@ counts = arrays.arrays(np.int64, (5, 5), elements=st.integers(0, 60)).filter(lam
 @given(counts)
 def test_the_matrices_are_normalised_as_scikit_learn_does(matrix: np.ndarray) -> None:
     told = {"confusion_matrix": matrix.tolist(), "n": int(matrix.sum()), "accuracy": 0.5, "qwk": 0.25}
-    figure = comparison.confusion_matrices(some(pretrained=True), told, Path("x.json"))
+    figure = comparison_figures.confusion_matrices(some(pretrained=True), told, Path("x.json"))
     true, predicted = np.repeat(np.indices((5, 5)).reshape(2, 25), matrix.ravel(), axis=1)
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "predicted grade"]
     for axes, how in zip(panels, ("all", "true"), strict=True):

@@ -14,9 +14,9 @@ import stopped
 import tiny
 from damaged import DAMAGES, SPEC, changed, make, said, vouch_for
 
-from retina import together, winner
 from retina.errors import ResultsError
-from retina.report import figures, on_test, page
+from retina.evaluation import best_trial, comparison, ensemble
+from retina.report import figures, page
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.runs import training
@@ -69,10 +69,10 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "Nodes", stopped.NoNodes)
     monkeypatch.setattr(training, "find", lambda *_: None)
     monkeypatch.setattr(training, "prepare", lambda *_: tiny.photographs())
-    monkeypatch.setattr(on_test, "prepare", lambda *_: tiny.photographs())
+    monkeypatch.setattr(comparison, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
-    monkeypatch.setattr(winner, "crown", lambda *_, **__: {})
-    monkeypatch.setattr(together, "safely", lambda *_, **__: {})
+    monkeypatch.setattr(best_trial, "crown", lambda *_, **__: {})
+    monkeypatch.setattr(ensemble, "safely", lambda *_, **__: {})
     monkeypatch.setattr(page, "render", lambda *_, **__: "")
     monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_, **__: None)
     monkeypatch.setattr(figures, "write", lambda _, file: file)

@@ -25,7 +25,7 @@ from retina.data.layouts import read
 from retina.data.pixel_hash import hash_for_joining, pixel_hash
 from retina.data.split import assign
 from retina.errors import DataError
-from retina.report import tables
+from retina.report.terminal import tables
 from retina.results import environment
 
 ROWS, COLUMNS = np.mgrid[:120, :160]

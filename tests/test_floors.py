@@ -15,15 +15,15 @@ FLOORS = [
     ["data"],
     ["results"],
     ["training"],
-    ["winner", "report", "export", "predict", "audit"],
-    ["together"],
+    ["evaluation"],
+    ["report", "export", "predict", "audit"],
     ["sweep"],
     ["runs"],
     ["cli"],
     ["__main__"],
 ]
 """From the ground up. Rooms of one floor import each other only where NEIGHBOURS says so."""
-NEIGHBOURS = {("predict", "export"), ("report", "winner")}
+NEIGHBOURS = {("predict", "export")}
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(HOUSE.rglob("*.py"))
 

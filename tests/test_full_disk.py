@@ -23,9 +23,10 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import cli, predict, private, winner
+from retina import cli, predict, private
 from retina.config import yaml_reader
 from retina.errors import DiskError, ResultsError, WeightsError
+from retina.evaluation import best_trial
 from retina.export import write
 from retina.report import page
 from retina.results import checkpoints, files
@@ -143,7 +144,7 @@ def test_a_file_on_a_broken_disk_is_no_damaged_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch, "load", broken)
     reads: list[tuple[Path, Callable[[], Any]]] = [
         (file, lambda: model.load_weights("resnet18", file)),
-        (tmp_path / "model.pt", lambda: winner.kept(folder, "t0000")),
+        (tmp_path / "model.pt", lambda: best_trial.kept(folder, "t0000")),
         (tmp_path / "model.pt", lambda: write._read_best(tmp_path / "model.pt")),
     ]
     for read, call in reads:

@@ -14,14 +14,16 @@ import torch
 from exported import TRIAL, World, copy, resum, without_sums
 from torch import nn
 
-from retina import cli, together, winner
+from retina import cli
 from retina.errors import ModelOutputError, ResultsError
+from retina.evaluation import best_trial, ensemble
 from retina.export import folder, graphs
 from retina.export.grader import build
 from retina.export.write import export
 from retina.predict import predict
-from retina.report import best, figures, sweeps, ways
-from retina.report.page import facts, mistakes
+from retina.report import ensemble_results, figures
+from retina.report.page import mistakes, run_data
+from retina.report.terminal import best_model, list_sweeps
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.runs import place
@@ -323,13 +325,13 @@ def test_sums_that_are_gone_are_missed(run: Path) -> None:
 def test_no_page_is_made_of_damaged_files(run: Path, name: str) -> None:
     files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
     mine = RunFolder.open(run)
-    assert facts.read(mine).best is not None
+    assert run_data.read(mine).best is not None
     content = bytearray((run / "best" / name).read_bytes())
     content[-9] ^= 1
     files.write_bytes(run / "best" / name, bytes(content))
-    assert f"{name}: was changed or damaged" in refusal(facts.read, mine)
+    assert f"{name}: was changed or damaged" in refusal(run_data.read, mine)
     (run / "best" / name).unlink()
-    assert f"{name}: is missing" in refusal(facts.read, mine)
+    assert f"{name}: is missing" in refusal(run_data.read, mine)
 
 
 METRIC = {"name": "val_qwk", "goal": "maximize"}
@@ -339,11 +341,11 @@ def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
     told = (run / "best" / "metrics.json").read_text()
     files.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
     mine = RunFolder.open(run)
-    for door in (best.best, figures.draw):
+    for door in (best_model.best, figures.draw):
         assert "metrics.json: was changed or damaged" in refusal(door, mine)
     files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
     mine.note(started="2026-01-01T00:00:00+00:00")
-    (listed,) = sweeps.summaries(run.parent)
+    (listed,) = list_sweeps.summaries(run.parent)
     assert listed.state.startswith("unreadable: best/metrics.json: was changed or damaged")
 
 
@@ -360,21 +362,21 @@ def test_figures_enter_themselves(run: Path) -> None:
 def test_an_ensemble_that_is_not_listed_or_gone_is_not_shown(run: Path) -> None:
     mine = RunFolder.open(run)
     files.write_json(mine.best / "together.json", {})
-    assert "together.json: is not listed" in refusal(ways.read, mine, TRIAL)
+    assert "together.json: is not listed" in refusal(ensemble_results.read, mine, TRIAL)
     checksums.update(mine.best, ["together.json"])
     (mine.best / "together.json").unlink()
-    assert "together.json: is missing" in refusal(ways.read, mine, TRIAL)
+    assert "together.json: is missing" in refusal(ensemble_results.read, mine, TRIAL)
 
 
 def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> None:
     file = run / "best" / "model.pt"
     save(altered(torch.load(file, weights_only=True)), file)
     files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
-    found = mistakes.find(facts.read(RunFolder.open(run)))
+    found = mistakes.find(run_data.read(RunFolder.open(run)))
     assert "model.pt: was changed or damaged" in found.problem
 
 
-@pytest.mark.parametrize("name", [*winner.FILES, checksums.SUMS])
+@pytest.mark.parametrize("name", [*best_trial.FILES, checksums.SUMS])
 def test_a_run_whose_best_is_damaged_is_judged_again(run: Path, name: str) -> None:
     mine = RunFolder.open(run)
     assert place.is_crowned(mine, TRIAL)
@@ -391,13 +393,13 @@ def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Pat
     checksums.write(own, ["model.pt", "config.json"])
     before = (mine.best / "metrics.json").read_bytes()
     save(altered(torch.load(own / "model.pt", weights_only=True)), own / "model.pt")
-    for door in (winner.kept, lambda *given: winner.crown(*given, world.data, "val_qwk")):
+    for door in (best_trial.kept, lambda *given: best_trial.crown(*given, world.data, "val_qwk")):
         message = refusal(door, mine, TRIAL)
         assert f"{TRIAL}/model.pt: was changed or damaged" in message
         assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
     assert (mine.best / "metrics.json").read_bytes() == before
     save(altered(torch.load(own / "model.pt", weights_only=True)), mine.best / "model.pt")
-    assert "put a copy of the file back" in refusal(winner.kept, mine, TRIAL)
+    assert "put a copy of the file back" in refusal(best_trial.kept, mine, TRIAL)
 
 
 def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World, run: Path) -> None:
@@ -405,7 +407,7 @@ def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World,
     state = huge(torch.load(mine.trial(TRIAL) / "model.pt", weights_only=True))
     save(state, mine.trial(TRIAL) / "model.pt")
     before = sorted((mine.best / "SHA256SUMS").read_text())
-    message = refusal(winner.crown, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)
+    message = refusal(best_trial.crown, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)
     assert message.startswith(f"trial {TRIAL}: the model's output is not finite on ")
     assert ModelOutputError.exit_code == 1
     assert sorted((mine.best / "SHA256SUMS").read_text()) == before
@@ -413,15 +415,15 @@ def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World,
 
 def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: Path) -> None:
     mine = RunFolder.open(run)
-    for name in (together.TOGETHER, "accuracy.png"):
+    for name in (ensemble.TOGETHER, "accuracy.png"):
         (mine.best / name).write_text("{}")
     (mine.best / "notes.txt").write_text("mine")
-    checksums.update(mine.best, [together.TOGETHER, "accuracy.png"])
+    checksums.update(mine.best, [ensemble.TOGETHER, "accuracy.png"])
     (mine.trial(TRIAL) / "model.pt").replace(mine.root / "aside.pt")
     files.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
-    winner.crown(mine, TRIAL, world.data, "val_qwk")
-    assert {file.name for file in mine.best.iterdir()} == {*winner.FILES, checksums.SUMS, "notes.txt"}
-    assert checksums.verify_best(mine.best, *winner.FILES)
+    best_trial.crown(mine, TRIAL, world.data, "val_qwk")
+    assert {file.name for file in mine.best.iterdir()} == {*best_trial.FILES, checksums.SUMS, "notes.txt"}
+    assert checksums.verify_best(mine.best, *best_trial.FILES)
 
 
 def test_weights_whose_cut_points_are_damaged_are_refused(world: World) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from retina import cli
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
-from retina.report.sweeps import Summary, summaries, table
+from retina.report.terminal.list_sweeps import Summary, summaries, table
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
 

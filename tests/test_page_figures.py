@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgb
 from pages import SPEC, config
 from torch import nn
 
-from retina.report.page import chances, gradcam, look, mistakes
-from retina.report.page.facts import Searched, rungs
+from retina.report.page import calibration, gradcam, mistakes, plot_style
+from retina.report.page.run_data import Searched, rungs
 from retina.report.page.search import Scale
 from retina.sweep.rungs import Rungs
 from retina.training.losses import OUTPUTS, Reading
@@ -72,8 +72,8 @@ def lab(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("styles", [look.STATES, look.SPLITS], ids=["states", "splits"])
-def test_colours_are_told_apart_by_the_colour_blind_and_never_alone(styles: dict[str, look.Style]) -> None:
+@pytest.mark.parametrize("styles", [plot_style.STATES, plot_style.SPLITS], ids=["states", "splits"])
+def test_colours_are_told_apart_by_the_colour_blind_and_never_alone(styles: dict[str, plot_style.Style]) -> None:
     for one, other in itertools.combinations(styles.values(), 2):
         for matrix in (np.eye(3), *map(np.array, BLINDNESS.values())):
             apart = lab(matrix @ linear(one.colour)) - lab(matrix @ linear(other.colour))
@@ -86,15 +86,15 @@ def test_colours_are_told_apart_by_the_colour_blind_and_never_alone(styles: dict
 
 
 def test_the_table_has_the_states_colours_too() -> None:
-    sheet = (Path(look.__file__).parent / "templates" / "page.css").read_text()
+    sheet = (Path(plot_style.__file__).parent / "templates" / "page.css").read_text()
     marked = dict(re.findall(r"\[data-mark=(\w+)\]::before {[^}]*color: (#\w+)", sheet))
-    assert marked == {state: style.colour for state, style in look.STATES.items()}
+    assert marked == {state: style.colour for state, style in plot_style.STATES.items()}
 
 
 @given(st.lists(st.tuples(st.floats(0.2, 1), st.booleans()), min_size=1, max_size=80))
 def test_every_photograph_is_in_one_bin(seen: list[tuple[float, bool]]) -> None:
     confidence, right = np.array([c for c, _ in seen]), np.array([r for _, r in seen])
-    found = chances.bins(confidence, right)
+    found = calibration.bins(confidence, right)
     assert sum(n for _, _, n in found) == len(seen)
     assert sum(hits for _, hits, _ in found) == right.sum()
     assert max(n for _, _, n in found) - min(n for _, _, n in found) <= 1

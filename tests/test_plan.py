@@ -23,7 +23,7 @@ from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache.pixel_cache import cache_folder
 from retina.errors import DiskError
-from retina.report import plan as report
+from retina.report.terminal import plan as report
 from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder

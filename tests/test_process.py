@@ -125,9 +125,9 @@ def test_handlers_are_given_back(tmp_path: Path) -> None:
 def test_a_command_that_is_stopped_says_so_and_exits_with_the_signal_s_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from retina.report import sweeps
+    from retina.report.terminal import list_sweeps
 
-    monkeypatch.setattr(sweeps, "summaries", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(list_sweeps, "summaries", lambda _: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["list", str(tmp_path)]) == 143
     assert capsys.readouterr().err == "interrupted\n"
 

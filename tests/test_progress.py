@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from retina import cli
-from retina.report import progress
-from retina.report.progress import Pace, shown
+from retina.report.terminal import progress
+from retina.report.terminal.progress import Pace, shown
 
 GRADES = {"0": 12, "2": 12}
 

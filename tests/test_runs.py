@@ -23,7 +23,7 @@ from retina.config import SyntheticConfig
 from retina.config import sweep as spec
 from retina.data import synthetic
 from retina.errors import TrainError
-from retina.report import sweeps
+from retina.report.terminal import list_sweeps
 from retina.results.run_folder import RunFolder
 from retina.runs import arguments
 from retina.training.trainer import Fit
@@ -151,7 +151,7 @@ def test_the_sweep_file_says_what_was_trained(home: Path) -> None:
 
 
 def test_it_is_listed_as_finished(home: Path) -> None:
-    (found,) = [one for one in sweeps.summaries(home / "results") if one.name == "first"]
+    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "first"]
     assert (found.state, found.planned, found.finished, found.metric) == ("finished", 2, 2, "val_accuracy")
 
 
@@ -246,7 +246,7 @@ def test_one_run_alone_is_no_comparison(home: Path, capsys: pytest.CaptureFixtur
 
 KILLED = """
 import os, sys
-from retina import checkpoints, cli
+from retina.results import checkpoints, cli
 save = checkpoints.save
 def save_and_die(folder, epoch, *rest):
     save(folder, epoch, *rest)
@@ -265,7 +265,7 @@ def test_what_was_killed_goes_on_and_comes_to_the_same(home: Path, capsys: pytes
     assert done.returncode == 9, done.stdout + done.stderr
     root = home / "results" / "killed"
     assert history(root).empty
-    (found,) = [one for one in sweeps.summaries(home / "results") if one.name == "killed"]
+    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "killed"]
     assert found.state == "interrupted"
     assert train(home, "killed", "--load", "true", "-v", "2") == 0
     printed = capsys.readouterr().out

@@ -19,7 +19,7 @@ from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTa
 from retina.config import TrialConfig
 from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
-from retina.report.live import Status
+from retina.report.terminal.live_view import Status
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep import run as sweep_run

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from retina.errors import ResultsError
 from retina.metrics.summary import of_predictions
-from retina.report import ways
+from retina.report import ensemble_results
 from retina.results.files import write_json
 from retina.results.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def made(better: str = "ensemble", soup: tuple[str, ...] = ("t0001",)) -> dict[s
 def shown(folder: RunFolder) -> list[str]:
     console = Console(width=100, highlight=False, markup=False)
     with console.capture() as captured:
-        console.print(ways.table(ways.read(folder, "t0001")))
+        console.print(ensemble_results.table(ensemble_results.read(folder, "t0001")))
     return captured.get().splitlines()
 
 
@@ -54,16 +54,16 @@ def test_the_terminal_shows_each_with_the_intervals_of_test(tmp_path: Path) -> N
 
 
 def test_a_soup_of_one_is_the_best_trial_and_no_row_of_its_own(tmp_path: Path) -> None:
-    found = ways.read(write(tmp_path, made(better="single")), "t0001")
+    found = ensemble_results.read(write(tmp_path, made(better="single")), "t0001")
     assert [way.name for way in found] == ["best trial alone", "ensemble of 3"]
     assert [way.is_best for way in found] == [True, False]
-    assert ways.note(found).endswith("to its gain.")
+    assert ensemble_results.note(found).endswith("to its gain.")
 
 
 def test_what_was_made_of_another_best_model_does_not_count(tmp_path: Path) -> None:
     folder = write(tmp_path, made())
-    assert ways.read(folder, "t0007") == []
-    assert ways.read(RunFolder(tmp_path / "none"), "t0001") == []
+    assert ensemble_results.read(folder, "t0007") == []
+    assert ensemble_results.read(RunFolder(tmp_path / "none"), "t0001") == []
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     file = folder.best / "together.json"
     file.write_text("{")
     with pytest.raises(ResultsError, match=str(file)):
-        ways.read(folder, "t0001")
+        ensemble_results.read(folder, "t0001")
     write_json(file, {"single": {"members": ["t0001"]}, "better": "single"})
     with pytest.raises(ResultsError, match=str(file)):
-        ways.read(folder, "t0001")
+        ensemble_results.read(folder, "t0001")

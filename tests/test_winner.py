@@ -11,11 +11,11 @@ import pytest
 import torch
 from tiny import CPU, config, photographs
 
-from retina import winner
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data.dataset import Photographs
 from retina.data.loader import MEAN, STD
 from retina.errors import ResultsError
+from retina.evaluation import best_trial
 from retina.metrics import baselines, summary
 from retina.metrics.grading import measure
 from retina.results import files
@@ -53,7 +53,7 @@ def crowned(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> 
         torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
         folder.record_trial("t0001", state="COMPLETE", best_epoch=9, val_qwk=0.1)
         folder.record_trial(TRIAL, state="PRUNED", best_epoch=2, epochs_run=5, val_qwk=0.9)
-        return folder, data, winner.crown(folder, TRIAL, data, "val_qwk")
+        return folder, data, best_trial.crown(folder, TRIAL, data, "val_qwk")
 
 
 def predictions(folder: RunFolder) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
     other.record_trial(TRIAL, state="COMPLETE", best_epoch=1)
     for name in ("config.json", "model.pt"):
         files.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
-    told = winner.crown(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
+    told = best_trial.crown(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
     wanted = baselines.fellow_eye(frame, "test")
     assert told["with_fellow"] == wanted.with_fellow == 3
     assert (told["accuracy"], told["qwk"]) == (wanted.accuracy, wanted.qwk)
@@ -134,7 +134,7 @@ def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(
     _, data, _ = crowned
     true = data.part("test").grades
     seen = Evaluation(1.0, true, np.full((len(true), 5), 0.2), predicted=true)
-    assert winner.predictions_of(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
+    assert best_trial.predictions_of(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
     assert max(true) > 0
 
 
@@ -155,8 +155,8 @@ def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crow
     folder = RunFolder.create(tmp_path / "mine")
     folder.record_trial(TRIAL, best_epoch=1)
     with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
-        winner.crown(folder, TRIAL, data, "val_qwk")
+        best_trial.crown(folder, TRIAL, data, "val_qwk")
     files.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
     with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):
-        winner.crown(folder, TRIAL, data, "val_qwk")
+        best_trial.crown(folder, TRIAL, data, "val_qwk")
     assert not folder.best.exists()

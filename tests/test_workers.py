@@ -149,7 +149,7 @@ synthetic.draw(folder, SyntheticConfig(photographs=70, size=64), workers=2)
 print(len(list(folder.glob("train/*"))))
 """
 DOES_ALL = f"""{DRAWS}
-from retina.audit.run import audit
+from retina.audit.runner import audit
 from retina.data import sources
 from retina.data.cache.pixel_cache import open_cache
 
@@ -178,10 +178,10 @@ def test_a_script_without_a_guard_draws_decodes_and_audits(tmp_path: Path, way: 
 
 KILLED = """
 import os, signal, time
-from retina.data import workers
+from retina.data import process_pool
 from tasks import process_of
 seen = set()
-for task, process in workers.call(process_of, range(10**6), 2):
+for task, process in process_pool.call(process_of, range(10**6), 2):
     seen.add(process)
     if len(seen) == 2:
         print(*seen, flush=True)

@@ -110,9 +110,9 @@ def make(root: Path) -> None:
 
 def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     """A results folder as a sweep leaves it, by the package's own writers; nothing is trained."""
-    from retina import together, winner  # noqa: PLC0415
     from retina.config.sweep import SweepSpec  # noqa: PLC0415
     from retina.data.dataset import prepare  # noqa: PLC0415
+    from retina.evaluation import best_trial, ensemble  # noqa: PLC0415
     from retina.report import figures  # noqa: PLC0415
     from retina.results import checkpoints, environment  # noqa: PLC0415
     from retina.sweep.ledger import Ledger  # noqa: PLC0415
@@ -137,8 +137,8 @@ def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     if finished:
         ledger.close()
         best = ledger.best or ""
-        winner.crown(folder, best, photographs, spec.metric.name)
-        together.safely(folder, photographs, spec.metric.name, spec.metric.sign)
+        best_trial.crown(folder, best, photographs, spec.metric.name)
+        ensemble.safely(folder, photographs, spec.metric.name, spec.metric.sign)
         folder.note(interrupted=False, best=best)
         figures.draw(folder)
     folder.flush()

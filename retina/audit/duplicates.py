@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from retina.audit.inspect_photograph import Seen
 from retina.audit.labels import SPLITS, settled
-from retina.audit.look import Seen
 from retina.data import duplicates
 
 

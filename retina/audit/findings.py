@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from retina.audit.duplicates import Group
-from retina.audit.run import Audit
+from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
 from retina.data.quality import BLURRED, LEAST_SIDE, NO_DISC, VERY_DARK
 

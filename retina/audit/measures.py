@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.audit.look import Seen
+from retina.audit.inspect_photograph import Seen
 from retina.data.quality import LEAST_BRIGHTNESS, LEAST_SHARPNESS
 
 

@@ -17,7 +17,7 @@ from retina import outputs
 from retina.audit import findings, measures, terminal, unused
 from retina.audit.duplicates import Group
 from retina.audit.labels import settled
-from retina.audit.run import Audit, Progress
+from retina.audit.runner import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
 from retina.data import perceptual_hash, quality

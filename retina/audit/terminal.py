@@ -12,7 +12,7 @@ from retina.audit import findings
 from retina.audit.findings import counted
 from retina.audit.labels import Labels
 from retina.audit.measures import measures, sizes
-from retina.audit.run import Audit
+from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
 
 _COMMONEST = 4

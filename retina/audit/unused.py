@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retina import outputs
-from retina.audit.run import Audit
+from retina.audit.runner import Audit
 from retina.data.manifest import UNUSED_COLUMNS
 from retina.errors import ResultsError
 from retina.results.files import write_csv

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retina import leftovers, winner
+from retina import leftovers
 from retina.config import TrialConfig
 from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import RetinaError, one_line
+from retina.evaluation import best_trial
 from retina.printable import as_reason, printable
 from retina.report.cells import titled
 from retina.results import checkpoints, files
@@ -82,7 +83,7 @@ def train(
             log.info("evaluating the best run, %s, on validation and test", best)
             photographs = photographs or prepare(wanted.data, progress)
             place.refuse_changed(folder, photographs)
-            winner.crown(folder, best, photographs, METRIC)
+            best_trial.crown(folder, best, photographs, METRIC)
         folder.note(ended_by="", interrupted=False, best=best)
     return folder, photographs
 

@@ -12,7 +12,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from retina.errors import one_line
-from retina.report.page.facts import ENOUGH
+from retina.report.page.run_data import ENOUGH
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.study import INDEX
@@ -34,9 +34,9 @@ def importances(folder: RunFolder) -> dict[str, float]:
     the good ones only: here a PRUNED one counts too, with the best value that it had reached.
 
     Returns:
-        Shares by parameter, adding up to 1, the largest first. Empty where fewer than `retina.report.page.facts.ENOUGH`
-        trials have a value, no parameter differs between them, all came to the same value, or there is no readable
-        study.
+        Shares by parameter, adding up to 1, the largest first. Empty where fewer than
+        `retina.report.page.run_data.ENOUGH` trials have a value, no parameter differs between them, all came to the
+        same value, or there is no readable study.
     """
     file, name = folder.root / STUDY_FILE, folder.notes().get("study")
     if name is None or not file.is_file():

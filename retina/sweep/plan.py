@@ -14,7 +14,7 @@ from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
 from retina.machine import cores
-from retina.report.plan import Plan
+from retina.report.terminal.plan import Plan
 from retina.results.run_folder import FINISHED, RunFolder
 from retina.sweep.cluster import fitting, share_on
 from retina.sweep.rungs import Rungs

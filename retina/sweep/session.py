@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import process, together, winner
+from retina import process
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
+from retina.evaluation import best_trial, ensemble
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
@@ -140,9 +141,9 @@ def _judge(spec: SweepSpec, folder: RunFolder, outcome: Outcome, photographs: Ph
     """Evaluate the best trial, and the kept ones together, without Ray."""
     if outcome.best:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
-        winner.crown(folder, outcome.best, photographs, spec.metric.name)
-        found = together.safely(folder, photographs, spec.metric.name, spec.metric.sign)
-        log.info("%s", together.told(found))
+        best_trial.crown(folder, outcome.best, photographs, spec.metric.name)
+        found = ensemble.safely(folder, photographs, spec.metric.name, spec.metric.sign)
+        log.info("%s", ensemble.told(found))
 
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:

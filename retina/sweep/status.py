@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from retina import machine
-from retina.report.live import Running, Status
+from retina.report.terminal.live_view import Running, Status
 from retina.results.run_folder import FINISHED
 from retina.sweep.ledger import Ledger
 from retina.sweep.rungs import Rungs

@@ -17,9 +17,9 @@ from markupsafe import Markup
 import retina
 from retina import outputs
 from retina.errors import ResultsError, as_disk_error
-from retina.report import ways
-from retina.report.page import about, chances, curves, facts, mistakes, numbers, search, trials
-from retina.report.page.facts import ENOUGH, Facts
+from retina.report import ensemble_results
+from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
+from retina.report.page.run_data import ENOUGH, Facts
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 
@@ -53,7 +53,7 @@ def write(
     target = file or folder.root / FILE
     if file:
         _refuse_foreign(file)
-    text = render(facts.read(folder), importances, device=device)
+    text = render(run_data.read(folder), importances, device=device)
     try:
         write_text(target, text, is_private=True)
     except OSError as error:
@@ -74,7 +74,7 @@ def render(told: Facts, importances: Mapping[str, float], *, device: torch.devic
     return environment.get_template("page.html").render(
         **_results(told, importances, device),
         facts=told,
-        about=about,
+        about=overview,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=retina.__version__,
         style=style,
@@ -93,25 +93,25 @@ def _results(told: Facts, importances: Mapping[str, float], device: torch.device
     best = told.best or {}
     return {
         "best": best,
-        "splits": list(numbers.splits(best).values()),
-        "resamples": numbers.resamples(best),
-        "overall": numbers.overall(best),
-        "by_grade": numbers.by_grade(best),
-        "baselines": numbers.baselines(best),
-        "baseline_notes": numbers.baseline_notes(best),
-        "ways": numbers.ways(told.ways),
-        "ways_note": ways.note(told.ways) if told.ways else "",
-        "way_numbers": list(ways.NUMBERS.values()),
-        "matrices": list(numbers.matrices(best)),
+        "splits": list(metric_tables.splits(best).values()),
+        "resamples": metric_tables.resamples(best),
+        "overall": metric_tables.overall(best),
+        "by_grade": metric_tables.by_grade(best),
+        "baselines": metric_tables.baselines(best),
+        "baseline_notes": metric_tables.baseline_notes(best),
+        "ways": metric_tables.ways(told.ways),
+        "ways_note": ensemble_results.note(told.ways) if told.ways else "",
+        "way_numbers": list(ensemble_results.NUMBERS.values()),
+        "matrices": list(metric_tables.matrices(best)),
         "trials": trials.table(told),
         "search": search.pictures(told),
         "slices": search.slices(told),
-        "importances": about.importances(dict(importances)),
+        "importances": overview.importances(dict(importances)),
         "enough": ENOUGH,
         "curves": curves.pictures(told),
-        "chances": chances.pictures(told),
+        "chances": calibration.pictures(told),
         "mistakes": mistakes.find(told, device),
-        "comparison": about.comparison(told),
+        "comparison": overview.comparison(told),
     }
 
 

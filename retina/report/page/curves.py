@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from retina.errors import ResultsError
 from retina.report import figures
-from retina.report.page import look, svg
-from retina.report.page.facts import Facts
+from retina.report.page import plot_style, svg
+from retina.report.page.run_data import Facts
 from retina.report.page.search import state_handle
 from retina.report.page.svg import Picture
 
@@ -25,20 +25,20 @@ def pictures(facts: Facts) -> list[Picture]:
 
 
 def _all(facts: Facts) -> Picture:
-    figure, axes = look.canvas(height=3.9)
+    figure, axes = plot_style.canvas(height=3.9)
     best = facts.ranking[0] if facts.ranking else None
     states = dict(zip(facts.trials["trial_id"], facts.trials["state"], strict=True))
-    shown = dict.fromkeys(look.STATES, 0)
+    shown = dict.fromkeys(plot_style.STATES, 0)
     for trial, epochs in facts.history.groupby("trial_id", sort=True):
         state = str(states.get(trial, "RUNNING"))
         points = epochs[["epoch", facts.metric]].apply(pd.to_numeric, errors="coerce").dropna()
         if points.empty:
             continue
         shown[state] += 1
-        style = look.STATES[state]
+        style = plot_style.STATES[state]
         x, y = points.to_numpy(dtype=np.float64).T
         alone = style.marker if len(x) == 1 else None  # one epoch is no line
-        drawn: dict[str, Any] = {"linewidth": 1.2, "alpha": look.alpha(len(states)), "zorder": 2}
+        drawn: dict[str, Any] = {"linewidth": 1.2, "alpha": plot_style.alpha(len(states)), "zorder": 2}
         if trial == best:
             drawn = {"linewidth": 3.2, "zorder": 3}
         (line,) = axes.plot(x, y, style.line, color=style.colour, marker=alone, markersize=4, **drawn)
@@ -46,15 +46,15 @@ def _all(facts: Facts) -> Picture:
     last = float(facts.history["epoch"].max())
     rungs = [rung for rung in facts.rungs if rung <= last]
     for rung in rungs:
-        axes.axvline(rung, color=look.MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        axes.axvline(rung, color=plot_style.MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         axes.text(
             rung, 1.01, f"rung {rung}", transform=axes.get_xaxis_transform(), ha="center", va="bottom",
-            fontsize=look.TEXT, color=look.MUTED,
+            fontsize=plot_style.TEXT, color=plot_style.MUTED,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    look.label(axes, "epoch", facts.metric)
+    plot_style.label(axes, "epoch", facts.metric)
     handles = [state_handle(state, lines=True, count=count) for state, count in shown.items() if count]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=look.TEXT)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=plot_style.TEXT)
     note = f"The widest line is the best trial, {best}. " if best else ""
     if rungs:
         note += "Dotted: rungs, after which ASHA lets only the best go on."
@@ -74,10 +74,10 @@ def _best(facts: Facts) -> Picture | None:
     if curves.empty:
         return None
     figure = figures.accuracy(curves, epoch, trial, judged)
-    figure.set_size_inches(look.WIDTH, 3.9)
+    figure.set_size_inches(plot_style.WIDTH, 3.9)
     figure.axes[0].set_title("")
     for wide in figure.legends:
         wide.remove()
-    look.legend(figure, columns=1)
+    plot_style.legend(figure, columns=1)
     alt = f"accuracy of trial {trial} by epoch on train and validation; epoch {epoch} was chosen"
     return svg.picture(figure, "accuracy", f"The best trial, {trial}: accuracy by epoch", "", alt)

@@ -24,7 +24,7 @@ from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
 from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
-from retina.report.page.facts import PROBABILITIES, Facts
+from retina.report.page.run_data import PROBABILITIES, Facts
 from retina.results import checksums
 from retina.results.files import read_json
 from retina.training import model

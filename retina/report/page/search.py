@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from retina.report.page import look, svg
-from retina.report.page.facts import Facts, Searched, number, word
+from retina.report.page import plot_style, svg
+from retina.report.page.run_data import Facts, Searched, number, word
 from retina.report.page.svg import Picture
 
 UNUSED = -0.12
@@ -79,7 +79,7 @@ def slices(facts: Facts) -> list[Picture]:
 
 
 def _history(facts: Facts) -> Iterator[Picture]:
-    figure, axes = look.canvas(height=3.7)
+    figure, axes = plot_style.canvas(height=3.7)
     bests: list[tuple[int, float]] = []
     for place, row in enumerate(facts.rows):
         value = number(row[facts.metric])
@@ -88,16 +88,16 @@ def _history(facts: Facts) -> Iterator[Picture]:
             if not bests or (value - bests[-1][1]) * facts.sign > 0:
                 bests.append((place, value))
         elif row["state"] == "FAIL":
-            style = look.STATES["FAIL"]
+            style = plot_style.STATES["FAIL"]
             (drawn,) = axes.plot(
                 [place], [0.03], style.marker, color=style.colour, transform=axes.get_xaxis_transform()
             )
             svg.of_trial(drawn, str(row["trial_id"]))
     steps = [*bests, (len(facts.rows) - 1, bests[-1][1])]
     x, y = zip(*steps, strict=True)
-    axes.step(x, y, where="post", color=look.DARK, linewidth=1.2, label="best so far", zorder=1)
+    axes.step(x, y, where="post", color=plot_style.DARK, linewidth=1.2, label="best so far", zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    look.label(axes, "trial, in the order in which they were started", facts.metric)
+    plot_style.label(axes, "trial, in the order in which they were started", facts.metric)
     _states(figure, facts, lines=False, more=axes.get_legend_handles_labels()[0])
     alt = f"{facts.metric} of {len(facts.rows)} trials in their order; the best is {bests[-1][1]:.3g}"
     note = "A trial that failed stands at the lower edge." if facts.count("FAIL") else ""
@@ -112,8 +112,8 @@ def _parallel(facts: Facts) -> Iterator[Picture]:
     values = np.array([number(row[facts.metric]) for row in rows], dtype=np.float64)
     span = max(float(np.ptp(values)), 1e-9)
     shares = (values - values.min()) / span if facts.sign > 0 else (values.max() - values) / span
-    width = max(look.WIDTH, 1.15 * (len(scales) + 1))
-    figure, axes = look.canvas(width, 3.7)
+    width = max(plot_style.WIDTH, 1.15 * (len(scales) + 1))
+    figure, axes = plot_style.canvas(width, 3.7)
     axes.grid(visible=False)
     unused = False
     for index in np.argsort(shares, kind="stable"):  # the best are drawn last, on top
@@ -121,20 +121,20 @@ def _parallel(facts: Facts) -> Iterator[Picture]:
         places = [scale.place(row) for scale in scales]
         unused = unused or None in places
         y = [*(UNUSED if place is None else place for place in places), share]
-        style, best = look.STATES[row["state"]], row["trial_id"] == facts.ranking[0]
-        drawn: dict[str, Any] = {"linewidth": 3.0} if best else {"linewidth": 1.3, "alpha": look.alpha(len(rows))}
-        (line,) = axes.plot(range(len(y)), y, style.line, color=look.shade(share), **drawn)
+        style, best = plot_style.STATES[row["state"]], row["trial_id"] == facts.ranking[0]
+        drawn: dict[str, Any] = {"linewidth": 3.0} if best else {"linewidth": 1.3, "alpha": plot_style.alpha(len(rows))}
+        (line,) = axes.plot(range(len(y)), y, style.line, color=plot_style.shade(share), **drawn)
         svg.of_trial(line, str(row["trial_id"]))
     for place, scale in enumerate(scales):
         _axis(axes, place, [((at - scale.low) / (scale.high - scale.low), text) for at, text in scale.ticks()])
     low, high = (values.min(), values.max()) if facts.sign > 0 else (values.max(), values.min())
     _axis(axes, len(scales), [(step, f"{low + step * (high - low):.3g}") for step in (0.0, 0.25, 0.5, 0.75, 1.0)])
     if unused:
-        axes.text(-0.05, UNUSED, "not used", ha="right", va="center", fontsize=look.TEXT, color=look.MUTED)
+        axes.text(-0.05, UNUSED, "not used", ha="right", va="center", fontsize=plot_style.TEXT, color=plot_style.MUTED)
     names = [*(scale.parameter.name for scale in scales), facts.metric]
     axes.set_xticks(range(len(names)), [name.replace("_", "_\n") if len(name) > 10 else name for name in names])
     axes.xaxis.tick_top()
-    axes.tick_params(axis="x", length=0, labelsize=look.TEXT, labelcolor=look.DARK)
+    axes.tick_params(axis="x", length=0, labelsize=plot_style.TEXT, labelcolor=plot_style.DARK)
     axes.yaxis.set_major_locator(NullLocator())
     axes.spines[:].set_visible(False)
     axes.set_xlim(-0.45, len(names) - 0.5)
@@ -147,7 +147,7 @@ def _parallel(facts: Facts) -> Iterator[Picture]:
 
 def _slice(facts: Facts, scale: Scale) -> Picture:
     parameter = scale.parameter
-    figure, axes = look.canvas(3.6, 2.7)
+    figure, axes = plot_style.canvas(3.6, 2.7)
     for row in _valued(facts):
         at, value = scale.raw(row), number(row[facts.metric])
         if at is not None and value is not None:
@@ -160,7 +160,7 @@ def _slice(facts: Facts, scale: Scale) -> Picture:
     edge = 0.4 if parameter.ends is None else 0.04 * (scale.high - scale.low)
     seen = [at for row in _valued(facts) if (at := scale.raw(row)) is not None]
     axes.set_xlim(min(scale.low, *seen) - edge, max(scale.high, *seen) + edge)
-    look.label(axes, parameter.name + (" (logarithmic)" if parameter.is_log else ""), facts.metric)
+    plot_style.label(axes, parameter.name + (" (logarithmic)" if parameter.is_log else ""), facts.metric)
     alt = f"{facts.metric} by {parameter.name} for {len(seen)} trials; the numbers are in the table of trials"
     return svg.picture(figure, f"slice-{parameter.name.replace('_', '-')}", parameter.name, "", alt)
 
@@ -171,24 +171,24 @@ def _valued(facts: Facts) -> list[Row]:
 
 
 def _point(axes: Axes, at: tuple[float, float], row: Row) -> None:
-    style = look.STATES[row["state"]]
+    style = plot_style.STATES[row["state"]]
     (drawn,) = axes.plot([at[0]], [at[1]], style.marker, color=style.colour, markersize=5.5, alpha=0.85)
     svg.of_trial(drawn, str(row["trial_id"]))
 
 
 def _axis(axes: Axes, place: float, ticks: list[tuple[float, str]]) -> None:
-    axes.plot([place, place], [0, 1], color=look.MUTED, linewidth=1, zorder=1)
+    axes.plot([place, place], [0, 1], color=plot_style.MUTED, linewidth=1, zorder=1)
     for at, text in ticks:
         halo = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-        axes.plot([place - 0.03, place], [at, at], color=look.MUTED, linewidth=1, zorder=3)
+        axes.plot([place - 0.03, place], [at, at], color=plot_style.MUTED, linewidth=1, zorder=3)
         axes.text(
             place - 0.05,
             at,
             text,
             ha="right",
             va="center",
-            fontsize=look.TEXT - 1,
-            color=look.DARK,
+            fontsize=plot_style.TEXT - 1,
+            color=plot_style.DARK,
             bbox=halo,
             zorder=4,
         )
@@ -196,17 +196,17 @@ def _axis(axes: Axes, place: float, ticks: list[tuple[float, str]]) -> None:
 
 def _states(figure: Figure, facts: Facts, *, lines: bool, columns: int = 3, more: Any = ()) -> None:
     """A legend of the states that there are."""
-    shown = [state for state in look.STATES if facts.count(state) and not (lines and state == "FAIL")]
-    handles = [*more, *(state_handle(state, lines=lines, colour=look.DARK if lines else None) for state in shown)]
+    shown = [state for state in plot_style.STATES if facts.count(state) and not (lines and state == "FAIL")]
+    handles = [*more, *(state_handle(state, lines=lines, colour=plot_style.DARK if lines else None) for state in shown)]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=look.TEXT,
-        labelcolor=look.DARK,
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=plot_style.TEXT,
+        labelcolor=plot_style.DARK,
     )  # fmt: skip
 
 
 def state_handle(state: str, *, lines: bool, count: int | None = None, colour: str | None = None) -> Line2D:
     """What a legend shows of a state; `colour` instead of its own where the colour says something else."""
-    style = look.STATES[state]
+    style = plot_style.STATES[state]
     text = state if count is None else f"{state} ({count})"
     if lines:
         return Line2D([], [], color=colour or style.colour, linestyle=style.line, linewidth=1.6, label=text)

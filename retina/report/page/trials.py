@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from retina.report.page.facts import Facts, number, word
+from retina.report.page.run_data import Facts, number, word
 from retina.results.run_folder import MEASURES, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}

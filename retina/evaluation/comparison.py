@@ -11,10 +11,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina import winner
 from retina.config import DataConfig, parse
 from retina.data.dataset import Photographs, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
+from retina.evaluation import best_trial
 from retina.report.cells import Cell
 from retina.results import files, readers, schemas
 from retina.results.run_folder import SPEC_REMEDY, RunFolder
@@ -73,8 +73,8 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
     file = folder.trial(cell.trial_id) / "model.pt"
     if not file.is_file():
         raise ResultsError(f"{file}: is not there; keep.trials says how many trials keep their weights")
-    config, weights = winner.kept(folder, cell.trial_id)
-    seen = winner.Judge(config, weights, photographs)(photographs.part("test"))
+    config, weights = best_trial.kept(folder, cell.trial_id)
+    seen = best_trial.Judge(config, weights, photographs)(photographs.part("test"))
     told = {
         "trial_id": cell.trial_id,
         "network": cell.network,
@@ -86,7 +86,7 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
         "data_fingerprint": photographs.fingerprint,
     }
     place = folder.root / FOLDER
-    files.write_frame(place / f"{cell.slug}.csv", winner.predictions_of(photographs.frame, {"test": seen}))
+    files.write_frame(place / f"{cell.slug}.csv", best_trial.predictions_of(photographs.frame, {"test": seen}))
     files.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
     return told
 

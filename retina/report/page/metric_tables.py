@@ -10,10 +10,10 @@ import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
 from retina.metrics.verdict import SPLITS, baseline_name, known_patients, resampled
-from retina.report.best import SHOWN
+from retina.report.ensemble_results import NUMBERS, Way
 from retina.report.figures import BLUES, ink_on
-from retina.report.page.facts import number
-from retina.report.ways import NUMBERS, Way
+from retina.report.page.run_data import number
+from retina.report.terminal.best_model import SHOWN
 
 BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
 Told = Mapping[str, Any]

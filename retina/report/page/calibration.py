@@ -13,8 +13,8 @@ from sklearn import metrics as sk
 
 from retina.metrics import calibration
 from retina.metrics.grading import REFERABLE, referable
-from retina.report.page import look, svg
-from retina.report.page.facts import PROBABILITIES, Facts, number
+from retina.report.page import plot_style, svg
+from retina.report.page.run_data import PROBABILITIES, Facts, number
 from retina.report.page.svg import Picture
 
 BINS = 10
@@ -40,18 +40,18 @@ def bins(confidence: Floats, right: npt.NDArray[np.bool_], most: int = BINS) -> 
 def _reliability(facts: Facts, predictions: pd.DataFrame) -> Picture:
     split = "test" if (predictions["split"] == "test").any() else "val"
     grades, p = _of(predictions, split)
-    figure, axes = look.canvas(height=4.6)
-    axes.plot([0, 1], [0, 1], color=look.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
-    _bins(axes, grades, p, look.SPLITS["val"], "as it is", with_bars=True)
+    figure, axes = plot_style.canvas(height=4.6)
+    axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
+    _bins(axes, grades, p, plot_style.SPLITS["val"], "as it is", with_bars=True)
     heat = number((facts.best or {}).get("temperature"))
     if heat is not None:
         tempered = calibration.tempered(p, heat)
-        _bins(axes, grades, tempered, look.SPLITS["test"], f"at the temperature {heat:.2f} of validation")
+        _bins(axes, grades, tempered, plot_style.SPLITS["test"], f"at the temperature {heat:.2f} of validation")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    look.label(axes, "probability of the most probable grade", "share of right ones")
-    look.legend(figure, columns=1)
+    plot_style.label(axes, "probability of the most probable grade", "share of right ones")
+    plot_style.legend(figure, columns=1)
     told = (facts.best or {}).get(split, {})
     errors = {"as it is": told.get("ece"), "at that temperature": told.get("ece_calibrated")}
     known = [f"{value:.3f} {name}" for name, value in errors.items() if number(value) is not None]
@@ -62,7 +62,7 @@ def _reliability(facts: Facts, predictions: pd.DataFrame) -> Picture:
     return svg.picture(figure, "reliability", "Reliability", note, alt)
 
 
-def _bins(axes: Any, grades: Ints, p: Floats, style: look.Style, label: str, *, with_bars: bool = False) -> None:
+def _bins(axes: Any, grades: Ints, p: Floats, style: plot_style.Style, label: str, *, with_bars: bool = False) -> None:
     found = bins(p.max(axis=1), p.argmax(axis=1) == grades)
     x = np.array([confidence for confidence, _, _ in found])
     y = np.array([right / n for _, right, n in found])
@@ -74,8 +74,8 @@ def _bins(axes: Any, grades: Ints, p: Floats, style: look.Style, label: str, *, 
 
 
 def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
-    figure, axes = look.canvas(height=4.6)
-    axes.plot([0, 1], [0, 1], color=look.MUTED, linewidth=1, linestyle=":", label="chance")
+    figure, axes = plot_style.canvas(height=4.6)
+    axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="chance")
     told: list[str] = []
     for split, name in NAMES.items():
         grades, p = _of(predictions, split)
@@ -83,7 +83,7 @@ def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
         if not len(grades) or positive.all() or not positive.any():
             continue
         false_alarms, found, _ = sk.roc_curve(positive, referable(p))
-        style, area = look.SPLITS[split], sk.auc(false_alarms, found)
+        style, area = plot_style.SPLITS[split], sk.auc(false_alarms, found)
         label = f"{name}, AUC {area:.3f}"
         axes.plot(false_alarms, found, color=style.colour, linestyle=style.line, linewidth=1.8, label=label)
         told.append(label)
@@ -93,8 +93,8 @@ def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    look.label(axes, "referred in vain (1 - specificity)", "referred in time (sensitivity)")
-    look.legend(figure, columns=1)
+    plot_style.label(axes, "referred in vain (1 - specificity)", "referred in time (sensitivity)")
+    plot_style.legend(figure, columns=1)
     point = (facts.best or {}).get("operating_point") or {}
     note = "Referable: grade 2 or worse. "
     threshold = number(point.get("threshold"))
@@ -113,7 +113,7 @@ def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
 
 def _points(axes: Any, facts: Facts, predictions: pd.DataFrame, split: str) -> None:
     """Where the operating point lies, and where the grades do."""
-    style = look.SPLITS[split]
+    style = plot_style.SPLITS[split]
     rows = predictions[predictions["split"] == split]
     positive, called = rows["grade"] >= REFERABLE, rows["predicted"] >= REFERABLE
     at = ((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum())

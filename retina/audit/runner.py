@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from retina.audit import duplicates, labels, look
+from retina.audit import duplicates, inspect_photograph, labels
 from retina.audit.duplicates import Group
+from retina.audit.inspect_photograph import Seen
 from retina.audit.labels import Labels
-from retina.audit.look import Seen
 from retina.config import DataConfig
 from retina.data import layouts
 from retina.data.manifest import Manifest
@@ -78,5 +78,7 @@ def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int
         manifest = layouts.read(config, photographs=False)
         return Audit(config, manifest, labels.count(manifest.frame))
     frame = manifest.frame
-    seen = visit(frame, look.look, lambda done, total: progress("looking at photographs", done, total), workers)
+    seen = visit(
+        frame, inspect_photograph.look, lambda done, total: progress("looking at photographs", done, total), workers
+    )
     return Audit(config, manifest, labels.count(frame), seen, duplicates.find(frame, seen))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
+from retina.evaluation.comparison import FOLDER
 from retina.metrics.verdict import SPLITS
-from retina.report import tables
-from retina.report.live import clock
-from retina.report.on_test import FOLDER
-from retina.report.page.facts import Facts, number, word
+from retina.report.page.run_data import Facts, number, word
+from retina.report.terminal import tables
+from retina.report.terminal.live_view import clock
 from retina.results.run_folder import PARAMETERS
 
 
@@ -121,7 +121,7 @@ def is_dirty(facts: Facts) -> bool:
 
 
 def comparison(facts: Facts) -> list[Image]:
-    """The figures of a comparison of networks, if `retina.report.comparison` has drawn any."""
+    """The figures of a comparison of networks, if `retina.report.comparison_figures` has drawn any."""
     files = sorted((facts.folder.root / FOLDER).glob("*.png"))
     return [Image(_uri(file.read_bytes()), file.stem.replace("_", " ")) for file in files]
 

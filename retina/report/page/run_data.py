@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from retina.config import GRADES, TrialConfig
-from retina.report import sweeps, ways
-from retina.report.ways import Way
+from retina.report import ensemble_results
+from retina.report.ensemble_results import Way
+from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
@@ -149,8 +150,8 @@ def read(folder: RunFolder) -> Facts:
         history=folder.history(),
         best=best,
         predictions=_predictions(folder) if best is not None else None,
-        ways=ways.read(folder, str(best.get("trial_id"))) if best is not None else [],
-        state=sweeps.state_of(folder, notes, left=left),
+        ways=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
+        state=list_sweeps.state_of(folder, notes, left=left),
     )
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina import winner
 from retina.data.dataset import Photographs
 from retina.errors import ModelOutputError, RetinaError
+from retina.evaluation import best_trial
 from retina.metrics import summary
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
@@ -66,7 +66,7 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
     soup = seen[kept[0]]
     if len(members) > 1:
-        judge = winner.Judge(winner.kept(folder, kept[0])[0], state, photographs, "the soup")
+        judge = best_trial.Judge(best_trial.kept(folder, kept[0])[0], state, photographs, "the soup")
         soup = {"val": of_soup, "test": judge(test)}
     told: dict[str, Any] = {"metric": metric}
     ways = {"single": (kept[:1], seen[kept[0]]), "ensemble": (kept, everyone), "soup": (members, soup)}
@@ -82,9 +82,9 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     return told
 
 
-def _judge(folder: RunFolder, name: str, photographs: Photographs) -> winner.Judge:
-    config, weights = winner.kept(folder, name)
-    return winner.Judge(config, weights, photographs, f"trial {name}")
+def _judge(folder: RunFolder, name: str, photographs: Photographs) -> best_trial.Judge:
+    config, weights = best_trial.kept(folder, name)
+    return best_trial.Judge(config, weights, photographs, f"trial {name}")
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -104,16 +104,16 @@ def _soup(
 ) -> tuple[list[str], Evaluation, State]:
     """The members of the greedy soup, what it sees of validation, and its weights; `val` is what each trial sees."""
     metric, sign = by
-    config, state = winner.kept(folder, kept[0])
+    config, state = best_trial.kept(folder, kept[0])
     members, best = [kept[0]], val[kept[0]]
     for name in kept[1:]:
-        other, weights = winner.kept(folder, name)
+        other, weights = best_trial.kept(folder, name)
         if any(getattr(other, key) != getattr(config, key) for key in SAME):
             continue
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
         try:
-            judge = winner.Judge(config, tried, photographs, f"the soup with {name}")
+            judge = best_trial.Judge(config, tried, photographs, f"the soup with {name}")
             mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
         except ModelOutputError as error:
             log.info("note: %s", error)
@@ -133,7 +133,7 @@ def _value(seen: Evaluation, metric: str) -> float:
 
 
 def _measured(seen: Seen, photographs: Photographs) -> dict[str, Any]:
-    told = summary.of_predictions(winner.predictions_of(photographs.frame, seen))
+    told = summary.of_predictions(best_trial.predictions_of(photographs.frame, seen))
     return {split: told[split] for split in SPLITS}
 
 

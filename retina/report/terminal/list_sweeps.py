@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.errors import ResultsError, as_disk_error
-from retina.report.live import clock
+from retina.report.terminal.live_view import clock
 from retina.results import checksums, readers, schemas
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 

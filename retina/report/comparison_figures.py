@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from retina.config import GRADES
 from retina.data.dataset import Photographs, Progress
 from retina.errors import ResultsError
+from retina.evaluation.comparison import FOLDER, judged
 from retina.report import cells, figures
 from retina.report.cells import Cell
-from retina.report.on_test import FOLDER, judged
 from retina.results.run_folder import RunFolder
 
 SPLITS = {"train": "Train", "test": "Test"}
