@@ -43,8 +43,8 @@ from rich.table import Table
 from retina.data.cache.pixel_cache import open_cache
 from retina.data.fundus import Pixels, find_disc, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
-from retina.machine import cores
 from retina.results.environment import environment
+from retina.system.hardware import cores
 
 A_CORE = 500
 """Photographs of a build for each core: enough that the start of the processes weighs as little as in a real one."""

@@ -37,13 +37,13 @@ from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import Photographs, prepare
 from retina.data.loader import Part
-from retina.machine import cores
 from retina.results.environment import environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
-from retina.sweep.run import run
+from retina.sweep.ray_backend import run
+from retina.system.hardware import cores
 from retina.training.epochs import EpochResult
 from retina.training.trainer import Fit, GradingTask, default_device, fit
 

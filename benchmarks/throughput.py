@@ -41,8 +41,8 @@ from torchvision import transforms
 from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import Photographs, prepare
 from retina.data.loader import Drawn, Part, load
-from retina.machine import cores
 from retina.results.environment import environment
+from retina.system.hardware import cores
 from retina.training import microbatch, model
 from retina.training.trainer import default_device, fit, precision_of
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from retina import shadowing
+from retina.system import shadowing
 
 
 def main(*first: str) -> int:

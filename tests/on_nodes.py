@@ -24,7 +24,7 @@ from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
-from retina.sweep.run import quiet, run
+from retina.sweep.ray_backend import quiet, run
 from retina.training.epochs import EpochResult
 
 EPOCHS = 5

@@ -12,10 +12,10 @@ import time
 import psutil
 import ray
 
-from retina import process
 from retina.config import TrialConfig
 from retina.errors import RetinaError
 from retina.sweep.cluster import Share, connected, try_workers
+from retina.system import process
 
 
 def listening() -> list[str]:

@@ -14,12 +14,12 @@ import tiny
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import Photographs
 from retina.errors import RetinaError
-from retina.locks import LOCK_FILE
 from retina.results import environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep.ledger import Ledger
 from retina.sweep.resume import reopened, resumed_spec
+from retina.system.locks import LOCK_FILE
 
 PARAMETERS: dict[str, Any] = {
     "epochs": {"value": 4},

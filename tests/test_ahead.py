@@ -15,7 +15,7 @@ from replay import Replay
 from retina.config import TrialConfig
 from retina.errors import TrainError
 from retina.results import checkpoints
-from retina.sweep.trial import GraderTrial, Settings
+from retina.sweep.trainable import GraderTrial, Settings
 from retina.training.epochs import EpochResult
 
 SECONDS = 20.0

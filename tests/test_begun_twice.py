@@ -18,10 +18,10 @@ import tiny
 from stopped import contents, go_on, ran, spec_of
 
 from benchmarks.started_twice import pair
-from retina import leftovers
 from retina.errors import DiskError, ResultsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
+from retina.system import temporary_files
 
 YAML = spec_of(name="x").to_yaml()
 
@@ -53,9 +53,9 @@ def test_of_two_processes_one_has_the_folder_and_the_other_says_so(tmp_path: Pat
 
 
 def test_a_folder_that_another_process_makes_is_left_alone(tmp_path: Path) -> None:
-    live = tmp_path / f".x.{leftovers.tag()}.new"  # of a process that lives: this one
+    live = tmp_path / f".x.{temporary_files.tag()}.new"  # of a process that lives: this one
     live.mkdir(parents=True)
-    left = tmp_path / f".x.{leftovers.tag().replace(str(os.getpid()), str(dead_process()))}.new"
+    left = tmp_path / f".x.{temporary_files.tag().replace(str(os.getpid()), str(dead_process()))}.new"
     left.mkdir()
     begin(tmp_path / "x")
     assert live.is_dir()
@@ -134,7 +134,7 @@ def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_
     photographs = tiny.photographs()
     with volume() as root:
         RunFolder.refuse_taken(root)
-        left = root / f".demo.{leftovers.tag().replace(str(os.getpid()), str(dead_process()))}.new"
+        left = root / f".demo.{temporary_files.tag().replace(str(os.getpid()), str(dead_process()))}.new"
         left.mkdir()  # of a process that was killed while it began
         RunFolder.refuse_taken(root)
         folder = environment.begin(root, photographs, YAML)
@@ -230,7 +230,7 @@ def test_a_lock_goes_with_its_process_also_on_a_disk_without_locks(
 def test_what_killed_processes_left_is_removed_and_nothing_of_a_live_one(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x")
     gone = f"{dead_process()}"
-    mine, dead = leftovers.tag(), leftovers.tag().replace(str(os.getpid()), gone)
+    mine, dead = temporary_files.tag(), temporary_files.tag().replace(str(os.getpid()), gone)
     elsewhere = f"00000000-{gone}-00000000"
     left = [f".report.html.{dead}.partial", f"trials/t0000/.config.json.{gone}.partial", f"best/.a.{dead}.partial"]
     kept = [f"trials/t0001/.config.json.{mine}.partial", f".model.pt.{elsewhere}.partial"]
@@ -258,7 +258,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_of_a_live_one(tmp_pat
 def test_what_a_live_process_renames_while_it_is_looked_at_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, done = tmp_path / f".checkpoint_partial_{leftovers.tag()}", tmp_path / "checkpoint_00001"
+    made, done = tmp_path / f".checkpoint_partial_{temporary_files.tag()}", tmp_path / "checkpoint_00001"
     made.mkdir()
     (made / "model.pt").write_text("whole")
     is_dir = Path.is_dir
@@ -270,5 +270,5 @@ def test_what_a_live_process_renames_while_it_is_looked_at_is_left_alone(
         return was
 
     monkeypatch.setattr(Path, "is_dir", renamed)
-    assert leftovers.remove_partials(tmp_path) == []
+    assert temporary_files.remove_partials(tmp_path) == []
     assert (done / "model.pt").read_text() == "whole"

@@ -216,13 +216,13 @@ def test_an_interruption_before_anything_was_begun_advises_no_resume(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from retina.runs import training
-    from retina.sweep import session
+    from retina.sweep import api
 
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     (tmp_path / "x").mkdir()  # a mounted volume, say
-    monkeypatch.setattr(session, "sweep", stopped)
+    monkeypatch.setattr(api, "sweep", stopped)
     monkeypatch.setattr(training, "train", stopped)
     assert cli.main([*command, "--results", str(tmp_path)]) == 130
     said = capsys.readouterr()

@@ -20,8 +20,8 @@ from retina.report import figures, page
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.runs import training
-from retina.sweep import run as sweep_run
-from retina.sweep import session
+from retina.sweep import api
+from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import Share
 
 pytestmark = pytest.mark.usefixtures("_without_ray")
@@ -62,11 +62,11 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(environment, "code", lambda: code)
-    monkeypatch.setattr(session, "connected", connected)
-    monkeypatch.setattr(session, "share_of_a_trial", lambda *_: Share(1, 0))
-    monkeypatch.setattr(session, "slots", lambda *_: 1)
-    monkeypatch.setattr(session, "try_workers", lambda *_: None)
-    monkeypatch.setattr(session, "Nodes", stopped.NoNodes)
+    monkeypatch.setattr(api, "connected", connected)
+    monkeypatch.setattr(api, "share_of_a_trial", lambda *_: Share(1, 0))
+    monkeypatch.setattr(api, "slots", lambda *_: 1)
+    monkeypatch.setattr(api, "try_workers", lambda *_: None)
+    monkeypatch.setattr(api, "Nodes", stopped.NoNodes)
     monkeypatch.setattr(training, "find", lambda *_: None)
     monkeypatch.setattr(training, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(comparison, "prepare", lambda *_: tiny.photographs())
@@ -261,7 +261,7 @@ def test_an_extension_is_counted_from_what_the_sweep_has_when_its_turn_comes(
     def meanwhile(*_: object) -> None:
         stopped.run(stopped.go_on(root, SPEC, extend=2))
 
-    monkeypatch.setattr(session, "refuse_full_disk", meanwhile)
+    monkeypatch.setattr(api, "refuse_full_disk", meanwhile)
     assert said("extend", where, capsys).code == 130  # nothing is run here
     folder = RunFolder.open(root)
     assert len(folder.trial_ids()) == 6

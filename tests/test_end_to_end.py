@@ -42,7 +42,7 @@ PRETRAINED = ["parameters.pretrained.value=true"]
 
 
 def command(*arguments: object, cwd: Path) -> list[str]:
-    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina.cli"]
+    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina.cli.commands"]
     return [sys.executable, *first, *(str(argument) for argument in arguments)]
 
 
@@ -304,8 +304,8 @@ def test_mistakes_are_answered_in_three_lines_and_leave_nothing(
 ) -> None:
     monkeypatch.chdir(home)
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()) as said:
-        monkeypatch.setattr(cli, "out", Console(file=printed, soft_wrap=True))
-        monkeypatch.setattr(cli, "err", Console(file=said, soft_wrap=True))
+        monkeypatch.setattr(cli.console, "out", Console(file=printed, soft_wrap=True))
+        monkeypatch.setattr(cli.console, "err", Console(file=said, soft_wrap=True))
         try:
             code = cli.main(["sweep", *arguments] if arguments[0] == "--space" else arguments)
         except SystemExit as ended:  # argparse's way

@@ -16,7 +16,7 @@ import torchvision
 from exported import CONFIG, CPU, P, World, copy, draw, resum, tuned, without_sums
 from torch import nn
 
-from retina import cli, leftovers
+from retina import cli
 from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import dataset
 from retina.data.fundus import PREPROCESSING
@@ -28,6 +28,7 @@ from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
 from retina.predict import predict
 from retina.results import files, run_folder
+from retina.system import temporary_files
 from retina.training.inference import evaluate
 
 FILES = sorted(folder.FILES)
@@ -245,7 +246,7 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
 @pytest.mark.usefixtures("_quickly")
 def test_what_a_killed_export_has_left_is_removed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(run)
-    machine, _, _ = leftovers.tag().split("-")
+    machine, _, _ = temporary_files.tag().split("-")
     for end in (".new", ".earlier.new"):
         copy(run / "export", run / f".export.{machine}-{2**22 + 1}-00000000{end}")  # a process that is gone
     before = sorted(file.name for file in run.iterdir() if "export." not in file.name)

@@ -12,7 +12,7 @@ from retina.config.sweep import MAX_TRIALS
 from retina.errors import SpecError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.plan import plan
+from retina.sweep.dry_run import plan
 from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
 
 CODE = environment.code()

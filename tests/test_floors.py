@@ -9,10 +9,10 @@ import retina
 
 HOUSE = Path(retina.__file__).parent
 FLOORS = [
-    ["errors", "machine", "printable", "private", "spreadsheet", "leftovers", "process", "shadowing"],
-    ["config", "console", "locks", "arguments", "outputs"],
-    ["metrics"],
-    ["data"],
+    ["errors"],
+    ["system"],
+    ["config"],
+    ["metrics", "data"],
     ["results"],
     ["training"],
     ["evaluation"],

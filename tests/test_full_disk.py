@@ -23,7 +23,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 from stopped import go_on, ran, spec_of
 
-from retina import cli, predict, private
+from retina import cli, predict
 from retina.config import yaml_reader
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.evaluation import best_trial
@@ -31,9 +31,10 @@ from retina.export import write
 from retina.report import page
 from retina.results import checkpoints, files
 from retina.results.run_folder import RunFolder
-from retina.sweep import run as sweep_run
+from retina.sweep import ray_backend as sweep_run
 from retina.sweep import study_file
 from retina.sweep.cluster import Share
+from retina.system import file_modes
 from retina.training import model
 
 DISK = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG]
@@ -265,7 +266,7 @@ def test_a_cache_on_a_disk_that_is_at_fault_is_no_mistake_of_the_users(
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache"))
     photograph = decoding.draw(tmp_path / "set", 1)[0]
     (tmp_path / "set" / "labels.csv").write_text(f"image,level\n{photograph.name},0\n")
-    monkeypatch.setattr(private, "make_folder", full)
+    monkeypatch.setattr(file_modes, "make_folder", full)
     for path, folder in ((tmp_path / "set", "cache"), ("synthetic", "cache/drawn")):
         assert cli.main(["data", "prepare", str(path), "--image-size", "64"]) == 1
         wanted = f"{tmp_path / folder}: cannot keep photographs here (set RETINA_CACHE): {os.strerror(number)}\n"

@@ -20,13 +20,13 @@ import pytest
 import ray
 from layouts import text
 
-from retina import process
 from retina.errors import ClusterError
 from retina.sweep import guard as guarding
-from retina.sweep import raystart
+from retina.sweep import ray_start
 from retina.sweep.cluster import Share
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.nodes import Nodes
+from retina.system import process
 
 STARTED = "(raylet) worker_pool.cc:564: Started worker process with pid {} worker_id=c0\n"
 NOBODY = 2**22 + 1
@@ -37,7 +37,7 @@ NOBODY = 2**22 + 1
 def _impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(guarding, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(guarding, "DEAD_SECONDS", 0.0)
-    monkeypatch.setattr(raystart, "logs_folder", lambda: tmp_path)
+    monkeypatch.setattr(ray_start, "logs_folder", lambda: tmp_path)
 
 
 def context(monkeypatch: pytest.MonkeyPatch, address: str) -> None:

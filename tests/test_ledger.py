@@ -23,10 +23,10 @@ from retina.results import checkpoints
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger, limit_reached
-from retina.sweep.recorder import Recorder, verdict
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
-from retina.sweep.trial import GraderTrial, Settings
+from retina.sweep.trainable import GraderTrial, Settings
+from retina.sweep.tune_hooks import Recorder, verdict
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from retina.results.checkpoints import NOT_SAVED
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger
-from retina.sweep.sampling import sampler
+from retina.sweep.sampler import sampler
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from retina.machine import GpuLoad, Load
 from retina.report.terminal.live_view import SHOWN_RUNNING, Rung, Running, Status, clock, view
+from retina.system.hardware import GpuLoad, Load
 
 GIB = 2**30
 UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}

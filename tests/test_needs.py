@@ -17,9 +17,9 @@ from retina.config import DataConfig
 from retina.data.dataset import Photographs, drawn_folder, prepare
 from retina.errors import DataError
 from retina.results import environment
-from retina.sweep import needs
-from retina.sweep.needs import DataNeeds, Needs, versions
+from retina.sweep import requirements
 from retina.sweep.nodes import marked
+from retina.sweep.requirements import DataNeeds, Needs, versions
 
 
 def test_the_driver_s_own_folder_and_versions_are_right_and_nothing_is_left_of_the_check(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_no_room_for_decoded_photographs_is_told(
     data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = elsewhere(data, tmp_path, monkeypatch)
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
     assert "no room there" in asked.problem()
     assert "set RETINA_CACHE on that node" in asked.problem()
 
@@ -160,6 +160,6 @@ def test_labels_that_cannot_be_read_on_the_node_are_told_in_two_lines(
         raise DataError("labels.csv: no grade\nmore\nlines")
 
     asked = elsewhere(data, tmp_path, monkeypatch)
-    monkeypatch.setattr(needs, "find", unreadable)
+    monkeypatch.setattr(requirements, "find", unreadable)
     assert asked.problem().splitlines()[0] == "labels.csv: no grade;"
     assert len(asked.problem().splitlines()) == 2

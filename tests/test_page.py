@@ -366,7 +366,7 @@ def test_a_page_that_cannot_be_made_is_said_and_fails_no_sweep(
         raise ZeroDivisionError("a defect\nof two lines")
 
     monkeypatch.setattr(page, "write", broken)
-    assert cli._tell(copied, best, "", "val_qwk") == (0 if best else 1)
+    assert cli.commands._tell(copied, best, "", "val_qwk") == (0 if best else 1)
     said = [line for line in capsys.readouterr().out.splitlines() if "report.html" in line and "note" in line]
     assert said == ["note: no report.html: a defect of two lines"]
 

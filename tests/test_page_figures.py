@@ -18,7 +18,7 @@ from torch import nn
 from retina.report.page import calibration, gradcam, mistakes, plot_style
 from retina.report.page.run_data import Searched, rungs
 from retina.report.page.search import Scale
-from retina.sweep.rungs import Rungs
+from retina.sweep.scheduler import Rungs
 from retina.training.losses import OUTPUTS, Reading
 
 

@@ -20,12 +20,13 @@ import pytest
 from PIL import Image
 from tiny import DATA, counts, photographs
 
-from retina import cli, private
+from retina import cli
 from retina.config import DataConfig
 from retina.data import synthetic
 from retina.data.cache import pixel_cache
 from retina.data.dataset import Photographs, drawn_folder, prepare, skipped_rows
 from retina.errors import DataError
+from retina.system import file_modes
 
 SPLITS = ("train", "val", "test")
 LEVELS = {f"{patient}_{eye}": patient % 5 for patient in range(1, 11) for eye in ("left", "right")}
@@ -161,7 +162,7 @@ def test_drawn_photographs_are_taken_from_a_cache_that_can_only_be_read(monkeypa
     def read_only(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(private, "make_folder", read_only)
+    monkeypatch.setattr(file_modes, "make_folder", read_only)
     monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
     assert prepare(DATA).fingerprint == first.fingerprint
 

@@ -27,9 +27,17 @@ from retina.report.terminal import plan as report
 from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep import plan as planning
+from retina.sweep import dry_run as planning
+from retina.sweep.dry_run import (
+    FIRST_TRIALS,
+    bytes_needed,
+    free_bytes,
+    plan,
+    refuse_full_disk,
+    slots_here,
+    weight_bytes,
+)
 from retina.sweep.ledger import Ledger
-from retina.sweep.plan import FIRST_TRIALS, bytes_needed, free_bytes, plan, refuse_full_disk, slots_here, weight_bytes
 from retina.sweep.study import SweepStudy
 from retina.training import model
 from retina.training.trainer import fit

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from retina import cli, process
+from retina import cli
+from retina.system import process
 
 WAITING = """
 import sys, time
-from retina import process
+from retina.system import process
 with process.stoppable():
     try:
         print("ready", flush=True)
@@ -72,7 +73,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 
 BUSY = """
 import threading, time
-from retina import process
+from retina.system import process
 with process.stoppable(), process.starting():
     ready = "ready"
     while True:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from layouts import text
 
-from retina.sweep import raylogs
+from retina.sweep import ray_logs
 
 CRASH = """[2026-11-25 19:25:50,432 C 156 156] (raylet) node_manager.cc:3576:  An unexpected system state. \
 You have likely discovered a bug in Ray. Check failed: status.has_value() Timed out waiting for file metrics_agent_port
@@ -26,9 +26,9 @@ ImportError: libcudart.so.12: cannot open shared object file: No such file or di
 
 
 def test_started_workers_are_listed_in_their_order(tmp_path: Path) -> None:
-    assert raylogs.started_workers(tmp_path) == []
+    assert ray_logs.started_workers(tmp_path) == []
     text(tmp_path / "raylet.out", "".join(map(RAYLET.format, (12, 7, 30))) + "[state-dump] pid 99\n")
-    assert raylogs.started_workers(tmp_path) == [12, 7, 30]
+    assert ray_logs.started_workers(tmp_path) == [12, 7, 30]
 
 
 def test_a_worker_s_own_words_come_first(tmp_path: Path) -> None:
@@ -36,26 +36,26 @@ def test_a_worker_s_own_words_come_first(tmp_path: Path) -> None:
     text(tmp_path / "worker-c1-ffffffff-7.err", "another worker\n")
     text(tmp_path / "raylet.err", "the raylet's words\n")
     cause = "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"
-    assert raylogs.worker_failure(tmp_path, [12, 7]) == cause
-    assert raylogs.worker_failure(tmp_path, [5]) == "the raylet's words"
+    assert ray_logs.worker_failure(tmp_path, [12, 7]) == cause
+    assert ray_logs.worker_failure(tmp_path, [5]) == "the raylet's words"
 
 
 def test_a_runtime_environment_that_fails_is_found(tmp_path: Path) -> None:
     line = "2026-11-25 18:00:00,000\tERROR runtime_env_agent.py:402 -- Failed to create runtime env: no space left\n"
     text(tmp_path / "runtime_env_agent.log", "2026-11-25 18:00:00,000\tINFO main.py:1 -- hello\n" + line)
-    assert raylogs.worker_failure(tmp_path, [12]) == "Failed to create runtime env: no space left"
+    assert ray_logs.worker_failure(tmp_path, [12]) == "Failed to create runtime env: no space left"
 
 
 def test_silent_logs_give_no_cause(tmp_path: Path) -> None:
     text(tmp_path / "worker-c0-ffffffff-12.err", ":job_id:01000000\n:actor_name:GraderTrial\n\n")
-    assert raylogs.worker_failure(tmp_path, [12]) == ""
-    assert raylogs.start_failure(tmp_path / "nowhere") == ""
+    assert ray_logs.worker_failure(tmp_path, [12]) == ""
+    assert ray_logs.start_failure(tmp_path / "nowhere") == ""
 
 
 def test_the_process_that_does_not_start_is_named(tmp_path: Path) -> None:
     text(tmp_path / "raylet.out", "[2026-11-25 18:38:44,226 I 1 1] (raylet) main.cc:1: fine\n")
     text(tmp_path / "gcs_server.out", "[2026-11-25 18:38:44,226 E 1 2] (gcs_server) server.cc:5: Failed to bind port\n")
-    assert raylogs.start_failure(tmp_path) == "gcs_server: Failed to bind port"
+    assert ray_logs.start_failure(tmp_path) == "gcs_server: Failed to bind port"
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_the_process_that_does_not_start_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_line_that_says_most(output: str, words: str) -> None:
-    assert raylogs.last_words(output) == words
+    assert ray_logs.last_words(output) == words

@@ -15,9 +15,9 @@ import pytest
 import ray
 from ray._private import ray_constants
 
-from retina import leftovers, process
 from retina.errors import ClusterError, SpecError
-from retina.sweep import cluster, raystart
+from retina.sweep import cluster, ray_start
+from retina.system import process, temporary_files
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The only folder in which a private one may be made."""
     folder = Path(os.path.realpath("/tmp")) / f"r{os.getpid()}"  # noqa: S108, PTH  # tmp_path is too long for a socket
     folder.mkdir()
-    monkeypatch.setattr(raystart, "SHORT_FOLDERS", (str(folder),))
+    monkeypatch.setattr(ray_start, "SHORT_FOLDERS", (str(folder),))
     yield folder
     shutil.rmtree(folder)
 
@@ -54,7 +54,7 @@ def test_a_folder_that_ray_cannot_use_is_replaced_by_a_private_one(
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("RAY_TMPDIR", raising=False)
         patched.setenv(variable, str(folder))
-        with caplog.at_level(logging.INFO, "retina"), raystart.temporary_folder() as private:
+        with caplog.at_level(logging.INFO, "retina"), ray_start.temporary_folder() as private:
             assert private is not None
             assert private.parent == short
             assert private.stat().st_mode & 0o777 == 0o700
@@ -69,21 +69,21 @@ def test_a_full_folder_is_replaced_too(short: Path, monkeypatch: pytest.MonkeyPa
     full = usage._replace(free=1_000_000)
     monkeypatch.setenv("RAY_TMPDIR", str(short.parent))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage if str(path).startswith(str(short)) else full)
-    with raystart.temporary_folder() as folder:
+    with ray_start.temporary_folder() as folder:
         assert folder is not None
         assert folder.parent == short
 
 
 def test_a_folder_that_ray_can_use_is_left_to_ray(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(short))
-    with raystart.temporary_folder() as folder:
+    with ray_start.temporary_folder() as folder:
         assert folder is None
 
 
 def test_no_folder_at_all_is_told(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
-    monkeypatch.setattr(raystart, "SHORT_FOLDERS", ("/nowhere",))
-    with pytest.raises(ClusterError, match="/nowhere is not there") as caught, raystart.temporary_folder():
+    monkeypatch.setattr(ray_start, "SHORT_FOLDERS", ("/nowhere",))
+    with pytest.raises(ClusterError, match="/nowhere is not there") as caught, ray_start.temporary_folder():
         pass
     assert caught.value.exit_code == 1
     assert "export RAY_TMPDIR" in str(caught.value)
@@ -93,15 +93,15 @@ def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
-    left = short / f"retina-ray-{leftovers.machine()}-{2**22 + 1}-0"  # no process has this number
+    left = short / f"retina-ray-{temporary_files.machine()}-{2**22 + 1}-0"  # no process has this number
     left.mkdir()
     other = short / f"retina-ray-00000000-{2**22 + 1}-0"  # of a container that shares the folder: it may live
     other.mkdir()
-    with pytest.raises(ClusterError), raystart.temporary_folder() as folder:
+    with pytest.raises(ClusterError), ray_start.temporary_folder() as folder:
         raise ClusterError("dead")
     assert folder is not None
     assert set(short.iterdir()) == {folder, other}
-    with raystart.temporary_folder() as again:
+    with ray_start.temporary_folder() as again:
         assert again not in {None, folder}
     assert set(short.iterdir()) == {folder, other}
 
@@ -126,9 +126,9 @@ def test_why_ray_does_not_start_is_told_with_a_remedy(
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(raystart, "logs_folder", lambda: None)
+    monkeypatch.setattr(ray_start, "logs_folder", lambda: None)
     with caplog.at_level(logging.INFO, "retina"), pytest.raises(ClusterError, match=told) as caught:
-        raystart.start(None)
+        ray_start.start(None)
     assert len(str(caught.value).splitlines()) <= 3
     assert dashboards == ([True, False, False, False] if told == "overloaded" else [True])
     assert len(caplog.messages) == len(dashboards) - 1
@@ -145,7 +145,7 @@ def test_a_second_attempt_may_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    assert raystart.start(None) == "a context"
+    assert ray_start.start(None) == "a context"
 
 
 def test_ray_s_settings_hold_while_it_starts_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,19 +153,19 @@ def test_ray_s_settings_hold_while_it_starts_and_no_longer(monkeypatch: pytest.M
     before = [getattr(ray_constants, name) for name in names]
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
-    with raystart.driver_settings(local=True):
+    with ray_start.driver_settings(local=True):
         assert [getattr(ray_constants, name) for name in names] == [True, False, False]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as ray.init does
     assert [getattr(ray_constants, name) for name in names] == before
     assert signal.getsignal(signal.SIGTERM) == handler
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "1")
-    with raystart.driver_settings(local=False):
+    with ray_start.driver_settings(local=False):
         assert [getattr(ray_constants, name) for name in names] == [True, True, before[2]]
 
 
 def test_sigterm_while_ray_starts_acts_like_ctrl_c() -> None:
     with process.stoppable():
-        with pytest.raises(KeyboardInterrupt), raystart.driver_settings(local=True):
+        with pytest.raises(KeyboardInterrupt), ray_start.driver_settings(local=True):
             raise SystemExit(signal.SIGTERM)  # what Ray's own handler does
         assert process.exit_code() == 143
 

@@ -14,10 +14,10 @@ from stopped import begun, spec_of
 
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError
-from retina.sweep.needs import Needs
 from retina.sweep.nodes import marked
-from retina.sweep.recorder import Limits, Recorder
-from retina.sweep.trial import GraderTrial, Settings
+from retina.sweep.requirements import Needs
+from retina.sweep.trainable import GraderTrial, Settings
+from retina.sweep.tune_hooks import Limits, Recorder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,13 +19,13 @@ import torchvision
 from elsewhere import held_elsewhere
 
 from retina import cli
+from retina.cli import train_arguments
 from retina.config import SyntheticConfig
 from retina.config import sweep as spec
 from retina.data import synthetic
 from retina.errors import TrainError
 from retina.report.terminal import list_sweeps
 from retina.results.run_folder import RunFolder
-from retina.runs import arguments
 from retina.training.trainer import Fit
 
 REPORT = {
@@ -83,7 +83,7 @@ def copy(home: Path) -> Path:
 
 def parsed(given: str = "") -> dict[str, Any]:
     parser = argparse.ArgumentParser()
-    arguments.add_arguments(parser)
+    train_arguments.add_arguments(parser)
     return vars(parser.parse_args(given.split()))
 
 
@@ -246,7 +246,8 @@ def test_one_run_alone_is_no_comparison(home: Path, capsys: pytest.CaptureFixtur
 
 KILLED = """
 import os, sys
-from retina.results import checkpoints, cli
+from retina import cli
+from retina.results import checkpoints
 save = checkpoints.save
 def save_and_die(folder, epoch, *rest):
     save(folder, epoch, *rest)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from retina import shadowing
 from retina.errors import SpecError
 from retina.sweep.cluster import connected
+from retina.system import shadowing
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,11 +22,11 @@ from retina.errors import SpecError
 from retina.report.terminal.live_view import Status
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep import run as sweep_run
+from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
-from retina.sweep.run import Outcome
-from retina.sweep.rungs import Rungs
+from retina.sweep.ray_backend import Outcome
+from retina.sweep.scheduler import Rungs
 from retina.sweep.study import trial_name
 
 RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.table import Table
 
-from retina import cli, spreadsheet
-from retina.console import Lines, PrintableConsole
+from retina import cli
+from retina.cli.console import Lines, PrintableConsole
 from retina.data.manifest import Bad
 from retina.errors import first_line, one_line
 from retina.predict import write_csv, write_json
-from retina.printable import cut, printable
-from retina.private import make_folder
 from retina.results import files, run_folder
 from retina.results.run_folder import RunFolder
+from retina.system import spreadsheet
+from retina.system.file_modes import make_folder
+from retina.system.printable import cut, printable
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\n\x00x"
 FORMULAS = ["=1+1", "+SUM(A1)", "-cmd|' /C calc'!A0", "@x", "\t=1", " =1", "'=1", '"=1', "\uff1d1", "\r=1", "=a\rb"]

@@ -235,10 +235,10 @@ class _NoNodes:
 
 def _stop_before_ray() -> None:
     """Let nothing start Ray; whoever wants to comes to `RayWouldStartError`."""
-    if "ray.tune" not in sys.modules or "retina.sweep.session" not in sys.modules:
+    if "ray.tune" not in sys.modules or "retina.sweep.api" not in sys.modules:
         return
     ray, tune = sys.modules["ray"], sys.modules["ray.tune"]
-    session, running = sys.modules["retina.sweep.session"], sys.modules.get("retina.sweep.run")
+    session, running = sys.modules["retina.sweep.api"], sys.modules.get("retina.sweep.ray_backend")
 
     def stop(*_: Any, **__: Any) -> None:
         raise RayWouldStartError

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.sweep.rungs import BEST, EPOCH, Rungs
+from retina.sweep.scheduler import BEST, EPOCH, Rungs
 from retina.sweep.study import SweepStudy, suggest
 
 WORKERS = 4

@@ -13,7 +13,6 @@ import numpy as np
 from markupsafe import Markup
 
 import retina
-from retina import outputs
 from retina.audit import findings, measures, terminal, unused
 from retina.audit.duplicates import Group
 from retina.audit.labels import settled
@@ -24,6 +23,7 @@ from retina.data import perceptual_hash, quality
 from retina.data.photograph_pool import visit
 from retina.errors import ResultsError
 from retina.results.files import write_text
+from retina.system import output_files
 
 GENERATOR = "retina data audit"
 """What a page says that it was written by, near its beginning."""
@@ -79,7 +79,9 @@ def refuse_foreign(file: Path) -> None:
         ResultsError: `file` is there and no audit's page, or no file can be written there; as
             `retina.audit.unused.refuse_foreign`. Exit code 1 where the disk is at fault.
     """
-    if problem := outputs.in_the_way(file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text):
+    if problem := output_files.in_the_way(
+        file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text
+    ):
         raise ResultsError(f"{file}: {problem}")
     unused.refuse_foreign(file)
 

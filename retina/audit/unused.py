@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retina import outputs
 from retina.audit.runner import Audit
 from retina.data.manifest import UNUSED_COLUMNS
 from retina.errors import ResultsError
 from retina.results.files import write_csv
+from retina.system import output_files
 
 
 def refuse_foreign(page: Path) -> None:
@@ -19,7 +19,7 @@ def refuse_foreign(page: Path) -> None:
             is at fault.
     """
     file = _beside(page)
-    if problem := outputs.in_the_way(file, "--html", "table of unused files", _is_table):
+    if problem := output_files.in_the_way(file, "--html", "table of unused files", _is_table):
         raise ResultsError(f"{file}: {problem}")
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from retina.config import spellings
 from retina.config.trial import TrialConfig
 from retina.config.validation import Frozen, SettingError, nearest
-from retina.printable import cut
+from retina.system.printable import cut
 
 MAX_GRID = 10_000
 """Points of a grid at most; ten parameters of ten values would be 10^10."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from retina.config import yaml_reader
 from retina.errors import SpecError
-from retina.printable import cut
+from retina.system.printable import cut
 
 _REPLACES = {
     "value": ("values", "ordered", "distribution", "min", "max", "step"),

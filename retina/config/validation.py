@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from retina.errors import SpecError
-from retina.printable import cut
+from retina.system.printable import cut
 
 M = TypeVar("M", bound=BaseModel)
 Where = str | Callable[[tuple[Hashable, ...]], str]

@@ -20,7 +20,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from retina.errors import DISK_ERRNOS, SpecError, as_disk_error
-from retina.printable import cut
+from retina.system.printable import cut
 
 Key = tuple[Hashable, ...]
 """Where a value stands: the keys, and the places in lists, that lead to it."""

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from retina import private
 from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import duplicates, layouts, perceptual_hash, split, synthetic
 from retina.data.cache.pixel_cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
@@ -30,6 +29,7 @@ from retina.data.loader import Part, resident
 from retina.data.manifest import Bad, Manifest, Unused
 from retina.data.photograph_pool import visit
 from retina.errors import DataError, RetinaError
+from retina.system import file_modes
 
 log = logging.getLogger(__name__)
 
@@ -236,8 +236,8 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
     folder = drawn_folder(config.synthetic)
     try:
         if not folder.is_dir():  # it gets its name when it is whole, so one that is there needs no lock
-            private.make_folder(cache_folder(), exist_ok=True)
-            private.make_folder(folder.parent, exist_ok=True)
+            file_modes.make_folder(cache_folder(), exist_ok=True)
+            file_modes.make_folder(folder.parent, exist_ok=True)
             with filelock.FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     progress = partial(say, "drawing photographs")

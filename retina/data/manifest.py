@@ -10,7 +10,7 @@ import pandas as pd
 
 from retina.data.formats import suffix_of
 from retina.errors import DataError
-from retina.printable import printable
+from retina.system.printable import printable
 
 COLUMNS = {
     "image": "str",  # the name as the label file gives it; unique together with `split`

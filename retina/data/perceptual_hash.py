@@ -29,7 +29,7 @@ from scipy import fft, ndimage
 
 from retina.data.fundus import Disc, Pixels, Source, find_disc, read
 from retina.data.quality import within
-from retina.machine import cores
+from retina.system.hardware import cores
 
 SIDE = 32
 AT_LEAST = 448

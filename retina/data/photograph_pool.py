@@ -13,7 +13,7 @@ import pandas as pd
 from retina.data import process_pool as processes
 from retina.data.fundus import Source
 from retina.data.layouts import npz
-from retina.machine import cores
+from retina.system.hardware import cores
 
 FEW = 64
 """Photographs for which it does not pay to start processes."""

@@ -15,7 +15,7 @@ from retina.config import DataConfig, parse
 from retina.data.dataset import Photographs, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.report.cells import Cell
+from retina.evaluation.comparison_runs import Cell
 from retina.results import files, readers, schemas
 from retina.results.run_folder import SPEC_REMEDY, RunFolder
 

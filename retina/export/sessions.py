@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from retina.errors import ResultsError, first_line
-from retina.machine import cores
+from retina.system.hardware import cores
 
 ERRORS_ONLY = 3
 

@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 
 import retina
-from retina import leftovers
 from retina.config import TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
@@ -41,6 +40,7 @@ from retina.export.grader import Grader, build
 from retina.metrics.verdict import SPLITS
 from retina.results import checksums, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
+from retina.system import temporary_files
 from retina.training import model
 from retina.training.losses import OUTPUTS
 
@@ -226,7 +226,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     What exports that were killed have left beside it is removed once it is there.
     """
     place = target.resolve()
-    tag = leftovers.tag()
+    tag = temporary_files.tag()
     partial, earlier = (place.with_name(f".{place.name}.{tag}{end}") for end in (".new", ".earlier.new"))
     try:
         partial.mkdir(parents=True)
@@ -235,7 +235,7 @@ def _replacing(target: Path) -> Iterator[Path]:
             place.rename(earlier)
         partial.rename(place)
         shutil.rmtree(earlier, ignore_errors=True)
-        leftovers.remove_siblings(place)
+        temporary_files.remove_siblings(place)
     except OSError as error:
         raise as_disk_error(target, "cannot be written", error) from None
     finally:

@@ -18,7 +18,7 @@ from retina.errors import DataError
 from retina.export.folder import Folder, OperatingPoint, read
 from retina.metrics.probabilities import problems
 from retina.predict.runtime import Runtime, Wish, open_runtime
-from retina.printable import printable
+from retina.system.printable import printable
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 DTYPES = {

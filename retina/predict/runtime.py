@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from retina import machine
 from retina.config import parse
 from retina.errors import ModelOutputError, ResultsError, SpecError, first_line
 from retina.export.folder import (
@@ -28,6 +27,7 @@ from retina.export.folder import (
     Folder,
     Preprocess,
 )
+from retina.system import hardware
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -64,7 +64,7 @@ def _choice(folder: Folder) -> Literal["torch", "onnx"]:
     for_torch = _is_installed("torch") and (folder.path / WEIGHTS).is_file()
     for_onnx = _is_installed("onnxruntime") and (folder.path / ONNX).is_file()
     if for_torch and for_onnx:
-        return "torch" if machine.load().gpus else "onnx"
+        return "torch" if hardware.load().gpus else "onnx"
     return "onnx" if for_onnx else "torch"
 
 

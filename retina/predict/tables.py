@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina import outputs
 from retina.errors import ResultsError, as_disk_error
 from retina.results import files
+from retina.system import output_files
 
 
 def refuse_taken(csv: Path | None, json: Path | None) -> None:
@@ -21,7 +21,7 @@ def refuse_taken(csv: Path | None, json: Path | None) -> None:
     if csv and json and os.path.realpath(csv) == os.path.realpath(json):
         raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two")
     for file, option, is_ours in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
-        if file and (problem := outputs.in_the_way(file, option, "table of grades", is_ours)):
+        if file and (problem := output_files.in_the_way(file, option, "table of grades", is_ours)):
             raise ResultsError(f"{file}: {problem}")
 
 

@@ -17,9 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from retina.config import GRADES
 from retina.data.dataset import Photographs, Progress
 from retina.errors import ResultsError
+from retina.evaluation import comparison_runs
 from retina.evaluation.comparison import FOLDER, judged
-from retina.report import cells, figures
-from retina.report.cells import Cell
+from retina.evaluation.comparison_runs import Cell
+from retina.report import figures
 from retina.results.run_folder import RunFolder
 
 SPLITS = {"train": "Train", "test": "Test"}
@@ -47,12 +48,13 @@ def draw(folder: RunFolder, photographs: Photographs | None = None, progress: Pr
 
     Returns:
         The figures: accuracy_<network>.png and confusion_matrix_<network>_<pretrained or scratch>.png. Empty where the
-        run is no comparison: `retina.report.cells.read` finds fewer than two pairs of network and pretraining.
+        run is no comparison: `retina.evaluation.comparison_runs.read` finds fewer than two pairs of network and
+        pretraining.
 
     Raises:
         ResultsError: a file of the run is damaged; names it.
     """
-    compared = cells.read(folder)
+    compared = comparison_runs.read(folder)
     if len(compared) < 2:
         return []
     place = folder.root / FOLDER

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from retina import leftovers, private
 from retina.errors import first_line, one_line
 from retina.results import checksums
+from retina.system import file_modes, temporary_files
 
 WEIGHTS_FILE = "model.pt"
 STATE_FILE = "state.pt"
@@ -74,9 +74,9 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
         OSError: it cannot be written, the disk is full say; nothing of it is left, and the one before still stands.
     """
     target = folder / f"{_PREFIX}{epoch:05d}"
-    private.make_inside(folder)
+    file_modes.make_inside(folder)
     # a name of its own: the worker of a sweep that was killed may be at its last epoch still
-    partial = folder / f"{leftovers.CHECKPOINT_PREFIX}{leftovers.tag()}"
+    partial = folder / f"{temporary_files.CHECKPOINT_PREFIX}{temporary_files.tag()}"
     try:
         partial.mkdir()
         for name, content in ((WEIGHTS_FILE, weights), (STATE_FILE, state)):
@@ -183,7 +183,9 @@ def _all(folder: Path) -> list[Checkpoint]:
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    partials = [path for path in folder.glob(f"{leftovers.CHECKPOINT_PREFIX}*") if leftovers.is_abandoned(path)]
+    partials = [
+        path for path in folder.glob(f"{temporary_files.CHECKPOINT_PREFIX}*") if temporary_files.is_abandoned(path)
+    ]
     for path in (*folder.glob(f"{_PREFIX}*"), *partials):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 import retina
-from retina import leftovers
 from retina.data import duplicates
 from retina.data.dataset import Photographs, duplicate_rows, skipped_rows, unused_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
-from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
-from retina.machine import cores
 from retina.results.files import write_csv, write_text
 from retina.results.run_folder import RunFolder
+from retina.system import temporary_files
+from retina.system.hardware import cores
+from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow", "scikit-learn", "pydantic")
 
@@ -45,9 +45,9 @@ def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
     """
     RunFolder.refuse_taken(root)
     place = root.resolve() if root.is_symlink() else root
-    leftovers.remove_siblings(place)
+    temporary_files.remove_siblings(place)
     inside = place.is_dir() and not os.access(place.parent, os.W_OK)
-    new = (place if inside else place.parent) / f".{place.name}.{leftovers.tag()}.new"
+    new = (place if inside else place.parent) / f".{place.name}.{temporary_files.tag()}.new"
     try:
         _write_first_files(RunFolder.create(new), photographs, sweep_yaml)
         try:
@@ -98,7 +98,7 @@ def _move_into(new: Path, place: Path) -> None:
         OSError: it is not empty any more, or cannot be written to.
     """
     with RunFolder(place).held():
-        there = [file for file in place.iterdir() if not leftovers.is_begun(file, place.name)]
+        there = [file for file in place.iterdir() if not temporary_files.is_begun(file, place.name)]
         if {file.name for file in there} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         for file in sorted(new.iterdir(), key=lambda file: file.name == "sweep.yaml"):

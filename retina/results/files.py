@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from retina import leftovers, outputs, private, spreadsheet
 from retina.errors import ResultsError
 from retina.results import readers
+from retina.system import file_modes, output_files, spreadsheet, temporary_files
 
 
 def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
@@ -71,13 +71,13 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    if outputs.is_no_file(file):
-        raise OSError(errno.EINVAL, outputs.NO_FILE, str(file))
-    private.make_inside(file.parent)
-    partial = file.with_name(leftovers.partial_name(file.name))
+    if output_files.is_no_file(file):
+        raise OSError(errno.EINVAL, output_files.NO_FILE, str(file))
+    file_modes.make_inside(file.parent)
+    partial = file.with_name(temporary_files.partial_name(file.name))
     try:
-        mode = private.mode_for(file, is_private=is_private)
-        with open(partial, "wb", opener=private.opener(mode)) as opened:  # Path.open takes none
+        mode = file_modes.mode_for(file, is_private=is_private)
+        with open(partial, "wb", opener=file_modes.opener(mode)) as opened:  # Path.open takes none
             yield opened
             opened.flush()
             os.fsync(opened.fileno())

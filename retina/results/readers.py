@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from retina.config import parse, yaml_reader
 from retina.errors import ResultsError, SpecError, as_disk_error, one_line
-from retina.printable import cut
+from retina.system.printable import cut
 
 MOST_BYTES = 1 << 30
 """Of a file that is read as text; ours have a thousandth of it."""

@@ -21,12 +21,12 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from retina import leftovers, locks, private
 from retina.config import TrialConfig
 from retina.errors import ResultsError, as_disk_error
-from retina.locks import LOCK_FILE, SOFT_LOCK_FILE
-from retina.printable import printable
 from retina.results import files, readers, schemas, table_reader
+from retina.system import file_modes, locks, temporary_files
+from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
+from retina.system.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class RunFolder:
         """
         cls.refuse_taken(root)
         try:
-            private.make_folder(root, exist_ok=True)
-            private.make_folder(root / "trials")
+            file_modes.make_folder(root, exist_ok=True)
+            file_modes.make_folder(root / "trials")
         except OSError as error:
             raise as_disk_error(root, "cannot be made", error) from None
         return cls(root)
@@ -112,7 +112,7 @@ class RunFolder:
                 with suppress(FileNotFoundError):
                     root.stat()  # of a link that leads in circles the system says so; `exists` is False
             place = root.resolve() if root.is_symlink() else root.absolute()
-            is_taken = place.exists() and not (place.is_dir() and leftovers.is_empty(place))
+            is_taken = place.exists() and not (place.is_dir() and temporary_files.is_empty(place))
             above = next(one for one in (place, *place.parents) if os.path.lexists(one))
         except OSError as error:
             raise as_disk_error(root, "cannot be read", error) from None
@@ -342,7 +342,7 @@ class RunFolder:
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
         folder = self.trial(trial_id)
-        private.make_inside(folder)
+        file_modes.make_inside(folder)
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(printable(line.rstrip("\n"), keep="\n\t") + "\n")
 

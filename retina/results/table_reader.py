@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from retina.config import TrialConfig
 from retina.results.readers import read_text, refuse
 from retina.results.schemas import Row
-from retina.spreadsheet import original
+from retina.system.spreadsheet import original
 
 
 def read_table(

@@ -10,7 +10,7 @@ from retina.config import sweep as sweep_file
 from retina.data.dataset import Photographs
 from retina.errors import DiskError, ResultsError
 from retina.evaluation.best_trial import FILES
-from retina.report.cells import SHARED
+from retina.evaluation.comparison_runs import SHARED
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep

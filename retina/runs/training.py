@@ -12,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retina import leftovers
 from retina.config import TrialConfig
 from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.printable import as_reason, printable
-from retina.report.cells import titled
+from retina.evaluation.comparison_runs import titled
 from retina.results import checkpoints, files
 from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
+from retina.system import temporary_files
+from retina.system.printable import as_reason, printable
 from retina.training import model
 from retina.training.epochs import EpochResult, Training
 from retina.training.trainer import GradingTask
@@ -70,7 +70,7 @@ def train(
             place.create(wanted, photographs)
     with RunFolder(wanted.root).held():
         folder = RunFolder.open(wanted.root)
-        leftovers.remove_partials(folder.root)
+        temporary_files.remove_partials(folder.root)
         if photographs:
             place.begin(folder, wanted, photographs)
             missing = place.missing(folder, wanted)  # another process may have trained some until now

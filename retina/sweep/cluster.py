@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 import ray
 from ray.job_config import JobConfig
 
-from retina import process, shadowing
 from retina.config.sweep import Resources
 from retina.errors import SpecError
-from retina.sweep import raystart
+from retina.sweep import ray_start
 from retina.sweep.guard import Guard, check_accepts_connections
 from retina.sweep.guard import try_workers as workers_start
+from retina.system import process, shadowing
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     }
     local = address in {None, "local"}
     with ExitStack() as stack:
-        folder = stack.enter_context(raystart.temporary_folder()) if local else None
-        with process.starting(), raystart.driver_settings(local=local):
-            context = raystart.start(folder, **how) if local else _join(str(address), given, how)
+        folder = stack.enter_context(ray_start.temporary_folder()) if local else None
+        with process.starting(), ray_start.driver_settings(local=local):
+            context = ray_start.start(folder, **how) if local else _join(str(address), given, how)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
         stack.callback(guard.end_orphans)
-        stack.enter_context(raystart.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
+        stack.enter_context(ray_start.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
         stack.callback(ray.shutdown)
         stack.enter_context(guard.on_duty())
         process.check()  # a signal that came meanwhile

@@ -15,9 +15,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from retina import process
 from retina.errors import ClusterError
-from retina.sweep import raylogs, raystart
+from retina.sweep import ray_logs, ray_start
+from retina.system import process
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Guard:
     def __init__(self, *, local: bool) -> None:
         """Watch the Ray that this process has just started (`local`) or joined."""
         self.is_local = local
-        self._logs = raystart.logs_folder()
+        self._logs = ray_start.logs_folder()
         self._address = ray.get_runtime_context().gcs_address
         self._processes = _ray_processes() if local else {}
         self._orphans: set[psutil.Process] = set()
@@ -143,7 +143,7 @@ class Guard:
                 return
 
     def _died(self, name: str) -> ClusterError:
-        said = raylogs.worker_failure(self._logs) if self._logs and name == "raylet" else ""
+        said = ray_logs.worker_failure(self._logs) if self._logs and name == "raylet" else ""
         cause = said or "killed from outside, by the system for want of memory say"
         return ClusterError(
             f"Ray has died: its process {name} has ended ({cause});\n"
@@ -165,9 +165,9 @@ class Guard:
 
 def _import_trainable() -> str:
     """Import in a worker what a trial needs."""
-    from retina.sweep import trial  # noqa: PLC0415  # in the worker
+    from retina.sweep import trainable  # noqa: PLC0415  # in the worker
 
-    return trial.__name__
+    return trainable.__name__
 
 
 def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -> None:
@@ -190,7 +190,7 @@ def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(): name
         for node, name in nodes.items()
     }
-    logs, progress, begun = raystart.logs_folder(), _Progress(), time.monotonic()
+    logs, progress, begun = ray_start.logs_folder(), _Progress(), time.monotonic()
     told = begun
     while pending:
         ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
@@ -217,9 +217,9 @@ def _refuse_error(reference: Any, node: str, logs: Path | None) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayError as error:
-        reason = raylogs.last_words(str(error)) or type(error).__name__
+        reason = ray_logs.last_words(str(error)) or type(error).__name__
         if isinstance(error, ray.exceptions.WorkerCrashedError) and logs:
-            reason = raylogs.worker_failure(logs, raylogs.started_workers(logs)[::-1]) or reason
+            reason = ray_logs.worker_failure(logs, ray_logs.started_workers(logs)[::-1]) or reason
         raise ClusterError(f"a worker cannot start on node {node}: {reason}{_see(logs)}") from None
 
 
@@ -229,14 +229,14 @@ def _refuse_dead(logs: Path | None) -> None:
     Raises:
         ClusterError: they are.
     """
-    pids = raylogs.started_workers(logs) if logs else []
+    pids = ray_logs.started_workers(logs) if logs else []
     alive = [one for one in map(_process, pids) if one]
     if not pids or alive or logs is None:
         return
     time.sleep(DEAD_SECONDS)
-    if raylogs.started_workers(logs) != pids:
+    if ray_logs.started_workers(logs) != pids:
         return
-    reason = raylogs.worker_failure(logs, pids[::-1]) or "it has ended without a word"
+    reason = ray_logs.worker_failure(logs, pids[::-1]) or "it has ended without a word"
     raise ClusterError(f"Ray cannot start a worker: {reason}{_see(logs)}")
 
 
@@ -257,13 +257,13 @@ class _Progress:
         Raises:
             ClusterError: none has.
         """
-        alive = [one for one in map(_process, raylogs.started_workers(logs)) if one] if logs else []
+        alive = [one for one in map(_process, ray_logs.started_workers(logs)) if one] if logs else []
         used = {one.pid: _used(one) for one in alive}
         if used != self._used:
             self._used, self._since = used, time.monotonic()
         elif time.monotonic() - self._since > STILL_SECONDS:
             pids = [one.pid for one in alive]
-            reason = (raylogs.worker_failure(logs, pids) if logs else "") or "it waits for something"
+            reason = (ray_logs.worker_failure(logs, pids) if logs else "") or "it waits for something"
             raise ClusterError(
                 f"Ray cannot start a worker: process {', '.join(map(str, pids)) or 'none'} has done nothing for "
                 f"{STILL_SECONDS:.0f} s: {reason}{_see(logs)}"

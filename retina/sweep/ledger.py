@@ -17,13 +17,13 @@ from optuna.trial import FrozenTrial
 
 from retina.config import TrialConfig, search_space
 from retina.config.sweep import SweepSpec
-from retina.printable import as_reason, printable
 from retina.results import checkpoints
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import FINISHED, HISTORY_COLUMNS, RunFolder
 from retina.sweep import curve, restore, study_file
 from retina.sweep.study import REASON, SweepStudy
 from retina.sweep.study_file import STUDY_FILE
+from retina.system.printable import as_reason, printable
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from retina.data.dataset import Photographs
 from retina.errors import NodeError, as_disk_error
 from retina.sweep.cluster import Share, fitting
-from retina.sweep.needs import PREFIX, SAME_USER, DataNeeds, Needs, user, versions
+from retina.sweep.requirements import PREFIX, SAME_USER, DataNeeds, Needs, user, versions
 
 log = logging.getLogger(__name__)
 

@@ -6,20 +6,20 @@ import logging
 from pathlib import Path
 from typing import NoReturn
 
-from retina import leftovers
 from retina.config import TrialConfig, parse
 from retina.errors import ResultsError, SpecError
 from retina.results import readers
 from retina.results.run_folder import TRIALS_REMEDY, RunFolder
 from retina.sweep.study import SweepStudy, trial_number
 from retina.sweep.study_file import STUDY_FILE
+from retina.system import temporary_files
 
 log = logging.getLogger(__name__)
 
 
 def remove_partials(folder: RunFolder) -> None:
     """Remove what killed processes have left half-written in a results folder; Ray's own `tune/` is left alone."""
-    removed = leftovers.remove_partials(folder.root, "tune")
+    removed = temporary_files.remove_partials(folder.root, "tune")
     if removed:
         names = ", ".join(str(path.relative_to(folder.root)) for path in removed[:3])
         more = f" and {len(removed) - 3} more" if len(removed) > 3 else ""

@@ -22,7 +22,7 @@ from retina.config import TrialConfig, search_space
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
 from retina.sweep import study_file
-from retina.sweep.sampling import Exploring, sampler
+from retina.sweep.sampler import Exploring, sampler
 
 INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""

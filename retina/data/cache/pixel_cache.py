@@ -25,7 +25,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from retina import private
 from retina.data import process_pool as processes
 from retina.data.cache.array_file import Target, close_up, intact, open_up, reserve
 from retina.data.cache.decode import Job, Outcome, decode, decode_in_processes, put
@@ -36,7 +35,8 @@ from retina.data.layouts import npz
 from retina.data.manifest import Bad, Manifest, refuse
 from retina.data.pixel_hash import full_hash
 from retina.errors import DataError, DiskError, RetinaError, as_disk_error
-from retina.machine import cores
+from retina.system import file_modes
+from retina.system.hardware import cores
 
 CHUNK = 16  # photographs that a process is given at a time
 FEW = 64  # photographs, and
@@ -192,7 +192,7 @@ def _are_rows(rows: list[Any], n: int) -> bool:
 def _locked(folder: Path, key: str) -> Iterator[None]:
     lock = FileLock(folder / f"{key}.lock")
     try:
-        private.make_folder(folder, exist_ok=True)
+        file_modes.make_folder(folder, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -243,7 +243,7 @@ class _Builder:
             shutil.rmtree(left, ignore_errors=True)
         building = self.path.with_name(f"{self.path.name}.building")
         try:
-            private.make_folder(building, exist_ok=True)
+            file_modes.make_folder(building, exist_ok=True)
             with self._journal(building) as journal:
                 try:
                     target = self._reserve(building / "pixels.npy")

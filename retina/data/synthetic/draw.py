@@ -19,7 +19,7 @@ from retina.data import process_pool as processes
 from retina.data.synthetic.appearance import patient_look
 from retina.data.synthetic.photograph import photograph
 from retina.errors import DataError, as_disk_error
-from retina.machine import cores
+from retina.system.hardware import cores
 
 PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
 """Share of the grades 0 to 4. EyePACS: its 35,126 training photographs."""

@@ -15,13 +15,13 @@ import torch
 from markupsafe import Markup
 
 import retina
-from retina import outputs
 from retina.errors import ResultsError, as_disk_error
 from retina.report import ensemble_results
 from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
 from retina.report.page.run_data import ENOUGH, Facts
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.system import output_files
 
 FILE = "report.html"
 _POLICY = "script-src 'sha256-"
@@ -85,7 +85,7 @@ def render(told: Facts, importances: Mapping[str, float], *, device: torch.devic
 
 
 def _refuse_foreign(file: Path) -> None:
-    if problem := outputs.in_the_way(file, "--out", "sweep's page", lambda text: _POLICY in text):
+    if problem := output_files.in_the_way(file, "--out", "sweep's page", lambda text: _POLICY in text):
         raise ResultsError(f"{file}: {problem}")
 
 

@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from retina.machine import Load
 from retina.results.run_folder import FINISHED
+from retina.system.hardware import Load
 
 SHOWN_RUNNING = 16
 

@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
-from retina.printable import printable
 from retina.results.run_folder import PARAMETERS, RunFolder
+from retina.system.printable import printable
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
 

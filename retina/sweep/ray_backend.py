@@ -18,7 +18,6 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
-from retina import process
 from retina.config.sweep import SweepSpec
 from retina.errors import NodeError
 from retina.results.run_folder import RunFolder
@@ -26,12 +25,13 @@ from retina.sweep import study_file
 from retina.sweep.cluster import Share
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.ledger import Ledger
-from retina.sweep.needs import Needs
 from retina.sweep.nodes import Nodes
-from retina.sweep.recorder import WORKER_RETRIES, LedgerSearch, Limits, Recorder
-from retina.sweep.rungs import Rungs
-from retina.sweep.status import Watch, Watcher
-from retina.sweep.trial import GraderTrial, Settings, Task
+from retina.sweep.requirements import Needs
+from retina.sweep.scheduler import Rungs
+from retina.sweep.status_reporter import Watch, Watcher
+from retina.sweep.trainable import GraderTrial, Settings, Task
+from retina.sweep.tune_hooks import WORKER_RETRIES, LedgerSearch, Limits, Recorder
+from retina.system import process
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from retina import machine
 from retina.report.terminal.live_view import Running, Status
 from retina.results.run_folder import FINISHED
 from retina.sweep.ledger import Ledger
-from retina.sweep.rungs import Rungs
+from retina.sweep.scheduler import Rungs
+from retina.system import hardware
 
 SECONDS_BETWEEN = 0.5
 Watch = Callable[[Status], None]
@@ -57,7 +57,7 @@ def status(ledger: Ledger, rungs: Rungs, slots: int) -> Status:
         slots=slots,
         seconds=ledger.seconds,
         seconds_left=_seconds_left(ledger, running),
-        load=machine.load(),
+        load=hardware.load(),
     )
 
 

@@ -13,12 +13,12 @@ import torch
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
-from retina.machine import cores
 from retina.report.terminal.plan import Plan
 from retina.results.run_folder import FINISHED, RunFolder
 from retina.sweep.cluster import fitting, share_on
-from retina.sweep.rungs import Rungs
+from retina.sweep.scheduler import Rungs
 from retina.sweep.study import SweepStudy
+from retina.system.hardware import cores
 from retina.training import model
 
 FIRST_TRIALS = 8

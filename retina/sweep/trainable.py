@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from ray import tune
 
-from retina import private
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
-from retina.printable import PrintableFormatter
 from retina.results import checkpoints
-from retina.sweep.ahead import Ahead
-from retina.sweep.needs import Needs
+from retina.sweep.epoch_prefetch import Ahead
 from retina.sweep.nodes import here
-from retina.sweep.rungs import BEST, EPOCH
+from retina.sweep.requirements import Needs
+from retina.sweep.scheduler import BEST, EPOCH
+from retina.system import file_modes
+from retina.system.printable import PrintableFormatter
 from retina.training.epochs import Training
 
 Task = Callable[[TrialConfig], Training]
@@ -220,6 +220,6 @@ class _TrialLog(logging.Handler):
         # a log that cannot be written to fails no trial; what cannot be saved of the trial itself is said by `_epoch`
         with contextlib.suppress(OSError):
             if self._file and self._file.parent.parent.is_dir():  # else it is no longer mounted: see `_epoch`
-                private.make_inside(self._file.parent)
+                file_modes.make_inside(self._file.parent)
                 with self._file.open("a", encoding="utf-8") as opened:
                     opened.write(self.format(record).rstrip() + "\n")

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from retina.config import TrialConfig
 from retina.sweep.ledger import Ledger
-from retina.sweep.rungs import BEST, EPOCH
+from retina.sweep.scheduler import BEST, EPOCH
 
 WORKER_RETRIES = 2
 """How often a trial whose worker died goes on from its last checkpoint."""

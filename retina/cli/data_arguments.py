@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from retina.config import DataConfig, parse, yaml_reader
 from retina.errors import SpecError
-from retina.printable import cut
-
-if TYPE_CHECKING:
-    from retina.config import DataConfig
+from retina.system.printable import cut
 
 _SHOWN = 120
 """Characters of a --set that a message repeats."""
@@ -44,12 +41,6 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
     Raises:
         SpecError: naming `where`, the key, the value and what is allowed.
     """
-    from retina.config import (  # noqa: PLC0415
-        DataConfig,
-        parse,
-        yaml_reader,  # --help and a typo need not wait for these
-    )
-
     keys = ("path", "layout", "image_size", "on_bad", "seed")
     wish = {key: getattr(options, key) for key in keys if hasattr(options, key)}
     for override in options.overrides:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from retina.printable import cut
+from retina.system.printable import cut
 
 TAIL_BYTES = 50_000
 STARTED = re.compile(r"Started worker process with pid (\d+)")

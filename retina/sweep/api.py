@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina import process
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import Photographs, Progress, find, prepare
 from retina.errors import WeightsError
@@ -16,12 +15,13 @@ from retina.evaluation import best_trial, ensemble
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
+from retina.sweep.dry_run import refuse_full_disk
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
-from retina.sweep.plan import refuse_full_disk
+from retina.sweep.ray_backend import Outcome, quiet, run
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
-from retina.sweep.run import Outcome, quiet, run
-from retina.sweep.status import Watch
+from retina.sweep.status_reporter import Watch
+from retina.system import process
 from retina.training import model
 from retina.training.trainer import GradingTask
 

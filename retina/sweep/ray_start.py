@@ -18,9 +18,9 @@ import psutil
 import ray
 from ray._private import ray_constants, worker
 
-from retina import leftovers, process
 from retina.errors import ClusterError
-from retina.sweep import raylogs
+from retina.sweep import ray_logs
+from retina.system import process, temporary_files
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ def _wanted() -> Path:
 
 def _private_folder(parent: Path) -> Path | None:
     """Make a folder that only this user can read; None where `parent` does not allow it."""
-    prefix = f"retina-ray-{leftovers.machine()}-"  # of this container: others that share `parent` number theirs anew
+    prefix = (
+        f"retina-ray-{temporary_files.machine()}-"  # of this container: others that share `parent` number theirs anew
+    )
     for left in parent.glob(f"{prefix}*"):
         pid = left.name.removeprefix(prefix).partition("-")[0]
         with suppress(OSError):  # another process removes it too
@@ -254,8 +256,8 @@ def logs_folder() -> Path | None:
 
 def _explained(error: Exception, folder: Path | None) -> ClusterError:
     logs = logs_folder() or _newest_logs(folder)
-    said = raylogs.last_words(str(error)) or type(error).__name__
-    cause = raylogs.start_failure(logs) if logs else ""
+    said = ray_logs.last_words(str(error)) or type(error).__name__
+    cause = ray_logs.start_failure(logs) if logs else ""
     said = said.partition(" This could happen")[0]  # Ray's guesses
     told = f"{said.rstrip('.')} ({cause})" if cause and cause not in said else said
     everything = f"{error} {cause}".lower()

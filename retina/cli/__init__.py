@@ -1,0 +1,32 @@
+"""The command line: what it prints, and its exit codes: 0 done, 1 the work failed, 2 a mistake of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retina.cli import commands, console, parser
+from retina.errors import RetinaError, exit_code_of
+from retina.system import process
+from retina.system.printable import shortened
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    with process.unread_streams_dropped(), process.stoppable():
+        try:
+            parser.refuse_lost_folder()
+            options = parser.create(commands.COMMANDS).parse_args(arguments)
+            console.log_to(console.out, verbose=getattr(options, "verbose", False))
+            return int(options.command(options))
+        except RetinaError as error:
+            console.err.print(shortened(str(error)))
+            return error.exit_code
+        except OSError as error:
+            code = exit_code_of(error)
+            if code is None:
+                raise
+            console.err.print(shortened(f"{error.filename or 'a file of ours'}: {error.strerror}"))
+            return code
+        except KeyboardInterrupt:
+            console.err.print("interrupted")
+            return process.exit_code()

@@ -1,0 +1,164 @@
+"""The parser of the command line: commands, their arguments, and how a wrong one is answered."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import retina
+from retina.cli import data_arguments, train_arguments
+from retina.config import SyntheticConfig
+from retina.errors import SpecError
+from retina.system.printable import printable, shortened
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in two lines."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", Path, path)
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and how to get help; exit code 2."""
+        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
+
+
+def path(text: str) -> Path:
+    """Return a path that may be there or not.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, an unset variable of the shell say, which would be the current folder;
+            or nothing can ever be there: a name is too long, holds NUL, or is a link that leads in circles.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path; . is the current folder")
+    try:
+        Path(text).stat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path without NUL") from None
+    except OSError as error:
+        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:  # what else is wrong says the command, which knows more
+            raise argparse.ArgumentTypeError(f"{text!r}: {error.strerror}") from None
+    return Path(text)
+
+
+def count(text: str) -> int:
+    """Return a number of things.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not 1 or more.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: 1 and more")
+    return int(text)
+
+
+def refuse_lost_folder() -> None:
+    """Stop where the current folder is none any more: every path that is not absolute starts from it.
+
+    Raises:
+        SpecError: it was removed, or cannot be reached.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise SpecError(
+            f"the current folder was removed or cannot be reached ({error.strerror}); cd to one that is there"
+        ) from None
+
+
+def create(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Args:
+        commands: what runs each command, by its words: "sweep", "data draw". A parsed namespace has it as `command`.
+    """
+    parser = Parser(prog="retina", description="Find the best diabetic-retinopathy grader your photographs can buy.")
+    parser.add_argument("--version", action="version", version=retina.__version__)
+    of_all = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    of_data: Any = None
+    for words, (add_arguments, text) in _COMMANDS.items():
+        parent = of_all
+        if words.startswith("data "):
+            if of_data is None:
+                data = of_all.add_parser("data", help="draw photographs, or check and decode your own")
+                of_data = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+            parent = of_data
+        one = parent.add_parser(words.removeprefix("data "), help=text)
+        add_arguments(one)
+        one.set_defaults(command=commands[words])
+    return parser
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--space", type=Path, required=True, metavar="FILE", help="the sweep file, sweeps/demo.yaml say")
+    add("--data", metavar="PATH|synthetic", help="instead of the sweep file's data.path")
+    add("--results", default="results", metavar="DIR", help="where results/<name>/ goes (default: results)")
+    add("--name", help="instead of the sweep file's name")
+    add("--trials", type=int, metavar="N", help="instead of the sweep file's trials")
+    change = "change anything in the sweep file: --set data.image_size=64 'parameters.epochs={values: [2]}'"
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=change)
+    add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
+    join = "join a running Ray cluster (default: $RAY_ADDRESS, else start Ray here)"
+    add("--address", metavar="auto|HOST:PORT", help=join)
+    add("--resume", action="store_true", help="go on with a sweep that was interrupted, however it was")
+    add("--extend", type=count, default=0, metavar="N", help="add N trials to a sweep, with all that it has learned")
+    add("--force", action="store_true", help="go on although the sweep file, the photographs or the code have changed")
+    add("--dry-run", action="store_true", help="show what the sweep would do, and start nothing")
+    add("--verbose", action="store_true", help="let Ray and Optuna say what they like")
+
+
+def _draw_arguments(parser: argparse.ArgumentParser) -> None:
+    default = SyntheticConfig()
+    add = parser.add_argument
+    add("folder", type=Path, help="a new folder")
+    add("--photographs", type=int, default=default.photographs, metavar="N")
+    add("--size", type=int, default=default.size, metavar="PIXELS", help="height of a photograph")
+    add("--proportions", choices=["eyepacs", "balanced"], default=default.proportions)
+    add("--seed", type=int, default=default.seed)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: RUN/export)")
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, help="an exported model's folder")
+    add("images", nargs="+", metavar="IMAGE", help="photographs, folders of them, or globs")
+    add("--csv", type=Path, metavar="FILE")
+    add("--json", type=Path, metavar="FILE")
+    runtime = "what the model runs in (auto: torch where there is a GPU, else onnxruntime)"
+    add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help=runtime)
+    add("--on-bad", choices=["stop", "skip"], default="stop")
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="DIR")
+
+
+_COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "sweep": (_sweep_arguments, "search for the best grader (python tune_main.py is the same)"),
+    "train": (train_arguments.add_arguments, "train a network with and without pretraining, and compare"),
+    "data draw": (_draw_arguments, "draw fundus photographs in the layout of EyePACS"),
+    "data prepare": (data_arguments.add_prepare, "check a data set and decode it into the cache"),
+    "data audit": (data_arguments.add_audit, "say what is wrong with a data set"),
+    "list": (_list_arguments, "the sweeps in a results folder: state, trials, best, age"),
+    "report": (_report_arguments, "write a sweep's report.html, also while it runs"),
+    "export": (_export_arguments, "write the best model as a folder that runs elsewhere"),
+    "predict": (_predict_arguments, "grade photographs with an exported model"),
+}
+"""Each command's arguments, and its line in the help."""
