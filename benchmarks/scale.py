@@ -7,7 +7,7 @@ EyePACS: the files are tiny, so that what the project does with each of them wei
 
 build   `prepare` without a cache: reading the labels, decoding on all cores, splitting, the fingerprint
 again   `prepare` with the cache there, which every later sweep and every worker on another machine does
-epoch   an epoch of `fit` on one core, validation included, of a network so small that the batches are what costs
+epoch   an epoch of `start_training` on one core, validation included, of a network so small that the batches cost most
 
 Each count has fresh processes of its own, one that builds and one that trains, and counts take turns. Memory is the
 highest of many samples. "Own" memory is what is resident and not shared: not the mapped photographs, which the kernel
@@ -44,9 +44,9 @@ from torch import nn
 from benchmarks.decode import spread
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.data import dataset, synthetic
-from retina.data.dataset import Photographs, prepare
+from retina.data.dataset import FundusDataset, prepare
 from retina.results.environment import environment
-from retina.training.trainer import fit
+from retina.training.trainer import start_training
 
 DRAWN = 500
 """Photographs that are drawn; a file may have 65,000 names (ext4)."""
@@ -87,7 +87,7 @@ def link(originals: Path, count: int, folder: Path) -> None:
             rows.writerow([name, level])
 
 
-def staged(config: DataConfig) -> tuple[Photographs, dict[str, float]]:
+def staged(config: DataConfig) -> tuple[FundusDataset, dict[str, float]]:
     """`prepare`, and the seconds of its stages."""
     seconds: dict[str, float] = {}
 
@@ -121,7 +121,9 @@ def _train(config: DataConfig, epochs: int, answer: Answer) -> None:
     torch.set_num_threads(1)  # a second one has next to nothing to do, and waits for what else runs
     prepared, again = staged(config)
     trial = TrialConfig(pretrained=False, batch_size=64, epochs=epochs + 1, precision="float32")
-    training = fit(trial, prepared.part("train"), prepared.part("val"), net=TinyNet(), device=torch.device("cpu"))
+    training = start_training(
+        trial, prepared.part("train"), prepared.part("val"), net=TinyNet(), device=torch.device("cpu")
+    )
     taken = [result.seconds for result in training]
     answer.put({"again": again, "epoch": taken[1:]})  # the first one warms up
 

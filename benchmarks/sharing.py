@@ -35,8 +35,8 @@ from rich.table import Table
 
 from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import Photographs, prepare
-from retina.data.loader import Part
+from retina.data.dataset import FundusDataset, prepare
+from retina.data.loader import SplitView
 from retina.results.environment import environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
@@ -45,7 +45,7 @@ from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
 from retina.system.hardware import cores
 from retina.training.epochs import EpochResult
-from retina.training.trainer import Fit, GradingTask, default_device, fit
+from retina.training.trainer import GradingTask, TrainingRun, default_device, start_training
 
 PARTS = ("pixels", "workers", "device")
 PROCESSES = (1, 2, 4, 8)
@@ -61,7 +61,7 @@ def _read(file: str, ready: Connection) -> None:
     ready.recv()
 
 
-def pixels_shared(photographs: Photographs) -> list[dict[str, Any]]:
+def pixels_shared(photographs: FundusDataset) -> list[dict[str, Any]]:
     """Bytes of the pixels' file in the memory of so many processes: each one's share (PSS) summed, and RSS summed."""
     spawn = multiprocessing.get_context("spawn")
     rows = []
@@ -98,11 +98,11 @@ class TimedTask:
 
 
 class TimedFit(Iterator[EpochResult]):
-    """A `Fit` that is watched."""
+    """A `TrainingRun` that is watched."""
 
-    def __init__(self, inner: Fit, file: Path) -> None:
+    def __init__(self, inner: TrainingRun, file: Path) -> None:
         self._inner, self._file = inner, file
-        self.weights, self.state, self.restore, self.abandon = inner.weights, inner.state, inner.restore, inner.abandon
+        self.weights, self.state, self.restore, self.cancel = inner.weights, inner.state, inner.restore, inner.cancel
 
     def __next__(self) -> EpochResult:
         begins = time.time()
@@ -115,7 +115,7 @@ class TimedFit(Iterator[EpochResult]):
 EPOCHS = 4
 
 
-def workers_reused(photographs: Photographs, arch: str) -> dict[str, list[float]]:
+def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[float]]:
     """Seconds between trials of one worker, after first epochs, and after later ones; of a sweep of six trials."""
     spec = SweepSpec(
         name="sharing",
@@ -147,11 +147,13 @@ def workers_reused(photographs: Photographs, arch: str) -> dict[str, list[float]
     return gaps
 
 
-def _train(photographs: Photographs, config: TrialConfig, threads: int, pipe: Connection) -> None:
+def _train(photographs: FundusDataset, config: TrialConfig, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
     train = photographs.part("train")
-    few = Part(train.pixels, train.rows[:48], train.grades[:48])
-    training = fit(config, few, Part(train.pixels, train.rows[:1], train.grades[:1]), device=default_device())
+    few = SplitView(train.pixels, train.rows[:48], train.grades[:48])
+    training = start_training(
+        config, few, SplitView(train.pixels, train.rows[:1], train.grades[:1]), device=default_device()
+    )
     next(training)  # warms up
     pipe.send(True)
     until, images = pipe.recv(), 0
@@ -162,7 +164,7 @@ def _train(photographs: Photographs, config: TrialConfig, threads: int, pipe: Co
     pipe.send(images / (time.time() - started))
 
 
-def device_shared(photographs: Photographs, arch: str, batch_size: int) -> list[dict[str, Any]]:
+def device_shared(photographs: FundusDataset, arch: str, batch_size: int) -> list[dict[str, Any]]:
     """Images a second of so many trials at once, together."""
     spawn = multiprocessing.get_context("spawn")
     config = TrialConfig(arch=arch, pretrained=False, batch_size=batch_size, epochs=10_000, augmentation="rotate")

@@ -96,7 +96,7 @@ class SleepingTraining:
         """Go on from `state`."""
         self.epoch = state["epoch"]
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Let the epoch sleep to its end."""
 
 

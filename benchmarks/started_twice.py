@@ -22,7 +22,7 @@ from pathlib import Path
 
 from retina.config import DataConfig, SyntheticConfig
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import Photographs, prepare
+from retina.data.dataset import FundusDataset, prepare
 from retina.errors import ResultsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
@@ -31,7 +31,7 @@ SECONDS_HELD = 0.3
 DATA = DataConfig(image_size=16, synthetic=SyntheticConfig(photographs=40, size=64, proportions="balanced"))
 
 
-def pair(root: Path, photographs: Photographs, *, begun: bool = False) -> list[str]:
+def pair(root: Path, photographs: FundusDataset, *, begun: bool = False) -> list[str]:
     """What became of two processes that start the sweep `root` at the same time.
 
     Args:
@@ -53,7 +53,7 @@ def pair(root: Path, photographs: Photographs, *, begun: bool = False) -> list[s
     return sorted(told.get() for _ in processes)
 
 
-def _start(root: Path, photographs: Photographs, begun: bool, barrier: Barrier, told: SimpleQueue[str]) -> None:
+def _start(root: Path, photographs: FundusDataset, begun: bool, barrier: Barrier, told: SimpleQueue[str]) -> None:
     spec = SweepSpec(name=root.name, trials=2, parameters={"learning_rate": {"values": [1e-3, 1e-2]}})
     barrier.wait()
     try:

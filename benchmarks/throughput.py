@@ -5,7 +5,7 @@
 seed      the course report's way: DataLoader over JPEG files that PIL decodes in __getitem__, float32, NCHW, plain SGD
 tutorial  the way of Ray Tune's PyTorch tutorial: the same with loader workers and torchvision's usual augmentation
 timm      timm's loader and a plain loop under automatic mixed precision (left out where timm is not installed)
-ours      `retina.training.trainer.fit` as a sweep runs it: augmentation, metrics and the epoch's result included
+ours      `start_training` as a sweep runs it: augmentation, metrics and the epoch's result included
 limit     forward, backward and step alone, on one batch that is on the device already; model and precision as ours
 
 Several sizes may be given; each combination is a case. In a case the ways take turns, an epoch of the same photographs
@@ -39,12 +39,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from retina.config import DataConfig, TrialConfig
-from retina.data.dataset import Photographs, prepare
-from retina.data.loader import Drawn, Part, load
+from retina.data.dataset import FundusDataset, prepare
+from retina.data.loader import BatchPlan, SplitView, load
 from retina.results.environment import environment
 from retina.system.hardware import cores
 from retina.training import microbatch, model
-from retina.training.trainer import default_device, fit, precision_of
+from retina.training.trainer import default_device, precision_of, start_training
 
 Epoch = Callable[[], None]
 """Trains once over all photographs of the case, and has ended when it returns."""
@@ -66,7 +66,7 @@ class Case:
     """
 
     config: TrialConfig
-    part: Part
+    part: SplitView
     files: list[Path]
     device: torch.device
     workers: int
@@ -185,8 +185,8 @@ def timm(case: Case) -> Epoch:
 
 def ours(case: Case) -> Epoch:
     """Our trainer; one photograph is judged after each epoch, since the others judge none."""
-    one = Part(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
-    training = fit(case.config, case.part, one, device=case.device)
+    one = SplitView(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
+    training = start_training(case.config, case.part, one, device=case.device)
 
     def epoch() -> None:
         next(training)
@@ -199,7 +199,7 @@ def limit(case: Case) -> Epoch:
     net = case.net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = case.sgd(net, fused=True)
     precision = precision_of("auto", case.device)
-    images, grades = load(case.part, Drawn(np.arange(case.config.batch_size)), case.device)
+    images, grades = load(case.part, BatchPlan(np.arange(case.config.batch_size)), case.device)
 
     def epoch() -> None:
         for _ in range(len(case.part) // case.config.batch_size):
@@ -251,7 +251,7 @@ def measure(case: Case, ways: list[str], repeats: int) -> dict[str, list[float] 
     return found
 
 
-def case_of(photographs: Photographs, files: list[Path], options: argparse.Namespace, arch: str, batch: int) -> Case:
+def case_of(photographs: FundusDataset, files: list[Path], options: argparse.Namespace, arch: str, batch: int) -> Case:
     """A case with as many photographs as `LIMIT_SECONDS` ask for, taken from the front and again from there."""
     device = default_device()
     config = TrialConfig(
@@ -268,12 +268,12 @@ def case_of(photographs: Photographs, files: list[Path], options: argparse.Names
     return Case(config, part, [files[row] for row in part.rows], device, options.workers)
 
 
-def _first(pixels: Any, grades: Any, count: int) -> Part:
+def _first(pixels: Any, grades: Any, count: int) -> SplitView:
     rows = np.arange(count) % len(grades)
-    return Part(pixels, rows, grades[rows])
+    return SplitView(pixels, rows, grades[rows])
 
 
-def files_of(photographs: Photographs, folder: Path) -> list[Path]:
+def files_of(photographs: FundusDataset, folder: Path) -> list[Path]:
     """The photographs' files; those in an array are written to `folder` as JPEG first."""
     frame = photographs.frame
     if not (frame["array"] != "").any():

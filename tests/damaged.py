@@ -65,7 +65,7 @@ def make(home: Path) -> Path:
 
 def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     frame = predicted.predictions(patients=8)
-    told = summary.of_predictions(frame, resamples=10)
+    told = summary.summarize(frame, resamples=10)
     metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **told}
     one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
     files.write_json(folder.best / "metrics.json", metrics)

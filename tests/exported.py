@@ -15,7 +15,7 @@ from torch import nn
 
 from retina.config import DataConfig, TrialConfig
 from retina.data import dataset, fundus
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.data.loader import normalise, to_float
 from retina.evaluation import best_trial
 from retina.export.write import export
@@ -60,7 +60,7 @@ def tuned(config: TrialConfig, size: int, seen: torch.Tensor) -> nn.Module:
 class World:
     """Photographs, prepared as for training; a model; its results folder and exported folder, which no test changes."""
 
-    data: Photographs
+    data: FundusDataset
     net: nn.Module
     run: Path
     exported: Path
@@ -131,7 +131,7 @@ def without_sums(best: Path) -> None:
     files.write_json(best / "config.json", told)
 
 
-def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig = CONFIG) -> Path:
+def write_run(root: Path, data: FundusDataset, net: nn.Module, config: TrialConfig = CONFIG) -> Path:
     """A results folder as a finished sweep leaves it, as far as its best model goes."""
     folder = RunFolder.create(root)
     searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
@@ -142,5 +142,5 @@ def write_run(root: Path, data: Photographs, net: nn.Module, config: TrialConfig
     torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
     folder.record_trial("t0000", state="PRUNED", best_epoch=1, epochs_run=3, val_qwk=0.1)
     folder.record_trial(TRIAL, state="COMPLETE", best_epoch=2, epochs_run=5, val_qwk=0.9)
-    best_trial.crown(folder, TRIAL, data, "val_qwk")
+    best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
     return root

@@ -24,7 +24,7 @@ from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import connected, share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
-from retina.sweep.ray_backend import quiet, run
+from retina.sweep.ray_backend import run, silence_libraries
 from retina.training.epochs import EpochResult
 
 EPOCHS = 5
@@ -66,7 +66,7 @@ def main(address: str, root: Path, trials: int, seconds: float) -> None:
         resources={"cpu": 1, "gpu": 0},
     )  # fmt: skip
     with connected(address, spec.name):
-        quiet(verbose=False)
+        silence_libraries(verbose=False)
         share = share_of_a_trial(spec.resources)
         nodes = Nodes(share)
         if root.is_dir():

@@ -12,7 +12,7 @@ import torch
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.evaluation import best_trial
 from retina.report import page
 from retina.results import environment, files
@@ -70,7 +70,7 @@ def folder(root: Path, states: list[str] | None = None, name: str = "demo", spec
     return RunFolder.open(run.root)
 
 
-def crown(run: RunFolder, photographs: Photographs) -> dict[str, Any]:
+def crown(run: RunFolder, photographs: FundusDataset) -> dict[str, Any]:
     """Make `BEST` the best model, with weights that nobody trained."""
     settings = config(int(BEST[1:]))
     torch.manual_seed(1)
@@ -81,7 +81,7 @@ def crown(run: RunFolder, photographs: Photographs) -> dict[str, Any]:
     files.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
     torch.save(net.state_dict(), run.trial(BEST) / "model.pt")
     run.note(data=photographs.summary(), best=BEST)
-    return best_trial.crown(run, BEST, photographs, "val_qwk")
+    return best_trial.evaluate_best_trial(run, BEST, photographs, "val_qwk")
 
 
 def written(run: RunFolder, importances: dict[str, float] | None = None) -> Read:

@@ -72,7 +72,7 @@ class Replay:
         assert int(weights["epoch"]) == state["epoch"]
         self.epoch = state["epoch"]
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         pass
 
 

@@ -14,7 +14,7 @@ import ray
 
 from retina.config import TrialConfig
 from retina.errors import RetinaError
-from retina.sweep.cluster import Share, connected, try_workers
+from retina.sweep.cluster import TrialResources, connected, try_workers
 from retina.system import process
 
 
@@ -42,7 +42,7 @@ def main(mode: str) -> int:
         try:
             with connected(None, "startup") as guard:
                 assert guard is not None
-                try_workers(guard, Share(cpu=1, gpu=0))
+                try_workers(guard, TrialResources(cpu=1, gpu=0))
                 python = ray.get(ray.remote(num_cpus=0)(worker_python).remote())
                 sys.stdout.write(json.dumps({"listening": listening(), "python": python, "own": sys.executable}) + "\n")
                 sys.stdout.flush()

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.errors import RetinaError
 from retina.results import environment
 from retina.results.files import write_text
@@ -82,7 +82,7 @@ def ran(root: Path, spec: SweepSpec | None = None, number: int | None = 2, *, st
 
 
 def go_on(
-    root: Path, spec: SweepSpec, *, extend: int = 0, force: bool = False, photographs: Photographs | None = None
+    root: Path, spec: SweepSpec, *, extend: int = 0, force: bool = False, photographs: FundusDataset | None = None
 ) -> Ledger:
     """What a session does with `--resume` or `--extend` before it runs anything."""
     resumed = resumed_spec(RunFolder.open(root), spec, extend)
@@ -111,6 +111,6 @@ def noted(root: Path) -> list[dict[str, Any]]:
     return [{key: one[key] for key in ("changes", "extend")} for one in RunFolder.open(root).notes()["resumed"]]
 
 
-def others() -> Photographs:
+def others() -> FundusDataset:
     """The same photographs, had one of them another grade."""
     return dataclasses.replace(tiny.photographs(), fingerprint="0123456789abcdef")

@@ -15,7 +15,7 @@ from replay import Replay
 from retina.config import TrialConfig
 from retina.errors import TrainError
 from retina.results import checkpoints
-from retina.sweep.trainable import GraderTrial, Settings
+from retina.sweep.trainable import GraderTrainable, TrainableSettings
 from retina.training.epochs import EpochResult
 
 SECONDS = 20.0
@@ -39,27 +39,27 @@ class Watched(Replay):
             raise TrainError("abandoned")
         return super().__next__()
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         self.gone.set()
 
 
-Worker = Callable[..., tuple[GraderTrial, list[Watched]]]
+Worker = Callable[..., tuple[GraderTrainable, list[Watched]]]
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     """Starts a worker, outside Ray; gives it and the trainings that it has begun, one a trial."""
-    started: list[GraderTrial] = []
+    started: list[GraderTrainable] = []
 
-    def start(rungs: set[int], *, endless: int = 10) -> tuple[GraderTrial, list[Watched]]:
+    def start(rungs: set[int], *, endless: int = 10) -> tuple[GraderTrainable, list[Watched]]:
         trainings: list[Watched] = []
 
         def task(config: TrialConfig) -> Watched:
             trainings.append(Watched(config, endless=endless))
             return trainings[-1]
 
-        settings = Settings(tmp_path, "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(rungs))
-        trial = GraderTrial.__new__(GraderTrial)  # Tune's own __init__ wants a session
+        settings = TrainableSettings(tmp_path, "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(rungs))
+        trial = GraderTrainable.__new__(GraderTrainable)  # Tune's own __init__ wants a session
         trial.setup(asked("t0001"), task, settings)
         started.append(trial)
         return trial, trainings

@@ -11,16 +11,28 @@ from hypothesis import strategies as st
 from tiny import AUGMENTATIONS, CPU, part
 
 from retina.data import loader
-from retina.data.loader import MEAN, STD, Augmentation, Drawn, Part, apply, draw, drawn_batches, load, seed_of, to_float
+from retina.data.loader import (
+    MEAN,
+    STD,
+    Augmentation,
+    BatchPlan,
+    SplitView,
+    apply,
+    draw,
+    drawn_batches,
+    load,
+    seed_of,
+    to_float,
+)
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def numbered(n: int, size: int = 4) -> Part:
+def numbered(n: int, size: int = 4) -> SplitView:
     """Photographs whose every pixel is their number, in every second row of the array."""
     pixels = np.repeat(np.arange(2 * n, dtype=np.uint8), size * size * 3).reshape(2 * n, size, size, 3)
     rows = np.arange(0, 2 * n, 2)
-    return Part(pixels, rows, rows % 5)
+    return SplitView(pixels, rows, rows % 5)
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -28,14 +40,16 @@ def numbers(images: torch.Tensor) -> list[int]:
     return (images[:, 0, 0, 0] * STD[0] + MEAN[0]).mul(255).round().int().tolist()
 
 
-def epoch(of: Part, number: int = 1, *, seed: int = 0, augmentation: str = "none", batch_size: int = 4) -> list[Batch]:
+def epoch(
+    of: SplitView, number: int = 1, *, seed: int = 0, augmentation: str = "none", batch_size: int = 4
+) -> list[Batch]:
     drawing = drawn_batches(of, batch_size=batch_size, augmentation=augmentation, seed=seed, epoch=number)
     return [load(of, drawn, CPU) for drawn in drawing]
 
 
-def plain(of: Part) -> Batch:
+def plain(of: SplitView) -> Batch:
     """All of it, in its order, not augmented."""
-    return load(of, Drawn(np.arange(len(of))), CPU)
+    return load(of, BatchPlan(np.arange(len(of))), CPU)
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -116,7 +130,7 @@ def test_the_pixels_file_is_never_written_to(tmp_path: Path, kind: str) -> None:
     np.save(file, part([0, 1, 2, 3, 4]).pixels)
     before = file.read_bytes()
     mapped: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r+")  # writable: a write would show
-    of = Part(mapped, np.arange(5), np.arange(5))
+    of = SplitView(mapped, np.arange(5), np.arange(5))
     for images, _ in [*epoch(of, augmentation=kind), plain(of)]:
         images.zero_()
     mapped.flush()
@@ -126,13 +140,13 @@ def test_the_pixels_file_is_never_written_to(tmp_path: Path, kind: str) -> None:
 def test_a_read_only_map_is_read_without_a_warning(tmp_path: Path) -> None:
     np.save(tmp_path / "pixels.npy", part([0, 1]).pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    assert len(epoch(Part(mapped, np.arange(2), np.arange(2)))) == 1
+    assert len(epoch(SplitView(mapped, np.arange(2), np.arange(2)))) == 1
 
 
 def test_what_is_not_augmented_is_loaded_as_it_is_and_in_the_order_asked_for() -> None:
     of = part([4, 0, 3, 1, 2], beside=3)
     chosen = np.array([1, 0, 4, 2, 3])
-    images, grades = load(of, Drawn(chosen), CPU)
+    images, grades = load(of, BatchPlan(chosen), CPU)
     assert grades.tolist() == [0, 4, 2, 3, 1]
     wanted = (of.pixels[of.rows[chosen]] / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-5)
@@ -235,7 +249,7 @@ def test_mirrored_and_turned_at_once_is_mirrored_then_turned() -> None:
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_photographs_that_lie_on_the_device_give_the_same_batches(kind: str) -> None:
     mapped = part([0, 1, 2, 3, 4, 0, 1])
-    there = Part(torch.from_numpy(np.array(mapped.pixels)), mapped.rows, mapped.grades)
+    there = SplitView(torch.from_numpy(np.array(mapped.pixels)), mapped.rows, mapped.grades)
     assert same(epoch(there, augmentation=kind), epoch(mapped, augmentation=kind))
 
 

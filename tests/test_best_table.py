@@ -10,7 +10,7 @@ from predicted import predictions
 from rich.console import Console
 
 from retina.errors import ResultsError
-from retina.metrics.summary import of_predictions
+from retina.metrics.summary import summarize
 from retina.report.terminal.best_model import best
 from retina.results.files import write_json
 from retina.results.run_folder import RunFolder
@@ -53,7 +53,7 @@ def row(lines: list[str], label: str) -> list[str]:
 
 
 def test_the_verdict_stands_first_and_everything_fits_a_hundred_columns(tmp_path: Path) -> None:
-    told = of_predictions(predictions(fellows=9), resamples=100)
+    told = summarize(predictions(fellows=9), resamples=100)
     for split in ("val", "test"):
         told[split] |= {"n": 35_126, "patients": 17_563, "confusion_matrix": [[35_126, 0, 0, 0, 0], *[[0] * 5] * 4]}
     lines = shown(tmp_path, told)
@@ -67,7 +67,7 @@ def test_the_verdict_stands_first_and_everything_fits_a_hundred_columns(tmp_path
 
 
 def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) -> None:
-    told = of_predictions(predictions(fellows=9), resamples=100)
+    told = summarize(predictions(fellows=9), resamples=100)
     lines = shown(tmp_path, told)
     test = told["test"]
     for key, label in {"qwk": "QWK", "accuracy": "accuracy", "referable_auc": "referable AUC", "ece": "ECE"}.items():
@@ -86,7 +86,7 @@ def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) 
 
 def test_photographs_of_nobody_are_not_counted_as_patients(tmp_path: Path) -> None:
     frame = predictions()
-    told = of_predictions(frame.assign(patient=[f"eye {i}" for i in range(len(frame))]), resamples=50)
+    told = summarize(frame.assign(patient=[f"eye {i}" for i in range(len(frame))]), resamples=50)
     lines = shown(tmp_path, told)
     assert max(map(len, lines)) <= 100
     text = " ".join(" ".join(lines).split())
@@ -97,13 +97,13 @@ def test_photographs_of_nobody_are_not_counted_as_patients(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("noise", "said"), [(0.05, "validation meets 87%"), (3.0, "No threshold meets 87%")])
 def test_it_says_whether_the_operating_point_was_found(tmp_path: Path, noise: float, said: str) -> None:
-    lines = shown(tmp_path, of_predictions(predictions(noise=noise), resamples=50))
+    lines = shown(tmp_path, summarize(predictions(noise=noise), resamples=50))
     assert said in " ".join(" ".join(lines).split())
 
 
 def test_what_is_not_defined_is_a_dash(tmp_path: Path) -> None:
     frame: pd.DataFrame = predictions()
-    lines = shown(tmp_path, of_predictions(frame.assign(grade=0), resamples=50))
+    lines = shown(tmp_path, summarize(frame.assign(grade=0), resamples=50))
     assert [cell.strip() for cell in row(lines, "referable AUC")] == ["-", "-"]
     assert not any("nan" in line.lower() or "None" in line for line in lines)
 
@@ -133,7 +133,7 @@ def test_a_sweep_that_was_judged_before_there_were_intervals_is_shown_too(tmp_pa
     ],
 )
 def test_what_the_table_cannot_do_without_is_missed_by_name(tmp_path: Path, lacking: str) -> None:
-    told = of_predictions(predictions(noise=0.05), resamples=10)
+    told = summarize(predictions(noise=0.05), resamples=10)
     assert told["operating_point"]["met"]
     message = refused(tmp_path, without(told, lacking))
     assert f"should hold {'the threshold' if 'threshold' in lacking else ''}" in message
@@ -157,7 +157,7 @@ def test_what_the_table_cannot_do_without_is_missed_by_name(tmp_path: Path, lack
     ids=str,
 )
 def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, split: dict[str, Any], named: str) -> None:
-    told = of_predictions(predictions(), resamples=10)
+    told = summarize(predictions(), resamples=10)
     told["test"] |= split
     assert named in refused(tmp_path, told)
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, split: dict[str
     ],
 )
 def test_without_what_an_earlier_version_did_not_know_the_rest_is_shown(tmp_path: Path, lacking: str) -> None:
-    told = without(of_predictions(predictions(fellows=9), resamples=10), lacking)
+    told = without(summarize(predictions(fellows=9), resamples=10), lacking)
     lines = shown(tmp_path, told)
     assert row(lines, "QWK")[-1].strip().startswith(f"{told['test']['qwk']:.3f}")
     if lacking.endswith("grade"):

@@ -10,15 +10,15 @@ from scipy import stats
 
 from retina.metrics import bootstrap
 from retina.metrics.operating_point import OperatingPoint
-from retina.metrics.predictions import Seen
-from retina.metrics.summary import of_split
+from retina.metrics.predictions import SplitPredictions
+from retina.metrics.summary import summarize_split
 
 POINT = OperatingPoint(0.3, met=True)
 NUMBERS = ["accuracy", "qwk", "referable_auc", "sensitivity_at_90_specificity", "nll", "operating_specificity"]
 
 
-def measured(seen: Seen, resamples: int = 400) -> dict[str, Any]:
-    return of_split(seen, 1.0, POINT, resamples=resamples)
+def measured(seen: SplitPredictions, resamples: int = 400) -> dict[str, Any]:
+    return summarize_split(seen, 1.0, POINT, resamples=resamples)
 
 
 def numbers(told: dict[str, Any]) -> dict[str, float]:
@@ -43,10 +43,10 @@ def test_the_seed_alone_decides_over_the_resamples() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    truth = numbers(measured(Seen.of(predictions(60_000, seed=99), "test"), resamples=1))
+    truth = numbers(measured(SplitPredictions.of(predictions(60_000, seed=99), "test"), resamples=1))
     samples, held = 80, dict.fromkeys(NUMBERS, 0)
     for seed in range(samples):
-        told = measured(Seen.of(predictions(100, seed=seed), "test"), 200)
+        told = measured(SplitPredictions.of(predictions(100, seed=seed), "test"), 200)
         for name in NUMBERS:
             low, high = told["intervals"][name]
             held[name] += low <= truth[name] <= high
@@ -57,7 +57,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
     def ratio(alike: float) -> float:
-        seen = Seen.of(predictions(400, alike=alike), "test")
+        seen = SplitPredictions.of(predictions(400, alike=alike), "test")
         width = {}
         for how, one in (("patient", seen), ("photograph", seen.as_if_alone())):
             low, high = measured(one, 1_000)["intervals"]["nll"]
@@ -76,17 +76,17 @@ def test_a_number_that_is_mostly_undefined_has_no_interval() -> None:
 
 
 def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_does() -> None:
-    seen = Seen.of(predictions(80), "test")
+    seen = SplitPredictions.of(predictions(80), "test")
     grades = np.where(seen.grades == 4, 3, seen.grades)
     grades[np.flatnonzero(seen.patients == 5)] = 4
-    told = measured(Seen(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
+    told = measured(SplitPredictions(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
     assert told["recall"][4] is not None
     assert told["intervals"]["recall"][4] is None
     assert told["intervals"]["recall"][0] is not None
 
 
 def test_of_a_single_patient_nothing_can_be_said() -> None:
-    told = measured(Seen.of(predictions(1), "test"))
+    told = measured(SplitPredictions.of(predictions(1), "test"))
     assert told["patients"] == 1
     flat = [one for value in told["intervals"].values() for one in (value if isinstance(value, list) else [value])]
     assert flat
@@ -100,16 +100,21 @@ def test_the_calibration_error_of_an_honest_model_is_compatible_with_none() -> N
         p = rng.dirichlet(np.full(5, 0.5), 200)
         grades = (rng.random(200)[:, None] > p.cumsum(axis=1)[:, :4]).sum(axis=1)
         zeros = np.zeros(200, dtype=np.int64)
-        seen = Seen(grades, p.argmax(axis=1), p, np.arange(200), zeros, None, 0)
+        seen = SplitPredictions(grades, p.argmax(axis=1), p, np.arange(200), zeros, None, 0)
         told = measured(seen, 200)
         low, high = told["intervals"]["ece"]
         assert 0 <= low < 0.01 < told["ece"] <= high < 0.3
 
 
 def test_the_calibration_error_of_a_dishonest_model_is_held_too() -> None:
-    truth, held = measured(Seen.of(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"], 0
+    truth, held = (
+        measured(SplitPredictions.of(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"],
+        0,
+    )
     assert truth > 0.1
     for seed in range(25):
-        low, high = measured(Seen.of(predictions(100, sharpness=20, seed=seed), "test"), 200)["intervals"]["ece"]
+        low, high = measured(SplitPredictions.of(predictions(100, sharpness=20, seed=seed), "test"), 200)["intervals"][
+            "ece"
+        ]
         held += low <= truth <= high
     assert held >= 20  # a true 95% gives 19 or fewer of 25 with a chance of 0.1%

@@ -14,7 +14,7 @@ from decoding import SIZE, Decoded, contents, draw, fresh, manifest_of, names, n
 from filelock import FileLock
 
 from retina.data.cache import decode
-from retina.data.cache.array_file import Target
+from retina.data.cache.array_file import ArrayFile
 from retina.data.cache.pixel_cache import PixelCache, open_cache
 from retina.data.fundus import Pixels, to_square
 from retina.errors import DataError, DiskError
@@ -110,14 +110,14 @@ def test_where_space_is_short_what_was_begun_of_changed_photographs_goes_first(
 
 
 def test_a_disk_that_fills_up_is_told_and_what_was_decoded_is_kept(good: list[Path], tmp_path: Path) -> None:
-    def full(target: Target, file: BinaryIO, row: int, data: bytes) -> None:
+    def full(target: ArrayFile, file: BinaryIO, row: int, data: bytes) -> None:
         if row == 15:
             raise OSError(28, "No space left on device")
         write(target, file, row, data)
 
-    write = Target.write
+    write = ArrayFile.write
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Target, "write", full)
+        patch.setattr(ArrayFile, "write", full)
         with pytest.raises(DiskError, match=r"building: photographs cannot be decoded into it: No space left"):
             open_cache(manifest_of(good), SIZE, workers=1, folder=tmp_path / "c")
     got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retina.data.cache import decode, pixel_cache
-from retina.data.cache.array_file import Target
+from retina.data.cache.array_file import ArrayFile
 from retina.data.cache.pixel_cache import open_cache
 
 MANY = 70  # enough for processes of their own
@@ -149,11 +149,11 @@ def test_who_takes_up_a_killed_build_waits_for_its_processes(tmp_path: Path) -> 
         fcntl.flock(journal, fcntl.LOCK_EX)  # it has ended
 
 
-def breaking(writes: int) -> Callable[[Target, BinaryIO, int, bytes], None]:
-    """A `Target.write` of which so many succeed, the last one by half; the system lives, the process does not."""
+def breaking(writes: int) -> Callable[[ArrayFile, BinaryIO, int, bytes], None]:
+    """A `ArrayFile.write` of which so many succeed, the last one by half; the system lives, the process does not."""
     left = writes
 
-    def write(target: Target, file: BinaryIO, row: int, data: bytes) -> None:
+    def write(target: ArrayFile, file: BinaryIO, row: int, data: bytes) -> None:
         nonlocal left
         left -= 1
         file.seek(target.offset + row * target.row_bytes)
@@ -220,7 +220,7 @@ def test_wherever_a_build_stops_the_next_one_comes_to_the_same(
 
 def build_until(stop: Stop, paths: list[Path], folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(Target, "write", breaking(stop.writes))
+        patch.setattr(ArrayFile, "write", breaking(stop.writes))
         open_cache(manifest_of(paths), SIZE, on_bad="skip", workers=1, folder=folder)
     for left in folder.glob("*.building"):
         journal = left / "done.jsonl"

@@ -26,7 +26,7 @@ from retina.config import TrialConfig
 from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
 from retina.evaluation import comparison_runs
-from retina.evaluation.comparison_runs import Cell
+from retina.evaluation.comparison_runs import ComparisonRun
 from retina.report import comparison_figures
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
@@ -217,11 +217,11 @@ def test_other_sweeps_are_no_comparison(tmp_path: Path, trials: list[dict[str, A
     assert not (folder.root / "comparison").exists()
 
 
-def some(*, pretrained: bool, tracked: bool = True, arch: str = "resnet50") -> Cell:
+def some(*, pretrained: bool, tracked: bool = True, arch: str = "resnet50") -> ComparisonRun:
     curves = pd.DataFrame({"epoch": [1, 2, 3], "train_accuracy": [0.5, 0.75, 0.7], "test_accuracy": np.nan})
     if tracked:
         curves["test_accuracy"] = [0.40, 0.3125, 0.8117]
-    return Cell("t0000", arch, pretrained, "COMPLETE", 2, curves)
+    return ComparisonRun("t0000", arch, pretrained, "COMPLETE", 2, curves)
 
 
 @pytest.mark.parametrize("tracked", [True, False])

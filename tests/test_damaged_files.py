@@ -22,7 +22,7 @@ from retina.results.run_folder import RunFolder
 from retina.runs import training
 from retina.sweep import api
 from retina.sweep import ray_backend as sweep_run
-from retina.sweep.cluster import Share
+from retina.sweep.cluster import TrialResources
 
 pytestmark = pytest.mark.usefixtures("_without_ray")
 OF_A_SWEEP = [
@@ -63,7 +63,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(environment, "code", lambda: code)
     monkeypatch.setattr(api, "connected", connected)
-    monkeypatch.setattr(api, "share_of_a_trial", lambda *_: Share(1, 0))
+    monkeypatch.setattr(api, "share_of_a_trial", lambda *_: TrialResources(1, 0))
     monkeypatch.setattr(api, "slots", lambda *_: 1)
     monkeypatch.setattr(api, "try_workers", lambda *_: None)
     monkeypatch.setattr(api, "Nodes", stopped.NoNodes)
@@ -223,7 +223,10 @@ def test_what_is_said_of_the_best_model_is_checked(
     assert problem in told.err
     assert "--resume evaluates the best trial again" in told.err
     shutil.rmtree(file.parent)
-    assert said("resume", where, capsys).code in {0, 2}  # `crown` is left out here: it has no figures to draw
+    assert said("resume", where, capsys).code in {
+        0,
+        2,
+    }  # `evaluate_best_trial` is left out here: it has no figures to draw
 
 
 def test_columns_that_somebody_added_are_kept(where: Path, capsys: pytest.CaptureFixture[str]) -> None:

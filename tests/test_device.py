@@ -15,15 +15,17 @@ import torch
 from tiny import AUGMENTATIONS, part
 
 from retina.config import TrialConfig
-from retina.data.loader import Part, drawn_batches, load, resident
+from retina.data.loader import SplitView, drawn_batches, load, resident
 from retina.training import microbatch, model
 from retina.training.inference import evaluate, outputs
-from retina.training.trainer import fit
+from retina.training.trainer import start_training
 
 META = torch.device("meta")
 
 
-def gradients(config: TrialConfig, train: Part, device: torch.device) -> tuple[torch.nn.Module, microbatch.Gradients]:
+def gradients(
+    config: TrialConfig, train: SplitView, device: torch.device
+) -> tuple[torch.nn.Module, microbatch.Gradients]:
     net = model.build(config, image_size=16).to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     how = microbatch.Gradients(config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler)
@@ -82,8 +84,8 @@ def test_an_epoch_halts_a_gpu_at_its_end_alone(*, stays: bool) -> None:
     device = torch.device("cuda")
     config = TrialConfig(pretrained=False, batch_size=4, epochs=3, augmentation="full")
     mapped = part([0, 1, 2, 3, 4, 0, 1, 2])
-    train = Part(resident(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
-    training = fit(config, train, train, device=device)
+    train = SplitView(resident(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
+    training = start_training(config, train, train, device=device)
     next(training)
     how = training._gradients
     torch.cuda.synchronize()

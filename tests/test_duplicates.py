@@ -19,7 +19,7 @@ from test_split import disjoint, manifest, split, two_eyed
 from retina.config import DataConfig
 from retina.data import dataset, duplicates
 from retina.data.cache.pixel_cache import open_cache
-from retina.data.dataset import Photographs, prepare
+from retina.data.dataset import FundusDataset, prepare
 from retina.data.duplicates import Duplicates, joined
 from retina.data.layouts import read
 from retina.data.pixel_hash import hash_for_joining, pixel_hash
@@ -49,7 +49,7 @@ def folder_of(path: Path, rows: list[tuple[str, int, int, str]]) -> Path:
     return path
 
 
-def prepared(path: Path, **config: Any) -> Photographs:
+def prepared(path: Path, **config: Any) -> FundusDataset:
     return prepare(DataConfig(path=str(path), image_size=32, **config))
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from retina.config import TrialConfig
 from retina.training import model, optim
 from retina.training.epochs import EpochResult
-from retina.training.inference import evaluate, mirrored
-from retina.training.losses import OUTPUTS, Reading
-from retina.training.trainer import Fit, fit
+from retina.training.inference import evaluate, with_flip_tta
+from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.trainer import TrainingRun, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -29,7 +29,7 @@ class Small(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4)
         self.fc = nn.Linear(4, OUTPUTS[loss])
-        self.reading = Reading(loss)
+        self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         raw: torch.Tensor = self.fc(self.bn1(self.conv1(images)).relu().mean(dim=(2, 3)))
@@ -45,11 +45,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def start(**changes: Any) -> Fit:
-    return fit(config(**changes), TRAIN, VAL, device=CPU)
+def start(**changes: Any) -> TrainingRun:
+    return start_training(config(**changes), TRAIN, VAL, device=CPU)
 
 
-def copied(run: Fit) -> dict[str, torch.Tensor]:
+def copied(run: TrainingRun) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
 
 
@@ -151,10 +151,10 @@ def test_mirror_images_are_judged_together() -> None:
     images = torch.rand(3, 3, 12, 12)
     net = Small("cross_entropy").eval()
     wanted = sum(net(torch.flip(images, axes)) for axes in ([], [2], [3], [2, 3])) / 4
-    torch.testing.assert_close(mirrored(net, images, flips=True), wanted)
-    torch.testing.assert_close(mirrored(net, images, flips=False), net(images))
+    torch.testing.assert_close(with_flip_tta(net, images, flips=True), wanted)
+    torch.testing.assert_close(with_flip_tta(net, images, flips=False), net(images))
     upside_down = images.flip(2)
-    torch.testing.assert_close(mirrored(net, upside_down, flips=True), wanted)  # so the way up no longer matters
+    torch.testing.assert_close(with_flip_tta(net, upside_down, flips=True), wanted)  # so the way up no longer matters
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
@@ -172,7 +172,7 @@ def test_every_loss_learns_what_can_be_learned(loss: str, mix: str) -> None:
         optimizer="adam",
         augmentation="none",
     )
-    run = fit(settings, train, val, device=CPU)
+    run = start_training(settings, train, val, device=CPU)
     results = list(run)
     assert max(one.val_qwk for one in results) > 0.8
     assert results[-1].train_loss < results[0].train_loss
@@ -185,4 +185,4 @@ def test_every_loss_learns_what_can_be_learned(loss: str, mix: str) -> None:
 def test_a_network_without_a_head_of_its_own_is_all_head() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3, 5))
     assert optim.backbone(net) == []
-    assert len(optim.optimizer_of(config(backbone_rate=0.1), net).param_groups) == 1
+    assert len(optim.create_optimizer(config(backbone_rate=0.1), net).param_groups) == 1

@@ -33,7 +33,7 @@ from retina.results import checkpoints, files
 from retina.results.run_folder import RunFolder
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep import study_file
-from retina.sweep.cluster import Share
+from retina.sweep.cluster import TrialResources
 from retina.system import file_modes
 from retina.training import model
 
@@ -72,7 +72,7 @@ def test_a_sweep_that_cannot_write_its_study_ends_with_the_right_code(
 
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Full())
     with pytest.raises(ResultsError) as caught:
-        sweep_run.run(spec_of(), ledger, lambda _: None, Share(1, 0), nodes=stopped.NoNodes())  # type: ignore[arg-type,return-value]
+        sweep_run.run(spec_of(), ledger, lambda _: None, TrialResources(1, 0), nodes=stopped.NoNodes())  # type: ignore[arg-type,return-value]
     assert type(caught.value) is kind
     assert caught.value.exit_code == (1 if kind is DiskError else 2)
     assert str(caught.value).startswith(f"{root / 'study.db'}: ")
@@ -145,7 +145,7 @@ def test_a_file_on_a_broken_disk_is_no_damaged_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch, "load", broken)
     reads: list[tuple[Path, Callable[[], Any]]] = [
         (file, lambda: model.load_weights("resnet18", file)),
-        (tmp_path / "model.pt", lambda: best_trial.kept(folder, "t0000")),
+        (tmp_path / "model.pt", lambda: best_trial.load_trial(folder, "t0000")),
         (tmp_path / "model.pt", lambda: write._read_best(tmp_path / "model.pt")),
     ]
     for read, call in reads:

@@ -13,7 +13,7 @@ from retina.export.folder import CutPoints
 from retina.export.grader import Grader
 from retina.metrics.calibration import tempered
 from retina.metrics.grading import referable
-from retina.training.losses import OUTPUTS, Reading, log_reading
+from retina.training.losses import OUTPUTS, OutputDecoder, log_probabilities
 
 
 class Tiny(nn.Module):
@@ -22,7 +22,7 @@ class Tiny(nn.Module):
     def __init__(self, loss: str) -> None:
         super().__init__()
         self.last = nn.Linear(3, OUTPUTS[loss])
-        self.reading = Reading(loss)
+        self.reading = OutputDecoder(loss)
         if self.reading.is_fitted:
             self.reading.cutpoints.copy_(torch.tensor([0.1, 0.9, 1.1, 2.5]))
             self.reading.spread.fill_(0.3)
@@ -39,7 +39,7 @@ def test_the_logarithms_are_those_of_the_reading(loss: str, data: st.DataObject)
     values = st.lists(st.floats(-12, 12, width=32), min_size=OUTPUTS[loss], max_size=OUTPUTS[loss])
     raw = torch.tensor([data.draw(values)])
     probabilities, grades = reading(raw.double())
-    logs, found = log_reading(reading, raw)
+    logs, found = log_probabilities(reading, raw)
     np.testing.assert_allclose(logs.exp(), probabilities, atol=2e-6)
     worse = (1 - probabilities.cumsum(dim=1))[:, :-1]
     top = probabilities.topk(2).values[0]

@@ -23,7 +23,7 @@ from layouts import text
 from retina.errors import ClusterError
 from retina.sweep import guard as guarding
 from retina.sweep import ray_start
-from retina.sweep.cluster import Share
+from retina.sweep.cluster import TrialResources
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.nodes import Nodes
 from retina.system import process
@@ -219,7 +219,7 @@ def test_a_cluster_that_has_died_is_named_and_not_what_cannot_be_cleared_there(
     monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray, "cancel", dead)
     monkeypatch.setattr("retina.sweep.nodes.remove_placement_group", dead)
-    nodes: Any = Nodes(Share(1, 0))
+    nodes: Any = Nodes(TrialResources(1, 0))
     nodes._asked, nodes._refused = {"check": ("id", "node b")}, {"other": "group"}
     with pytest.raises(RayGoneError, match="has died"), nodes.serving(tmp_path):
         raise RayGoneError(ClusterError("Ray has died"))

@@ -248,10 +248,10 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
 
     from retina.export.grader import Grader
     from retina.metrics.probabilities import problems
-    from retina.training.losses import Reading
+    from retina.training.losses import OutputDecoder
 
     class Mean(nn.Module):
-        reading = Reading("mse")
+        reading = OutputDecoder("mse")
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean(dim=(1, 2, 3))[:, None]
@@ -393,13 +393,13 @@ def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Pat
     checksums.write(own, ["model.pt", "config.json"])
     before = (mine.best / "metrics.json").read_bytes()
     save(altered(torch.load(own / "model.pt", weights_only=True)), own / "model.pt")
-    for door in (best_trial.kept, lambda *given: best_trial.crown(*given, world.data, "val_qwk")):
+    for door in (best_trial.load_trial, lambda *given: best_trial.evaluate_best_trial(*given, world.data, "val_qwk")):
         message = refusal(door, mine, TRIAL)
         assert f"{TRIAL}/model.pt: was changed or damaged" in message
         assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
     assert (mine.best / "metrics.json").read_bytes() == before
     save(altered(torch.load(own / "model.pt", weights_only=True)), mine.best / "model.pt")
-    assert "put a copy of the file back" in refusal(best_trial.kept, mine, TRIAL)
+    assert "put a copy of the file back" in refusal(best_trial.load_trial, mine, TRIAL)
 
 
 def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World, run: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World,
     state = huge(torch.load(mine.trial(TRIAL) / "model.pt", weights_only=True))
     save(state, mine.trial(TRIAL) / "model.pt")
     before = sorted((mine.best / "SHA256SUMS").read_text())
-    message = refusal(best_trial.crown, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)
+    message = refusal(best_trial.evaluate_best_trial, mine, TRIAL, world.data, "val_qwk", kind=ModelOutputError)
     assert message.startswith(f"trial {TRIAL}: the model's output is not finite on ")
     assert ModelOutputError.exit_code == 1
     assert sorted((mine.best / "SHA256SUMS").read_text()) == before
@@ -421,7 +421,7 @@ def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: 
     checksums.update(mine.best, [ensemble.TOGETHER, "accuracy.png"])
     (mine.trial(TRIAL) / "model.pt").replace(mine.root / "aside.pt")
     files.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
-    best_trial.crown(mine, TRIAL, world.data, "val_qwk")
+    best_trial.evaluate_best_trial(mine, TRIAL, world.data, "val_qwk")
     assert {file.name for file in mine.best.iterdir()} == {*best_trial.FILES, checksums.SUMS, "notes.txt"}
     assert checksums.verify_best(mine.best, *best_trial.FILES)
 

@@ -25,8 +25,8 @@ from retina.sweep import study_file
 from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
-from retina.sweep.trainable import GraderTrial, Settings
-from retina.sweep.tune_hooks import Recorder, verdict
+from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.tune_hooks import LedgerCallback, trial_outcome
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from retina.sweep.tune_hooks import Recorder, verdict
     ],
 )
 def test_the_verdict_follows_from_the_last_result(last: dict[str, Any] | None, state: str, reason: str) -> None:
-    assert verdict(last) == (state, reason)
+    assert trial_outcome(last) == (state, reason)
 
 
 def test_the_best_so_far_is_what_counts(tmp_path: Path) -> None:
@@ -377,8 +377,8 @@ def test_a_trial_that_a_locked_study_cannot_give_back_is_not_lost(
     ledger = begun(root)
     asked = ledger.ask()
     with locked(root), pytest.raises(optuna.exceptions.StorageInternalError):
-        ledger.put_back(asked[0])
-    ledger.put_back(asked[0])
+        ledger.requeue(asked[0])
+    ledger.requeue(asked[0])
     with locked(root), pytest.raises(optuna.exceptions.StorageInternalError):
         ledger.ask()
     assert ledger.ask() == asked
@@ -401,11 +401,13 @@ def work(ledger: Ledger, epochs: int) -> list[float]:
     name, config = ledger.ask()
     values = {"trial": name, "config": config.model_dump(mode="json")}
     trial: Any = SimpleNamespace(config=values, last_result={}, num_failures=0)
-    recorder = Recorder(ledger, [])
+    recorder = LedgerCallback(ledger, [])
     recorder.on_trial_start(0, [trial], trial)
-    worker = GraderTrial.__new__(GraderTrial)  # Tune's own __init__ wants a session
+    worker = GraderTrainable.__new__(GraderTrainable)  # Tune's own __init__ wants a session
     trials = ledger.folder.root / "trials"
-    worker.setup(values, ReplayTask(), Settings(trials, "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset()))
+    worker.setup(
+        values, ReplayTask(), TrainableSettings(trials, "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset())
+    )
     found = []
     for _ in range(epochs):
         told = worker.step()
@@ -423,6 +425,6 @@ def _broken_storage(*_: Any, **__: Any) -> None:
 def test_a_trial_that_never_began_is_put_back_and_keeps_its_name(tmp_path: Path) -> None:
     ledger = begun(tmp_path / "x")
     asked = ledger.ask()
-    ledger.put_back(asked[0])
+    ledger.requeue(asked[0])
     assert ledger.ask() == asked
     assert ledger.folder.trial_ids() == ["t0000"]

@@ -18,7 +18,7 @@ from retina.results.checkpoints import NOT_SAVED
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
 from retina.sweep.ledger import Ledger
-from retina.sweep.sampler import sampler
+from retina.sweep.sampler import create_sampler
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 
@@ -80,7 +80,7 @@ def test_a_resumed_search_does_not_repeat_its_random_numbers(tmp_path: Path) -> 
     run_one(again(root), [0.1])
     rates = [trial.params.get("momentum") for trial in trials_of(root) if "momentum" in trial.params]
     assert len(set(rates)) == len(rates)
-    drawn = [sampler(spec_of(method="random"), n)._rng.rng.uniform() for n in range(20)]  # type: ignore[attr-defined]
+    drawn = [create_sampler(spec_of(method="random"), n)._rng.rng.uniform() for n in range(20)]  # type: ignore[attr-defined]
     assert len(set(drawn)) == 20
 
 

@@ -27,7 +27,7 @@ from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
 from retina.training.microbatch import is_out_of_memory, pieces
-from retina.training.trainer import Fit, fit
+from retina.training.trainer import TrainingRun, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1, 0, 0, 2, 0])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -103,8 +103,8 @@ class Short(nn.Module):
         return self.head(InBackward.apply(features, self.backward_room))
 
 
-def start(net: nn.Module | None, of: TrialConfig | None = None, **more: Any) -> Fit:
-    return fit(of or config(batch_size=11), more.pop("train", TRAIN), VAL, net=net, device=CPU, **more)
+def start(net: nn.Module | None, of: TrialConfig | None = None, **more: Any) -> TrainingRun:
+    return start_training(of or config(batch_size=11), more.pop("train", TRAIN), VAL, net=net, device=CPU, **more)
 
 
 def told(results: list[EpochResult]) -> list[dict[str, float]]:
@@ -114,7 +114,7 @@ def told(results: list[EpochResult]) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if value is not None and key not in apart} for row in rows]
 
 
-def assert_close(one: Fit, other: Fit) -> None:
+def assert_close(one: TrainingRun, other: TrainingRun) -> None:
     torch.testing.assert_close(one.weights(), other.weights(), rtol=1e-5, atol=1e-7)
 
 
@@ -371,12 +371,12 @@ class Wide(nn.Module):
         return self.head(wide.mean(dim=(2, 3)))
 
 
-def limited(device: torch.device) -> Fit:
+def limited(device: torch.device) -> TrainingRun:
     """A run to be limited, of one batch of 200 photographs; what a run must have besides has been loaded before."""
     small = config(epochs=1, batch_size=2, optimizer="sgd")
-    next(fit(small, VAL, VAL, net=Wide(), device=device))
+    next(start_training(small, VAL, VAL, net=Wide(), device=device))
     wanted = small.model_copy(update={"batch_size": 200})
-    return fit(wanted, part([grade % 5 for grade in range(200)]), VAL, net=Wide(), device=device)
+    return start_training(wanted, part([grade % 5 for grade in range(200)]), VAL, net=Wide(), device=device)
 
 
 def limited_here() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tiny import CPU, config, part
 
 from retina.data import mixup
-from retina.data.loader import Drawn, drawn_batches, load
+from retina.data.loader import BatchPlan, drawn_batches, load
 from retina.training.losses import summed_loss
-from retina.training.trainer import fit
+from retina.training.trainer import start_training
 
 TRAIN, VAL = part([0, 1, 2, 3, 4, 0, 1]), part([0, 1, 2, 3, 4], seed=1)
 KINDS = ["mixup", "cutmix"]
@@ -75,7 +75,7 @@ def test_the_loss_is_of_both_grades_in_the_shares_of_the_photographs(kind: str) 
     settings = config(mix=kind, mix_alpha=1.0, batch_size=7, epochs=1, augmentation="none")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 16 * 3, 5))  # read as five logits
     (drawn,) = drawn_batches(TRAIN, batch_size=7, augmentation="none", seed=0, epoch=1, mix=kind, mix_alpha=1.0)
-    images, grades = load(TRAIN, Drawn(drawn.chosen), CPU)
+    images, grades = load(TRAIN, BatchPlan(drawn.chosen), CPU)
     assert drawn.mix is not None
     mixed, share = drawn.mix(images)
     assert 0.01 < share < 0.99, "else this test shows nothing"
@@ -83,5 +83,5 @@ def test_the_loss_is_of_both_grades_in_the_shares_of_the_photographs(kind: str) 
     ones = torch.ones(5)
     wanted = share * summed_loss("cross_entropy", raw, grades, ones)
     wanted = wanted + (1 - share) * summed_loss("cross_entropy", raw, grades.roll(1), ones)
-    run = fit(settings, TRAIN, VAL, net=net, device=CPU)
+    run = start_training(settings, TRAIN, VAL, net=net, device=CPU)
     assert next(run).train_loss == pytest.approx(wanted.item() / 7, rel=1e-5)

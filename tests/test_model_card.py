@@ -12,7 +12,7 @@ from exported import World
 
 from retina.export import folder, tripod
 from retina.export.card import card
-from retina.export.facts import NUMBERS, Facts, between, cell
+from retina.export.facts import NUMBERS, CardData, between, cell
 from retina.results.run_folder import RunFolder
 
 AUTHORS = "to be filled by the authors"
@@ -24,12 +24,12 @@ def text(world: World) -> str:
 
 
 @pytest.fixture(scope="module")
-def facts(world: World) -> Facts:
+def facts(world: World) -> CardData:
     run = RunFolder.open(world.run)
-    return Facts.of(run, json.loads((run.best / "metrics.json").read_text()))
+    return CardData.of(run, json.loads((run.best / "metrics.json").read_text()))
 
 
-def rewritten(world: World, facts: Facts, **described: Any) -> str:
+def rewritten(world: World, facts: CardData, **described: Any) -> str:
     read = folder.read(world.exported)
     return card(facts, read.description.model_copy(update=described), read.preprocess)
 
@@ -47,7 +47,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def test_every_number_is_the_one_in_metrics_json(text: str, facts: Facts) -> None:
+def test_every_number_is_the_one_in_metrics_json(text: str, facts: CardData) -> None:
     found = rows(section(text, "Results"))
     for key in ("qwk", "accuracy", "referable_auc"):
         label = NUMBERS[key]
@@ -79,12 +79,12 @@ def test_the_data_and_the_search_are_the_runs(text: str, world: World) -> None:
     assert "pretrained | False" in chosen
 
 
-def test_a_split_by_patient_is_said(world: World, facts: Facts) -> None:
+def test_a_split_by_patient_is_said(world: World, facts: CardData) -> None:
     by_patient = replace(facts, spec={**facts.spec, "data": {"split": "by_patient"}})
     assert "Split by patient" in rewritten(world, by_patient)
 
 
-def test_what_a_person_should_know_first_is_said(world: World, facts: Facts) -> None:
+def test_what_a_person_should_know_first_is_said(world: World, facts: CardData) -> None:
     notes = {**facts.notes, "data": {**facts.data, "layout": "synthetic", "warnings": ["80% leak"], "skipped": 3}}
     written = rewritten(world, replace(facts, notes=notes))
     assert "It must not be used on eyes" in written
@@ -93,15 +93,15 @@ def test_what_a_person_should_know_first_is_said(world: World, facts: Facts) -> 
     assert "2 of 3 severe" in section(written, "Limits")
 
 
-def test_patients_that_are_known_are_counted(world: World, facts: Facts) -> None:
+def test_patients_that_are_known_are_counted(world: World, facts: CardData) -> None:
     assert "no two of which are known to be of one patient" in rewritten(world, facts)
     known = replace(facts, notes={**facts.notes, "data": {**facts.data, "patients": 9}})
     assert "24 photographs of 9 patients" in rewritten(world, known)
 
 
-def test_what_is_not_known_is_not_made_up(world: World, facts: Facts) -> None:
+def test_what_is_not_known_is_not_made_up(world: World, facts: CardData) -> None:
     bare = {key: {"n": 9, "accuracy": 0.5, "qwk": 0.25} for key in ("val", "test")}
-    early = Facts({**bare, "trial_id": "t"}, {}, {}, {})
+    early = CardData({**bare, "trial_id": "t"}, {}, {}, {})
     written = rewritten(world, early, temperature=1.0, operating_point=None, check=None)
     assert rows(section(written, "Results"))["QWK"] == ["0.250", "0.250"]
     said = (

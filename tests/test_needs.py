@@ -14,12 +14,12 @@ import pytest
 import tiny
 
 from retina.config import DataConfig
-from retina.data.dataset import Photographs, drawn_folder, prepare
+from retina.data.dataset import FundusDataset, drawn_folder, prepare
 from retina.errors import DataError
 from retina.results import environment
 from retina.sweep import requirements
 from retina.sweep.nodes import marked
-from retina.sweep.requirements import DataNeeds, Needs, versions
+from retina.sweep.requirements import DataRequirements, NodeRequirements, versions
 
 
 def test_the_driver_s_own_folder_and_versions_are_right_and_nothing_is_left_of_the_check(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_folder_of_the_same_name_that_is_not_the_driver_s_is_told_with_the_rem
 
 
 def test_a_folder_that_is_absent_on_the_node_is_not_made(tmp_path: Path) -> None:
-    there = Needs(tmp_path / "absent" / ".node-check-1", versions())
+    there = NodeRequirements(tmp_path / "absent" / ".node-check-1", versions())
     assert "is not the driver's results folder" in there.problem()
     assert not (tmp_path / "absent").exists()
 
@@ -85,23 +85,23 @@ def test_another_source_of_the_package_is_another_version(tmp_path: Path, monkey
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Photographs:
+def data(tmp_path: Path) -> FundusDataset:
     """Photographs in files of the test's own, decoded."""
     tiny.photographs()  # drawn once a session
     shutil.copytree(drawn_folder(tiny.DATA.synthetic), tmp_path / "data")
     return prepare(tiny.DATA.model_copy(update={"path": str(tmp_path / "data"), "layout": "eyepacs"}))
 
 
-def elsewhere(data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataNeeds:
+def elsewhere(data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataRequirements:
     """What a node asks that has another cache folder, with nothing in it."""
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache of the node"))
-    return DataNeeds.of(dataclasses.replace(data, pixels_file=tmp_path / "absent" / "pixels.npy"))
+    return DataRequirements.of(dataclasses.replace(data, pixels_file=tmp_path / "absent" / "pixels.npy"))
 
 
 def test_a_node_with_the_pixels_or_the_same_photographs_has_what_it_needs(
-    data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert DataNeeds.of(data).problem() == ""
+    assert DataRequirements.of(data).problem() == ""
     assert elsewhere(data, tmp_path, monkeypatch).problem() == ""
     assert not list((tmp_path / "cache of the node").iterdir())
 
@@ -111,7 +111,7 @@ def test_drawn_photographs_can_be_drawn_on_the_node(tmp_path: Path, monkeypatch:
 
 
 def test_photographs_that_differ_on_the_node_are_counted_and_one_is_named(
-    data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = elsewhere(data, tmp_path, monkeypatch)
     changed = Path(data.frame["path"].iloc[0])
@@ -122,14 +122,16 @@ def test_photographs_that_differ_on_the_node_are_counted_and_one_is_named(
     assert "every node needs the same photographs" in problem
 
 
-def test_another_grade_on_the_node_is_told(data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_grade_on_the_node_is_told(
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = elsewhere(data, tmp_path, monkeypatch)
     files = asked.files.assign(grade=(asked.files["grade"] + 1) % 5)
     assert f"{len(files)} of another grade there" in dataclasses.replace(asked, files=files).problem()
 
 
 def test_a_data_path_that_is_absent_on_the_node_is_told(
-    data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = elsewhere(data, tmp_path, monkeypatch)
     shutil.rmtree(tmp_path / "data")
@@ -139,7 +141,7 @@ def test_a_data_path_that_is_absent_on_the_node_is_told(
 
 
 def test_no_room_for_decoded_photographs_is_told(
-    data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = elsewhere(data, tmp_path, monkeypatch)
     monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
@@ -147,14 +149,14 @@ def test_no_room_for_decoded_photographs_is_told(
     assert "set RETINA_CACHE on that node" in asked.problem()
 
 
-def test_half_a_cache_on_the_node_is_told(data: Photographs) -> None:
+def test_half_a_cache_on_the_node_is_told(data: FundusDataset) -> None:
     fewer = dataclasses.replace(data.manifest, frame=data.frame.iloc[1:])
-    asked = DataNeeds.of(dataclasses.replace(data, manifest=fewer))
+    asked = DataRequirements.of(dataclasses.replace(data, manifest=fewer))
     assert "holds pixels of shape" in asked.problem()
 
 
 def test_labels_that_cannot_be_read_on_the_node_are_told_in_two_lines(
-    data: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: FundusDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(config: DataConfig) -> None:
         raise DataError("labels.csv: no grade\nmore\nlines")

@@ -11,7 +11,7 @@ from predicted import predictions
 from sklearn import metrics as sk
 
 from retina.metrics.predictions import COLUMNS, PROBABILITIES
-from retina.metrics.summary import of_predictions
+from retina.metrics.summary import summarize
 
 FEW = 200
 SINGLE = [
@@ -31,7 +31,7 @@ BY_GRADE = ["recall", "precision", "auc_by_grade"]
 
 
 def told(frame: pd.DataFrame) -> dict[str, Any]:
-    found = of_predictions(frame, resamples=FEW)
+    found = summarize(frame, resamples=FEW)
     json.dumps(found, allow_nan=False)  # NaN is not JSON
     return found
 
@@ -192,10 +192,10 @@ class TestLittle:
     @pytest.mark.parametrize("column", COLUMNS)
     def test_a_missing_column_is_named(self, frame: pd.DataFrame, column: str) -> None:
         with pytest.raises(ValueError, match=f"lack the columns {column}$"):
-            of_predictions(frame.drop(columns=column))
+            summarize(frame.drop(columns=column))
 
     def test_a_missing_split_or_patient_is_named(self, frame: pd.DataFrame) -> None:
         with pytest.raises(ValueError, match="no prediction is of the split 'test'"):
-            of_predictions(frame[frame["split"] == "val"])
+            summarize(frame[frame["split"] == "val"])
         with pytest.raises(ValueError, match="val: 60 predictions are of no patient"):
-            of_predictions(frame.assign(patient=frame["patient"].where(frame["eye"] == "left")[:120]))
+            summarize(frame.assign(patient=frame["patient"].where(frame["eye"] == "left")[:120]))

@@ -15,8 +15,8 @@ from sklearn.metrics import cohen_kappa_score
 from tiny import part
 
 from retina.training import losses
-from retina.training.inference import read, validate
-from retina.training.losses import OUTPUTS, Reading, fit_cutpoints, summed_loss
+from retina.training.inference import decode_outputs, validate
+from retina.training.losses import OUTPUTS, OutputDecoder, fit_cutpoints, summed_loss
 
 LOSSES = list(OUTPUTS)
 ONES = torch.ones(5)
@@ -69,7 +69,7 @@ def test_emd_grows_with_the_distance_of_the_mistake() -> None:
 def test_probabilities_are_some_and_the_grade_fits_them(loss: str, data: st.DataObject) -> None:
     numbers = st.floats(-30, 30, width=32)
     raw = torch.from_numpy(data.draw(arrays(np.float32, (6, OUTPUTS[loss]), elements=numbers)))
-    probabilities, grade = Reading(loss)(raw.double())
+    probabilities, grade = OutputDecoder(loss)(raw.double())
     assert probabilities.shape == (6, 5)
     assert (probabilities >= 0).all()
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6, dtype=torch.float64))
@@ -91,7 +91,7 @@ def test_what_is_learned_is_what_is_read(loss: str) -> None:
         optimizer.zero_grad()
         summed_loss(loss, raw, grades, ONES).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert Reading(loss)(raw.detach())[1].tolist() == [0, 1, 2, 3, 4]
+    assert OutputDecoder(loss)(raw.detach())[1].tolist() == [0, 1, 2, 3, 4]
 
 
 @settings(deadline=None, max_examples=25)
@@ -119,7 +119,7 @@ def test_cutpoints_make_up_for_scores_that_are_too_small() -> None:
     rng = np.random.default_rng(0)
     grades = rng.integers(0, 5, 400)
     raw = torch.from_numpy(0.5 * grades + 0.3 + rng.normal(0, 0.05, 400))[:, None].float()
-    reading = Reading("mse")
+    reading = OutputDecoder("mse")
     before = float((reading(raw)[1].numpy() == grades).mean())
     reading.fit(raw, grades)
     probabilities, grade = reading(raw.double())
@@ -129,13 +129,13 @@ def test_cutpoints_make_up_for_scores_that_are_too_small() -> None:
 
 
 def test_cutpoints_travel_with_the_weights() -> None:
-    fitted, fresh = Reading("huber"), Reading("huber")
+    fitted, fresh = OutputDecoder("huber"), OutputDecoder("huber")
     fitted.fit(torch.linspace(0, 1, 50)[:, None], np.repeat(np.arange(5), 10))
     fresh.load_state_dict(fitted.state_dict())
     raw = torch.linspace(-1, 2, 31)[:, None]
     assert torch.equal(fresh(raw)[1], fitted(raw)[1])
     assert torch.equal(fresh(raw)[0], fitted(raw)[0])
-    assert Reading("corn").state_dict() == {} == Reading("cross_entropy").state_dict()
+    assert OutputDecoder("corn").state_dict() == {} == OutputDecoder("cross_entropy").state_dict()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -145,8 +145,8 @@ def test_nothing_looks_at_the_device(loss: str) -> None:
     raw = torch.zeros(4, OUTPUTS[loss], device=meta, requires_grad=True)
     grades = torch.zeros(4, dtype=torch.int64, device=meta)
     summed_loss(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
-    assert Reading(loss).to(meta)(raw.detach())[1].shape == (4,)
-    assert losses.reading_of(torch.nn.Identity()).loss == "cross_entropy"
+    assert OutputDecoder(loss).to(meta)(raw.detach())[1].shape == (4,)
+    assert losses.output_decoder_of(torch.nn.Identity()).loss == "cross_entropy"
 
 
 def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
@@ -156,9 +156,9 @@ def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
         rng = np.random.default_rng(seed)
         of = part(rng.integers(0, 5, 40).tolist(), size=4)
         raw = torch.from_numpy(rng.normal(2, 1, (40, 1))).float()
-        reading = Reading("mse")
+        reading = OutputDecoder("mse")
         found["fair"].append(validate(raw, of, reading).metrics.qwk)
-        found["fitted"].append(read(raw, of, reading).metrics.qwk)
+        found["fitted"].append(decode_outputs(raw, of, reading).metrics.qwk)
     assert np.mean(found["fitted"]) > 0.15
     assert abs(np.mean(found["fair"])) < 0.1
 
@@ -172,7 +172,7 @@ def test_nor_by_what_their_fellow_eyes_were_fitted_on() -> None:
         raw = torch.from_numpy(np.repeat(rng.normal(2, 1, 30), 2)[:, None]).float()
         both = {"by patient": replace(of, patients=np.repeat(np.arange(30), 2)), "by photograph": of}
         for name, one in both.items():
-            found[name].append(validate(raw, one, Reading("huber")).metrics.qwk)
+            found[name].append(validate(raw, one, OutputDecoder("huber")).metrics.qwk)
     assert np.mean(found["by photograph"]) > 0.08
     assert np.mean(found["by patient"]) < 0.02
 
@@ -181,13 +181,13 @@ def test_four_photographs_are_not_judged_by_themselves_either() -> None:
     found = []
     for seed in range(40):
         raw = torch.from_numpy(np.random.default_rng(seed).normal(2, 1, (4, 1))).float()
-        found.append(validate(raw, part([0, 1, 2, 3], size=4), Reading("huber")).metrics.qwk)
+        found.append(validate(raw, part([0, 1, 2, 3], size=4), OutputDecoder("huber")).metrics.qwk)
     assert np.mean(found) < 0.2
 
 
 def test_probabilities_are_exact_where_a_sigmoid_is_saturated() -> None:
     """A temperature is fitted on their logarithms: 0 for one would count as the smallest number there is."""
-    seen = read(torch.tensor([[60.0], [-60.0]]), part([0, 4], size=4), Reading("mse"))
+    seen = decode_outputs(torch.tensor([[60.0], [-60.0]]), part([0, 4], size=4), OutputDecoder("mse"))
     assert np.log(seen.probabilities[0, 0]) == pytest.approx(-(60 - 0.5) / 0.25)
     assert np.log(seen.probabilities[1, 4]) == pytest.approx(-(60 + 3.5) / 0.25)
     assert seen.loss == pytest.approx((59.5 + 63.5) / 0.25 / 2)
@@ -206,7 +206,7 @@ def test_smoothing_is_of_the_labels_and_class_weights_of_the_photographs() -> No
 def test_a_reading_is_fitted_on_all_of_validation_in_the_end() -> None:
     of = part([0, 1, 2, 3, 4] * 8, size=4)
     raw = torch.from_numpy(of.grades * 0.5 + np.linspace(0, 0.1, 40))[:, None].float()
-    judged, alone = Reading("huber"), Reading("huber")
+    judged, alone = OutputDecoder("huber"), OutputDecoder("huber")
     seen = validate(raw, of, judged)
     alone.fit(raw, of.grades)
     assert torch.equal(judged.cutpoints, alone.cutpoints)

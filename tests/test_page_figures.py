@@ -18,8 +18,8 @@ from torch import nn
 from retina.report.page import calibration, gradcam, mistakes, plot_style
 from retina.report.page.run_data import Searched, rungs
 from retina.report.page.search import Scale
-from retina.sweep.scheduler import Rungs
-from retina.training.losses import OUTPUTS, Reading
+from retina.sweep.scheduler import ResumableASHAScheduler
+from retina.training.losses import OUTPUTS, OutputDecoder
 
 
 @settings(max_examples=60, deadline=None)
@@ -28,7 +28,7 @@ def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: i
     early = SPEC.early_stop.model_copy(update={"grace_epochs": grace, "eta": eta})
     epochs = SPEC.parameters["epochs"].model_copy(update={"value": longest})
     spec = SPEC.model_copy(update={"early_stop": early, "parameters": {**SPEC.parameters, "epochs": epochs}})
-    assert rungs(grace, eta, longest) == [rung.epoch for rung in Rungs(spec).standing()]
+    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).standing()]
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())
@@ -164,14 +164,14 @@ def test_the_stage_that_is_looked_at_can_say_where() -> None:
 def test_every_kind_of_network_has_a_score_that_rises_with_the_grades_probability(loss: str) -> None:
     torch.manual_seed(0)
     net = nn.Linear(1, 1)
-    net.reading = Reading(loss)  # type: ignore[assignment]
+    net.reading = OutputDecoder(loss)  # type: ignore[assignment]
     raw = torch.randn(6, OUTPUTS[loss]).requires_grad_()
     grades = torch.tensor([0, 1, 2, 3, 4, 2])
     (slopes,) = torch.autograd.grad(gradcam.score(net, raw, grades).sum(), raw)
     assert torch.isfinite(slopes).all()
     with torch.no_grad():
-        before, _ = Reading(loss)(raw)
-        after, _ = Reading(loss)(raw + 1e-3 * slopes)
+        before, _ = OutputDecoder(loss)(raw)
+        after, _ = OutputDecoder(loss)(raw + 1e-3 * slopes)
         chosen = grades[:, None]
         assert (after.gather(1, chosen) > before.gather(1, chosen)).all()
 
@@ -179,7 +179,7 @@ def test_every_kind_of_network_has_a_score_that_rises_with_the_grades_probabilit
 @pytest.mark.parametrize(("loss", "sure"), [("huber", 9.0), ("mse", -9.0), ("corn", 60.0)])
 def test_a_sure_score_still_has_a_slope(loss: str, sure: float) -> None:
     net = nn.Linear(1, 1)
-    net.reading = reading = Reading(loss)  # type: ignore[assignment]
+    net.reading = reading = OutputDecoder(loss)  # type: ignore[assignment]
     if reading.is_fitted:
         reading.spread.fill_(0.02)
     raw = torch.full((1, OUTPUTS[loss]), sure).requires_grad_()

@@ -24,7 +24,7 @@ from retina import cli
 from retina.config import DataConfig
 from retina.data import synthetic
 from retina.data.cache import pixel_cache
-from retina.data.dataset import Photographs, drawn_folder, prepare, skipped_rows
+from retina.data.dataset import FundusDataset, drawn_folder, prepare, skipped_rows
 from retina.errors import DataError
 from retina.system import file_modes
 
@@ -57,7 +57,7 @@ def label_with_splits(folder: Path, levels: dict[str, int]) -> None:
     (folder / "labels.csv").write_text("\n".join(["image,level,split", *lines]) + "\n")
 
 
-def load(folder: Path, **settings: Any) -> Photographs:
+def load(folder: Path, **settings: Any) -> FundusDataset:
     return prepare(DataConfig.model_validate({"path": str(folder), "image_size": 16, "test": 0.2, **settings}))
 
 
@@ -200,7 +200,7 @@ def test_pixels_are_not_pickled_and_are_mapped_again(folder: Path) -> None:
     size = made.pixels.nbytes
     content = pickle.dumps(made)
     assert len(content) < size / 5
-    again: Photographs = pickle.loads(content)  # noqa: S301
+    again: FundusDataset = pickle.loads(content)  # noqa: S301
     assert isinstance(again.pixels, np.memmap)
     assert (again.pixels == made.pixels).all()
     assert again.config == made.config
@@ -253,7 +253,7 @@ def test_a_worker_without_our_cache_decodes_its_own(
     pixels, content = np.array(made.pixels), pickle.dumps(made)
     shutil.rmtree(tmp_path / "ours")
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "theirs"))
-    again: Photographs = pickle.loads(content)  # noqa: S301
+    again: FundusDataset = pickle.loads(content)  # noqa: S301
     assert (again.pixels == pixels).all()
     assert again.part("train").grades.tolist() == made.part("train").grades.tolist()
 

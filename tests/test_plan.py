@@ -40,7 +40,7 @@ from retina.sweep.dry_run import (
 from retina.sweep.ledger import Ledger
 from retina.sweep.study import SweepStudy
 from retina.training import model
-from retina.training.trainer import fit
+from retina.training.trainer import start_training
 
 PARAMETERS: dict[str, Any] = {
     "pretrained": {"value": False},
@@ -204,7 +204,7 @@ def test_weights_are_as_large_as_a_real_model_s(tmp_path: Path, config: TrialCon
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_running_trial_is_reckoned_with_two_checkpoints_of_the_real_size(tmp_path: Path, optimizer: str) -> None:
     part = tiny.part([0, 1, 2, 3])
-    training = fit(tiny.config(optimizer=optimizer), part, part, device=tiny.CPU)
+    training = start_training(tiny.config(optimizer=optimizer), part, part, device=tiny.CPU)
     next(training)
     checkpoints.save(tmp_path, 1, training.weights(), {"training": training.state()})
     real = sum(file.stat().st_size for file in tmp_path.rglob("*.pt"))

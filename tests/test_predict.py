@@ -66,7 +66,7 @@ def test_real_photographs_are_graded_as_in_training(world: World, shared: Path, 
     manifest = world.data.manifest
     frame = manifest.frame.head(len(paths)).assign(path=[str(path) for path in paths])
     pixels = open_cache(type(manifest)(frame, "idrid", idrid), 64).pixels
-    part = dataset.Part(pixels, np.arange(len(paths)), np.zeros(len(paths), np.int64))
+    part = dataset.SplitView(pixels, np.arange(len(paths)), np.zeros(len(paths), np.int64))
     seen = evaluate(world.net, part, device=CPU)
     found = predict(world.exported, paths, runtime=runtime, device="cpu")
     assert found["grade"].tolist() == seen.predicted.tolist()

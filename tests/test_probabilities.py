@@ -16,9 +16,9 @@ from retina.errors import ModelOutputError, TrainError
 from retina.export.grader import Grader
 from retina.metrics import calibration, grading, operating_point, summary
 from retina.metrics.probabilities import NO_GRADE, checked, problems
-from retina.training.inference import evaluate, read, validate
-from retina.training.losses import OUTPUTS, Reading, log_reading
-from retina.training.trainer import fit
+from retina.training.inference import decode_outputs, evaluate, validate
+from retina.training.losses import OUTPUTS, OutputDecoder, log_probabilities
+from retina.training.trainer import start_training
 
 BAD = [math.nan, math.inf, -math.inf]
 FAIR = [0.1, 0.2, 0.4, 0.2, 0.1]
@@ -61,12 +61,12 @@ def test_what_a_softmax_gives_is_taken(logits: list[float]) -> None:
 @pytest.mark.parametrize("loss", list(OUTPUTS))
 @pytest.mark.parametrize("value", BAD)
 def test_no_raw_output_that_is_not_finite_is_read_as_a_grade(loss: str, value: float) -> None:
-    reading, width = Reading(loss), OUTPUTS[loss]
+    reading, width = OutputDecoder(loss), OUTPUTS[loss]
     for place in range(width):
         raw = torch.zeros(3, width)
         raw[1, place] = value
         probabilities, grades = reading(raw)
-        logs, again = log_reading(reading, raw.double())
+        logs, again = log_probabilities(reading, raw.double())
         assert grades.tolist() == again.tolist()
         assert [grade == NO_GRADE for grade in grades.tolist()] == [False, True, False]
         assert [bool(one) for one in problems(probabilities)] == [False, True, False]
@@ -80,7 +80,7 @@ def test_no_raw_output_that_is_not_finite_is_read_as_a_grade(loss: str, value: f
     + [([0.5, 1.5, 2.5, 3.5], bad) for bad in (0.0, math.nan, math.inf)],
 )
 def test_damaged_cut_points_are_told(loss: str, cuts: list[float], spread: float) -> None:
-    reading = Reading(loss)
+    reading = OutputDecoder(loss)
     assert reading.problem == ""
     reading.cutpoints.copy_(torch.tensor(cuts))
     reading.spread.fill_(spread)
@@ -89,7 +89,7 @@ def test_damaged_cut_points_are_told(loss: str, cuts: list[float], spread: float
 
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_no_cut_points_are_fitted_to_scores_that_are_not_finite(loss: str) -> None:
-    reading = Reading(loss)
+    reading = OutputDecoder(loss)
     before = reading.cutpoints.clone()
     with pytest.raises(ValueError, match="not finite"):
         reading.fit(torch.tensor([[0.0], [math.nan], [3.0]]), np.array([0, 2, 3]))
@@ -99,7 +99,7 @@ def test_no_cut_points_are_fitted_to_scores_that_are_not_finite(loss: str) -> No
 @pytest.mark.parametrize("loss", list(OUTPUTS))
 def test_a_temperature_that_leaves_nothing_leaves_no_grade(loss: str) -> None:
     class Net(nn.Module):
-        reading = Reading(loss)
+        reading = OutputDecoder(loss)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images[:, 0, 0, : OUTPUTS[loss]]
@@ -123,7 +123,7 @@ class Overflowing(nn.Module):
         super().__init__()
         self.last = nn.Linear(3, OUTPUTS[loss])
         self.scale = scale
-        self.reading = Reading(loss)
+        self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         bright = images.mean(dim=(2, 3))
@@ -142,8 +142,8 @@ def test_an_evaluation_with_an_output_that_is_not_finite_is_refused(loss: str, s
     raw = torch.zeros(6, OUTPUTS[loss])
     raw[3, 0] = scale
     with pytest.raises(ModelOutputError, match="not finite on 1 of 6 photographs"):
-        validate(raw, split, Reading(loss))
-    seen = read(raw, split, Reading(loss))
+        validate(raw, split, OutputDecoder(loss))
+    seen = decode_outputs(raw, split, OutputDecoder(loss))
     assert seen.ungraded == 1
     with pytest.raises(ValueError, match="cannot be used"):
         _ = seen.metrics
@@ -152,7 +152,9 @@ def test_an_evaluation_with_an_output_that_is_not_finite_is_refused(loss: str, s
 
 @pytest.mark.parametrize("loss", list(OUTPUTS))
 def test_a_trial_whose_validation_overflows_ends_with_a_reason(loss: str) -> None:
-    run = fit(config(loss=loss, epochs=1), part([0, 1, 2, 3]), part([0, 1, 4]), net=Overflowing(loss, math.inf))
+    run = start_training(
+        config(loss=loss, epochs=1), part([0, 1, 2, 3]), part([0, 1, 4]), net=Overflowing(loss, math.inf)
+    )
     with pytest.raises(TrainError, match=r"^epoch 1: the validation loss is nan: .* on 1 of 3 photographs$"):
         next(run)
 
@@ -170,7 +172,7 @@ def test_float16_that_overflows_is_no_grade(loss: str) -> None:
 @pytest.mark.parametrize("loss", list(OUTPUTS))
 def test_a_test_split_that_overflows_decides_nothing(loss: str) -> None:
     net = Overflowing(loss, math.inf)
-    run = fit(config(loss=loss, epochs=1), part([0, 1, 2, 3]), part([0, 1, 2]), test=part([0, 4]), net=net)
+    run = start_training(config(loss=loss, epochs=1), part([0, 1, 2, 3]), part([0, 1, 2]), test=part([0, 4]), net=net)
     result = next(run)
     assert math.isfinite(result.val_loss)
     assert (result.test_loss, result.test_accuracy, result.test_qwk) == (None, None, None)
@@ -215,4 +217,4 @@ def test_predictions_that_are_no_probabilities_prove_nothing(value: float) -> No
     frame = predictions(10).reset_index(drop=True)
     frame.loc[3, "p2"] = value
     with pytest.raises(ValueError, match="predictions of val: 1 of 20 rows"):
-        summary.of_predictions(frame)
+        summary.summarize(frame)

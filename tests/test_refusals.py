@@ -15,9 +15,9 @@ from stopped import begun, spec_of
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError
 from retina.sweep.nodes import marked
-from retina.sweep.requirements import Needs
-from retina.sweep.trainable import GraderTrial, Settings
-from retina.sweep.tune_hooks import Limits, Recorder
+from retina.sweep.requirements import NodeRequirements
+from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.tune_hooks import BudgetStopper, LedgerCallback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,12 @@ class Logging(ReplayTask):
         return super().__call__(config)
 
 
-def worker(root: Path, needs: Needs, task: ReplayTask) -> GraderTrial:
+def worker(root: Path, needs: NodeRequirements, task: ReplayTask) -> GraderTrainable:
     (root / "trials").mkdir(exist_ok=True)
-    settings = Settings(root / "trials", "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(), needs=needs)
-    trial = GraderTrial.__new__(GraderTrial)  # Tune's own __init__ wants a session
+    settings = TrainableSettings(
+        root / "trials", "val_qwk", sign=1, threads=1, gpu=False, rungs=frozenset(), needs=needs
+    )
+    trial = GraderTrainable.__new__(GraderTrainable)  # Tune's own __init__ wants a session
     config = TrialConfig(pretrained=False, epochs=6).model_dump(mode="json")
     trial.setup({"trial": "t0000", "config": config}, task, settings)
     return trial
@@ -102,7 +104,7 @@ def test_photographs_that_cannot_be_had_are_refused_and_do_not_fail_the_trial(tm
 def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = begun(tmp_path / "x", spec_of())
     refusals: list[str] = []
-    recorder, limits = Recorder(ledger, refusals), Limits(ledger, refusals)
+    recorder, limits = LedgerCallback(ledger, refusals), BudgetStopper(ledger, refusals)
     name, config = ledger.ask()
     trial: Any = SimpleNamespace(config={"trial": name, "config": config.model_dump(mode="json")}, last_result={})
     assert not limits.stop_all()

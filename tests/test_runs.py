@@ -26,7 +26,7 @@ from retina.data import synthetic
 from retina.errors import TrainError
 from retina.report.terminal import list_sweeps
 from retina.results.run_folder import RunFolder
-from retina.training.trainer import Fit
+from retina.training.trainer import TrainingRun
 
 REPORT = {
     "target_model": "resnet18",
@@ -280,11 +280,11 @@ def test_what_was_killed_goes_on_and_comes_to_the_same(home: Path, capsys: pytes
 
 
 def test_interrupted_by_ctrl_c(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(self: Fit) -> None:
+    def stop(self: TrainingRun) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Fit, "__next__", stop)
+        patched.setattr(TrainingRun, "__next__", stop)
         assert train(home, "stopped", "-c", "0") == 130
     assert "Go on with the same command and --load 1" in capsys.readouterr().out
     assert pd.read_csv(home / "results" / "stopped" / "trials.csv")["state"].tolist() == ["RUNNING"]
@@ -304,13 +304,13 @@ def test_a_run_that_begins_anew_has_no_epochs_of_before_and_a_reason_that_can_be
 ) -> None:
     reason = "the loss is " + "x" * 200_000
 
-    def fail(self: Fit) -> None:
+    def fail(self: TrainingRun) -> None:
         raise TrainError(reason)
 
     table = copy / "trials.csv"
     *lines, last = table.read_text().splitlines(keepends=True)
     table.write_text("".join([*lines, last.replace("COMPLETE", "RUNNING")]))  # its checkpoint is not there
-    monkeypatch.setattr(Fit, "__next__", fail)
+    monkeypatch.setattr(TrainingRun, "__next__", fail)
     assert train(home, "copy", "--load", "true") == 1
     row = RunFolder.open(copy).recorded("t0001")
     assert (row["state"], "best_epoch" in row) == ("FAIL", False)

@@ -25,8 +25,8 @@ from retina.results.run_folder import RunFolder
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
-from retina.sweep.ray_backend import Outcome
-from retina.sweep.scheduler import Rungs
+from retina.sweep.ray_backend import SweepResult
+from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import trial_name
 
 RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}
@@ -52,7 +52,7 @@ def spec_of(**changes: Any) -> SweepSpec:
     return SweepSpec(**{**usual, "parameters": parameters, "resources": one_at_a_time, **changes})
 
 
-def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: Any) -> tuple[Outcome, RunFolder]:
+def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: Any) -> tuple[SweepResult, RunFolder]:
     if how.pop("resume", False):
         ledger = Ledger.open(spec, RunFolder.open(root))
     else:
@@ -94,7 +94,7 @@ def test_tables_study_and_weights_say_the_same(tmp_path: Path) -> None:
         assert row["val_qwk"] == pytest.approx(trial.value)
         assert row["learning_rate"] == pytest.approx(trial.params["learning_rate"])
         assert row["epochs_run"] == len(trial.intermediate_values)
-    assert outcome == Outcome(best=trials["val_qwk"].idxmax(), ended_by="", interrupted=False)
+    assert outcome == SweepResult(best=trials["val_qwk"].idxmax(), ended_by="", interrupted=False)
     kept = {path.parent.name for path in folder.root.glob("trials/*/model.pt")}
     assert kept == set(trials["val_qwk"].nlargest(3).index)
     assert not list((folder.root / "tune").glob("*/checkpoint_*"))
@@ -147,7 +147,7 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_sweep_goes_on(tmp_path: 
 
 def test_a_defect_fails_the_trial_with_its_traceback(tmp_path: Path) -> None:
     outcome, folder = sweep(spec_of(trials=2), tmp_path / "replay", Broken())
-    assert outcome == Outcome(best=None, ended_by="", interrupted=False)
+    assert outcome == SweepResult(best=None, ended_by="", interrupted=False)
     assert folder.trials()["state"].tolist() == ["FAIL", "FAIL"]
     assert "ZeroDivisionError" in (folder.trial("t0001") / "error.txt").read_text()
     assert "Traceback" in (folder.trial("t0001") / "error.txt").read_text()
@@ -301,7 +301,7 @@ def test_a_worker_that_dies_each_time_ends_its_trial_after_a_set_number_of_tries
     assert "its worker died 3 times" in (folder.trial("t0000") / "error.txt").read_text()
     failed = study(folder.root)[0]
     assert (failed.state.name, failed.user_attrs["reason"]) == ("FAIL", "its worker died 3 times")
-    assert outcome == Outcome(best="t0001", ended_by="", interrupted=False)
+    assert outcome == SweepResult(best="t0001", ended_by="", interrupted=False)
 
 
 def test_a_full_disk_fails_the_trial_and_nothing_else(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_the_rungs_remember_the_trials_before(tmp_path: Path) -> None:
     sweep(spec_of(trials=3, start=start), tmp_path / "replay", ReplayTask(by_rate))
     later = spec_of(trials=4, start=start)
     ledger = Ledger.open(later, RunFolder.open(tmp_path / "replay"))
-    rungs = Rungs(later)
+    rungs = ResumableASHAScheduler(later)
     for name in ledger.folder.trial_ids():
         rungs.catch_up(name, ledger.values(name))
     first, second = rungs.standing()

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from retina import cli
 from retina.cli.console import Lines, PrintableConsole
-from retina.data.manifest import Bad
+from retina.data.manifest import BadRow
 from retina.errors import first_line, one_line
 from retina.predict import write_csv, write_json
 from retina.results import files, run_folder
@@ -234,7 +234,7 @@ def test_what_a_library_says_is_cut_to_a_line_and_is_never_nothing() -> None:
 
 
 def test_an_error_about_a_photograph_keeps_to_its_line() -> None:
-    assert str(Bad("labels.csv:3", "a\nb\x1b[2J.png", "is not there")) == (
+    assert str(BadRow("labels.csv:3", "a\nb\x1b[2J.png", "is not there")) == (
         "labels.csv:3: a\\nb\\x1b[2J.png: is not there"
     )
 

@@ -16,13 +16,13 @@ from tiny import config
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.evaluation import best_trial, ensemble
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import outputs, validate
-from retina.training.losses import OUTPUTS, Reading
+from retina.training.losses import OUTPUTS, OutputDecoder
 
 
 class Bright(nn.Module):
@@ -31,7 +31,7 @@ class Bright(nn.Module):
     def __init__(self, loss: str) -> None:
         super().__init__()
         self.fc = nn.Linear(1, OUTPUTS[loss])
-        self.reading = Reading(loss)
+        self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         raw: torch.Tensor = self.fc(images.mean(dim=(1, 2, 3))[:, None])
@@ -43,7 +43,7 @@ def _bright(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "build", lambda config, *_, **__: Bright(config.loss))
 
 
-def photographs(**changed: object) -> Photographs:
+def photographs(**changed: object) -> FundusDataset:
     """Grey squares, the brighter the worse their grade."""
     data = tiny.photographs(**changed)
     pixels = np.zeros_like(data.pixels)
@@ -72,8 +72,8 @@ def sweep(root: Path, trials: list[tuple[float, dict[str, torch.Tensor], TrialCo
     return folder
 
 
-def combine(folder: RunFolder, data: Photographs | None = None) -> dict[str, Any]:
-    return ensemble.combine(folder, data or photographs(), "val_qwk", 1)
+def combine(folder: RunFolder, data: FundusDataset | None = None) -> dict[str, Any]:
+    return ensemble.build_ensemble(folder, data or photographs(), "val_qwk", 1)
 
 
 def test_the_ensemble_is_the_mean_of_all_kept_trials(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_ensemble_is_the_mean_of_all_kept_trials(tmp_path: Path) -> None:
     assert said["ensemble"]["members"] == ["t0000", "t0001", "t0002"]
     assert said["single"]["members"] == ["t0000"]
     for split in ("val", "test"):
-        seen = [best_trial.Judge(config(), state, data)(data.part(split)) for state in states]
+        seen = [best_trial.TrialEvaluator(config(), state, data)(data.part(split)) for state in states]
         mean = np.mean([one.probabilities for one in seen], axis=0)
         assert said["ensemble"][split]["accuracy"] == pytest.approx(float((mean.argmax(1) == seen[0].grades).mean()))
         assert said["single"][split]["qwk"] == pytest.approx(seen[0].metrics.qwk)
@@ -130,7 +130,7 @@ def test_a_soup_that_overflows_is_left_aside(tmp_path: Path, caplog: pytest.LogC
     far = {name: -tensor for name, tensor in huge.items()}
     folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, far, config())])
     with caplog.at_level(logging.INFO, "retina"):
-        said = ensemble.safely(folder, photographs(), "val_qwk", 1)
+        said = ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1)
     assert said == {} or said["soup"]["members"] == ["t0000"]
 
 
@@ -139,14 +139,14 @@ def test_a_member_that_is_not_finite_or_damaged_is_named(tmp_path: Path, caplog:
     bad["fc.weight"][2] = torch.inf
     folder = sweep(tmp_path / "x", [(0.5, good, config()), (0.4, bad, config())])
     with caplog.at_level(logging.INFO, "retina"):
-        assert ensemble.safely(folder, photographs(), "val_qwk", 1) == {}
+        assert ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1) == {}
     assert "no soup: trial t0001: the model's output is not finite on" in caplog.text
     for name in ("t0000", "t0001"):
         torch.save(good, folder.trial(name) / "model.pt")
         checksums.write(folder.trial(name), ["model.pt", "config.json"])
     torch.save(bad, folder.trial("t0001") / "model.pt")
     with caplog.at_level(logging.INFO, "retina"):
-        assert ensemble.safely(folder, photographs(), "val_qwk", 1) == {}
+        assert ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1) == {}
     assert "t0001/model.pt: was changed or damaged" in caplog.text
     assert not (folder.best / "together.json").exists()
 
@@ -171,7 +171,7 @@ def test_one_trial_alone_is_no_ensemble(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config())])
     assert combine(folder) == {}
     assert not (folder.best / "together.json").exists()
-    assert "fewer than two" in ensemble.told({})
+    assert "fewer than two" in ensemble.describe({})
 
 
 @pytest.mark.parametrize("left", [1, 2])
@@ -192,7 +192,7 @@ def test_nothing_is_left_of_an_earlier_end(tmp_path: Path, left: int) -> None:
 def test_damaged_weights_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, weights(slope=1.0), config())])
     (folder.trial("t0001") / "config.json").write_text("{")
-    assert ensemble.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1) == {}
     assert "no ensemble" in caplog.text
 
 
@@ -202,14 +202,14 @@ def test_a_configuration_of_another_version_fails_no_sweep(
 ) -> None:
     folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, weights(slope=1.0), config())])
     (folder.trial("t0001") / "config.json").write_bytes(damage)
-    assert ensemble.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1) == {}
     assert "config.json" in caplog.text
 
 
 def test_weights_that_do_not_fit_fail_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = {"fc.weight": torch.ones(4, 1), "fc.bias": torch.zeros(4)}
     folder = sweep(tmp_path / "x", [(0.5, weights(slope=3.0), config()), (0.4, other, config())])
-    assert ensemble.safely(folder, photographs(), "val_qwk", 1) == {}
+    assert ensemble.try_build_ensemble(folder, photographs(), "val_qwk", 1) == {}
     assert "do not fit resnet18 at 16 px" in caplog.text
 
 
@@ -225,9 +225,9 @@ def test_cut_points_are_not_judged_by_the_photographs_they_were_fitted_on(tmp_pa
         trials.append((0.5 - seed / 10, net.state_dict(), config(loss="mse")))
     folder = sweep(tmp_path / "x", trials)
     said = combine(folder, data)
-    judge = best_trial.Judge(config(loss="mse"), trials[0][1], data)
+    judge = best_trial.TrialEvaluator(config(loss="mse"), trials[0][1], data)
     assert said["single"]["val"]["qwk"] == pytest.approx(judge.validated().metrics.qwk)
     assert said["single"]["val"]["qwk"] < judge(val).metrics.qwk, "what they were fitted on flatters"
     assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.part("test")).metrics.qwk)
-    crowned = best_trial.crown(folder, "t0000", data, "val_qwk")
+    crowned = best_trial.evaluate_best_trial(folder, "t0000", data, "val_qwk")
     assert crowned["val"]["qwk"] == said["single"]["val"]["qwk"]

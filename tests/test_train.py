@@ -16,14 +16,14 @@ from tiny import CPU, config, part, photographs
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.loader import Drawn, load
+from retina.data.loader import BatchPlan, load
 from retina.errors import TrainError, WeightsError
 from retina.metrics import grading
 from retina.training import losses as loss_functions
 from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
-from retina.training.trainer import Fit, GradingTask, fit, precision_of
+from retina.training.trainer import GradingTask, TrainingRun, precision_of, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -49,8 +49,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "build", build)
 
 
-def start(of: TrialConfig, **more: Any) -> Fit:
-    return fit(of, more.pop("train", TRAIN), more.pop("val", VAL), device=CPU, **more)
+def start(of: TrialConfig, **more: Any) -> TrainingRun:
+    return start_training(of, more.pop("train", TRAIN), more.pop("val", VAL), device=CPU, **more)
 
 
 def told(results: list[EpochResult]) -> list[dict[str, Any]]:
@@ -284,7 +284,7 @@ def test_evaluation_keeps_the_order_and_gives_probabilities(small: None) -> None
     assert seen.probabilities.shape == (131, 5)
     assert seen.probabilities.dtype == np.float64
     np.testing.assert_allclose(seen.probabilities.sum(axis=1), 1)
-    logits = torch.cat([run.model(load(many, Drawn(np.array([row])), CPU)[0]) for row in range(131)])
+    logits = torch.cat([run.model(load(many, BatchPlan(np.array([row])), CPU)[0]) for row in range(131)])
     np.testing.assert_allclose(seen.probabilities, logits.detach().softmax(1), atol=1e-5)
     own = seen.probabilities[np.arange(131), many.grades]
     assert seen.loss == pytest.approx(-np.log(own).mean(), rel=1e-5)

@@ -10,12 +10,12 @@ from predicted import predictions
 from rich.console import Console
 
 from retina.errors import ResultsError
-from retina.metrics.summary import of_predictions
+from retina.metrics.summary import summarize
 from retina.report import ensemble_results
 from retina.results.files import write_json
 from retina.results.run_folder import RunFolder
 
-TOLD = of_predictions(predictions(), resamples=50)
+TOLD = summarize(predictions(), resamples=50)
 
 
 def made(better: str = "ensemble", soup: tuple[str, ...] = ("t0001",)) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from retina.metrics.calibration import tempered
 from retina.metrics.operating_point import OperatingPoint
-from retina.metrics.predictions import Seen
-from retina.metrics.summary import of_split
-from retina.metrics.vectorized import Weighted
+from retina.metrics.predictions import SplitPredictions
+from retina.metrics.summary import summarize_split
+from retina.metrics.vectorized import VectorizedMetrics
 
 POINT, TEMPERATURE = OperatingPoint(0.45, met=True), 1.7
-Drawn = tuple[Seen, npt.NDArray[np.int64]]
+Drawn = tuple[SplitPredictions, npt.NDArray[np.int64]]
 
 
 @st.composite
@@ -26,7 +26,7 @@ def splits(draw: st.DrawFn) -> Drawn:
     n, kinds, patients = draw(st.integers(1, 40)), draw(st.integers(1, 5)), draw(st.integers(1, 12))
     p = rng.integers(0, draw(st.sampled_from([2, 4, 50])), (n, 5)) + rng.integers(0, 5, n)[:, None] / 4 + 0.25
     of = np.unique(rng.integers(0, patients, n), return_inverse=True)[1].astype(np.int64)
-    seen = Seen(
+    seen = SplitPredictions(
         grades=rng.integers(0, kinds, n),
         predicted=rng.integers(0, draw(st.integers(1, 5)), n),
         probabilities=p / p.sum(axis=1, keepdims=True),
@@ -40,7 +40,7 @@ def splits(draw: st.DrawFn) -> Drawn:
     return seen, weights
 
 
-def repeated(seen: Seen, weights: npt.NDArray[np.int64]) -> Seen:
+def repeated(seen: SplitPredictions, weights: npt.NDArray[np.int64]) -> SplitPredictions:
     at = np.repeat(np.arange(len(seen)), weights[seen.patients])
     return replace(
         seen,
@@ -51,7 +51,7 @@ def repeated(seen: Seen, weights: npt.NDArray[np.int64]) -> Seen:
 
 
 def plain(told: dict[str, Any]) -> dict[str, Any]:
-    """What scikit-learn and torchmetrics say, under the names that `Weighted` has."""
+    """What scikit-learn and torchmetrics say, under the names that `VectorizedMetrics` has."""
     flat = {**told, **{f"operating_{name}": value for name, value in told["operating"].items()}}
     for name, other in told["baselines"].items():
         flat |= {f"{number} over {name}": told[number] - other[number] for number in ("accuracy", "qwk")}
@@ -63,9 +63,9 @@ def plain(told: dict[str, Any]) -> dict[str, Any]:
 def test_a_weight_is_so_many_photographs(drawn: Drawn) -> None:
     seen, weights = drawn
     columns = np.stack([np.ones(seen.n_patients), weights, np.ones(seen.n_patients)], axis=1)
-    found = Weighted(seen, tempered(seen.probabilities, TEMPERATURE), POINT)(columns)
+    found = VectorizedMetrics(seen, tempered(seen.probabilities, TEMPERATURE), POINT)(columns)
     for column, photographs in ((0, seen), (1, repeated(seen, weights)), (2, seen)):
-        wanted = plain(of_split(photographs, TEMPERATURE, POINT, resamples=1))
+        wanted = plain(summarize_split(photographs, TEMPERATURE, POINT, resamples=1))
         assert set(found) <= set(wanted)
         for name, values in found.items():
             mine = np.array(wanted[name], dtype=np.float64)  # None becomes NaN
@@ -76,15 +76,15 @@ def test_every_number_has_its_weighted_twin() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5), 50)
     zeros = np.zeros(50, dtype=np.int64)
-    seen = Seen(np.arange(50) % 5, p.argmax(axis=1), p, np.arange(50) // 2, zeros, zeros, 50)
-    told = plain(of_split(seen, TEMPERATURE, POINT, resamples=1))
+    seen = SplitPredictions(np.arange(50) % 5, p.argmax(axis=1), p, np.arange(50) // 2, zeros, zeros, 50)
+    told = plain(summarize_split(seen, TEMPERATURE, POINT, resamples=1))
     others = {"n", "patients", "confusion_matrix", "operating", "intervals", "resamples", "baselines"}
-    assert set(Weighted(seen, p, POINT)(np.ones((25, 1)))) == set(told) - others
+    assert set(VectorizedMetrics(seen, p, POINT)(np.ones((25, 1)))) == set(told) - others
 
 
 def test_without_an_operating_point_nobody_knows_who_is_referred() -> None:
-    seen = Seen(*[np.array([0, 3])] * 2, np.eye(5)[[0, 3]], np.arange(2), np.zeros(2, np.int64), None, 0)
-    found = Weighted(seen, seen.probabilities, OperatingPoint(None, met=False))(np.ones((2, 1)))
+    seen = SplitPredictions(*[np.array([0, 3])] * 2, np.eye(5)[[0, 3]], np.arange(2), np.zeros(2, np.int64), None, 0)
+    found = VectorizedMetrics(seen, seen.probabilities, OperatingPoint(None, met=False))(np.ones((2, 1)))
     assert np.isnan(found["operating_sensitivity"]).all()
     assert np.isnan(found["operating_specificity"]).all()
     assert found["referable_auc"] == pytest.approx(1)

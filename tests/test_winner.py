@@ -12,7 +12,7 @@ import torch
 from tiny import CPU, config, photographs
 
 from retina.config import GRADE_NAMES, TrialConfig
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.data.loader import MEAN, STD
 from retina.errors import ResultsError
 from retina.evaluation import best_trial
@@ -24,7 +24,7 @@ from retina.training import model
 from retina.training.inference import Evaluation, evaluate
 
 TRIAL = "t0003"
-Crowned = tuple[RunFolder, Photographs, dict[str, Any]]
+Crowned = tuple[RunFolder, FundusDataset, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def crowned(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> 
         torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
         folder.record_trial("t0001", state="COMPLETE", best_epoch=9, val_qwk=0.1)
         folder.record_trial(TRIAL, state="PRUNED", best_epoch=2, epochs_run=5, val_qwk=0.9)
-        return folder, data, best_trial.crown(folder, TRIAL, data, "val_qwk")
+        return folder, data, best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
 
 
 def predictions(folder: RunFolder) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) 
 def test_all_that_is_claimed_can_be_found_again_in_the_predictions(crowned: Crowned) -> None:
     folder, _, said = crowned
     again = pd.read_csv(folder.best / "predictions.csv", converters={f"p{grade}": float for grade in range(5)})
-    found = summary.of_predictions(again)
+    found = summary.summarize(again)
     assert found == {name: said[name] for name in found}
 
 
@@ -123,7 +123,7 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
     other.record_trial(TRIAL, state="COMPLETE", best_epoch=1)
     for name in ("config.json", "model.pt"):
         files.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
-    told = best_trial.crown(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
+    told = best_trial.evaluate_best_trial(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
     wanted = baselines.fellow_eye(frame, "test")
     assert told["with_fellow"] == wanted.with_fellow == 3
     assert (told["accuracy"], told["qwk"]) == (wanted.accuracy, wanted.qwk)
@@ -155,8 +155,8 @@ def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crow
     folder = RunFolder.create(tmp_path / "mine")
     folder.record_trial(TRIAL, best_epoch=1)
     with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
-        best_trial.crown(folder, TRIAL, data, "val_qwk")
+        best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
     files.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
     with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):
-        best_trial.crown(folder, TRIAL, data, "val_qwk")
+        best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
     assert not folder.best.exists()

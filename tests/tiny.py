@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, SyntheticConfig, TrialConfig
-from retina.data.dataset import Photographs, prepare
-from retina.data.loader import Part
+from retina.data.dataset import FundusDataset, prepare
+from retina.data.loader import SplitView
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = get_args(TrialConfig.model_fields["augmentation"].annotation)
@@ -17,7 +17,7 @@ DATA = DataConfig(
 )
 
 
-def part(grades: list[int], size: int = 16, *, seed: int = 0, beside: int = 0) -> Part:
+def part(grades: list[int], size: int = 16, *, seed: int = 0, beside: int = 0) -> SplitView:
     """Noise that is the brighter the worse its grade, in every second row of an array with `beside` rows before it."""
     rng = np.random.default_rng(seed)
     rows = beside + 2 * np.arange(len(grades))
@@ -25,7 +25,7 @@ def part(grades: list[int], size: int = 16, *, seed: int = 0, beside: int = 0) -
     for row, grade in zip(rows, grades, strict=True):
         pixels[row] = rng.integers(50 * grade, 50 * grade + 20, (size, size, 3))
     pixels.setflags(write=False)
-    return Part(pixels, rows, np.array(grades, dtype=np.int64))
+    return SplitView(pixels, rows, np.array(grades, dtype=np.int64))
 
 
 def config(**changed: object) -> TrialConfig:
@@ -34,7 +34,7 @@ def config(**changed: object) -> TrialConfig:
     return TrialConfig.model_validate({**small, **changed})
 
 
-def photographs(**changed: object) -> Photographs:
+def photographs(**changed: object) -> FundusDataset:
     """24 drawn photographs, 16 pixels a side to the model; drawn and decoded once a session."""
     return prepare(DATA.model_copy(update=changed))
 

@@ -137,8 +137,8 @@ def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     if finished:
         ledger.close()
         best = ledger.best or ""
-        best_trial.crown(folder, best, photographs, spec.metric.name)
-        ensemble.safely(folder, photographs, spec.metric.name, spec.metric.sign)
+        best_trial.evaluate_best_trial(folder, best, photographs, spec.metric.name)
+        ensemble.try_build_ensemble(folder, photographs, spec.metric.name, spec.metric.sign)
         folder.note(interrupted=False, best=best)
         figures.draw(folder)
     folder.flush()

@@ -35,8 +35,8 @@ from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
-from retina.sweep.ray_backend import quiet as quiet_ray
 from retina.sweep.ray_backend import run
+from retina.sweep.ray_backend import silence_libraries as quiet_ray
 from retina.sweep.study import suggest
 from retina.training.epochs import EpochResult
 
@@ -76,7 +76,7 @@ class Replay:
         """Go on."""
         self._epoch = state["epoch"]
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """An epoch takes no time."""
 
 

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.sweep.scheduler import BEST, EPOCH, Rungs
+from retina.sweep.scheduler import BEST, EPOCH, ResumableASHAScheduler
 from retina.sweep.study import SweepStudy, suggest
 
 WORKERS = 4
@@ -109,7 +109,7 @@ class Ours:
     """The project's study and rungs, as the ledger and the recorder drive them."""
 
     def __init__(self, spec: SweepSpec) -> None:
-        self._study, self._rungs = SweepStudy.create(spec), Rungs(spec)
+        self._study, self._rungs = SweepStudy.create(spec), ResumableASHAScheduler(spec)
 
     def ask(self) -> tuple[str, TrialConfig]:
         """See `Search`."""

@@ -26,7 +26,7 @@ from retina.data.dataset import prepare
 from retina.errors import TrainError
 from retina.sweep.study import suggest
 from retina.training import model
-from retina.training.trainer import fit
+from retina.training.trainer import start_training
 
 HERE = Path(__file__).parent
 SPACE = HERE / "space.yaml"
@@ -74,7 +74,7 @@ def train(number: int, spec: SweepSpec) -> dict[str, object]:
     torch.manual_seed(config.seed)
     started = time.perf_counter()
     curves: dict[str, list[float]] = {name: [] for name in KEPT}
-    run = fit(config, photographs.part("train"), photographs.part("val"), net=SmallResNet(config))
+    run = start_training(config, photographs.part("train"), photographs.part("val"), net=SmallResNet(config))
     try:
         for epoch in run:
             for name in KEPT:

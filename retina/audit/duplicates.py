@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from retina.audit.inspect_photograph import Seen
+from retina.audit.inspect_photograph import PhotographFindings
 from retina.audit.labels import SPLITS, settled
 from retina.data import duplicates
 
@@ -48,7 +48,7 @@ class Group:
         return self.patients > 1 and self.splits in {("",), ("train",)}
 
 
-def find(frame: pd.DataFrame, seen: Sequence[Seen]) -> list[Group]:
+def find(frame: pd.DataFrame, seen: Sequence[PhotographFindings]) -> list[Group]:
     """The groups of duplicates, those first that cross a split, then those with conflicting grades.
 
     Args:
@@ -61,7 +61,7 @@ def find(frame: pd.DataFrame, seen: Sequence[Seen]) -> list[Group]:
     return sorted(groups, key=lambda group: (not group.crosses, not group.conflict, not group.exact, group.rows))
 
 
-def _group(frame: pd.DataFrame, seen: Sequence[Seen], rows: tuple[int, ...]) -> Group:
+def _group(frame: pd.DataFrame, seen: Sequence[PhotographFindings], rows: tuple[int, ...]) -> Group:
     mine = frame.iloc[list(rows)]
     return Group(
         rows=rows,

@@ -19,7 +19,7 @@ _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations of which upright is a quarter turn
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PhotographFindings:
     """What was seen on one photograph.
 
     Attributes:
@@ -48,7 +48,7 @@ class Seen:
         return self.quality.problems if self.quality else []
 
 
-def look(source: Source) -> Seen:
+def look(source: Source) -> PhotographFindings:
     """Look at a photograph. Of a large JPEG a smaller version is decoded: the fine print does not matter here."""
     try:
         if isinstance(source, str):
@@ -60,7 +60,7 @@ def look(source: Source) -> Seen:
             height, width = pixels.shape[:2]
             size = width, height
     except (DataError, OSError) as error:
-        return Seen(unreadable=str(error))
+        return PhotographFindings(unreadable=str(error))
     return _measured(pixels, size)
 
 
@@ -82,11 +82,11 @@ def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
             return image.size[::-1] if orientation in _SIDEWAYS else image.size
 
 
-def _measured(pixels: Pixels, size: tuple[int, int]) -> Seen:
+def _measured(pixels: Pixels, size: tuple[int, int]) -> PhotographFindings:
     scale = max(size) / max(pixels.shape[:2])
     measured = quality.measure(pixels)
     details = perceptual_hash.describe(pixels, measured.disc) if measured.disc else None
-    return Seen(
+    return PhotographFindings(
         width=size[0],
         height=size[1],
         side=round(measured.disc.square()[2] * scale) if measured.disc else 0,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from retina.audit import duplicates, inspect_photograph, labels
 from retina.audit.duplicates import Group
-from retina.audit.inspect_photograph import Seen
+from retina.audit.inspect_photograph import PhotographFindings
 from retina.audit.labels import Labels
 from retina.config import DataConfig
 from retina.data import layouts
@@ -36,7 +36,7 @@ class Audit:
     config: DataConfig
     manifest: Manifest
     labels: Labels
-    seen: list[Seen] | None = None
+    seen: list[PhotographFindings] | None = None
     groups: list[Group] = field(default_factory=list)
 
     def unfit(self, problem: str) -> list[int]:

@@ -20,9 +20,9 @@ from retina.system import process
 
 if TYPE_CHECKING:
     from retina.config import SweepSpec
-    from retina.data.dataset import Photographs
+    from retina.data.dataset import FundusDataset
     from retina.results import RunFolder
-    from retina.sweep.api import Going, Place
+    from retina.sweep.api import ResumeOptions, SweepPaths
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -38,14 +38,16 @@ def run_sweep(options: argparse.Namespace) -> int:
     )
     from retina.sweep import api  # after the sweep file is known to be right: it brings torch and Ray
 
-    place = api.Place(results=Path(options.results), weights=options.weights, address=options.address)
-    going = api.Going(resume=options.resume, extend=options.extend, force=options.force)
+    place = api.SweepPaths(results=Path(options.results), weights=options.weights, address=options.address)
+    going = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
     if options.dry_run:
         return _dry_run(loaded, place, going)
     root = Path(options.results) / loaded.name
     try:
         with shown(console.out) as progress, console.live() as watch:
-            folder, outcome = api.sweep(loaded, place, going, verbose=options.verbose, progress=progress, watch=watch)
+            folder, outcome = api.run_sweep(
+                loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
+            )
         if not outcome.interrupted:
             return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
     except KeyboardInterrupt:
@@ -60,12 +62,12 @@ def run_sweep(options: argparse.Namespace) -> int:
     return process.exit_code()
 
 
-def _dry_run(spec: SweepSpec, place: Place, going: Going) -> int:
+def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
     from retina.data import dataset
     from retina.report.terminal import plan as report
     from retina.sweep import api, dry_run, ray_backend
 
-    ray_backend.quiet(verbose=False)
+    ray_backend.silence_libraries(verbose=False)
     spec, _ = api.to_run(spec, place, going)
     console.out.print(spec.to_yaml())
     console.show(report.table(dry_run.plan(spec, place.results / spec.name)))
@@ -104,7 +106,7 @@ def train_networks(options: argparse.Namespace) -> int:
     return _tell_runs(folder, photographs)
 
 
-def _tell_runs(folder: RunFolder, photographs: Photographs | None) -> int:
+def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
     from retina.evaluation import comparison_runs
     from retina.report import comparison_figures, figures
     from retina.report.terminal import best_model
@@ -119,7 +121,7 @@ def _tell_runs(folder: RunFolder, photographs: Photographs | None) -> int:
         drawn = [*figures.draw(folder), *drawn]
     if has_best:
         console.show(best_model.best(folder))
-    console.out.print(f"\n{comparison_runs.told(comparison_runs.read(folder))}")
+    console.out.print(f"\n{comparison_runs.describe(comparison_runs.read(folder))}")
     _page_at_the_end(folder)
     drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
     console.out.print(
@@ -237,7 +239,7 @@ def audit_data(options: argparse.Namespace) -> int:
     from retina.data import layouts
 
     config = data_arguments.config_of(options, "retina data audit")
-    layouts.place(config.path)  # first: the page is called after what is there
+    layouts.resolve_path(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
     page.refuse_foreign(file)  # before minutes are spent on what could not be written
     with shown(console.out) as progress:

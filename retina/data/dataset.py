@@ -25,8 +25,8 @@ from retina.config import GRADES, DataConfig, SyntheticConfig
 from retina.data import duplicates, layouts, perceptual_hash, split, synthetic
 from retina.data.cache.pixel_cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
 from retina.data.duplicates import Duplicates
-from retina.data.loader import Part, resident
-from retina.data.manifest import Bad, Manifest, Unused
+from retina.data.loader import SplitView, resident
+from retina.data.manifest import BadRow, Manifest, Unused
 from retina.data.photograph_pool import visit
 from retina.errors import DataError, RetinaError
 from retina.system import file_modes
@@ -39,7 +39,7 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Photographs:
+class FundusDataset:
     """A data set, split and decoded. Pickles without its pixels: who unpickles it maps them anew.
 
     Attributes:
@@ -94,7 +94,7 @@ class Photographs:
     def _resident(self) -> dict[torch.device, npt.NDArray[np.uint8] | torch.Tensor]:
         return {}
 
-    def part(self, name: str, device: torch.device | None = None, most_bytes: int = 0) -> Part:
+    def part(self, name: str, device: torch.device | None = None, most_bytes: int = 0) -> SplitView:
         """The photographs of the split `name`: "train", "val" or "test".
 
         Args:
@@ -111,7 +111,7 @@ class Photographs:
         mine = (self.frame["split"] == name).to_numpy()
         frame = self.frame[mine]
         patients = pd.factorize(frame["patient"])[0].astype(np.int64)
-        return Part(pixels, np.flatnonzero(mine), frame["grade"].to_numpy(dtype=np.int64), patients)
+        return SplitView(pixels, np.flatnonzero(mine), frame["grade"].to_numpy(dtype=np.int64), patients)
 
     def summary(self) -> dict[str, Any]:
         """What a results folder says of its data: fingerprint, layout, photographs a split and grade, warnings."""
@@ -150,7 +150,7 @@ def find(config: DataConfig) -> Manifest | None:
     return manifest
 
 
-def prepare(config: DataConfig, progress: Progress | None = None, found: Manifest | None = None) -> Photographs:
+def prepare(config: DataConfig, progress: Progress | None = None, found: Manifest | None = None) -> FundusDataset:
     """Decode and split the photographs at `config.path`; "synthetic" draws them first.
 
     Everything that takes long is done once: drawn photographs and decoded pixels stay in the cache folder.
@@ -183,7 +183,7 @@ def prepare(config: DataConfig, progress: Progress | None = None, found: Manifes
     warnings = [*manifest.remarks, *assigned.warnings]
     if cache.discless:
         warnings.append(f"no fundus disc was found on {cache.discless} photographs; they are used whole")
-    return Photographs(
+    return FundusDataset(
         config=config,
         manifest=replace(usable, frame=assigned.frame),
         pixels_file=cache.path / "pixels.npy",
@@ -256,26 +256,26 @@ def _fingerprint(frame: pd.DataFrame) -> str:
     return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def duplicate_rows(photographs: Photographs) -> list[dict[str, Any]]:
+def duplicate_rows(photographs: FundusDataset) -> list[dict[str, Any]]:
     """Photographs that are there more than once, as rows of a table with `retina.data.duplicates.COLUMNS`."""
     return photographs.duplicates.rows(photographs.frame)
 
 
-def skipped_rows(photographs: Photographs) -> list[dict[str, str]]:
+def skipped_rows(photographs: FundusDataset) -> list[dict[str, str]]:
     """What `on_bad: skip` left out, as rows of a table: where, image, problem."""
     return [_row(bad) for bad in photographs.manifest.skipped]
 
 
-def _row(bad: Bad) -> dict[str, str]:
+def _row(bad: BadRow) -> dict[str, str]:
     return {"where": bad.where, "image": bad.image, "problem": bad.problem}
 
 
-def unused_rows(photographs: Photographs) -> list[dict[str, str]]:
+def unused_rows(photographs: FundusDataset) -> list[dict[str, str]]:
     """The files in the data folder that were not used, as rows of a table: file, kind."""
     return photographs.manifest.unused.rows()
 
 
-def rows_by_kind(photographs: Photographs) -> dict[str, list[dict[str, str]]]:
+def rows_by_kind(photographs: FundusDataset) -> dict[str, list[dict[str, str]]]:
     """Return what `retina data prepare` lists: photographs and labels "left-out", files "not-used"."""
     return {"left-out": skipped_rows(photographs), "not-used": unused_rows(photographs)}
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 
 from retina.data import mixup
-from retina.data.mixup import Mix
+from retina.data.mixup import MixPlan
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -34,7 +34,7 @@ MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION = 0.2, 0.2, 0.2
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitView:
     """The photographs of one split.
 
     Attributes:
@@ -80,26 +80,26 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BatchPlan:
     """A batch that is drawn but not loaded, so that it can be loaded in pieces.
 
     Attributes:
-        chosen: int64 (B,), which of a `Part`'s photographs.
+        chosen: int64 (B,), which of a `SplitView`'s photographs.
         augmentation: what was drawn for them.
         mix: how they are to be mixed, which `load` leaves to the caller; pieces of a batch are mixed each in itself.
     """
 
     chosen: npt.NDArray[np.int64]
     augmentation: Augmentation = Augmentation()
-    mix: Mix | None = None
+    mix: MixPlan | None = None
 
     def __len__(self) -> int:
         """Photographs in the batch."""
         return len(self.chosen)
 
-    def __getitem__(self, which: slice) -> Drawn:
+    def __getitem__(self, which: slice) -> BatchPlan:
         """Some of the batch."""
-        return Drawn(self.chosen[which], self.augmentation[which], self.mix)
+        return BatchPlan(self.chosen[which], self.augmentation[which], self.mix)
 
 
 def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
@@ -172,7 +172,7 @@ def seed_of(*parts: int) -> int:
 
 
 def drawn_batches(
-    part: Part,
+    part: SplitView,
     *,
     batch_size: int,
     augmentation: str,
@@ -180,7 +180,7 @@ def drawn_batches(
     epoch: int,
     mix: str = "none",
     mix_alpha: float = 1.0,
-) -> Iterator[Drawn]:
+) -> Iterator[BatchPlan]:
     """One epoch over `part` in random order, in batches to be loaded, the last of which may be smaller.
 
     Where it would be less than half a batch, the last two share their photographs evenly: a step by a single photograph
@@ -193,7 +193,7 @@ def drawn_batches(
     for start, end in _edges(len(order), batch_size):
         chosen = order[start:end]
         mixed = mixup.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
-        yield Drawn(chosen, draw(augmentation, len(chosen), generator), mixed)
+        yield BatchPlan(chosen, draw(augmentation, len(chosen), generator), mixed)
 
 
 def _edges(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -203,7 +203,7 @@ def _edges(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
     return pairwise(cuts)
 
 
-def load(part: Part, drawn: Drawn, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def load(part: SplitView, drawn: BatchPlan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Photographs of `part`, augmented as drawn: (B, 3, S, S) float32 normalised, channels last, and (B,) int64 grades.
 
     Both on `device`, where nothing else is kept.

@@ -26,7 +26,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadRow:
     """One photograph or label that cannot be used: where it stands, its name, and what is wrong with which value.
 
     `ungradable`: the label says that nobody could grade the photograph.
@@ -105,7 +105,7 @@ class Manifest:
     frame: pd.DataFrame
     layout: str
     root: Path
-    skipped: list[Bad] = field(default_factory=list)
+    skipped: list[BadRow] = field(default_factory=list)
     unused: Unused = field(default_factory=Unused)
     choices: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Manifest:
         ]
 
 
-def refuse(bad: list[Bad], root: Path, on_bad: str) -> None:
+def refuse(bad: list[BadRow], root: Path, on_bad: str) -> None:
     """Stop at bad photographs unless they are to be skipped.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixPlan:
     """How the photographs of one batch are mixed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Mix:
         return images, 1 - (right - left) * (bottom - top) / size**2
 
 
-def draw(kind: str, alpha: float, seed: int) -> Mix | None:
+def draw(kind: str, alpha: float, seed: int) -> MixPlan | None:
     """How a batch is mixed; None where it is not.
 
     "mixup" blends (Zhang et al. 2018, arXiv 1710.09412), "cutmix" cuts a box (Yun et al. 2019, arXiv 1905.04899).
@@ -58,4 +58,4 @@ def draw(kind: str, alpha: float, seed: int) -> Mix | None:
         return None
     generator = np.random.default_rng(seed)
     share = float(generator.beta(alpha, alpha))
-    return Mix(share, (generator.random(), generator.random()) if kind == "cutmix" else None)
+    return MixPlan(share, (generator.random(), generator.random()) if kind == "cutmix" else None)

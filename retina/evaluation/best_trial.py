@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 
 from retina.config import GRADE_NAMES, TrialConfig, parse
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.data.fundus import PREPROCESSING
-from retina.data.loader import MEAN, STD, Part
+from retina.data.loader import MEAN, STD, SplitView
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.metrics import baselines, summary
 from retina.metrics.predictions import COLUMNS, PROBABILITIES
@@ -24,14 +24,14 @@ from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model
 from retina.training.inference import Evaluation, evaluate, outputs, validate
-from retina.training.losses import reading_of
+from retina.training.losses import output_decoder_of
 from retina.training.trainer import default_device
 
 FILES = ("model.pt", "config.json", "predictions.csv", "metrics.json")
 """What `best/` has of the winner; figures, ensemble and soup are added by those who make them."""
 
 
-def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: str) -> dict[str, Any]:
+def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDataset, metric: str) -> dict[str, Any]:
     """Evaluate a trial's kept weights on validation and test and write `best/`; returns what metrics.json says.
 
     What an earlier winner left there is removed, and `SHA256SUMS` is written last: whoever is killed in between leaves
@@ -41,12 +41,12 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
         ResultsError: the trial's configuration or its weights are not there, or are damaged.
         ModelOutputError: the model's output on a photograph is not finite; `best/` stays as it was.
     """
-    config, weights = kept(folder, trial_id)
+    config, weights = load_trial(folder, trial_id)
     row = folder.recorded(trial_id)
-    judge = Judge(config, weights, photographs, f"trial {trial_id}")
+    judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
     seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
     predictions = predictions_of(photographs.frame, seen)
-    told = summary.of_predictions(predictions)
+    told = summary.summarize(predictions)
     metrics: dict[str, Any] = {
         "verdict": told.pop("verdict"),
         "trial_id": trial_id,
@@ -64,7 +64,7 @@ def crown(folder: RunFolder, trial_id: str, photographs: Photographs, metric: st
     return metrics
 
 
-def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch.Tensor]]:
+def load_trial(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch.Tensor]]:
     """The configuration of a trial, and the weights that it kept.
 
     Raises:
@@ -89,14 +89,14 @@ def kept(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str, torch
     return config, weights
 
 
-class Judge:
+class TrialEvaluator:
     """A model with the weights of a trial, or of several, in float32: what it sees on a split.
 
     Looking at one raises ModelOutputError, which begins with `name`, where its output on a photograph is not finite.
     """
 
     def __init__(
-        self, config: TrialConfig, weights: dict[str, torch.Tensor], photographs: Photographs, name: str = "the model"
+        self, config: TrialConfig, weights: dict[str, torch.Tensor], photographs: FundusDataset, name: str = "the model"
     ) -> None:
         """Raises ResultsError where the weights are not of such a model."""
         self._name = name
@@ -107,11 +107,11 @@ class Judge:
         except (RuntimeError, AttributeError, TypeError) as error:
             what = f"{config.arch} at {photographs.config.image_size} px as config.json has it"
             raise ResultsError(f"{name}: the weights do not fit {what}: {one_line(error, 160)}") from None
-        if problem := reading_of(net).problem:
+        if problem := output_decoder_of(net).problem:
             raise ResultsError(f"{name}: the weights are damaged: {problem}")
         self._net = net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __call__(self, part: Part) -> Evaluation:
+    def __call__(self, part: SplitView) -> Evaluation:
         """What it says of the photographs of a split."""
         with self._named():
             return evaluate(self._net, part, device=self._device, flips=self._flips)
@@ -124,7 +124,7 @@ class Judge:
         """
         part = self._photographs.part("val")
         raw = outputs(self._net, part, device=self._device, flips=self._flips)
-        mine = reading_of(self._net)
+        mine = output_decoder_of(self._net)
         with self._named():
             return validate(raw, part, mine if refit else copy.deepcopy(mine))
 
@@ -145,7 +145,7 @@ def predictions_of(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.Da
     return pd.concat([_predictions(manifest, split, one) for split, one in seen.items()])
 
 
-def model_config(config: TrialConfig, photographs: Photographs) -> dict[str, object]:
+def model_config(config: TrialConfig, photographs: FundusDataset) -> dict[str, object]:
     """All that is needed beside the weights to use a model elsewhere: its settings, its input and its classes."""
     return {
         "trial": config.model_dump(mode="json"),

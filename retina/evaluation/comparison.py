@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import DataConfig, parse
-from retina.data.dataset import Photographs, Progress, prepare
+from retina.data.dataset import FundusDataset, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.evaluation.comparison_runs import Cell
+from retina.evaluation.comparison_runs import ComparisonRun
 from retina.results import files, readers, schemas
 from retina.results.run_folder import SPEC_REMEDY, RunFolder
 
@@ -24,8 +24,11 @@ FOLDER = "comparison"
 log = logging.getLogger(__name__)
 
 
-def judged(
-    folder: RunFolder, cells: list[Cell], photographs: Photographs | None = None, progress: Progress | None = None
+def evaluate_runs(
+    folder: RunFolder,
+    cells: list[ComparisonRun],
+    photographs: FundusDataset | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What each model of a comparison comes to on test, by trial; one that cannot be judged is told of and left out.
 
@@ -55,7 +58,7 @@ def judged(
     return found
 
 
-def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
+def _stored(folder: RunFolder, cell: ComparisonRun) -> dict[str, Any] | None:
     """What an earlier call has found, if it was of the same weights and photographs."""
     try:
         told = readers.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
@@ -68,13 +71,13 @@ def _stored(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     return told if told.get("data_fingerprint", now) == now else None
 
 
-def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str, Any]:
+def _judge(folder: RunFolder, cell: ComparisonRun, photographs: FundusDataset) -> dict[str, Any]:
     log.info("evaluating %s on test, epoch %d", cell.title, cell.epoch)
     file = folder.trial(cell.trial_id) / "model.pt"
     if not file.is_file():
         raise ResultsError(f"{file}: is not there; keep.trials says how many trials keep their weights")
-    config, weights = best_trial.kept(folder, cell.trial_id)
-    seen = best_trial.Judge(config, weights, photographs)(photographs.part("test"))
+    config, weights = best_trial.load_trial(folder, cell.trial_id)
+    seen = best_trial.TrialEvaluator(config, weights, photographs)(photographs.part("test"))
     told = {
         "trial_id": cell.trial_id,
         "network": cell.network,
@@ -91,7 +94,7 @@ def _judge(folder: RunFolder, cell: Cell, photographs: Photographs) -> dict[str,
     return told
 
 
-def _photographs(folder: RunFolder, progress: Progress | None) -> Photographs:
+def _photographs(folder: RunFolder, progress: Progress | None) -> FundusDataset:
     """The photographs that the run was trained on, prepared once more.
 
     Raises:

@@ -15,7 +15,7 @@ _FOLLOWED = {"train": "train_accuracy", "test": "test_accuracy"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparisonRun:
     """One trial of a comparison.
 
     Attributes:
@@ -70,7 +70,7 @@ def titled(arch: str, *, pretrained: bool) -> str:
     return f"{_network(arch)} ({_how(pretrained)})"
 
 
-def read(folder: RunFolder) -> list[Cell]:
+def read(folder: RunFolder) -> list[ComparisonRun]:
     """The trials of a run that differ in network and pretraining alone, each pair once, sorted by them.
 
     Empty where some differ in anything else, or two in nothing; with one trial alone it is no comparison yet.
@@ -81,7 +81,7 @@ def read(folder: RunFolder) -> list[Cell]:
         return []
     history = folder.history()
     cells = [
-        Cell(
+        ComparisonRun(
             trial_id=row["trial_id"],
             arch=str(row["arch"]),
             pretrained=bool(row["pretrained"]),
@@ -94,7 +94,7 @@ def read(folder: RunFolder) -> list[Cell]:
     return sorted(cells, key=lambda cell: (int(cell.arch.removeprefix("resnet")), cell.pretrained))
 
 
-def highest(cells: list[Cell]) -> list[str]:
+def highest(cells: list[ComparisonRun]) -> list[str]:
     """The highest accuracies in the report's form, a line a model and split that was followed."""
     lines = []
     for cell in cells:
@@ -105,7 +105,7 @@ def highest(cells: list[Cell]) -> list[str]:
     return lines
 
 
-def chosen(cells: list[Cell]) -> list[str]:
+def chosen(cells: list[ComparisonRun]) -> list[str]:
     """The test accuracies at the epochs that validation chose, a line a model; empty where test was not followed."""
     lines = []
     for cell in cells:
@@ -115,7 +115,7 @@ def chosen(cells: list[Cell]) -> list[str]:
     return lines
 
 
-def told(cells: list[Cell]) -> str:
+def describe(cells: list[ComparisonRun]) -> str:
     """The highest accuracies, and what the honest ones are; empty before the first epoch."""
     lines = highest(cells)
     by_validation = chosen(cells)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.errors import ModelOutputError, RetinaError
 from retina.evaluation import best_trial
 from retina.metrics import summary
@@ -36,7 +36,7 @@ Seen = dict[str, Evaluation]
 State = dict[str, torch.Tensor]
 
 
-def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int) -> dict[str, Any]:
+def build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, sign: int) -> dict[str, Any]:
     """Judge ensemble and soup, write `best/together.json`, and `best/soup.pt` where the soup is of several trials.
 
     Args:
@@ -66,7 +66,7 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
     soup = seen[kept[0]]
     if len(members) > 1:
-        judge = best_trial.Judge(best_trial.kept(folder, kept[0])[0], state, photographs, "the soup")
+        judge = best_trial.TrialEvaluator(best_trial.load_trial(folder, kept[0])[0], state, photographs, "the soup")
         soup = {"val": of_soup, "test": judge(test)}
     told: dict[str, Any] = {"metric": metric}
     ways = {"single": (kept[:1], seen[kept[0]]), "ensemble": (kept, everyone), "soup": (members, soup)}
@@ -82,9 +82,9 @@ def combine(folder: RunFolder, photographs: Photographs, metric: str, sign: int)
     return told
 
 
-def _judge(folder: RunFolder, name: str, photographs: Photographs) -> best_trial.Judge:
-    config, weights = best_trial.kept(folder, name)
-    return best_trial.Judge(config, weights, photographs, f"trial {name}")
+def _judge(folder: RunFolder, name: str, photographs: FundusDataset) -> best_trial.TrialEvaluator:
+    config, weights = best_trial.load_trial(folder, name)
+    return best_trial.TrialEvaluator(config, weights, photographs, f"trial {name}")
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -100,20 +100,20 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _soup(
-    folder: RunFolder, kept: list[str], photographs: Photographs, val: dict[str, Evaluation], by: tuple[str, int]
+    folder: RunFolder, kept: list[str], photographs: FundusDataset, val: dict[str, Evaluation], by: tuple[str, int]
 ) -> tuple[list[str], Evaluation, State]:
     """The members of the greedy soup, what it sees of validation, and its weights; `val` is what each trial sees."""
     metric, sign = by
-    config, state = best_trial.kept(folder, kept[0])
+    config, state = best_trial.load_trial(folder, kept[0])
     members, best = [kept[0]], val[kept[0]]
     for name in kept[1:]:
-        other, weights = best_trial.kept(folder, name)
+        other, weights = best_trial.load_trial(folder, name)
         if any(getattr(other, key) != getattr(config, key) for key in SAME):
             continue
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
         try:
-            judge = best_trial.Judge(config, tried, photographs, f"the soup with {name}")
+            judge = best_trial.TrialEvaluator(config, tried, photographs, f"the soup with {name}")
             mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
         except ModelOutputError as error:
             log.info("note: %s", error)
@@ -132,13 +132,13 @@ def _value(seen: Evaluation, metric: str) -> float:
     return seen.loss if name == "loss" else float(getattr(seen.metrics, name))
 
 
-def _measured(seen: Seen, photographs: Photographs) -> dict[str, Any]:
-    told = summary.of_predictions(best_trial.predictions_of(photographs.frame, seen))
+def _measured(seen: Seen, photographs: FundusDataset) -> dict[str, Any]:
+    told = summary.summarize(best_trial.predictions_of(photographs.frame, seen))
     return {split: told[split] for split in SPLITS}
 
 
-def told(found: dict[str, Any]) -> str:
-    """One line of what `combine` found."""
+def describe(found: dict[str, Any]) -> str:
+    """One line of what `build_ensemble` found."""
     if not found:
         return "no ensemble: fewer than two trials kept their weights"
     parts = [
@@ -148,10 +148,10 @@ def told(found: dict[str, Any]) -> str:
     return f"QWK validation/test: {', '.join(parts)}; best on validation: {found['better']}"
 
 
-def safely(folder: RunFolder, photographs: Photographs, metric: str, sign: int) -> dict[str, Any]:
-    """`combine`; a by-product that cannot be made fails no sweep, it is said in the log."""
+def try_build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, sign: int) -> dict[str, Any]:
+    """`build_ensemble`; a by-product that cannot be made fails no sweep, it is said in the log."""
     try:
-        return combine(folder, photographs, metric, sign)
+        return build_ensemble(folder, photographs, metric, sign)
     except (RetinaError, OSError) as error:
         log.warning("note: no ensemble and no soup: %s", error)
         return {}

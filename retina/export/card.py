@@ -12,13 +12,13 @@ import jinja2
 
 from retina.config import GRADE_NAMES
 from retina.export import tripod
-from retina.export.facts import Facts, settings
+from retina.export.facts import CardData, settings
 from retina.export.folder import Description, Preprocess
 
 TEMPLATE = "MODEL_CARD.md.jinja"
 
 
-def card(facts: Facts, described: Description, preprocess: Preprocess) -> str:
+def card(facts: CardData, described: Description, preprocess: Preprocess) -> str:
     """The text of MODEL_CARD.md; names no place of this machine."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("retina.export"),

@@ -31,7 +31,7 @@ Rows = list[list[str]]
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """What is known of a run beside its model.
 
     Attributes:
@@ -47,7 +47,7 @@ class Facts:
     states: dict[str, int]
 
     @classmethod
-    def of(cls, run: RunFolder, metrics: Told) -> Facts:
+    def of(cls, run: RunFolder, metrics: Told) -> CardData:
         """Read them.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from retina.export.facts import Facts
+from retina.export.facts import CardData
 from retina.export.folder import Description
 
 AUTHORS = "to be filled by the authors"
@@ -27,7 +27,7 @@ class Item(NamedTuple):
         return "; ".join(filter(None, [self.known, self.to_add])) or AUTHORS
 
 
-def items(facts: Facts, described: Description) -> list[Item]:
+def items(facts: CardData, described: Description) -> list[Item]:
     """The checklist, filled as far as the run tells."""
     trial = described.trial
     has_data, has_intervals = bool(facts.photographs), bool(facts.metrics["test"].get("intervals"))
@@ -122,15 +122,15 @@ def _if(condition: bool, text: str) -> str:
     return text if condition else ""
 
 
-def _size(facts: Facts) -> str:
+def _size(facts: CardData) -> str:
     return f"{facts.of_patients}; not calculated beforehand by this program" if facts.photographs else ""
 
 
-def _code(facts: Facts, described: Description) -> str:
+def _code(facts: CardData, described: Description) -> str:
     commit = facts.notes.get("git")
     return f"retina-sweeps {described.retina}" + (f", commit {commit}" if commit else "")
 
 
-def _outcome(facts: Facts) -> str:
+def _outcome(facts: CardData) -> str:
     pairs = zip(facts.photographs, facts.referable, strict=True)
     return ", ".join(f"{row[0]}: {without} without and {having} with grade >= 2" for row, (without, having) in pairs)

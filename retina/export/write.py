@@ -18,7 +18,7 @@ from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
 from retina.export import check, graphs
 from retina.export.card import card
-from retina.export.facts import Facts
+from retina.export.facts import CardData
 from retina.export.folder import (
     CARD,
     CONFIG,
@@ -80,7 +80,7 @@ def export(run: Path, target: Path | None = None) -> Path:
     if not is_verified:
         checksums.tell_unverified(folder.best)
     metrics = _read_metrics(folder.best / METRICS)
-    facts, best = Facts.of(folder, metrics), _describe(folder, metrics)
+    facts, best = CardData.of(folder, metrics), _describe(folder, metrics)
     size, source = best.preprocess.image_size, folder.best / "model.pt"
     weights = _read_best(source)
     grader = build(best.description.trial, size, weights, source, best.description.temperature)

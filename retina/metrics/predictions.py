@@ -21,7 +21,7 @@ COLUMNS = ["split", "image", "patient", "eye", "grade", "predicted", *PROBABILIT
 
 
 @dataclass(frozen=True)
-class Seen:
+class SplitPredictions:
     """A split of N photographs of P patients.
 
     Attributes:
@@ -82,6 +82,6 @@ class Seen:
         copied = {} if self.fellow_eye is None else {"fellow_eye": self.fellow_eye}
         return {"majority": self.majority, **copied}
 
-    def as_if_alone(self) -> Seen:
+    def as_if_alone(self) -> SplitPredictions:
         """The same with every photograph a patient of its own: what who forgets that eyes come in pairs would see."""
         return replace(self, patients=np.arange(len(self)))

@@ -16,8 +16,8 @@ from retina.config import GRADES
 from retina.metrics import baselines, bootstrap, calibration, grading, operating_point
 from retina.metrics.bootstrap import RESAMPLES
 from retina.metrics.operating_point import OperatingPoint
-from retina.metrics.predictions import Seen
-from retina.metrics.vectorized import Weighted
+from retina.metrics.predictions import SplitPredictions
+from retina.metrics.vectorized import VectorizedMetrics
 from retina.metrics.verdict import COMPARED, verdict
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ DISTANCES = ("ece", "ece_calibrated")
 """Numbers whose interval is that of `bootstrap.interval_of_distance`."""
 
 
-def of_predictions(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarize(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """What metrics.json says of a model's predictions.
 
     Args:
@@ -38,12 +38,14 @@ def of_predictions(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int
         "temperature", "operating_point", and for "val" and "test" the numbers, their 95% "intervals" and "baselines".
 
     Raises:
-        ValueError: as `Seen.of`, or as `retina.metrics.grading.measure`.
+        ValueError: as `SplitPredictions.of`, or as `retina.metrics.grading.measure`.
     """
-    seen = {split: Seen.of(frame, split) for split in ("val", "test")}
+    seen = {split: SplitPredictions.of(frame, split) for split in ("val", "test")}
     temperature = calibration.temperature(seen["val"].grades, seen["val"].probabilities)
     point = operating_point.choose(seen["val"].grades, seen["val"].probabilities)
-    told = {name: of_split(split, temperature, point, resamples=resamples, seed=seed) for name, split in seen.items()}
+    told = {
+        name: summarize_split(split, temperature, point, resamples=resamples, seed=seed) for name, split in seen.items()
+    }
     return {
         "verdict": verdict(told["test"], "test"),
         "temperature": temperature,
@@ -52,8 +54,8 @@ def of_predictions(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int
     }
 
 
-def of_split(
-    seen: Seen, temperature: float, point: OperatingPoint, *, resamples: int = RESAMPLES, seed: int = 0
+def summarize_split(
+    seen: SplitPredictions, temperature: float, point: OperatingPoint, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """What metrics.json says of one split, measured with a temperature and operating point that are given."""
     calibrated = calibration.tempered(seen.probabilities, temperature)
@@ -67,7 +69,7 @@ def of_split(
         "operating": operated,
     }
     drawn = bootstrap.distributions(
-        Weighted(seen, calibrated, point), seen.n_patients, len(seen), resamples=resamples, seed=seed
+        VectorizedMetrics(seen, calibrated, point), seen.n_patients, len(seen), resamples=resamples, seed=seed
     )
     flat = {**numbers, **{f"operating_{name}": value for name, value in operated.items()}}
     return {
@@ -80,7 +82,7 @@ def of_split(
     }
 
 
-def _operated(seen: Seen, point: OperatingPoint) -> dict[str, float | None]:
+def _operated(seen: SplitPredictions, point: OperatingPoint) -> dict[str, float | None]:
     refers = point.refers(seen.probabilities)
     positive = seen.grades >= grading.REFERABLE
     if refers is None:
@@ -90,7 +92,7 @@ def _operated(seen: Seen, point: OperatingPoint) -> dict[str, float | None]:
     return {"sensitivity": grading.null(sensitivity), "specificity": grading.null(specificity)}
 
 
-def _negative_log_likelihood(seen: Seen, probabilities: Floats) -> float:
+def _negative_log_likelihood(seen: SplitPredictions, probabilities: Floats) -> float:
     return float(sk.log_loss(seen.grades, probabilities, labels=range(GRADES)))
 
 
@@ -108,7 +110,7 @@ def _plain(between: tuple[float, float] | None) -> list[float] | None:
     return list(between) if between else None
 
 
-def _baselines(seen: Seen, drawn: dict[str, Floats]) -> dict[str, dict[str, Any]]:
+def _baselines(seen: SplitPredictions, drawn: dict[str, Floats]) -> dict[str, dict[str, Any]]:
     told = {}
     for name, guess in seen.baselines.items():
         found = baselines.measured(seen.grades, guess)

@@ -16,7 +16,7 @@ from retina.config import GRADES
 from retina.metrics import calibration
 from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
 from retina.metrics.operating_point import OperatingPoint
-from retina.metrics.predictions import Seen
+from retina.metrics.predictions import SplitPredictions
 from retina.metrics.verdict import COMPARED
 
 Ints = npt.NDArray[np.int64]
@@ -24,14 +24,14 @@ Floats = npt.NDArray[np.float64]
 DISAGREEMENT = (np.arange(GRADES)[:, None] - np.arange(GRADES)) ** 2.0
 
 
-class Weighted:
+class VectorizedMetrics:
     """A split whose numbers can be told under any weights of its P patients: called with float64 (P, R), R weightings.
 
     It gives each number of metrics.json by its name, float64 (R,), or (5, R) where it is of a grade; NaN where it is
     not defined. What a model has more than a baseline is named "qwk over majority".
     """
 
-    def __init__(self, seen: Seen, calibrated: Floats, point: OperatingPoint) -> None:
+    def __init__(self, seen: SplitPredictions, calibrated: Floats, point: OperatingPoint) -> None:
         self._seen = seen
         matrices = {"model": seen.predicted, **seen.baselines}
         self._matrices = {name: self._sum(_one_hot(seen.grades, guess)) for name, guess in matrices.items()}
@@ -46,8 +46,10 @@ class Weighted:
         )
         self._referred = self._sum(np.column_stack([told_right, positive, ~positive]))
         self._is_referring = refers is not None
-        self._by_grade = [Ranked.of(seen.grades == grade, seen.probabilities[:, grade]) for grade in range(GRADES)]
-        self._referable = Ranked.of(positive, referable(seen.probabilities))
+        self._by_grade = [
+            RankedScores.of(seen.grades == grade, seen.probabilities[:, grade]) for grade in range(GRADES)
+        ]
+        self._referable = RankedScores.of(positive, referable(seen.probabilities))
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Every number under each of R weightings, float64 (P, R) with weights of 0 and more."""
@@ -96,7 +98,7 @@ def of_matrices(matrices: Floats) -> dict[str, Floats]:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedScores:
     """Positives among negatives by a score.
 
     Attributes:

@@ -141,14 +141,14 @@ def _in_torch(folder: Folder, device: str | None) -> Runtime:
     import torch  # noqa: PLC0415  # takes seconds, and nobody who runs the other needs it
 
     from retina.export import grader  # noqa: PLC0415
-    from retina.training.inference import to_the_letter  # noqa: PLC0415
+    from retina.training.inference import disable_tf32  # noqa: PLC0415
 
     model = grader.of_folder(folder).grader
     there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(device=there, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(images: Images) -> Graded:
-        with torch.inference_mode(), to_the_letter():
+        with torch.inference_mode(), disable_tf32():
             placed = torch.from_numpy(images).to(there, memory_format=torch.channels_last)
             probabilities, grades, referable = model(placed)
         return _floats(probabilities), grades.cpu().numpy(), _floats(referable)

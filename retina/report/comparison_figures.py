@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from retina.config import GRADES
-from retina.data.dataset import Photographs, Progress
+from retina.data.dataset import FundusDataset, Progress
 from retina.errors import ResultsError
 from retina.evaluation import comparison_runs
-from retina.evaluation.comparison import FOLDER, judged
-from retina.evaluation.comparison_runs import Cell
+from retina.evaluation.comparison import FOLDER, evaluate_runs
+from retina.evaluation.comparison_runs import ComparisonRun
 from retina.report import figures
 from retina.results.run_folder import RunFolder
 
@@ -35,7 +35,7 @@ _STYLES = {
 _DARK, _GRID = "#10243e", "#eceff1"
 
 
-def draw(folder: RunFolder, photographs: Photographs | None = None, progress: Progress | None = None) -> list[Path]:
+def draw(folder: RunFolder, photographs: FundusDataset | None = None, progress: Progress | None = None) -> list[Path]:
     """Draw a run's comparison into `comparison/`: what there is of it, also while the run goes on.
 
     The first time, the models whose training has ended are evaluated on test; the result is stored beside the figures,
@@ -63,7 +63,7 @@ def draw(folder: RunFolder, photographs: Photographs | None = None, progress: Pr
         of_one = [cell for cell in compared if cell.arch == arch and not cell.curves.empty]
         if of_one:
             drawn[f"accuracy_{arch}.png"] = accuracy(of_one, _commonest(folder))
-    seen = judged(folder, compared, photographs, progress)
+    seen = evaluate_runs(folder, compared, photographs, progress)
     for cell in compared:
         if cell.trial_id in seen:
             file = place / f"{cell.slug}.json"
@@ -71,7 +71,7 @@ def draw(folder: RunFolder, photographs: Photographs | None = None, progress: Pr
     return [figures.write(figure, place / name) for name, figure in drawn.items()]
 
 
-def accuracy(of_one: list[Cell], commonest: tuple[int, float] | None = None) -> Figure:
+def accuracy(of_one: list[ComparisonRun], commonest: tuple[int, float] | None = None) -> Figure:
     """One network's accuracy in percent by epoch, with and without pretraining, on train and test.
 
     Args:
@@ -108,16 +108,16 @@ def accuracy(of_one: list[Cell], commonest: tuple[int, float] | None = None) -> 
     return figure
 
 
-def confusion_matrices(cell: Cell, told: dict[str, Any], file: Path) -> Figure:
+def confusion_matrices(cell: ComparisonRun, told: dict[str, Any], file: Path) -> Figure:
     """A model's confusion matrix on test, normalised over all photographs; beside it, over those of each true grade.
 
     Args:
         cell: the model.
-        told: what `judged` found.
+        told: what `evaluate_runs` found.
         file: where that stands, for a message.
 
     Raises:
-        ResultsError: `told` is damaged.
+        ResultsError: `describe` is damaged.
     """
     try:
         counts = np.array(told["confusion_matrix"], dtype=np.int64)

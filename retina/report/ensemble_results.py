@@ -18,7 +18,7 @@ NUMBERS = {"qwk": "QWK", "accuracy": "accuracy", "auc": "AUC"}
 
 
 @dataclass(frozen=True)
-class Way:
+class EnsembleResult:
     """One of the three.
 
     Attributes:
@@ -36,7 +36,7 @@ class Way:
     is_best: bool
 
 
-def read(folder: RunFolder, trial_id: str) -> list[Way]:
+def read(folder: RunFolder, trial_id: str) -> list[EnsembleResult]:
     """Those that were judged, the best trial first; a soup of that trial alone is left out.
 
     Args:
@@ -54,13 +54,13 @@ def read(folder: RunFolder, trial_id: str) -> list[Way]:
     return [] if told is None else _ways(told, trial_id)
 
 
-def _ways(told: Mapping[str, Any], trial_id: str) -> list[Way]:
+def _ways(told: Mapping[str, Any], trial_id: str) -> list[EnsembleResult]:
     if told["single"]["members"] != [trial_id]:
         return []
     made = [way for way in NAMES if way != "soup" or len(told[way]["members"]) > 1]
     best = told["better"] if told["better"] in made else "single"
     return [
-        Way(
+        EnsembleResult(
             name=NAMES[way].format(len(told[way]["members"])),
             metric=str(told["metric"]),
             members=list(told[way]["members"]),
@@ -71,7 +71,7 @@ def _ways(told: Mapping[str, Any], trial_id: str) -> list[Way]:
     ]
 
 
-def note(ways: list[Way]) -> str:
+def note(ways: list[EnsembleResult]) -> str:
     """What the table says, in a sentence or two; which trials the ensemble is of."""
     (best,) = (way for way in ways if way.is_best)
     everyone = next(way for way in ways if len(way.members) > 1)
@@ -80,7 +80,7 @@ def note(ways: list[Way]) -> str:
     return f"Best by {best.metric}: {best.name}. The ensemble: {', '.join(everyone.members)}.{soup}"
 
 
-def table(ways: list[Way]) -> Table:
+def table(ways: list[EnsembleResult]) -> Table:
     """Validation and test beside each other, with the 95% intervals of test; 100 columns wide at most."""
     shown = Table(Column("", no_wrap=True), box=SIMPLE_HEAD, caption=note(ways), caption_justify="left")
     shown.add_column("val.\nQWK", justify="right")

@@ -19,7 +19,7 @@ import torch
 
 import retina
 from retina.data import duplicates
-from retina.data.dataset import Photographs, duplicate_rows, skipped_rows, unused_rows
+from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.results.files import write_csv, write_text
 from retina.results.run_folder import RunFolder
@@ -30,7 +30,7 @@ from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow", "scikit-learn", "pydantic")
 
 
-def begin(root: Path, photographs: Photographs, sweep_yaml: str) -> RunFolder:
+def begin(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
     """Make a new results folder; of processes that begin one of the same name at the same time, one makes it.
 
     It is made under a temporary name beside its own and renamed when it is whole: a rename onto a folder that holds
@@ -76,7 +76,7 @@ _IS_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _CANNOT_BE_REPLACED = {errno.EBUSY, errno.EXDEV, errno.EPERM}
 
 
-def _write_first_files(folder: RunFolder, photographs: Photographs, sweep_yaml: str) -> None:
+def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml: str) -> None:
     folder.note(**environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:

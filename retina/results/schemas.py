@@ -36,13 +36,13 @@ def _check_date(text: str) -> str:
 
 TrialId = Annotated[str, AfterValidator(check_trial_id)]
 Date = Annotated[str, AfterValidator(_check_date)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Kappa = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Natural = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-ByGrade = Annotated[list[Share | None], Field(min_length=GRADES, max_length=GRADES)]
+ByGrade = Annotated[list[Fraction | None], Field(min_length=GRADES, max_length=GRADES)]
 Counts = Annotated[list[Count], Field(min_length=GRADES, max_length=GRADES)]
 Matrix = Annotated[list[Counts], Field(min_length=GRADES, max_length=GRADES)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -63,8 +63,8 @@ class TrialRow(Row):
     epochs_run: Count | None
     best_epoch: Natural | None
     val_qwk: Kappa | None
-    val_accuracy: Share | None
-    val_auc: Share | None
+    val_accuracy: Fraction | None
+    val_auc: Fraction | None
     val_loss: Finite | None
     seconds: Positive | None
     images_per_second: Positive | None
@@ -84,14 +84,14 @@ class HistoryRow(Row):
     epoch: Natural
     learning_rate: Positive | None
     train_loss: Finite | None
-    train_accuracy: Share | None
+    train_accuracy: Fraction | None
     train_qwk: Kappa | None
     val_loss: Finite | None
-    val_accuracy: Share | None
+    val_accuracy: Fraction | None
     val_qwk: Kappa | None
-    val_auc: Share | None
+    val_auc: Fraction | None
     test_loss: Finite | None
-    test_accuracy: Share | None
+    test_accuracy: Fraction | None
     test_qwk: Kappa | None
     images_per_second: Positive | None
     seconds: Positive | None
@@ -104,11 +104,11 @@ class PredictionRow(Row):
     split: Literal["train", "val", "test"]
     image: Annotated[str, Field(min_length=1)]
     grade: Annotated[int, Field(ge=0, lt=GRADES)]
-    p0: Share
-    p1: Share
-    p2: Share
-    p3: Share
-    p4: Share
+    p0: Fraction
+    p1: Fraction
+    p2: Fraction
+    p3: Fraction
+    p4: Fraction
     patient: str | None = None
     eye: str | None = None
     predicted: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
@@ -198,7 +198,7 @@ class Notes(Plain):
 class Baseline(Plain):
     """A baseline of a split."""
 
-    accuracy: Share | None = None
+    accuracy: Fraction | None = None
     qwk: Kappa | None = None
     gain: dict[str, Interval | None] | None = None
     grade: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
@@ -214,8 +214,8 @@ class Baseline(Plain):
 class Operated(Plain):
     """What a model comes to at its operating point."""
 
-    sensitivity: Share | None = None
-    specificity: Share | None = None
+    sensitivity: Fraction | None = None
+    specificity: Fraction | None = None
 
 
 class Intervals(Plain):
@@ -233,15 +233,15 @@ class SplitMetrics(Plain):
 
     n: Count | None = None
     patients: Count | None = None
-    accuracy: Share | None = None
-    balanced_accuracy: Share | None = None
+    accuracy: Fraction | None = None
+    balanced_accuracy: Fraction | None = None
     qwk: Kappa | None = None
-    macro_f1: Share | None = None
-    auc: Share | None = None
-    referable_auc: Share | None = None
-    sensitivity_at_90_specificity: Share | None = None
-    ece: Share | None = None
-    ece_calibrated: Share | None = None
+    macro_f1: Fraction | None = None
+    auc: Fraction | None = None
+    referable_auc: Fraction | None = None
+    sensitivity_at_90_specificity: Fraction | None = None
+    ece: Fraction | None = None
+    ece_calibrated: Fraction | None = None
     nll: Positive | None = None
     nll_calibrated: Positive | None = None
     recall: ByGrade | None = None
@@ -279,8 +279,8 @@ class Judged(SplitMetrics):
 class Target(Plain):
     """What an operating point is to reach."""
 
-    sensitivity: Share
-    specificity: Share
+    sensitivity: Fraction
+    specificity: Fraction
 
 
 class Operating(Plain):
@@ -352,7 +352,7 @@ class Compared(SplitMetrics):
     trial_id: TrialId
     epoch: Natural
     n: Count
-    accuracy: Share
+    accuracy: Fraction
     qwk: Kappa
     confusion_matrix: Matrix
     data_fingerprint: str | None = None

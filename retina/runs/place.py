@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from retina.config import DataConfig, TrialConfig
 from retina.config import sweep as sweep_file
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
 from retina.evaluation.best_trial import FILES
 from retina.evaluation.comparison_runs import SHARED
@@ -50,12 +50,12 @@ def refuse_others(wanted: Plan) -> None:
         )
 
 
-def create(wanted: Plan, photographs: Photographs) -> None:
+def create(wanted: Plan, photographs: FundusDataset) -> None:
     """A new results folder, whole or not there."""
     environment.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
 
 
-def refuse_changed(folder: RunFolder, photographs: Photographs) -> None:
+def refuse_changed(folder: RunFolder, photographs: FundusDataset) -> None:
     """Stop where the photographs are not those of the runs that are there.
 
     Raises:
@@ -74,7 +74,7 @@ def refuse_changed(folder: RunFolder, photographs: Photographs) -> None:
         )
 
 
-def begin(folder: RunFolder, wanted: Plan, photographs: Photographs) -> None:
+def begin(folder: RunFolder, wanted: Plan, photographs: FundusDataset) -> None:
     """Note that runs begin in a folder, are added to it, or go on.
 
     Raises:
@@ -149,6 +149,6 @@ def _changes(then: DataConfig | TrialConfig, now: DataConfig | TrialConfig, keys
     return [f"{key} was {old}, now {new}" for key, old, new in pairs if old != new]
 
 
-def _sweep_yaml(wanted: Plan, runs: Sequence[TrialConfig], photographs: Photographs) -> str:
+def _sweep_yaml(wanted: Plan, runs: Sequence[TrialConfig], photographs: FundusDataset) -> str:
     data = wanted.data.model_copy(update={"layout": photographs.manifest.layout})
     return as_sweep(wanted.root.name, dict.fromkeys(runs), data).to_yaml()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import TrialConfig
-from retina.data.dataset import Photographs, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
 from retina.evaluation.comparison_runs import titled
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def train(
     wanted: Plan, *, load: bool = False, progress: Progress | None = None
-) -> tuple[RunFolder, Photographs | None]:
+) -> tuple[RunFolder, FundusDataset | None]:
     """Train what is wanted, evaluate the best model by validation accuracy, and write it all to the results folder.
 
     Everything that a user may have got wrong is found before anything is trained or written.
@@ -83,7 +83,7 @@ def train(
             log.info("evaluating the best run, %s, on validation and test", best)
             photographs = photographs or prepare(wanted.data, progress)
             place.refuse_changed(folder, photographs)
-            best_trial.crown(folder, best, photographs, METRIC)
+            best_trial.evaluate_best_trial(folder, best, photographs, METRIC)
         folder.note(ended_by="", interrupted=False, best=best)
     return folder, photographs
 

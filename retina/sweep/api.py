@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import Photographs, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, find, prepare
 from retina.errors import WeightsError
 from retina.evaluation import best_trial, ensemble
 from retina.results import environment
@@ -18,7 +18,7 @@ from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
 from retina.sweep.dry_run import refuse_full_disk
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
-from retina.sweep.ray_backend import Outcome, quiet, run
+from retina.sweep.ray_backend import SweepResult, run, silence_libraries
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
 from retina.sweep.status_reporter import Watch
 from retina.system import process
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class SweepPaths:
     """Where a sweep runs and writes: the folder that holds all sweeps, pretrained weights, the Ray cluster."""
 
     results: Path
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Going:
+class ResumeOptions:
     """How a sweep that is there already goes on.
 
     Attributes:
@@ -57,15 +57,15 @@ class Going:
         return self.resume or self.extend > 0
 
 
-def sweep(
+def run_sweep(
     spec: SweepSpec,
-    place: Place,
-    going: Going = Going(),
+    place: SweepPaths,
+    going: ResumeOptions = ResumeOptions(),
     *,
     verbose: bool = False,
     progress: Progress | None = None,
     watch: Watch | None = None,
-) -> tuple[RunFolder, Outcome]:
+) -> tuple[RunFolder, SweepResult]:
     """Run a sweep, evaluate the best model, and write it all to `place.results/<name>/`.
 
     Everything that a user may have got wrong is found before the first trial starts and before anything is written.
@@ -105,7 +105,7 @@ def sweep(
         return folder, outcome
 
 
-def to_run(spec: SweepSpec, place: Place, going: Going) -> tuple[SweepSpec, Going]:
+def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[SweepSpec, ResumeOptions]:
     """Return the sweep as it would run in `place`, and how it goes on. Starts and writes nothing.
 
     Raises:
@@ -116,7 +116,7 @@ def to_run(spec: SweepSpec, place: Place, going: Going) -> tuple[SweepSpec, Goin
         raise WeightsError(f"--weights {place.weights}: no such file or folder")
     if going.resume and not root.exists():
         log.info("%s is not there yet: the sweep begins", root)
-        going = Going()
+        going = ResumeOptions()
     if going.on:
         folder = RunFolder.open(root)
         folder.refuse_running()
@@ -128,22 +128,22 @@ def to_run(spec: SweepSpec, place: Place, going: Going) -> tuple[SweepSpec, Goin
 
 
 def _ledger(
-    spec: SweepSpec, folder: RunFolder, photographs: Photographs, going: Going, *, verbose: bool
+    spec: SweepSpec, folder: RunFolder, photographs: FundusDataset, going: ResumeOptions, *, verbose: bool
 ) -> tuple[RunFolder, Ledger]:
     """The ledger of a sweep that begins or goes on, while no other process may run it."""
-    quiet(verbose)
+    silence_libraries(verbose)
     if going.on:
         return reopened(folder.root, spec, photographs, extend=going.extend, force=going.force)
     return folder, Ledger.create(spec, folder)
 
 
-def _judge(spec: SweepSpec, folder: RunFolder, outcome: Outcome, photographs: Photographs) -> None:
+def _judge(spec: SweepSpec, folder: RunFolder, outcome: SweepResult, photographs: FundusDataset) -> None:
     """Evaluate the best trial, and the kept ones together, without Ray."""
     if outcome.best:
         log.info("evaluating the best trial, %s, on validation and test", outcome.best)
-        best_trial.crown(folder, outcome.best, photographs, spec.metric.name)
-        found = ensemble.safely(folder, photographs, spec.metric.name, spec.metric.sign)
-        log.info("%s", ensemble.told(found))
+        best_trial.evaluate_best_trial(folder, outcome.best, photographs, spec.metric.name)
+        found = ensemble.try_build_ensemble(folder, photographs, spec.metric.name, spec.metric.sign)
+        log.info("%s", ensemble.describe(found))
 
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:
@@ -162,5 +162,5 @@ def resolved(spec: SweepSpec) -> SweepSpec:
     return spec.model_copy(update={"data": data, "trials": spec.planned_trials})
 
 
-def _with_layout(spec: SweepSpec, photographs: Photographs) -> SweepSpec:
+def _with_layout(spec: SweepSpec, photographs: FundusDataset) -> SweepSpec:
     return spec.model_copy(update={"data": spec.data.model_copy(update={"layout": photographs.manifest.layout})})

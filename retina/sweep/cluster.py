@@ -27,7 +27,7 @@ CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """What one trial gets: `cpu` cores (and torch threads) and `gpu` GPUs."""
 
     cpu: int
@@ -126,7 +126,7 @@ def _refuse_hidden_modules() -> None:
         raise SpecError(shadowing.told(files))
 
 
-def try_workers(guard: Guard | None, wish: Share) -> None:
+def try_workers(guard: Guard | None, wish: TrialResources) -> None:
     """Start a worker on each node that can hold a trial, before anything else takes time.
 
     Raises:
@@ -155,7 +155,7 @@ def _check_reachable(address: str | None, given: str) -> None:
         raise SpecError(f"{given}: no Ray cluster answers there ({error})") from None
 
 
-def share_of_a_trial(wish: Resources) -> Share:
+def share_of_a_trial(wish: Resources) -> TrialResources:
     """What a trial gets of the connected Ray: what was asked for, else what makes the trials fill the machine.
 
     Raises:
@@ -164,7 +164,7 @@ def share_of_a_trial(wish: Resources) -> Share:
     return share_on(wish, _nodes())
 
 
-def share_on(wish: Resources, nodes: Sequence[tuple[int, int]]) -> Share:
+def share_on(wish: Resources, nodes: Sequence[tuple[int, int]]) -> TrialResources:
     """What a trial gets on `nodes`, each with so many cores and so many GPUs.
 
     Raises:
@@ -179,15 +179,15 @@ def share_on(wish: Resources, nodes: Sequence[tuple[int, int]]) -> Share:
     if not able:
         most = max(cores for cores, gpus in nodes if gpus >= gpu)
         raise SpecError(f"resources.cpu: {wish.cpu or 1} asked for; the largest node with what it takes has {most}")
-    return Share(cpu=wish.cpu or min(_cores_a_trial(*node, gpu) for node in able), gpu=gpu)
+    return TrialResources(cpu=wish.cpu or min(_cores_a_trial(*node, gpu) for node in able), gpu=gpu)
 
 
-def slots(share: Share) -> int:
+def slots(share: TrialResources) -> int:
     """How many trials of that share fit the connected Ray as it is now, 0 and more."""
     return sum(fitting(cores, gpus, share) for cores, gpus in _nodes())
 
 
-def fitting(cores: int, gpus: int, share: Share) -> int:
+def fitting(cores: int, gpus: int, share: TrialResources) -> int:
     """How many trials of that share fit one node."""
     by_gpu = gpus * int(1 / share.gpu) if 0 < share.gpu < 1 else int(gpus / share.gpu) if share.gpu else cores
     return min(cores // share.cpu, by_gpu)

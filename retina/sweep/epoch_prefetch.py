@@ -9,7 +9,7 @@ import torch
 from retina.training.epochs import EpochResult, Training
 
 
-class Ahead:
+class EpochPrefetcher:
     """The epochs of one training after another, in a thread of their own.
 
     Writing a checkpoint takes a few tenths of a second, and so may Tune with many trials; an accelerator that waits for
@@ -41,9 +41,9 @@ class Ahead:
         finally:
             self._under_way = None
 
-    def let_go(self) -> None:
+    def cancel(self) -> None:
         """End the training where it is. What the epoch under way would have come to, an error say, nobody hears of."""
         if self._training and self._under_way:
-            self._training.abandon()
+            self._training.cancel()
             self._under_way.exception()  # waits
         self._training = self._under_way = None

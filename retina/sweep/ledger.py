@@ -137,9 +137,9 @@ class Ledger:
         self.folder.record_trial(name, state="RUNNING", reason=None, **config.model_dump(mode="json"))
         return name, config
 
-    def put_back(self, name: str) -> None:
+    def requeue(self, name: str) -> None:
         """Let a trial be asked for again: its worker was gone before it began."""
-        self._study.put_back(name)
+        self._study.requeue(name)
 
     def started(self, name: str, config: TrialConfig) -> None:
         """A trial has a worker now, or another one."""

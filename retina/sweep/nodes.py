@@ -18,10 +18,10 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.errors import NodeError, as_disk_error
-from retina.sweep.cluster import Share, fitting
-from retina.sweep.requirements import PREFIX, SAME_USER, DataNeeds, Needs, user, versions
+from retina.sweep.cluster import TrialResources, fitting
+from retina.sweep.requirements import PREFIX, SAME_USER, DataRequirements, NodeRequirements, user, versions
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def here() -> str:
 
 
 @contextmanager
-def marked(folder: Path) -> Iterator[Needs]:
+def marked(folder: Path) -> Iterator[NodeRequirements]:
     """Write the marker into `folder`, which is made where it is absent, and remove it at the end.
 
     Raises:
@@ -48,7 +48,7 @@ def marked(folder: Path) -> Iterator[Needs]:
     except OSError as error:
         raise as_disk_error(folder, "cannot be written to", error) from None
     try:
-        yield Needs(marker, versions())
+        yield NodeRequirements(marker, versions())
     finally:
         marker.unlink(missing_ok=True)
 
@@ -61,13 +61,13 @@ class Nodes:
     once it has passed. One that fails gets none, which is said once; a placement group holds its resources.
     """
 
-    def __init__(self, share: Share, photographs: Photographs | None = None) -> None:
+    def __init__(self, share: TrialResources, photographs: FundusDataset | None = None) -> None:
         """Serve trials of `share` that train on `photographs`."""
         self._share, self._photographs = share, photographs
         self._known: dict[str, str] = {}  # nodes that may run trials: id to what it is called
         self._asked: dict[ray.ObjectRef[str], tuple[str, str]] = {}  # checks under way: id and what it is called
         self._refused: dict[str, PlacementGroup] = {}
-        self._needs: Needs | None = None
+        self._needs: NodeRequirements | None = None
         self._data: bytes | None = None  # pickled DataNeeds, made when the first other node is asked
         self._is_dry = False
 
@@ -99,7 +99,7 @@ class Nodes:
             raise NodeError(_told(problems))
 
     @contextmanager
-    def serving(self, root: Path) -> Iterator[Needs]:
+    def serving(self, root: Path) -> Iterator[NodeRequirements]:
         """Keep the marker in the sweep's results folder `root` while trials run; release refused nodes at the end."""
         with marked(root) as self._needs:
             if not self._known:
@@ -143,14 +143,14 @@ class Nodes:
         has = told["Resources"]
         return fitting(int(has.get("CPU", 0)), int(has.get("GPU", 0)), self._share)
 
-    def _ask(self, node: str, name: str, needs: Needs) -> None:
+    def _ask(self, node: str, name: str, needs: NodeRequirements) -> None:
         if self._data is None:
-            self._data = pickle.dumps(self._photographs and DataNeeds.of(self._photographs))
+            self._data = pickle.dumps(self._photographs and DataRequirements.of(self._photographs))
         task = ray.remote(num_cpus=0, max_retries=0)(_check_of_a_node())
         there = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         self._asked[there.remote(pickle.dumps(needs), self._data, str(_written(needs, node)))] = (node, name)
 
-    def _answers(self, needs: Needs, *, seconds: float) -> dict[str, str]:
+    def _answers(self, needs: NodeRequirements, *, seconds: float) -> dict[str, str]:
         """Take in the checks that have ended, waiting for `seconds` at most. Returns problems by the nodes' names."""
         if not self._asked:
             return {}
@@ -198,7 +198,7 @@ def _check_of_a_node() -> Callable[[bytes, bytes, str], str]:
     return check
 
 
-def _written(needs: Needs, node: str) -> Path:
+def _written(needs: NodeRequirements, node: str) -> Path:
     return needs.marker.with_name(f"{needs.marker.name}-{node[:12]}")
 
 

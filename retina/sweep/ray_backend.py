@@ -22,15 +22,15 @@ from retina.config.sweep import SweepSpec
 from retina.errors import NodeError
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
-from retina.sweep.cluster import Share
+from retina.sweep.cluster import TrialResources
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
-from retina.sweep.requirements import Needs
-from retina.sweep.scheduler import Rungs
-from retina.sweep.status_reporter import Watch, Watcher
-from retina.sweep.trainable import GraderTrial, Settings, Task
-from retina.sweep.tune_hooks import WORKER_RETRIES, LedgerSearch, Limits, Recorder
+from retina.sweep.requirements import NodeRequirements
+from retina.sweep.scheduler import ResumableASHAScheduler
+from retina.sweep.status_reporter import StatusReporter, Watch
+from retina.sweep.trainable import GraderTrainable, TrainableSettings, TrainingFactory
+from retina.sweep.tune_hooks import WORKER_RETRIES, BudgetStopper, LedgerCallback, LedgerSearcher
 from retina.system import process
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 TUNE_FOLDER = "tune"
 MOST_PENDING = 100_000
-"""Trials that wait for a worker at once: no limit, `LedgerSearch` keeps to the number of slots."""
+"""Trials that wait for a worker at once: no limit, `LedgerSearcher` keeps to the number of slots."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepResult:
     """How a sweep ended.
 
     Attributes:
@@ -57,7 +57,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Placement:
     """Where trials run.
 
     Attributes:
@@ -67,23 +67,23 @@ class _Place:
         refusals: what it has not found, from the workers.
     """
 
-    share: Share
+    share: TrialResources
     nodes: Nodes
-    needs: Needs
+    needs: NodeRequirements
     refusals: list[str]
 
 
 def run(
     spec: SweepSpec,
     ledger: Ledger,
-    task: Task,
-    share: Share,
+    task: TrainingFactory,
+    share: TrialResources,
     *,
     nodes: Nodes | None = None,
     verbose: bool = False,
     watch: Watch | None = None,
     guard: Guard | None = None,
-) -> Outcome:
+) -> SweepResult:
     """Run `spec` to its end, or to Ctrl-C, on the Ray that this process is connected to.
 
     Args:
@@ -101,7 +101,7 @@ def run(
         ClusterError: Ray has died, or starts no worker any more.
         NodeError: a worker's node lacks what trials need. Its trial is put back; others have been stopped.
     """
-    quiet(verbose)
+    silence_libraries(verbose)
     limit = ""
     refusals: list[str] = []
     nodes = nodes or Nodes(share, getattr(task, "photographs", None))
@@ -109,7 +109,7 @@ def run(
         if ledger.remaining and not ledger.ended_by():
             log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
             with _own_interrupt(), nodes.serving(ledger.folder.root) as needs:
-                place = _Place(share, nodes, needs, refusals)
+                place = _Placement(share, nodes, needs, refusals)
                 _tuner(spec, ledger, task, place, verbose=verbose, watch=watch, guard=guard).fit()
     except RayGoneError as gone:
         raise gone.reason from None
@@ -121,7 +121,7 @@ def run(
         limit = ledger.close()
     if refusals:
         raise NodeError(f"{refusals[0]}\nthe sweep has stopped; go on with --resume")
-    return Outcome(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
+    return SweepResult(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
 
 
 @contextmanager
@@ -174,18 +174,18 @@ class _Acknowledge(Callback):
 def _tuner(
     spec: SweepSpec,
     ledger: Ledger,
-    task: Task,
-    place: _Place,
+    task: TrainingFactory,
+    place: _Placement,
     *,
     verbose: bool,
     watch: Watch | None,
     guard: Guard | None,
 ) -> Tuner:
     folder = ledger.folder
-    rungs = Rungs(spec)
+    rungs = ResumableASHAScheduler(spec)
     for name in folder.trial_ids():
         rungs.catch_up(name, ledger.values(name))
-    search = LedgerSearch(ledger, place.nodes.slots)
+    search = LedgerSearcher(ledger, place.nodes.slots)
     return Tuner(
         _trainable(spec, folder, task, place, rungs),
         tune_config=TuneConfig(
@@ -199,12 +199,12 @@ def _tuner(
         run_config=RunConfig(
             name=f"{len(list((folder.root / TUNE_FOLDER).glob('*'))):03d}",  # each time that the sweep goes on, anew
             storage_path=str(folder.root / TUNE_FOLDER),
-            stop=Limits(ledger, place.refusals),
+            stop=BudgetStopper(ledger, place.refusals),
             callbacks=[
-                Recorder(
+                LedgerCallback(
                     ledger,
                     place.refusals,
-                    Watcher(watch, ledger, rungs, lambda: search.slots) if watch else None,
+                    StatusReporter(watch, ledger, rungs, lambda: search.slots) if watch else None,
                 ),
                 _Acknowledge(),
                 *([_Health(guard)] if guard else []),
@@ -216,9 +216,11 @@ def _tuner(
     )
 
 
-def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, place: _Place, rungs: Rungs) -> Any:
+def _trainable(
+    spec: SweepSpec, folder: RunFolder, task: TrainingFactory, place: _Placement, rungs: ResumableASHAScheduler
+) -> Any:
     share = place.share
-    settings = Settings(
+    settings = TrainableSettings(
         folder=folder.root / "trials",
         metric=spec.metric.name,
         sign=spec.metric.sign,
@@ -228,10 +230,10 @@ def _trainable(spec: SweepSpec, folder: RunFolder, task: Task, place: _Place, ru
         needs=place.needs,
     )
     trainable = tune.with_resources(
-        tune.with_parameters(GraderTrial, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
+        tune.with_parameters(GraderTrainable, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
     )
     # what the dashboard calls a worker; Tune's wrappers have left "with_resources.<locals>.ResourceTrainable"
-    trainable.__name__ = trainable.__qualname__ = GraderTrial.__name__
+    trainable.__name__ = trainable.__qualname__ = GraderTrainable.__name__
     return trainable
 
 
@@ -239,7 +241,7 @@ def _trial_name(trial: Trial) -> str:
     return str(trial.config["trial"])
 
 
-def quiet(verbose: bool) -> None:
+def silence_libraries(verbose: bool) -> None:
     """Set up Tune; its own result files and both libraries' chatter are off: our tables and lines say the same."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune prepares one trial at a time, so that workers start one after another; our search asks for no more than fit

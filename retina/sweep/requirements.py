@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from retina.data.cache.pixel_cache import cache_folder, mapped
-from retina.data.dataset import Photographs, find
+from retina.data.dataset import FundusDataset, find
 from retina.errors import FULL_ERRNOS, DataError
 from retina.results import environment
 
@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Needs:
+class NodeRequirements:
     """What a worker must find on its node, whichever trial it gets.
 
     Attributes:
@@ -92,7 +92,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class DataNeeds:
+class DataRequirements:
     """What a node must have to train on the driver's photographs.
 
     Attributes:
@@ -100,11 +100,11 @@ class DataNeeds:
         files: a row a photograph with columns path, index, image, grade and length, in bytes, of its file.
     """
 
-    photographs: Photographs
+    photographs: FundusDataset
     files: pd.DataFrame
 
     @classmethod
-    def of(cls, photographs: Photographs) -> DataNeeds:
+    def of(cls, photographs: FundusDataset) -> DataRequirements:
         """Look up the lengths of the photographs' files."""
         return cls(photographs, _files(photographs.frame))
 

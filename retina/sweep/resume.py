@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
-from retina.data.dataset import Photographs
+from retina.data.dataset import FundusDataset
 from retina.errors import ResultsError, SpecError
 from retina.results import checksums, environment
 from retina.results.files import write_text
@@ -57,7 +57,7 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
 
 
 def reopened(
-    root: Path, spec: SweepSpec, photographs: Photographs, *, extend: int = 0, force: bool = False
+    root: Path, spec: SweepSpec, photographs: FundusDataset, *, extend: int = 0, force: bool = False
 ) -> tuple[RunFolder, Ledger]:
     """The results folder and the ledger of a sweep that goes on as `spec` says.
 
@@ -154,7 +154,7 @@ def _tell_damaged(folder: RunFolder) -> None:
 
 
 def _changes(
-    folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: Photographs | None, extend: int
+    folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: FundusDataset | None, extend: int
 ) -> list[str]:
     """What is not as it was, a line each; empty where the sweep is the same. Photographs are compared if given."""
     changes = []

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retina.config.sweep import SweepSpec
 
 
-def sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
+def create_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
     """What chooses the next trial, for a sweep that has had `trials_before` trials already."""
     seed = spec.seed
     if trials_before:
@@ -22,10 +22,10 @@ def sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSamp
     if spec.method in {"random", "grid"}:  # a grid is a list of start points, so nothing is left to draw
         return optuna.samplers.RandomSampler(seed=seed)
     kind = optuna.samplers.TPESampler if spec.method == "tpe" else optuna.samplers.GPSampler
-    return Exploring(kind(seed=seed), spec.random_share, seed)
+    return RandomShareSampler(kind(seed=seed), spec.random_share, seed)
 
 
-class Exploring(optuna.samplers.BaseSampler):
+class RandomShareSampler(optuna.samplers.BaseSampler):
     """A sampler that draws a share of the trials at random, whatever it has learned.
 
     With early stopping a model-based search can shut itself in: it proposes what rises fast, the rungs let through what

@@ -28,7 +28,7 @@ class _Named:
     trial_id: str
 
 
-class Rungs(AsyncHyperBandScheduler):
+class ResumableASHAScheduler(AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020, arXiv 1810.05934) over the best value so far.
 
     `early_stop: {type: none}` is ASHA without a rung: its first one lies behind the last epoch.

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from retina.report.terminal.live_view import Running, Status
 from retina.results.run_folder import FINISHED
 from retina.sweep.ledger import Ledger
-from retina.sweep.scheduler import Rungs
+from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.system import hardware
 
 SECONDS_BETWEEN = 0.5
 Watch = Callable[[Status], None]
 
 
-class Watcher:
+class StatusReporter:
     """Tells `watch` of the sweep's status, twice a second at most, however often it is called."""
 
-    def __init__(self, watch: Watch, ledger: Ledger, rungs: Rungs, slots: Callable[[], int]) -> None:
+    def __init__(self, watch: Watch, ledger: Ledger, rungs: ResumableASHAScheduler, slots: Callable[[], int]) -> None:
         self._watch, self._ledger, self._rungs, self._slots = watch, ledger, rungs, slots
         self._told = 0.0
 
@@ -30,7 +30,7 @@ class Watcher:
             self._watch(status(self._ledger, self._rungs, self._slots()))
 
 
-def status(ledger: Ledger, rungs: Rungs, slots: int) -> Status:
+def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> Status:
     """The sweep as it stands, `slots` trials at once fitting the cluster."""
     folder, metric = ledger.folder, ledger.spec.metric.name
     rows = [folder.recorded(name) for name in folder.trial_ids()]

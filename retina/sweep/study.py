@@ -22,7 +22,7 @@ from retina.config import TrialConfig, search_space
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
 from retina.sweep import study_file
-from retina.sweep.sampler import Exploring, sampler
+from retina.sweep.sampler import RandomShareSampler, create_sampler
 
 INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""
@@ -103,7 +103,7 @@ class SweepStudy:
         there = optuna.get_all_study_names(storage)
         study = optuna.create_study(
             storage=storage,
-            sampler=sampler(spec, len(tried or {})),
+            sampler=create_sampler(spec, len(tried or {})),
             direction="maximize" if spec.metric.sign > 0 else "minimize",
             study_name=f"{name}-{len(there)}" if name in there else name,  # a space that was changed, and changed back
         )
@@ -125,7 +125,7 @@ class SweepStudy:
                 raise ResultsError(f"{database}: holds no study {name!r}; the sweep cannot go on") from None
             study.get_trials(deepcopy=False)
         # else its random numbers would begin anew, and the first trials come again
-        study.sampler = sampler(spec, len(study.get_trials(deepcopy=False)))
+        study.sampler = create_sampler(spec, len(study.get_trials(deepcopy=False)))
         return cls(spec, study, tried)
 
     @staticmethod
@@ -195,7 +195,7 @@ class SweepStudy:
                 return name
         return None
 
-    def put_back(self, name: str) -> None:
+    def requeue(self, name: str) -> None:
         """Let a trial that was asked for be asked for again."""
         left = self._study.get_trials(deepcopy=False)[self._asked[name].number]
         self._unfinished.append(left)
@@ -298,7 +298,7 @@ class SweepStudy:
             if _key(config) not in self._tried:
                 break
             self._pass_over(trial)
-            if isinstance(self._study.sampler, Exploring):
+            if isinstance(self._study.sampler, RandomShareSampler):
                 self._study.sampler.explore_next()
             trial = self._study.ask()
             config = suggest(trial, self._spec)

@@ -18,22 +18,22 @@ from ray import tune
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
 from retina.results import checkpoints
-from retina.sweep.epoch_prefetch import Ahead
+from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
-from retina.sweep.requirements import Needs
+from retina.sweep.requirements import NodeRequirements
 from retina.sweep.scheduler import BEST, EPOCH
 from retina.system import file_modes
 from retina.system.printable import PrintableFormatter
 from retina.training.epochs import Training
 
-Task = Callable[[TrialConfig], Training]
+TrainingFactory = Callable[[TrialConfig], Training]
 """What a sweep tunes: starts one training run. Runs in the workers, so it must be picklable."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainableSettings:
     """What every trial of a sweep must know besides its own configuration.
 
     Attributes:
@@ -52,10 +52,10 @@ class Settings:
     threads: int
     gpu: bool
     rungs: frozenset[int]
-    needs: Needs | None = None
+    needs: NodeRequirements | None = None
 
 
-class GraderTrial(tune.Trainable):
+class GraderTrainable(tune.Trainable):
     """One trial, or one after another: the worker is kept and given the next configuration.
 
     A step is an epoch. Where it was the best so far, its checkpoint is on the disk before it is reported, so that a
@@ -72,20 +72,20 @@ class GraderTrial(tune.Trainable):
 
     _trial = "none"  # __repr__ is asked for also when setup has failed
 
-    def setup(self, config: dict[str, Any], task: Task, settings: Settings) -> None:
+    def setup(self, config: dict[str, Any], task: TrainingFactory, settings: TrainableSettings) -> None:
         """Called once in a new worker."""
         self._task, self._settings = task, settings
         if not settings.gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves them visible to those who were given none
         torch.set_num_threads(settings.threads)
-        self._ahead = Ahead(settings.threads)
+        self._ahead = EpochPrefetcher(settings.threads)
         self._log = _TrialLog()
         self._problem = settings.needs.problem() if settings.needs else ""
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for each further trial of the worker."""
-        self._ahead.let_go()
+        self._ahead.cancel()
         self._trial = str(new_config["trial"])
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
@@ -114,7 +114,7 @@ class GraderTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let go of the model before the worker ends."""
-        self._ahead.let_go()
+        self._ahead.cancel()
         self._training = None
 
     def __repr__(self) -> str:
@@ -196,7 +196,7 @@ class GraderTrial(tune.Trainable):
         return {**self._failed(problem), "refused": f"{here()}: {problem}"}
 
     def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
-        self._ahead.let_go()
+        self._ahead.cancel()
         self._training = None
         # the key must be there for Tune, and NaN is what its percentiles leave out
         return {EPOCH: 0, BEST: math.nan, "failure": reason, "traceback": trace, "finished": False, "done": True}

@@ -21,7 +21,7 @@ SLOTS_SECONDS = 5.0
 """How old the number of trials that fit the cluster may be: nodes come and go."""
 
 
-def verdict(result: Mapping[str, Any] | None) -> tuple[str, str]:
+def trial_outcome(result: Mapping[str, Any] | None) -> tuple[str, str]:
     """What became of a trial that has ended, by its last result: COMPLETE, PRUNED or FAIL, and why in a few words."""
     if not result:
         return "FAIL", "ended without a result"
@@ -32,14 +32,14 @@ def verdict(result: Mapping[str, Any] | None) -> tuple[str, str]:
     return "PRUNED", f"stopped at the rung of epoch {result[EPOCH]}"
 
 
-class _Ours:
+class _NotPickled:
     """Tune pickles what it is given, for a restore of its own that we never ask for: it gets an empty shell."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class LedgerSearch(_Ours, Searcher):
+class LedgerSearcher(_NotPickled, Searcher):
     """Asks the ledger for the next trial, but not before there is room for it: it then knows all that can be known."""
 
     def __init__(self, ledger: Ledger, slots: Callable[[], int]) -> None:
@@ -68,7 +68,7 @@ class LedgerSearch(_Ours, Searcher):
         return {"trial": name, "config": config.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial makes room; what became of it the `Recorder` hears."""
+        """A trial makes room; what became of it the `LedgerCallback` hears."""
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -79,7 +79,7 @@ class LedgerSearch(_Ours, Searcher):
         """See `save`."""
 
 
-class Recorder(_Ours, Callback):
+class LedgerCallback(_NotPickled, Callback):
     """Tells the ledger what happens, as it happens."""
 
     def __init__(self, ledger: Ledger, refusals: list[str], watch: Callable[[], None] | None = None) -> None:
@@ -127,7 +127,7 @@ class Recorder(_Ours, Callback):
             return
         if times <= WORKER_RETRIES:
             self._deaths[name] = times
-            self._ledger.put_back(name)
+            self._ledger.requeue(name)
             return
         self._ended.add(name)
         self._ledger.end(name, "FAIL", f"its worker died {times} times", trace=_error_text(trial))
@@ -136,16 +136,16 @@ class Recorder(_Ours, Callback):
         """Put back a trial that has not run here for want of something on the node."""
         self._refusals.append(problem)
         self._ended.add(name)
-        self._ledger.put_back(name)
+        self._ledger.requeue(name)
 
     def _end(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
         if _name(trial) not in self._ended:
             self._ended.add(_name(trial))
             trace = str(result.get("traceback") or "") if result else ""
-            self._ledger.end(_name(trial), *verdict(result), trace=trace)
+            self._ledger.end(_name(trial), *trial_outcome(result), trace=trace)
 
 
-class Limits(_Ours, Stopper):
+class BudgetStopper(_NotPickled, Stopper):
     """Ends the sweep when the ledger says that a limit was reached, or a worker's node has refused a trial."""
 
     def __init__(self, ledger: Ledger, refusals: list[str]) -> None:

@@ -62,6 +62,6 @@ class Training(Protocol):
         """Go on from what `weights` and `state` once gave."""
         ...
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Called from another thread: no more epochs are wanted, and one that is under way had better end at once."""
         ...

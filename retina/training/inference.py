@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
 from retina.config import GRADES
-from retina.data.loader import Drawn, Part, load
+from retina.data.loader import BatchPlan, SplitView, load
 from retina.errors import ModelOutputError
 from retina.metrics import grading
 from retina.metrics.probabilities import problems
@@ -55,7 +55,7 @@ class Evaluation:
 
 def evaluate(
     grader: nn.Module,
-    part: Part,
+    part: SplitView,
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
@@ -75,13 +75,18 @@ def evaluate(
         ModelOutputError: the grader's output on a photograph is not finite.
     """
     raw = outputs(grader, part, device=device, precision=precision, flips=flips)
-    seen = read(raw, part, losses.reading_of(grader))
+    seen = decode_outputs(raw, part, losses.output_decoder_of(grader))
     _refuse_ungraded(seen.ungraded, len(part))
     return seen
 
 
 def outputs(
-    grader: nn.Module, part: Part, *, device: torch.device, precision: torch.dtype = torch.float32, flips: bool = False
+    grader: nn.Module,
+    part: SplitView,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    flips: bool = False,
 ) -> torch.Tensor:
     """The raw outputs, float32 (N, K) on `device`; as `evaluate`.
 
@@ -89,20 +94,20 @@ def outputs(
     """
     grader.eval()
     found = []
-    refusal = microbatch.single("evaluation", part, type(grader).__name__)
+    refusal = microbatch.oom_message("evaluation", part, type(grader).__name__)
     size = at_most = _batch(part)
-    ask = partial(mirrored, grader, flips=flips)
-    with torch.inference_mode(), microbatch.autocast(device, precision), to_the_letter():
+    ask = partial(with_flip_tta, grader, flips=flips)
+    with torch.inference_mode(), microbatch.autocast(device, precision), disable_tf32():
         for start in range(0, len(part), size):
-            batch = Drawn(np.arange(start, min(start + size, len(part))))
+            batch = BatchPlan(np.arange(start, min(start + size, len(part))))
             judge = partial(_pieces, ask, part, batch, device)
-            done, at_most = microbatch.in_pieces(judge, len(batch), at_most, device=device, refusal=refusal)
+            done, at_most = microbatch.run_in_chunks(judge, len(batch), at_most, device=device, refusal=refusal)
             found += done
     return torch.cat(found)
 
 
 @contextmanager
-def to_the_letter() -> Iterator[None]:
+def disable_tf32() -> Iterator[None]:
     """Let float32 be float32, in this process: GPUs from Ampere on round a convolution's inputs to ten bits (TF32).
 
     So that a grade is the same from a GPU, a CPU and onnxruntime.
@@ -117,19 +122,19 @@ def to_the_letter() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def read(raw: torch.Tensor, part: Part, reading: losses.Reading) -> Evaluation:
+def decode_outputs(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
     """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in.
 
     Some may be `ungraded`.
     """
     grades = part.grades.copy()
     with torch.inference_mode():
-        logs, predicted = losses.log_reading(reading, raw.double())
+        logs, predicted = losses.log_probabilities(reading, raw.double())
         loss = F.nll_loss(logs, torch.from_numpy(grades).to(raw.device))
     return Evaluation(float(loss), grades, logs.exp().cpu().numpy(), predicted.cpu().numpy())
 
 
-def validate(raw: torch.Tensor, part: Part, reading: losses.Reading) -> Evaluation:
+def validate(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
     """Fit a reading's cut-points on all of a validation split, and judge it as if it had not seen it.
 
     What is said of each fifth of the patients comes from cut-points fitted on the other four. Cut-points that are
@@ -145,15 +150,15 @@ def validate(raw: torch.Tensor, part: Part, reading: losses.Reading) -> Evaluati
     folds = int(fold_of.max()) + 1
     if not reading.is_fitted or folds == 1:
         reading.fit(raw, part.grades)
-        return read(raw, part, reading)
+        return decode_outputs(raw, part, reading)
     loss, probabilities, predicted = 0.0, np.zeros((len(part), GRADES)), np.zeros(len(part), dtype=np.int64)
     for fold in range(folds):
         inside = np.flatnonzero(fold_of == fold)
         outside = np.flatnonzero(fold_of != fold)
-        other = losses.Reading(reading.loss).to(raw.device)
+        other = losses.OutputDecoder(reading.loss).to(raw.device)
         other.fit(raw[torch.from_numpy(outside).to(raw.device)], part.grades[outside])
-        here = Part(part.pixels, part.rows[inside], part.grades[inside])
-        seen = read(raw[torch.from_numpy(inside).to(raw.device)], here, other)
+        here = SplitView(part.pixels, part.rows[inside], part.grades[inside])
+        seen = decode_outputs(raw[torch.from_numpy(inside).to(raw.device)], here, other)
         loss += seen.loss * len(inside) / len(part)
         probabilities[inside], predicted[inside] = seen.probabilities, seen.predicted
     reading.fit(raw, part.grades)
@@ -165,7 +170,7 @@ def _refuse_ungraded(ungraded: int, of: int) -> None:
         raise ModelOutputError(f"the model's output is not finite on {ungraded} of {of} photographs")
 
 
-def _folds(part: Part) -> npt.NDArray[np.int64]:
+def _folds(part: SplitView) -> npt.NDArray[np.int64]:
     """A fold for each photograph, (N,), 0 to `FOLDS` - 1: a patient's are in one, and each has its share of a grade."""
     patients = np.arange(len(part)) if part.patients is None else np.unique(part.patients, return_inverse=True)[1]
     worst = np.zeros(int(patients.max()) + 1, dtype=np.int64)
@@ -175,7 +180,7 @@ def _folds(part: Part) -> npt.NDArray[np.int64]:
     return folds
 
 
-def mirrored(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.Tensor:
+def with_flip_tta(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.Tensor:
     """The grader's raw output on (B, 3, S, S) images; with `flips` the mean over them and their mirror images."""
     if not flips:
         raw: torch.Tensor = grader(images)
@@ -185,11 +190,15 @@ def mirrored(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.T
 
 
 def _pieces(
-    ask: Callable[[torch.Tensor], torch.Tensor], part: Part, batch: Drawn, device: torch.device, cut: list[slice]
+    ask: Callable[[torch.Tensor], torch.Tensor],
+    part: SplitView,
+    batch: BatchPlan,
+    device: torch.device,
+    cut: list[slice],
 ) -> list[torch.Tensor]:
     return [ask(load(part, batch[piece], device)[0]).float() for piece in cut]
 
 
-def _batch(part: Part) -> int:
+def _batch(part: SplitView) -> int:
     size = int(part.pixels.shape[1])
     return max(1, min(128, EVALUATION_PIXELS // size**2))

@@ -70,7 +70,7 @@ def summed_loss(
     return (each * weights[grades]).sum()
 
 
-class Reading(nn.Module):
+class OutputDecoder(nn.Module):
     """Reads raw outputs: (B, `OUTPUTS[loss]`) -> probabilities float (B, 5), rows sum to 1, and grades int64 (B,).
 
     Rows that are not finite become NaN and `NO_GRADE`.
@@ -139,13 +139,13 @@ class Reading(nn.Module):
             self.spread.fill_(_fit_spread(score, grades, cutpoints))
 
 
-def reading_of(net: nn.Module) -> Reading:
+def output_decoder_of(net: nn.Module) -> OutputDecoder:
     """The reading that belongs to a network; of one that brings none, that of five logits."""
     reading = getattr(net, "reading", None)
-    return reading if isinstance(reading, Reading) else Reading()
+    return reading if isinstance(reading, OutputDecoder) else OutputDecoder()
 
 
-def log_reading(reading: Reading, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def log_probabilities(reading: OutputDecoder, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """As `reading(raw)`, but the probabilities' logarithms: (B, 5) like `raw`, and grades int64 (B,).
 
     A temperature divides logarithms. Those of probabilities that were computed as differences in float32, as exported

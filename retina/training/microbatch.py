@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from retina.config import GRADES, TrialConfig
-from retina.data.loader import Drawn, Part, load
+from retina.data.loader import BatchPlan, SplitView, load
 from retina.errors import TrainError, first_line
 from retina.training import losses
 
@@ -57,7 +57,7 @@ def pieces(count: int, at_most: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def in_pieces(
+def run_in_chunks(
     work: Callable[[list[slice]], T], count: int, at_most: int, *, device: torch.device, refusal: str
 ) -> tuple[T, int]:
     """`work` on `count` photographs cut into pieces, halved for as long as memory is short.
@@ -67,7 +67,7 @@ def in_pieces(
         count: photographs.
         at_most: photographs in a piece, to begin with.
         device: whose cached memory is given back before each further attempt.
-        refusal: how the error begins where single photographs do not fit either; see `single`.
+        refusal: how the error begins where single photographs do not fit either; see `oom_message`.
 
     Returns:
         What `work` returned, and `at_most` or the smaller number that passed.
@@ -94,8 +94,8 @@ def in_pieces(
         at_most = math.ceil(largest / 2)
 
 
-def single(where: str, part: Part, net: str) -> str:
-    """The `refusal` of `in_pieces`: where it was, the size of the photographs and the network."""
+def oom_message(where: str, part: SplitView, net: str) -> str:
+    """The `refusal` of `run_in_chunks`: where it was, the size of the photographs and the network."""
     return f"{where}: out of memory with a single photograph of {part.pixels.shape[1]} px in {net}"
 
 
@@ -115,7 +115,7 @@ class Gradients:
         self,
         config: TrialConfig,
         net: nn.Module,
-        train: Part,
+        train: SplitView,
         *,
         name: str,
         device: torch.device,
@@ -127,10 +127,10 @@ class Gradients:
         self._precision, self._scaler, self._smoothing = precision, scaler, config.label_smoothing
         weights = _class_weights(config, train)
         self._class_weights = weights.to(device)
-        self._reading = losses.reading_of(net)
+        self._reading = losses.output_decoder_of(net)
         self._photograph_weights = weights.double().numpy()[train.grades]  # on the host: no need to ask the device
 
-    def __call__(self, drawn: Drawn, seed: int, where: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def __call__(self, drawn: BatchPlan, seed: int, where: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Replace the gradients; torch's global generators are set to `seed`, for dropout.
 
         Returns:
@@ -140,15 +140,15 @@ class Gradients:
             TrainError: a single photograph does not fit into memory; begins with `where`.
         """
         work = partial(self._accumulate, drawn, seed)
-        refusal = single(where, self._train, self._name)
-        done, fits = in_pieces(work, len(drawn), self.micro_batch, device=self._device, refusal=refusal)
+        refusal = oom_message(where, self._train, self._name)
+        done, fits = run_in_chunks(work, len(drawn), self.micro_batch, device=self._device, refusal=refusal)
         if fits < self.micro_batch:
             self.micro_batch = fits
             text = "a batch of %d does not fit into memory: run as micro-batches of %d, gradients accumulated"
             log.warning(text, len(drawn), fits)
         return done
 
-    def _accumulate(self, drawn: Drawn, seed: int, cut: list[slice]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _accumulate(self, drawn: BatchPlan, seed: int, cut: list[slice]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         # a further attempt draws the dropout anew from the same seed: to read a generator's state, so as to go back to
         # it, would halt the device in every step. torch.manual_seed takes 0.1 ms, for the kinds of device not there
         torch.default_generator.manual_seed(seed)
@@ -159,7 +159,7 @@ class Gradients:
         summed, guesses = zip(*(self._piece(drawn[piece], total) for piece in cut), strict=True)
         return sum(summed[1:], start=summed[0]), list(guesses)
 
-    def _piece(self, drawn: Drawn, total: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _piece(self, drawn: BatchPlan, total: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of one piece, of a batch whose photographs weigh `total`. Its tensors go with the call."""
         images, grades = load(self._train, drawn, self._device)
         images, share = drawn.mix(images) if drawn.mix else (images, 1.0)
@@ -177,7 +177,7 @@ class Gradients:
         return losses.summed_loss(self._reading.loss, raw, grades, self._class_weights, self._smoothing)
 
 
-def _class_weights(config: TrialConfig, train: Part) -> torch.Tensor:
+def _class_weights(config: TrialConfig, train: SplitView) -> torch.Tensor:
     """Ones, or for "balanced" n / (5 x count) a grade, as scikit-learn's balanced class weights."""
     if config.class_weights == "none":
         return torch.ones(GRADES)

@@ -17,7 +17,7 @@ from torch import nn
 from retina.config import TrialConfig
 from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
 from retina.results.checksums import digest
-from retina.training.losses import OUTPUTS, Reading
+from retina.training.losses import OUTPUTS, OutputDecoder
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
 """Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
@@ -54,7 +54,7 @@ def build(config: TrialConfig, image_size: int, weights: StateDict | None = None
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         net.maxpool = nn.Identity()
     net.fc = head(net.fc.in_features, config)
-    net.reading = Reading(config.loss)
+    net.reading = OutputDecoder(config.loss)
     grader: nn.Module = net
     return grader
 

@@ -13,7 +13,7 @@ from retina.config import TrialConfig
 WARM_UP = 10
 
 
-def optimizer_of(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
+def create_optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW as `config` says; the backbone in a second group where it learns otherwise than the head."""
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     groups: list[dict[str, Any]] = [{"params": list(net.parameters())}]
@@ -30,7 +30,7 @@ def optimizer_of(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
     return kind(groups, **common)
 
 
-def schedule_of(
+def create_scheduler(
     config: TrialConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate's way over the trial's own epochs, stepped after each batch."""
@@ -59,7 +59,7 @@ def set_frozen(net: nn.Module, *, frozen: bool) -> None:
             module.eval()
 
 
-class Averaged:
+class ModelEma:
     """A network whose weights, batch statistics included, are the exponential moving average of another's.
 
     The first steps count less, as in torch's and timm's: after n steps the decay is at most (1 + n) / (10 + n).

@@ -1,4 +1,4 @@
-"""One training run: `fit` yields an `EpochResult` an epoch. Knows nothing of who listens, and nothing of Ray."""
+"""One training run: `start_training` yields an `EpochResult` an epoch. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.dataset import Photographs
-from retina.data.loader import Part, drawn_batches, seed_of
+from retina.data.dataset import FundusDataset
+from retina.data.loader import SplitView, drawn_batches, seed_of
 from retina.errors import ModelOutputError, TrainError
 from retina.metrics import grading
 from retina.metrics.probabilities import NO_GRADE
 from retina.training import losses, microbatch, model, optim
 from retina.training.epochs import EpochResult
-from retina.training.inference import Evaluation, outputs, read, validate
+from retina.training.inference import Evaluation, decode_outputs, outputs, validate
 
-RESIDENT = 0.2
+MAX_DEVICE_CACHE_SHARE = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
 
 
@@ -31,16 +31,16 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def fit(
+def start_training(
     config: TrialConfig,
-    train: Part,
-    val: Part,
+    train: SplitView,
+    val: SplitView,
     *,
-    test: Part | None = None,
+    test: SplitView | None = None,
     weights: model.StateDict | None = None,
     net: nn.Module | None = None,
     device: torch.device | None = None,
-) -> Fit:
+) -> TrainingRun:
     """Train a grader as `config` says; iterate to get one `EpochResult` an epoch.
 
     A batch that does not fit into memory is run as micro-batches whose gradients add up to those of the whole; their
@@ -59,7 +59,7 @@ def fit(
         net: an untrained network to train instead of `config.arch`, (B, 3, S, S) float -> (B, 5) logits.
         device: where to train; `default_device()` if None.
     """
-    return Fit(config, train, val, test=test, weights=weights, net=net, device=device or default_device())
+    return TrainingRun(config, train, val, test=test, weights=weights, net=net, device=device or default_device())
 
 
 @dataclass(frozen=True)
@@ -70,37 +70,40 @@ class GradingTask:
         photographs: to train and judge on.
         weights: torchvision state dicts by architecture, for trials with `pretrained`.
         track_test: follow the test split by epoch.
-        gpu_share: what a trial gets of a GPU, 0 to 1, if it gets one; of its memory `RESIDENT` may hold photographs.
+        gpu_share: what a trial gets of a GPU, 0 to 1, if it gets one; `MAX_DEVICE_CACHE_SHARE` of its memory may hold
+            photographs.
     """
 
-    photographs: Photographs
+    photographs: FundusDataset
     weights: Mapping[str, model.StateDict]
     track_test: bool = False
     gpu_share: float = 1.0
 
-    def __call__(self, config: TrialConfig) -> Fit:
+    def __call__(self, config: TrialConfig) -> TrainingRun:
         """Start the run."""
         device = default_device()
         most_bytes = 0
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # an epoch's batches are all of one size, but for the last
             memory = torch.cuda.get_device_properties(device).total_memory
-            most_bytes = int(RESIDENT * min(1.0, self.gpu_share) * memory)
+            most_bytes = int(MAX_DEVICE_CACHE_SHARE * min(1.0, self.gpu_share) * memory)
         train, val, test = (self.photographs.part(name, device, most_bytes) for name in ("train", "val", "test"))
         weights = self.weights.get(config.arch)
-        return fit(config, train, val, test=test if self.track_test else None, weights=weights, device=device)
+        return start_training(
+            config, train, val, test=test if self.track_test else None, weights=weights, device=device
+        )
 
 
-class Fit(Iterator[EpochResult]):
-    """The `Training` that `fit` starts."""
+class TrainingRun(Iterator[EpochResult]):
+    """The `Training` that `start_training` starts."""
 
     def __init__(
         self,
         config: TrialConfig,
-        train: Part,
-        val: Part,
+        train: SplitView,
+        val: SplitView,
         *,
-        test: Part | None,
+        test: SplitView | None,
         weights: model.StateDict | None,
         net: nn.Module | None,
         device: torch.device,
@@ -115,11 +118,11 @@ class Fit(Iterator[EpochResult]):
         self._abandoned = False
         self._precision = precision_of(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
-        self._reading = losses.reading_of(self.model)
+        self._reading = losses.output_decoder_of(self.model)
         self._steps_an_epoch = math.ceil(len(train) / config.batch_size)
-        self._optimizer = optim.optimizer_of(config, self.model)
-        self._schedule = optim.schedule_of(config, self._optimizer, self._steps_an_epoch)
-        self._averaged = optim.Averaged(self.model, config.ema) if config.ema else None
+        self._optimizer = optim.create_optimizer(config, self.model)
+        self._schedule = optim.create_scheduler(config, self._optimizer, self._steps_an_epoch)
+        self._averaged = optim.ModelEma(self.model, config.ema) if config.ema else None
         self._gradients = microbatch.Gradients(
             config,
             self.model,
@@ -165,9 +168,9 @@ class Fit(Iterator[EpochResult]):
         """The network that is judged and saved: the one that is trained, or the moving average of its weights."""
         return self._averaged.net if self._averaged else self.model
 
-    def evaluate(self, part: Part) -> Evaluation:
+    def evaluate(self, part: SplitView) -> Evaluation:
         """The model as it is now, on `part`."""
-        return read(self._outputs(part), part, self._reading)
+        return decode_outputs(self._outputs(part), part, self._reading)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """See `Training`."""
@@ -195,7 +198,7 @@ class Fit(Iterator[EpochResult]):
         self._gradients.micro_batch = state["micro_batch"]
         self._epoch = state["epoch"]
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """See `Training`. The epoch ends after the step or the evaluation that it is at, with a `TrainError`."""
         self._abandoned = True
 
@@ -203,7 +206,7 @@ class Fit(Iterator[EpochResult]):
         if self._abandoned:
             raise TrainError(f"{where}: abandoned")
 
-    def _outputs(self, part: Part) -> torch.Tensor:
+    def _outputs(self, part: SplitView) -> torch.Tensor:
         flips = self.config.flips
         return outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
 

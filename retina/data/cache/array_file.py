@@ -21,7 +21,7 @@ from retina.errors import DiskError
 
 
 @dataclass(frozen=True)
-class Target:
+class ArrayFile:
     """The file of a (rows, size, size, 3) uint8 array whose values start at byte `offset`."""
 
     path: str
@@ -48,7 +48,7 @@ class Target:
         return zlib.crc32(self.read(file, row)) == checksum
 
 
-def reserve(path: Path, rows: int, size: int) -> Target:
+def reserve(path: Path, rows: int, size: int) -> ArrayFile:
     """Write the array's header and take its space on the disk; rows that are in the file stay there.
 
     Raises:
@@ -72,17 +72,17 @@ def reserve(path: Path, rows: int, size: int) -> Target:
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise too_little from None
-    return Target(str(path), offset, size)
+    return ArrayFile(str(path), offset, size)
 
 
-def intact(target: Target, checksums: dict[int, int], threads: int) -> set[int]:
+def intact(target: ArrayFile, checksums: dict[int, int], threads: int) -> set[int]:
     """The rows that are what their checksums say; about as fast as the disk reads them."""
     with Path(target.path).open("rb") as file, ThreadPoolExecutor(threads) as pool:
         right = pool.map(lambda row: target.holds(file, row, checksums[row]), checksums)
         return {row for row, good in zip(checksums, right, strict=True) if good}
 
 
-def close_up(target: Target, kept: list[int]) -> None:
+def close_up(target: ArrayFile, kept: list[int]) -> None:
     """Move the kept rows, ascending, up over the others and cut the file."""
     with Path(target.path).open("r+b") as file:
         for new, old in enumerate(kept):
@@ -92,7 +92,7 @@ def close_up(target: Target, kept: list[int]) -> None:
         file.truncate(target.offset + len(kept) * target.row_bytes)
 
 
-def open_up(target: Target, checksums: dict[int, int]) -> None:
+def open_up(target: ArrayFile, checksums: dict[int, int]) -> None:
     """Move rows back to where they were before `close_up`, whether that was over or had only begun.
 
     Wherever it is stopped, each row is whole in its old place or in its new one: it is moved to a place that no row

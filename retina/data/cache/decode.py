@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retina.data import process_pool as processes
-from retina.data.cache.array_file import Target
+from retina.data.cache.array_file import ArrayFile
 from retina.data.fundus import Pixels, read, to_square
 from retina.data.pixel_hash import hash_for_joining
 from retina.errors import DataError
@@ -42,13 +42,13 @@ class Outcome:
     digest: str = ""
 
 
-def decode(jobs: list[Job], target: Target) -> list[Outcome]:
+def decode(jobs: list[Job], target: ArrayFile) -> list[Outcome]:
     """Read photographs, crop them to their disc and write them into their rows."""
     with Path(target.path).open("r+b") as file:
         return [_decode_one(row, path, target, file) for row, path in jobs]
 
 
-def _decode_one(row: int, path: str, target: Target, file: BinaryIO) -> Outcome:
+def _decode_one(row: int, path: str, target: ArrayFile, file: BinaryIO) -> Outcome:
     try:
         photograph = read(Path(path), at_least=2 * target.size)  # as `fundus.read_square`, which does not hand it out
     except DataError as error:
@@ -56,7 +56,7 @@ def _decode_one(row: int, path: str, target: Target, file: BinaryIO) -> Outcome:
     return put(photograph, row, target, file)
 
 
-def put(photograph: Pixels, row: int, target: Target, file: BinaryIO) -> Outcome:
+def put(photograph: Pixels, row: int, target: ArrayFile, file: BinaryIO) -> Outcome:
     """Crop a photograph to its disc and write it into its row."""
     square, disc = to_square(photograph, target.size)
     data = square.tobytes()
@@ -65,7 +65,7 @@ def put(photograph: Pixels, row: int, target: Target, file: BinaryIO) -> Outcome
 
 
 def decode_in_processes(
-    chunks: Iterator[list[Job]], target: Target, workers: int, inherited: int
+    chunks: Iterator[list[Job]], target: ArrayFile, workers: int, inherited: int
 ) -> Iterator[list[Outcome]]:
     """`decode` each chunk in one of so many processes; chunks are taken only when a process is free for them.
 

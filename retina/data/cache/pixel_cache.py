@@ -26,13 +26,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from retina.data import process_pool as processes
-from retina.data.cache.array_file import Target, close_up, intact, open_up, reserve
+from retina.data.cache.array_file import ArrayFile, close_up, intact, open_up, reserve
 from retina.data.cache.decode import Job, Outcome, decode, decode_in_processes, put
 from retina.data.cache.journal import Journal, source_of
 from retina.data.fundus import PREPROCESSING, Pixels
 from retina.data.image_file import same_size_as_another_format
 from retina.data.layouts import npz
-from retina.data.manifest import Bad, Manifest, refuse
+from retina.data.manifest import BadRow, Manifest, refuse
 from retina.data.pixel_hash import full_hash
 from retina.errors import DataError, DiskError, RetinaError, as_disk_error
 from retina.system import file_modes
@@ -65,7 +65,7 @@ class PixelCache:
 
     pixels: NDArray[np.uint8]
     kept: NDArray[np.int64]
-    bad: list[Bad]
+    bad: list[BadRow]
     digests: list[str]
     discless: int
     path: Path
@@ -286,20 +286,20 @@ class _Builder:
                 with suppress(Timeout, OSError), FileLock(other.with_suffix(".lock"), timeout=0):
                     shutil.rmtree(other, ignore_errors=True)
 
-    def name_bad(self, bad: list[tuple[int, str]]) -> list[Bad]:
+    def name_bad(self, bad: list[tuple[int, str]]) -> list[BadRow]:
         """Positions and problems with the label file's line and the name of the photograph."""
         rows = self.manifest.frame.iloc[[position for position, _ in bad]]
         named = zip(rows["where"], rows["image"], bad, strict=True)
-        return [Bad(where, image, problem) for where, image, (_, problem) in named]
+        return [BadRow(where, image, problem) for where, image, (_, problem) in named]
 
-    def _reserve(self, path: Path) -> Target:
+    def _reserve(self, path: Path) -> ArrayFile:
         try:
             return reserve(path, len(self.manifest.frame), self.size)
         except DiskError:
             self._clear()  # it may be this that takes the room
             return reserve(path, len(self.manifest.frame), self.size)
 
-    def _fill(self, target: Target, journal: Journal, workers: int, progress: Progress) -> tuple[list[Outcome], int]:
+    def _fill(self, target: ArrayFile, journal: Journal, workers: int, progress: Progress) -> tuple[list[Outcome], int]:
         """Decode what is not yet in the array; the outcomes of all photographs, and how many are of this call."""
         n = len(self.manifest.frame)
         done = _intact(journal.noted, target, n, workers)
@@ -329,7 +329,7 @@ class _Builder:
         full = {row: digest for chunk in hashes for row, digest in chunk}
         return [replace(outcome, digest=full.get(outcome.row, outcome.digest)) for outcome in outcomes]
 
-    def _finish(self, target: Target, outcomes: list[Outcome], on_bad: str, start: float) -> None:
+    def _finish(self, target: ArrayFile, outcomes: list[Outcome], on_bad: str, start: float) -> None:
         """Close it up and write the index; both are on the disk when this is over."""
         n = len(outcomes)
         bad = [(outcome.row, outcome.problem) for outcome in outcomes if outcome.problem]
@@ -354,7 +354,7 @@ class _Builder:
             _to_disk(written)
 
     def _decode(
-        self, target: Target, done: dict[int, Outcome], workers: int, inherited: int
+        self, target: ArrayFile, done: dict[int, Outcome], workers: int, inherited: int
     ) -> Iterator[list[Outcome]]:
         """Those that are not done; as files first, then as arrays."""
         frame = self.manifest.frame[["path", "array", "index"]].assign(row=np.arange(len(self.manifest.frame)))
@@ -373,7 +373,7 @@ class _Builder:
             yield from _from_array(str(path), str(array), rows, target)
 
 
-def _intact(noted: dict[int, Outcome], target: Target, n: int, threads: int) -> dict[int, Outcome]:
+def _intact(noted: dict[int, Outcome], target: ArrayFile, n: int, threads: int) -> dict[int, Outcome]:
     """Of the rows that were decoded before, those that are in the file as they were written."""
     checksums = {row: outcome.checksum for row, outcome in noted.items() if not outcome.problem}
     if len(checksums) < len(noted) == n:  # all was decoded, so it may have been stopped while it was closed up
@@ -381,7 +381,7 @@ def _intact(noted: dict[int, Outcome], target: Target, n: int, threads: int) -> 
     return {row: noted[row] for row in intact(target, checksums, threads)}
 
 
-def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: Target) -> Iterator[list[Outcome]]:
+def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: ArrayFile) -> Iterator[list[Outcome]]:
     """The photographs of one array of an npz file, in this process: they need no decoding."""
     try:
         photographs = npz.load(path, array)

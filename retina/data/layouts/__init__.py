@@ -21,7 +21,7 @@ from retina.data.layouts.photograph_index import PhotographIndex, subfolder
 from retina.data.layouts.split_folders import note_of_folders, split_by_folders
 from retina.data.layouts.unused import unused_files
 from retina.data.layouts.validation import Labels, Row, assume, check, is_absent, to_frame
-from retina.data.manifest import COLUMNS, Bad, Manifest, Unused, refuse
+from retina.data.manifest import COLUMNS, BadRow, Manifest, Unused, refuse
 from retina.errors import DataError, PhotographsAbsentError
 
 __all__ = ["place", "read"]
@@ -75,7 +75,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
         DataError: nothing there, no known layout or two that contradict each other, label files that cannot be read,
             no photographs (then it is a PhotographsAbsentError); and bad rows, unless `config.on_bad` is "skip".
     """
-    given = place(config.path)
+    given = resolve_path(config.path)
     here = _with_photographs_beside(given)
     tree = Tree()
     reader = GradeReader(_mapping(config))
@@ -123,7 +123,7 @@ def _mapping(config: DataConfig) -> dict[str, int | str]:
     return {key: config.grade_mapping[label] for key, label in labels.items()}
 
 
-def place(given: str) -> Place:
+def resolve_path(given: str) -> Place:
     """The folder or file that a user pointed at.
 
     Raises:
@@ -290,7 +290,7 @@ def _unmet(config: DataConfig, labels: list[Labels]) -> list[str]:
     return [f"data.grade_mapping: no label is {', '.join(map(repr, never))}"] if never else []
 
 
-def _notes(rows: Iterable[Row], bad: list[Bad], index: PhotographIndex) -> list[str]:
+def _notes(rows: Iterable[Row], bad: list[BadRow], index: PhotographIndex) -> list[str]:
     """What a person should know of the rows: what was left out, splits that the folders contradict."""
     notes = []
     if ungradable := sum(one.ungradable for one in bad):

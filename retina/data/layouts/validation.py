@@ -13,7 +13,7 @@ from retina.data.formats import own_name
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import is_text, leaves_folder, printable
 from retina.data.layouts.grades import GradeReader
-from retina.data.manifest import COLUMNS, Bad
+from retina.data.manifest import COLUMNS, BadRow
 
 _EYES = {
     "left": "left", "l": "left", "os": "left", "2": "left", "right": "right", "r": "right", "od": "right", "1": "right",
@@ -111,7 +111,7 @@ def assume(labels: Labels, root: Path) -> Labels:
     return replace(labels, rows=rows)
 
 
-def check(rows: list[Row], reader: GradeReader, where: str) -> tuple[list[Row], list[Bad]]:
+def check(rows: list[Row], reader: GradeReader, where: str) -> tuple[list[Row], list[BadRow]]:
     """Part the rows that can be used from those that cannot, which are explained. Both keep their order.
 
     Args:
@@ -154,31 +154,31 @@ def patient_of(cell: str) -> str:
     return "" if cell.lower() in _NO_PATIENT else _WHOLE.sub(r"\1", cell)
 
 
-def _no_text(row: Row) -> Bad | None:
+def _no_text(row: Row) -> BadRow | None:
     if all(map(is_text, (row.where, row.image, str(row.path)))):
         return None
-    return Bad(printable(row.where), printable(row.image), "its name is not UTF-8")
+    return BadRow(printable(row.where), printable(row.image), "its name is not UTF-8")
 
 
-def _problem(row: Row, reader: GradeReader, where: str) -> Bad | None:
+def _problem(row: Row, reader: GradeReader, where: str) -> BadRow | None:
     if row.path is None and not row.name:
-        return Bad(row.where, "(no name)", "the name of the photograph is empty")
+        return BadRow(row.where, "(no name)", "the name of the photograph is empty")
     if row.path is None and leaves_folder(row.name):
-        return Bad(row.where, row.image, "this name leads out of the data folder; it was not opened")
+        return BadRow(row.where, row.image, "this name leads out of the data folder; it was not opened")
     if row.problem:
-        return Bad(row.where, row.image, row.problem, row.ungradable)
+        return BadRow(row.where, row.image, row.problem, row.ungradable)
     if reader(row.grade) is None:
         ungradable = reader.is_ungradable(row.grade)
-        return Bad(row.grade_where or row.where, row.image, reader.problem(row.grade), ungradable)
+        return BadRow(row.grade_where or row.where, row.image, reader.problem(row.grade), ungradable)
     problem = ""
     if split_words.of_word(row.split) is None:
         problem = f"its split is {row.split!r}; splits are train, val and test"
     elif row.path is None:
         problem = f"the photograph is missing; {row.elsewhere or where}"
-    return Bad(row.where, row.image, problem) if problem else None
+    return BadRow(row.where, row.image, problem) if problem else None
 
 
-def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, Bad]:
+def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, BadRow]:
     """All rows of a photograph with two grades, and the later ones of a photograph that is listed again."""
     places = defaultdict(list)
     for at, row in rows.items():
@@ -190,9 +190,9 @@ def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, Bad]:
             other = next((rows[i] for i in same if reader(rows[i].grade) != reader(row.grade)), None)
             if other:
                 text = f"two grades for one photograph: {row.grade} here, {other.grade} at {other.where}"
-                bad[at] = Bad(row.where, row.image, text)
+                bad[at] = BadRow(row.where, row.image, text)
             elif at != same[0]:
-                bad[at] = Bad(row.where, row.image, f"listed twice; the first time at {first.where}")
+                bad[at] = BadRow(row.where, row.image, f"listed twice; the first time at {first.where}")
     return bad
 
 

@@ -18,7 +18,7 @@ import retina
 from retina.errors import ResultsError, as_disk_error
 from retina.report import ensemble_results
 from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
-from retina.report.page.run_data import ENOUGH, Facts
+from retina.report.page.run_data import ENOUGH, RunData
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.system import output_files
@@ -61,7 +61,7 @@ def write(
     return target
 
 
-def render(told: Facts, importances: Mapping[str, float], *, device: torch.device | None = None) -> str:
+def render(told: RunData, importances: Mapping[str, float], *, device: torch.device | None = None) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__name__),
@@ -89,7 +89,7 @@ def _refuse_foreign(file: Path) -> None:
         raise ResultsError(f"{file}: {problem}")
 
 
-def _results(told: Facts, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
+def _results(told: RunData, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
     best = told.best or {}
     return {
         "best": best,

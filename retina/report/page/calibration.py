@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from retina.metrics import calibration
 from retina.metrics.grading import REFERABLE, referable
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import PROBABILITIES, Facts, number
+from retina.report.page.run_data import PROBABILITIES, RunData, number
 from retina.report.page.svg import Picture
 
 BINS = 10
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-def pictures(facts: Facts) -> list[Picture]:
+def pictures(facts: RunData) -> list[Picture]:
     """Reliability diagram and ROC; none without predictions."""
     if facts.predictions is None or facts.best is None or facts.predictions.empty:
         return []
@@ -37,7 +37,7 @@ def bins(confidence: Floats, right: npt.NDArray[np.bool_], most: int = BINS) -> 
     return [(float(confidence[group].mean()), int(right[group].sum()), len(group)) for group in groups]
 
 
-def _reliability(facts: Facts, predictions: pd.DataFrame) -> Picture:
+def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     split = "test" if (predictions["split"] == "test").any() else "val"
     grades, p = _of(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
@@ -73,7 +73,7 @@ def _bins(axes: Any, grades: Ints, p: Floats, style: plot_style.Style, label: st
     axes.errorbar(x, y, yerr=bars if with_bars else None, linewidth=1.5, elinewidth=1, capsize=2, **drawn)
 
 
-def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
+def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
     figure, axes = plot_style.canvas(height=4.6)
     axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="chance")
     told: list[str] = []
@@ -111,7 +111,7 @@ def _roc(facts: Facts, predictions: pd.DataFrame) -> list[Picture]:
     return [svg.picture(figure, "roc", "ROC of referable", note, f"ROC curves: {'; '.join(told)}")]
 
 
-def _points(axes: Any, facts: Facts, predictions: pd.DataFrame, split: str) -> None:
+def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) -> None:
     """Where the operating point lies, and where the grades do."""
     style = plot_style.SPLITS[split]
     rows = predictions[predictions["split"] == split]

@@ -11,12 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from retina.errors import ResultsError
 from retina.report import figures
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import Facts
+from retina.report.page.run_data import RunData
 from retina.report.page.search import state_handle
 from retina.report.page.svg import Picture
 
 
-def pictures(facts: Facts) -> list[Picture]:
+def pictures(facts: RunData) -> list[Picture]:
     """All trials together, and the best one by its accuracy; none before the first epoch."""
     found = [] if facts.history.empty else [_all(facts)]
     if facts.best is not None and (best := _best(facts)) is not None:
@@ -24,7 +24,7 @@ def pictures(facts: Facts) -> list[Picture]:
     return found
 
 
-def _all(facts: Facts) -> Picture:
+def _all(facts: RunData) -> Picture:
     figure, axes = plot_style.canvas(height=3.9)
     best = facts.ranking[0] if facts.ranking else None
     states = dict(zip(facts.trials["trial_id"], facts.trials["state"], strict=True))
@@ -62,7 +62,7 @@ def _all(facts: Facts) -> Picture:
     return svg.picture(figure, "curves", f"{facts.metric} of every trial by epoch", note.strip(), alt)
 
 
-def _best(facts: Facts) -> Picture | None:
+def _best(facts: RunData) -> Picture | None:
     """The best trial's accuracy on train and validation, as figures.py draws it, in this page's size."""
     assert facts.best is not None  # noqa: S101  # the caller looked
     try:

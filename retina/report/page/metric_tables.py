@@ -10,7 +10,7 @@ import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
 from retina.metrics.verdict import SPLITS, baseline_name, known_patients, resampled
-from retina.report.ensemble_results import NUMBERS, Way
+from retina.report.ensemble_results import NUMBERS, EnsembleResult
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.run_data import number
 from retina.report.terminal.best_model import SHOWN
@@ -20,7 +20,7 @@ Told = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number as it is shown, and its 95% interval where there is one."""
 
     value: str
@@ -32,7 +32,7 @@ class Line:
     """A row of a table: what it is, and a cell a split."""
 
     name: str
-    cells: list[Cell]
+    cells: list[TableCell]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def baselines(best: Told) -> list[Line]:
     lines = [Line("the model", [_cell(best[split], key) for split in known for key in ("qwk", "accuracy")])]
     for name, told in names.items():
         cells = [
-            Cell(_three(known[split].get(name, {}).get(key))) for split in known for key in ("qwk", "accuracy")
+            TableCell(_three(known[split].get(name, {}).get(key))) for split in known for key in ("qwk", "accuracy")
         ]  # fmt: skip
         lines.append(Line(baseline_name(name, told), cells))
     return lines
@@ -115,7 +115,7 @@ def baseline_notes(best: Told) -> list[str]:
     return found
 
 
-def ways(made: list[Way]) -> list[Line]:
+def ways(made: list[EnsembleResult]) -> list[Line]:
     """The best trial alone, the ensemble and the soup: `NUMBERS` on validation, then on test."""
     return [Line(way.name, [_cell(way.told[split], key) for split in SPLITS for key in NUMBERS]) for way in made]
 
@@ -165,20 +165,20 @@ def _operating(best: Told) -> list[Line]:
     ]
 
 
-def _operated(told: Told, name: str) -> Cell:
+def _operated(told: Told, name: str) -> TableCell:
     value = (told.get("operating") or {}).get(name)
     between = (told.get("intervals") or {}).get(f"operating_{name}")
-    return Cell(_three(value), _between(between))
+    return TableCell(_three(value), _between(between))
 
 
-def _cell(told: Told, key: str, grade: int | None = None) -> Cell:
+def _cell(told: Told, key: str, grade: int | None = None) -> TableCell:
     """A number; empty where this sweep's version did not know it, "-" where it is not defined."""
     if key not in told:
-        return Cell("")
+        return TableCell("")
     value, between = told[key], (told.get("intervals") or {}).get(key)
     if grade is not None:
         value, between = value[grade], between[grade] if between else None
-    return Cell(_three(value) or "-", _between(between))
+    return TableCell(_three(value) or "-", _between(between))
 
 
 def _three(value: Any) -> str:

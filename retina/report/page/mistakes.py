@@ -24,11 +24,11 @@ from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
 from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
-from retina.report.page.run_data import PROBABILITIES, Facts
+from retina.report.page.run_data import PROBABILITIES, RunData
 from retina.results import checksums
 from retina.results.files import read_json
 from retina.training import model
-from retina.training.losses import reading_of
+from retina.training.losses import output_decoder_of
 from retina.training.trainer import default_device
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Mistakes:
     problem: str = ""
 
 
-def find(facts: Facts, device: torch.device | None = None) -> Mistakes:
+def find(facts: RunData, device: torch.device | None = None) -> Mistakes:
     """Look for the best model's most confident mistakes; whatever stands in the way is said, never raised."""
     if facts.best is None or facts.predictions is None:
         return Mistakes(problem="There are no predictions of a best model yet.")
@@ -101,7 +101,7 @@ def overlaid(photograph: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     return blended
 
 
-def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mistakes:
+def _shown(facts: RunData, predictions: pd.DataFrame, device: torch.device) -> Mistakes:
     split, rows = worst(predictions)
     file = facts.folder.best / "config.json"
     checksums.verify_best(facts.folder.best, "config.json", "model.pt")
@@ -126,7 +126,7 @@ def _shown(facts: Facts, predictions: pd.DataFrame, device: torch.device) -> Mis
     called = torch.tensor(rows["predicted"].tolist(), device=device)
     maps = torch.cat([gradcam.heatmaps(net, images[[i]], called[[i]]) for i in range(len(images))])
     with torch.inference_mode():
-        _, again = reading_of(net)(net(images))
+        _, again = output_decoder_of(net)(net(images))
     if bool((again == NO_GRADE).any()):
         raise ResultsError(f"{facts.folder.best / 'model.pt'}: the model's output on some of them is not finite")
     about = _about(predictions, split, rows, maps) + _caveat(int((again != called).sum()), flips=trial.flips)

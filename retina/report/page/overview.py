@@ -10,7 +10,7 @@ from typing import Any
 from retina.config import GRADE_NAMES
 from retina.evaluation.comparison import FOLDER
 from retina.metrics.verdict import SPLITS
-from retina.report.page.run_data import Facts, number, word
+from retina.report.page.run_data import RunData, number, word
 from retina.report.terminal import tables
 from retina.report.terminal.live_view import clock
 from retina.results.run_folder import PARAMETERS
@@ -24,7 +24,7 @@ class Image:
     alt: str
 
 
-def first_line(facts: Facts) -> str:
+def first_line(facts: RunData) -> str:
     """The verdict; before there is one, how the sweep stands."""
     if facts.best and facts.best.get("verdict"):
         return str(facts.best["verdict"])
@@ -44,7 +44,7 @@ def first_line(facts: Facts) -> str:
     return f"No best model yet: {facts.ended} of {planned} trials have ended, {told}."
 
 
-def standing(facts: Facts) -> str:
+def standing(facts: RunData) -> str:
     """The sweep's state and how many trials have ended how."""
     states = [f"{facts.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")]
     counted = ", ".join(told for told in states if not told.startswith("0 ")) or "none yet"
@@ -53,7 +53,7 @@ def standing(facts: Facts) -> str:
     return f"{facts.state}; trials: {counted}{took}"
 
 
-def settings(facts: Facts) -> list[tuple[str, str]]:
+def settings(facts: RunData) -> list[tuple[str, str]]:
     """The best trial's, by name."""
     trial = (facts.best or {}).get("trial_id")
     row = next((row for row in facts.rows if row["trial_id"] == trial), None)
@@ -62,13 +62,13 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     return [(name, word(row[name])) for name in PARAMETERS if name in row]
 
 
-def data(facts: Facts) -> list[tuple[str, int, list[int]]]:
+def data(facts: RunData) -> list[tuple[str, int, list[int]]]:
     """Photographs by split and grade: split, all, and five counts."""
     told = (facts.notes.get("data") or {}).get("photographs") or {}
     return [(SPLITS.get(name, name), int(one["n"]), [int(n) for n in one["by_grade"]]) for name, one in told.items()]
 
 
-def data_facts(facts: Facts) -> list[tuple[str, str]]:
+def data_facts(facts: RunData) -> list[tuple[str, str]]:
     """Where the photographs are from and how they were taken, by name."""
     told = facts.notes.get("data") or {}
     names = ("path", "layout", "fingerprint", "image_size", "patients", "without_a_disc", "skipped")
@@ -76,12 +76,12 @@ def data_facts(facts: Facts) -> list[tuple[str, str]]:
     return [*found, *(("duplicates", one) for one in [tables.duplicates(told)] if one)]
 
 
-def warnings(facts: Facts) -> list[str]:
+def warnings(facts: RunData) -> list[str]:
     """What a person should know before trusting a score."""
     return [str(one) for one in (facts.notes.get("data") or {}).get("warnings") or []]
 
 
-def environment(facts: Facts) -> list[tuple[str, str]]:
+def environment(facts: RunData) -> list[tuple[str, str]]:
     """Code, versions and hardware, by name."""
     notes = facts.notes
     code = notes.get("code") or {}
@@ -100,7 +100,7 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in told.items() if value not in {None, ""}]
 
 
-def commands(facts: Facts) -> list[tuple[str, str]]:
+def commands(facts: RunData) -> list[tuple[str, str]]:
     """What was run, and what runs it again: a heading and a command each."""
     notes, root = facts.notes, facts.folder.root
     found = [("as it was started", str(notes["command"]))] if notes.get("command") else []
@@ -115,12 +115,12 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def is_dirty(facts: Facts) -> bool:
+def is_dirty(facts: RunData) -> bool:
     """Whether the code differed from its commit."""
     return str(facts.notes.get("git") or "").endswith("-dirty")
 
 
-def comparison(facts: Facts) -> list[Image]:
+def comparison(facts: RunData) -> list[Image]:
     """The figures of a comparison of networks, if `retina.report.comparison_figures` has drawn any."""
     files = sorted((facts.folder.root / FOLDER).glob("*.png"))
     return [Image(_uri(file.read_bytes()), file.stem.replace("_", " ")) for file in files]

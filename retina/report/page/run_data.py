@@ -13,7 +13,7 @@ import pandas as pd
 
 from retina.config import GRADES, TrialConfig
 from retina.report import ensemble_results
-from retina.report.ensemble_results import Way
+from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
@@ -49,7 +49,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunData:
     """What a results folder holds.
 
     Attributes:
@@ -71,7 +71,7 @@ class Facts:
     history: pd.DataFrame
     best: dict[str, Any] | None
     predictions: pd.DataFrame | None
-    ways: list[Way]
+    ways: list[EnsembleResult]
     state: str
 
     @property
@@ -127,7 +127,7 @@ class Facts:
         return self.count(*FINISHED)
 
 
-def read(folder: RunFolder) -> Facts:
+def read(folder: RunFolder) -> RunData:
     """Read a results folder.
 
     Raises:
@@ -142,7 +142,7 @@ def read(folder: RunFolder) -> Facts:
     if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
         checksums.tell_unverified(folder.best)
     best = readers.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
-    return Facts(
+    return RunData(
         folder=folder,
         spec=spec,
         notes=notes,

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import Facts, Searched, number, word
+from retina.report.page.run_data import RunData, Searched, number, word
 from retina.report.page.svg import Picture
 
 UNUSED = -0.12
@@ -66,19 +66,19 @@ class Scale:
         return [(float(value), f"{value:g}") for value in shown]
 
 
-def pictures(facts: Facts) -> list[Picture]:
+def pictures(facts: RunData) -> list[Picture]:
     """History and parallel coordinates; none before a trial has a value."""
     return [*_history(facts), *_parallel(facts)] if facts.ranking else []
 
 
-def slices(facts: Facts) -> list[Picture]:
+def slices(facts: RunData) -> list[Picture]:
     """One figure a parameter that was searched, in which at least two values were tried."""
     scales = [Scale.of(parameter) for parameter in facts.searched]
     told = [scale for scale in scales if len({scale.raw(row) for row in _valued(facts)} - {None}) > 1]
     return [_slice(facts, scale) for scale in told]
 
 
-def _history(facts: Facts) -> Iterator[Picture]:
+def _history(facts: RunData) -> Iterator[Picture]:
     figure, axes = plot_style.canvas(height=3.7)
     bests: list[tuple[int, float]] = []
     for place, row in enumerate(facts.rows):
@@ -104,7 +104,7 @@ def _history(facts: Facts) -> Iterator[Picture]:
     yield svg.picture(figure, "history", "Optimisation history", note, alt)
 
 
-def _parallel(facts: Facts) -> Iterator[Picture]:
+def _parallel(facts: RunData) -> Iterator[Picture]:
     scales = [Scale.of(parameter) for parameter in facts.searched]
     if not scales:
         return
@@ -145,7 +145,7 @@ def _parallel(facts: Facts) -> Iterator[Picture]:
     yield svg.picture(figure, "parallel", "Parallel coordinates", note, alt, wide=True)
 
 
-def _slice(facts: Facts, scale: Scale) -> Picture:
+def _slice(facts: RunData, scale: Scale) -> Picture:
     parameter = scale.parameter
     figure, axes = plot_style.canvas(3.6, 2.7)
     for row in _valued(facts):
@@ -165,7 +165,7 @@ def _slice(facts: Facts, scale: Scale) -> Picture:
     return svg.picture(figure, f"slice-{parameter.name.replace('_', '-')}", parameter.name, "", alt)
 
 
-def _valued(facts: Facts) -> list[Row]:
+def _valued(facts: RunData) -> list[Row]:
     """The trials that have a value and did not fail."""
     return [row for row in facts.rows if row["state"] != "FAIL" and number(row[facts.metric]) is not None]
 
@@ -194,7 +194,7 @@ def _axis(axes: Axes, place: float, ticks: list[tuple[float, str]]) -> None:
         )
 
 
-def _states(figure: Figure, facts: Facts, *, lines: bool, columns: int = 3, more: Any = ()) -> None:
+def _states(figure: Figure, facts: RunData, *, lines: bool, columns: int = 3, more: Any = ()) -> None:
     """A legend of the states that there are."""
     shown = [state for state in plot_style.STATES if facts.count(state) and not (lines and state == "FAIL")]
     handles = [*more, *(state_handle(state, lines=lines, colour=plot_style.DARK if lines else None) for state in shown)]

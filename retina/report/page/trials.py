@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from retina.report.page.run_data import Facts, number, word
+from retina.report.page.run_data import RunData, number, word
 from retina.results.run_folder import MEASURES, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
@@ -22,7 +22,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrialCell:
     """What is shown, and what it is sorted by: a number, a text, or None where there is nothing."""
 
     text: str
@@ -35,7 +35,7 @@ class Row:
 
     trial: str
     state: str
-    cells: list[Cell]
+    cells: list[TrialCell]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Table:
     same: list[tuple[str, str]]
 
 
-def table(facts: Facts) -> Table:
+def table(facts: RunData) -> Table:
     """All trials of a sweep."""
     varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
     same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
@@ -65,18 +65,18 @@ def _row(told: dict[str, Any], columns: list[Column]) -> Row:
     return Row(str(told["trial_id"]), str(told["state"]), [_cell(told[one.name], one) for one in columns])
 
 
-def _cell(value: Any, column: Column) -> Cell:
+def _cell(value: Any, column: Column) -> TrialCell:
     text = _word(value)
     if not text:
-        return Cell("", None)
+        return TrialCell("", None)
     if not column.numeric:
-        return Cell(text, text)
+        return TrialCell(text, text)
     found = number(value)
     if found is None:
-        return Cell(text, None)
+        return TrialCell(text, None)
     if column.name == "minutes":
-        return Cell(f"{found:.1f}", round(found, 4))
-    return Cell(str(int(found)) if found == int(found) and abs(found) < 1e6 else f"{found:.4g}", found)
+        return TrialCell(f"{found:.1f}", round(found, 4))
+    return TrialCell(str(int(found)) if found == int(found) and abs(found) < 1e6 else f"{found:.4g}", found)
 
 
 def _minutes(seconds: Any) -> float | None:
