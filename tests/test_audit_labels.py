@@ -53,10 +53,10 @@ def test_folders_that_tell_equal_names_apart_name_no_patients(tmp_path: Path) ->
             photograph(tmp_path / split / f"{name}.png")
     frame = layouts.read(DataConfig(path=str(tmp_path))).frame
     assert frame["patient"].tolist() == ["train/a", "train/b", "test/a", "test/b"]
-    assert not labels.count(frame).named
+    assert not labels.summarize(frame).named
     (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "7_left.png")
     text(tmp_path / "train" / "labels.csv", "image,level\n7_left,0\nb,1\n")
-    assert labels.count(layouts.read(DataConfig(path=str(tmp_path))).frame).named
+    assert labels.summarize(layouts.read(DataConfig(path=str(tmp_path))).frame).named
 
 
 def test_official_test_lists_without_photographs_are_audited_too(
@@ -73,7 +73,7 @@ def test_official_test_lists_without_photographs_are_audited_too(
 
 @given(ROWS)
 def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
-    found = labels.count(audited.frame(rows))
+    found = labels.summarize(audited.frame(rows))
     assert found.photographs == len(rows) == sum(found.eyes.values())
     assert list(found.counts.columns) == list(range(GRADES))
     for split in SPLITS:
@@ -88,7 +88,7 @@ def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
 
 @given(ROWS)
 def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str, int]]) -> None:
-    found = {overlap.split: overlap for overlap in labels.count(audited.frame(rows)).overlaps}
+    found = {overlap.split: overlap for overlap in labels.summarize(audited.frame(rows)).overlaps}
     has_train = any(split in {"train", ""} for *_, split, _ in rows)  # what has no split trains
     for split, others in (("val", {"train", ""}), ("test", {"train", "", "val"})):
         known = {who for who, _, of, _ in rows if of in others}
@@ -151,7 +151,7 @@ def test_patients_are_known_only_where_they_are_named(
 def test_a_clean_split_has_no_overlap_and_no_such_finding() -> None:
     rows = [(f"{split}{n}", "left", split, n % 5) for split in ("train", "val", "test") for n in range(60)]
     frame = audited.frame(rows)
-    found = labels.count(frame)
+    found = labels.summarize(frame)
     assert found.overlaps == []
     assert found.fellow_eye == {}
     assert set(found.majority) == {"val", "test"}

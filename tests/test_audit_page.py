@@ -72,7 +72,7 @@ def test_contact_sheets_are_drawn_by_a_seed(audit: Audit) -> None:
     of_grade = audit.manifest.frame.loc[audit.manifest.frame["grade"] == 2, "image"].tolist()
     assert drawn(0) == drawn(0)
     assert set(drawn(0)) <= set(of_grade)
-    assert len(drawn(0)) == min(len(of_grade), page.A_GRADE)
+    assert len(drawn(0)) == min(len(of_grade), page.SHOWN_PER_GRADE)
 
 
 def test_a_sheet_has_no_more_than_its_share_and_not_always_the_same(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_sheet_has_no_more_than_its_share_and_not_always_the_same(tmp_path: Pa
         [one.attributes["alt"] for one in read(page.render(found, seed=seed)).section("grade0").find("img")]
         for seed in (0, 1)
     ]
-    assert [len(sheet) for sheet in sheets] == [page.A_GRADE] * 2
+    assert [len(sheet) for sheet in sheets] == [page.SHOWN_PER_GRADE] * 2
     assert sheets[0] != sheets[1]
     assert read(page.render(found)).section("grade4").words.endswith("proliferative None.")
 

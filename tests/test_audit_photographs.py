@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from retina import cli
 from retina.audit import findings, measures
-from retina.audit.inspect_photograph import look
+from retina.audit.inspect_photograph import inspect_photograph
 from retina.data import quality
 from retina.data.photograph_pool import visit
 from retina.data.pixel_hash import pixel_hash
@@ -38,7 +38,7 @@ def spoilt(shared: Path, folder: Path) -> Path:
 
 def test_each_kind_of_unfit_photograph_is_named(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
-    assert {problem: audited.names(audit, audit.unfit(problem)) for problem in findings.UNFIT} == {
+    assert {problem: audited.names(audit, audit.unfit(problem)) for problem in findings.QUALITY_PROBLEMS} == {
         quality.NO_DISC: {"page"},
         quality.VERY_DARK: {"dark"},
         quality.BLURRED: {"blurred"},
@@ -90,7 +90,7 @@ def test_quality_is_seen_at_any_size(
 
 def test_a_photograph_of_a_camera_is_measured_as_it_is_stored(shared: Path) -> None:
     original = next(iter(sorted((shared / "data" / "idrid" / "originals").glob("*.jpg"))))
-    seen = look(str(original))
+    seen = inspect_photograph(str(original))
     assert (seen.width, seen.height) == (4288, 2848)
     assert 3000 < seen.side < 4288
     assert seen.problems == []
@@ -106,7 +106,7 @@ def test_sizes_are_those_of_the_file_though_less_is_decoded(
         larger = photograph.resize(size)
     larger.save(tmp_path / "flat.jpg")
     larger.save(tmp_path / "turned.jpg", exif=turned)
-    flat, upright = (look(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
+    flat, upright = (inspect_photograph(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
     assert (flat.width, flat.height) == (upright.height, upright.width) == size
     assert 0 < flat.side <= max(size)
 
@@ -139,19 +139,19 @@ def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
 def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
     assert audit.seen is not None
-    found = {one.name: one for one in measures.measures(audit.seen, 224)}
+    found = {one.name: one for one in measures.summarize_measures(audit.seen, 224)}
     longest = found["longer side, pixels"]
     assert (longest.least, longest.median, longest.most) == (300, 512, 512)
     assert found["brightness, 0 to 255"].least < quality.LEAST_BRIGHTNESS < found["brightness, 0 to 255"].most
-    assert dict(measures.sizes(audit.seen)) == {"512 x 512": 3, "300 x 200": 1}
+    assert dict(measures.count_sizes(audit.seen)) == {"512 x 512": 3, "300 x 200": 1}
 
 
 def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
     frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
     many = pd.concat([frame] * 14)
     heard: list[tuple[int, int]] = []
-    together = visit(many, look, lambda *heard_of: heard.append(heard_of), workers=2)
-    assert together == visit(frame, look, workers=1) * 14
+    together = visit(many, inspect_photograph, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == visit(frame, inspect_photograph, workers=1) * 14
     assert heard[0] == (0, 42)
     assert len(heard) == 4, "three chunks, for two processes"
     assert heard[-1] == (42, 42)

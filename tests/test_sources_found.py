@@ -11,7 +11,7 @@ from layouts import column, eyepacs_folder, grades, listed, load, photographs, p
 
 from retina.config import DataConfig, parse
 from retina.data import formats
-from retina.data.layouts.grades import grade_of
+from retina.data.layouts.grades import parse_grade
 from retina.errors import SpecError
 from retina.predict import images
 
@@ -180,7 +180,7 @@ class TestGrades:
         ],
     )
     def test_words_and_numbers(self, grade: int, texts: list[str]) -> None:
-        assert {one: grade_of(one) for one in texts} == dict.fromkeys(texts, grade)
+        assert {one: parse_grade(one) for one in texts} == dict.fromkeys(texts, grade)
 
     @pytest.mark.parametrize(
         "text_",
@@ -189,16 +189,16 @@ class TestGrades:
          "0x1", "grade:-1", "class_-1", "grade_-1", "dr(-1)", "level.-2", "dr/-2", "grade--1", "grade:+1"],
     )  # fmt: skip
     def test_what_is_none_or_could_be_another(self, text_: str) -> None:
-        assert grade_of(text_) is None
+        assert parse_grade(text_) is None
 
     @given(st.text(max_size=12))
     def test_a_text_with_two_numbers_or_a_number_above_4_is_never_a_grade(self, other: str) -> None:
         for written in (f"1 {other} 2", f"5{other}", f"{other}7"):
-            assert grade_of(written) is None
+            assert parse_grade(written) is None
 
     @given(st.integers(0, 4), st.integers(0, 3), st.sampled_from(["", ".", ".0", ",0", ".00"]))
     def test_numbers_as_programs_write_them(self, grade: int, zeros: int, end: str) -> None:
-        assert grade_of("0" * zeros + str(grade) + end) == grade
+        assert parse_grade("0" * zeros + str(grade) + end) == grade
 
     def test_a_mapping_comes_first(self, tmp_path: Path) -> None:
         listed(tmp_path, "a,R0", "b,r2", "c,5.0", "d,1", "e,U")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.audit.labels import SPLITS, settled
+from retina.audit.labels import SPLITS, effective_splits
 from retina.data import duplicates
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Photographs that belong together.
 
     Attributes:
@@ -48,22 +48,22 @@ class Group:
         return self.patients > 1 and self.splits in {("",), ("train",)}
 
 
-def find(frame: pd.DataFrame, seen: Sequence[PhotographFindings]) -> list[Group]:
+def find_groups(frame: pd.DataFrame, seen: Sequence[PhotographFindings]) -> list[DuplicateGroup]:
     """The groups of duplicates, those first that cross a split, then those with conflicting grades.
 
     Args:
         frame: a manifest's table.
         seen: what was seen on each of its photographs; those that cannot be read have no duplicates.
     """
-    frame = frame.assign(split=settled(frame["split"]))
+    frame = frame.assign(split=effective_splits(frame["split"]))
     found = duplicates.find([one.digest for one in seen], [one.details for one in seen])
     groups = [_group(frame, seen, rows) for rows in found]
     return sorted(groups, key=lambda group: (not group.crosses, not group.conflict, not group.exact, group.rows))
 
 
-def _group(frame: pd.DataFrame, seen: Sequence[PhotographFindings], rows: tuple[int, ...]) -> Group:
+def _group(frame: pd.DataFrame, seen: Sequence[PhotographFindings], rows: tuple[int, ...]) -> DuplicateGroup:
     mine = frame.iloc[list(rows)]
-    return Group(
+    return DuplicateGroup(
         rows=rows,
         exact=len({seen[row].digest for row in rows}) == 1,
         grades=tuple(sorted(set(mine["grade"].tolist()))),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from retina.audit.duplicates import Group
+from retina.audit.duplicates import DuplicateGroup
 from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
 from retina.data.quality import BLURRED, LEAST_SIDE, NO_DISC, VERY_DARK
 
-UNFIT = {
+QUALITY_PROBLEMS = {
     NO_DISC: "show no fundus disc; they are used whole",
     VERY_DARK: "are very dark",
     BLURRED: "are blurred",
 }
-FEW = 10
+MIN_PER_GRADE = 10
 """Photographs of a grade in a split, below which what is measured of that grade there is luck."""
 
 
@@ -40,12 +40,12 @@ def find(audit: Audit) -> list[Finding]:
     return sorted(found, key=lambda finding: not finding.serious)
 
 
-def counted(n: int, one: str, many: str = "") -> str:
+def pluralize(n: int, one: str, many: str = "") -> str:
     """1 photograph, 2 photographs, 1,000 photographs."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def share(part: int, whole: int) -> str:
+def percentage(part: int, whole: int) -> str:
     """12.5%."""
     return f"{part / whole:.1%}" if whole else "0.0%"
 
@@ -53,7 +53,7 @@ def share(part: int, whole: int) -> str:
 def _unusable(audit: Audit) -> Iterator[Finding]:
     bad = audit.manifest.skipped
     if bad:
-        what = counted(len(bad), "label or photograph cannot be used", "labels or photographs cannot be used")
+        what = pluralize(len(bad), "label or photograph cannot be used", "labels or photographs cannot be used")
         yield Finding(f"{what}; the first: {bad[0]}", "labels")
 
 
@@ -68,8 +68,8 @@ def _overlaps(audit: Audit) -> Iterator[Finding]:
     for overlap in audit.labels.overlaps:
         yield Finding(
             f"{overlap.photographs:,} of {overlap.of:,} {overlap.split} photographs "
-            f"({share(overlap.photographs, overlap.of)}) are of patients who are in {overlap.others} too "
-            f"({counted(overlap.patients, 'patient')}), so that {overlap.split} scores flatter; "
+            f"({percentage(overlap.photographs, overlap.of)}) are of patients who are in {overlap.others} too "
+            f"({pluralize(overlap.patients, 'patient')}), so that {overlap.split} scores flatter; "
             "data.split=by_patient makes a split without them",
             "patients",
         )
@@ -81,7 +81,7 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
     if crossing:
         which = " and ".join(sorted({" with ".join(group.splits) for group in crossing}))
         yield Finding(
-            f"{counted(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
+            f"{pluralize(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
             f"of a split ({which}): what was learnt by heart counts as known",
             "duplicates",
         )
@@ -110,30 +110,32 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
             )
     if conflicting:
         yield Finding(
-            f"{counted(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
+            f"{pluralize(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
             "conflicting grades: one photograph, two answers",
             "duplicates",
         )
     if groups:
-        yield Finding(f"{_kinds(groups)}; {counted(_superfluous(groups), 'photograph')} could go", "duplicates", False)
+        yield Finding(
+            f"{_kinds(groups)}; {pluralize(_superfluous(groups), 'photograph')} could go", "duplicates", False
+        )
 
 
-def _as_patients(groups: list[Group]) -> str:
+def _as_patients(groups: list[DuplicateGroup]) -> str:
     patients = sum(group.patients for group in groups)
     return (
-        f"{counted(len(groups), 'group')} of duplicates {'counts' if len(groups) == 1 else 'count'} as "
+        f"{pluralize(len(groups), 'group')} of duplicates {'counts' if len(groups) == 1 else 'count'} as "
         f"{patients:,} different patients"
     )
 
 
-def _kinds(groups: list[Group]) -> str:
+def _kinds(groups: list[DuplicateGroup]) -> str:
     exact = sum(group.exact for group in groups)
     kinds = [(exact, "of the same pixels"), (len(groups) - exact, "of nearly the same picture")]
     told = " and ".join(f"{n:,} {kind}" for n, kind in kinds if n)
-    return f"{counted(len(groups), 'group')} of duplicates, {told}"
+    return f"{pluralize(len(groups), 'group')} of duplicates, {told}"
 
 
-def _superfluous(groups: list[Group]) -> int:
+def _superfluous(groups: list[DuplicateGroup]) -> int:
     return sum(len(group.rows) - 1 for group in groups)
 
 
@@ -142,29 +144,31 @@ def _photographs(audit: Audit) -> Iterator[Finding]:
         return
     n = len(audit.seen)
     if unreadable := audit.unreadable:
-        told = counted(len(unreadable), "photograph") + " cannot be read (data.on_bad=skip goes on without)"
+        told = pluralize(len(unreadable), "photograph") + " cannot be read (data.on_bad=skip goes on without)"
         yield Finding(f"{told}; the first: {audit.seen[unreadable[0]].unreadable}", "unfit")
-    for problem, told in UNFIT.items():
+    for problem, told in QUALITY_PROBLEMS.items():
         if unfit := audit.unfit(problem):
-            yield Finding(f"{len(unfit):,} of {n:,} photographs ({share(len(unfit), n)}) {told}", "unfit")
+            yield Finding(f"{len(unfit):,} of {n:,} photographs ({percentage(len(unfit), n)}) {told}", "unfit")
     if unjudged := audit.unjudged:
         discs = sum(one.side > 0 for one in audit.seen)
         are, were = ("is", "was") if unjudged == 1 else ("are", "were")
         told = f"{are} under {LEAST_SIDE} pixels and {were} not judged for sharpness"
-        yield Finding(f"{unjudged:,} of {counted(discs, 'disc')} {told}", "unfit", False)
+        yield Finding(f"{unjudged:,} of {pluralize(discs, 'disc')} {told}", "unfit", False)
     size = audit.config.image_size
     if small := sum(0 < one.side < size for one in audit.seen):
         told = f"have a disc of fewer than {size} pixels and are enlarged for an image size of {size}"
-        yield Finding(f"{small:,} of {n:,} photographs ({share(small, n)}) {told}", "sizes", False)
+        yield Finding(f"{small:,} of {n:,} photographs ({percentage(small, n)}) {told}", "sizes", False)
 
 
 def _grades(audit: Audit) -> Iterator[Finding]:
     for split, counts in audit.labels.settled.iterrows():
         where = f"in {split}" if split else "in all"
-        few = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < FEW}
+        few = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < MIN_PER_GRADE}
         if few:
             told = ", ".join(f"{n or 'none'} of {name}" for name, n in few.items())
-            yield Finding(f"fewer than {FEW} photographs of a grade {where}: {told}", "labels", not all(few.values()))
+            yield Finding(
+                f"fewer than {MIN_PER_GRADE} photographs of a grade {where}: {told}", "labels", not all(few.values())
+            )
 
 
 def _notes(audit: Audit) -> Iterator[Finding]:

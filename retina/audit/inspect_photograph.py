@@ -48,7 +48,7 @@ class PhotographFindings:
         return self.quality.problems if self.quality else []
 
 
-def look(source: Source) -> PhotographFindings:
+def inspect_photograph(source: Source) -> PhotographFindings:
     """Look at a photograph. Of a large JPEG a smaller version is decoded: the fine print does not matter here."""
     try:
         if isinstance(source, str):

@@ -15,7 +15,7 @@ from retina.metrics import baselines
 from retina.metrics.baselines import KNOWN, Baseline
 
 SPLITS = ("train", "val", "test", "")
-"""In the order in which they are shown; "" is what the layout leaves open, see `settled`."""
+"""In the order in which they are shown; "" is what the layout leaves open, see `effective_splits`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelStatistics:
     """What was counted.
 
     Attributes:
@@ -66,7 +66,7 @@ class Labels:
     def settled(self) -> pd.DataFrame:
         """`counts` with "" counted as a sweep does, see the function of this name."""
         given = self.counts.index.to_series()
-        counts: pd.DataFrame = self.counts.groupby(settled(given), sort=False).sum()
+        counts: pd.DataFrame = self.counts.groupby(effective_splits(given), sort=False).sum()
         return counts.loc[[split for split in SPLITS if split in counts.index]]
 
     @property
@@ -75,21 +75,21 @@ class Labels:
         return int(self.counts.to_numpy().sum())
 
 
-def settled(splits: pd.Series[str]) -> pd.Series[str]:
+def effective_splits(splits: pd.Series[str]) -> pd.Series[str]:
     """The splits as a sweep takes them: where any is given, what is left open trains (see `retina.data.split`)."""
     return splits.replace("", "train") if (splits != "").any() else splits
 
 
-def count(frame: pd.DataFrame) -> Labels:
+def summarize(frame: pd.DataFrame) -> LabelStatistics:
     """Count a manifest's table (see `retina.data.manifest.COLUMNS`)."""
     counts = pd.crosstab(frame["split"], frame["grade"]).reindex(
         index=[split for split in SPLITS if (frame["split"] == split).any()], columns=range(GRADES), fill_value=0
     )
-    frame = frame.assign(split=settled(frame["split"]))
+    frame = frame.assign(split=effective_splits(frame["split"]))
     held_out = [split for split in KNOWN if {split, "train"} <= set(frame["split"])]
     overlaps = [overlap for split in held_out if (overlap := _overlap(frame, split))]
     eyes_of = frame[frame["eye"] != ""].groupby("patient")["eye"].nunique()
-    return Labels(
+    return LabelStatistics(
         counts=counts,
         patients=int(frame["patient"].nunique()),
         named=any(map(_names_a_patient, frame["patient"], frame["image"], frame["path"])),

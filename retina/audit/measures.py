@@ -37,7 +37,7 @@ class Measure:
         return "" if value is None else f"{value:,.{self.digits}f}"
 
 
-def measures(seen: Sequence[PhotographFindings], image_size: int) -> list[Measure]:
+def summarize_measures(seen: Sequence[PhotographFindings], image_size: int) -> list[Measure]:
     """What was measured of all photographs that can be read, each where it has a value for any of them."""
     read = [(one, one.quality) for one in seen if one.quality]
     rows: list[tuple[str, list[float], float | None, int]] = [
@@ -55,7 +55,7 @@ def measures(seen: Sequence[PhotographFindings], image_size: int) -> list[Measur
     return found
 
 
-def sizes(seen: Sequence[PhotographFindings]) -> list[tuple[str, int]]:
+def count_sizes(seen: Sequence[PhotographFindings]) -> list[tuple[str, int]]:
     """Sizes as "4,288 x 2,848", with how many photographs have each, the commonest first."""
     counts = Counter((one.width, one.height) for one in seen if one.quality)
     return [(f"{width:,} x {height:,}", n) for (width, height), n in counts.most_common()]

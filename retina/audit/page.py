@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 import retina
 from retina.audit import findings, measures, terminal, unused
-from retina.audit.duplicates import Group
-from retina.audit.labels import settled
+from retina.audit.duplicates import DuplicateGroup
+from retina.audit.labels import effective_splits
 from retina.audit.runner import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
@@ -27,15 +27,15 @@ from retina.system import output_files
 
 GENERATOR = "retina data audit"
 """What a page says that it was written by, near its beginning."""
-A_GRADE = 16
+SHOWN_PER_GRADE = 16
 """Photographs of each grade's contact sheet."""
-A_PROBLEM = 24
+SHOWN_PER_PROBLEM = 24
 """Photographs shown of each problem, the worst first."""
-PICTURED = 40
+MAX_PICTURED_GROUPS = 40
 """Groups of duplicates that are shown with their photographs."""
-A_GROUP = 6
+SHOWN_PER_GROUP = 6
 """Photographs shown of each of these."""
-LISTED = 1000
+MAX_LISTED = 1000
 """Lines of a list."""
 
 
@@ -50,10 +50,10 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Shown:
+class DisplayedGroup:
     """A group of duplicates, with the first of its photographs."""
 
-    group: Group
+    group: DuplicateGroup
     pictures: list[Picture]
 
     @property
@@ -72,18 +72,18 @@ def default_file(audited: Path) -> Path:
     return Path(f"audit-{name}.html" if name else "audit.html")
 
 
-def refuse_foreign(file: Path) -> None:
+def ensure_replaceable(file: Path) -> None:
     """Stop where a page, or the table beside it, would take the place of something else.
 
     Raises:
         ResultsError: `file` is there and no audit's page, or no file can be written there; as
-            `retina.audit.unused.refuse_foreign`. Exit code 1 where the disk is at fault.
+            `retina.audit.unused.ensure_replaceable`. Exit code 1 where the disk is at fault.
     """
     if problem := output_files.in_the_way(
         file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text
     ):
         raise ResultsError(f"{file}: {problem}")
-    unused.refuse_foreign(file)
+    unused.ensure_replaceable(file)
 
 
 def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambda *_: None) -> Path:
@@ -96,9 +96,9 @@ def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambd
         progress: told of the photographs that are made small for it.
 
     Raises:
-        ResultsError: as `refuse_foreign`, or the page cannot be written.
+        ResultsError: as `ensure_replaceable`, or the page cannot be written.
     """
-    refuse_foreign(file)
+    ensure_replaceable(file)
     text = render(audit, seed=seed, progress=progress)
     try:
         write_text(file, text, is_private=True)
@@ -117,8 +117,8 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         lstrip_blocks=True,
     )
     sheets = {grade: _drawn(audit, grade, seed) for grade in range(GRADES)} if audit.seen else {}
-    unfit = {problem: _worst(audit, problem) for problem in findings.UNFIT}
-    groups = [_shown(audit, group) for group in audit.groups[:PICTURED]]
+    unfit = {problem: _worst(audit, problem) for problem in findings.QUALITY_PROBLEMS}
+    groups = [_shown(audit, group) for group in audit.groups[:MAX_PICTURED_GROUPS]]
     uris = _uris(audit, [*sheets.values(), *unfit.values(), *(one.pictures for one in groups)], progress)
     style = resources.files("retina.audit").joinpath("templates", "audit.css").read_text(encoding="utf-8")
     template = environment.get_template("audit.html")
@@ -131,22 +131,25 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=retina.__version__,
         findings=findings.find(audit),
-        in_words=terminal.in_words(audit.labels),
+        in_words=terminal.describe_labels(audit.labels),
         counts=_counts(audit),
         grades=list(enumerate(GRADE_NAMES)),
-        baselines=terminal.baselines(audit.labels),
-        sizes=[f"{size} pixels: {findings.counted(n, 'photograph')}" for size, n in measures.sizes(audit.seen or [])],
-        measures=measures.measures(audit.seen or [], audit.config.image_size),
+        baselines=terminal.baseline_rows(audit.labels),
+        sizes=[
+            f"{size} pixels: {findings.pluralize(n, 'photograph')}"
+            for size, n in measures.count_sizes(audit.seen or [])
+        ],
+        measures=measures.summarize_measures(audit.seen or [], audit.config.image_size),
         groups=[replace(one, pictures=_filled(one.pictures, uris)) for one in groups],
-        all_groups=[_line(audit, group) for group in audit.groups[:LISTED]],
+        all_groups=[_line(audit, group) for group in audit.groups[:MAX_LISTED]],
         unfit={problem: _filled(pictures, uris) for problem, pictures in unfit.items() if pictures},
         unfit_names={problem: _names(audit, audit.unfit(problem)) for problem in unfit},
-        unreadable=[(audit.seen or [])[row].unreadable for row in audit.unreadable[:LISTED]],
+        unreadable=[(audit.seen or [])[row].unreadable for row in audit.unreadable[:MAX_LISTED]],
         sheets={grade: _filled(pictures, uris) for grade, pictures in sheets.items()},
-        listed=LISTED,
+        listed=MAX_LISTED,
         limits=quality,
         likeness=perceptual_hash,
-        counted=findings.counted,
+        counted=findings.pluralize,
         seed=seed,
     )
 
@@ -166,13 +169,13 @@ def _drawn(audit: Audit, grade: int, seed: int) -> list[Picture]:
     seen = audit.seen or []
     rows = [row for row in np.flatnonzero(audit.manifest.frame["grade"] == grade).tolist() if not seen[row].unreadable]
     rng = np.random.default_rng([seed, grade])
-    chosen = rng.permutation(len(rows))[:A_GRADE]
+    chosen = rng.permutation(len(rows))[:SHOWN_PER_GRADE]
     return [_picture(audit, rows[at], "; ".join(seen[rows[at]].problems)) for at in sorted(chosen.tolist())]
 
 
 def _worst(audit: Audit, problem: str) -> list[Picture]:
     pictures = []
-    for row in audit.unfit(problem)[:A_PROBLEM]:
+    for row in audit.unfit(problem)[:SHOWN_PER_PROBLEM]:
         measured = (audit.seen or [])[row].quality
         told = f"grade {audit.manifest.frame['grade'].iloc[row]}"
         if measured:
@@ -182,23 +185,25 @@ def _worst(audit: Audit, problem: str) -> list[Picture]:
     return pictures
 
 
-def _shown(audit: Audit, group: Group) -> Shown:
+def _shown(audit: Audit, group: DuplicateGroup) -> DisplayedGroup:
     frame = audit.manifest.frame
-    splits = settled(frame["split"])
-    told = [f"grade {frame['grade'].iloc[row]}, {splits.iloc[row] or 'no split'}" for row in group.rows[:A_GROUP]]
-    return Shown(group, [_picture(audit, row, text) for row, text in zip(group.rows, told, strict=False)])
+    splits = effective_splits(frame["split"])
+    told = [
+        f"grade {frame['grade'].iloc[row]}, {splits.iloc[row] or 'no split'}" for row in group.rows[:SHOWN_PER_GROUP]
+    ]
+    return DisplayedGroup(group, [_picture(audit, row, text) for row, text in zip(group.rows, told, strict=False)])
 
 
 def _picture(audit: Audit, row: int, told: str) -> Picture:
     return Picture(row, str(audit.manifest.frame["image"].iloc[row]), told)
 
 
-def _line(audit: Audit, group: Group) -> tuple[Group, list[str]]:
+def _line(audit: Audit, group: DuplicateGroup) -> tuple[DuplicateGroup, list[str]]:
     return group, _names(audit, list(group.rows))
 
 
 def _names(audit: Audit, rows: list[int]) -> list[str]:
-    return [str(name) for name in audit.manifest.frame["image"].iloc[rows[:LISTED]]]
+    return [str(name) for name in audit.manifest.frame["image"].iloc[rows[:MAX_LISTED]]]
 
 
 def _uris(audit: Audit, pictures: list[list[Picture]], progress: Progress) -> dict[int, str]:

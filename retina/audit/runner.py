@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from retina.audit import duplicates, inspect_photograph, labels
-from retina.audit.duplicates import Group
+from retina.audit.duplicates import DuplicateGroup
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.audit.labels import Labels
+from retina.audit.labels import LabelStatistics
 from retina.config import DataConfig
 from retina.data import layouts
 from retina.data.manifest import Manifest
@@ -35,9 +35,9 @@ class Audit:
 
     config: DataConfig
     manifest: Manifest
-    labels: Labels
+    labels: LabelStatistics
     seen: list[PhotographFindings] | None = None
-    groups: list[Group] = field(default_factory=list)
+    groups: list[DuplicateGroup] = field(default_factory=list)
 
     def unfit(self, problem: str) -> list[int]:
         """Positions of the photographs that have a problem, one of `retina.data.quality`'s; the worst first."""
@@ -76,9 +76,12 @@ def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int
         manifest = layouts.read(config)
     except PhotographsAbsentError:
         manifest = layouts.read(config, photographs=False)
-        return Audit(config, manifest, labels.count(manifest.frame))
+        return Audit(config, manifest, labels.summarize(manifest.frame))
     frame = manifest.frame
     seen = visit(
-        frame, inspect_photograph.look, lambda done, total: progress("looking at photographs", done, total), workers
+        frame,
+        inspect_photograph.inspect_photograph,
+        lambda done, total: progress("looking at photographs", done, total),
+        workers,
     )
-    return Audit(config, manifest, labels.count(frame), seen, duplicates.find(frame, seen))
+    return Audit(config, manifest, labels.summarize(frame), seen, duplicates.find_groups(frame, seen))

@@ -9,27 +9,27 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from retina.audit import findings
-from retina.audit.findings import counted
-from retina.audit.labels import Labels
-from retina.audit.measures import measures, sizes
+from retina.audit.findings import pluralize
+from retina.audit.labels import LabelStatistics
+from retina.audit.measures import count_sizes, summarize_measures
 from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
 
 _COMMONEST = 4
 
 
-def view(audit: Audit) -> RenderableType:
+def render(audit: Audit) -> RenderableType:
     """All of it: what is there, what it measures, what needs no photograph, what was found."""
     tables = (_measured(audit), _baselines(audit.labels))
-    what = f"{audit.manifest.root} ({audit.manifest.layout}): {in_words(audit.labels)}"
+    what = f"{audit.manifest.root} ({audit.manifest.layout}): {describe_labels(audit.labels)}"
     return Group(what, _grades(audit), *_lines(audit), *(one for one in tables if one), "", *_findings(audit))
 
 
-def in_words(labels: Labels) -> str:
+def describe_labels(labels: LabelStatistics) -> str:
     """How many photographs of how many patients and eyes."""
-    told = counted(labels.photographs, "photograph")
+    told = pluralize(labels.photographs, "photograph")
     if labels.named:
-        told += f" of {counted(labels.patients, 'patient')}"
+        told += f" of {pluralize(labels.patients, 'patient')}"
     eyes = [f"{labels.eyes[eye]:,} {eye or 'of an eye that is not told'}" for eye in labels.eyes if labels.eyes[eye]]
     if len(eyes) > 1:
         told += f": {', '.join(eyes)}"
@@ -37,7 +37,7 @@ def in_words(labels: Labels) -> str:
     return told
 
 
-def baselines(labels: Labels) -> list[tuple[str, str, str, str]]:
+def baseline_rows(labels: LabelStatistics) -> list[tuple[str, str, str, str]]:
     """The rules that need no photograph: name, split, accuracy and QWK as text."""
     named = [("always train's commonest grade", labels.majority), ("the fellow eye's grade, else 0", labels.fellow_eye)]
     return [
@@ -57,21 +57,21 @@ def _grades(audit: Audit) -> Table:
         rows.append(("all", counts.sum().tolist()))
     for split, numbers in rows:
         total = sum(numbers)
-        shown = (f"{n:,} ({findings.share(n, total)})" for n in numbers)
+        shown = (f"{n:,} ({findings.percentage(n, total)})" for n in numbers)
         table.add_row(split, f"{total:,}", *shown)
     return table
 
 
 def _lines(audit: Audit) -> Iterator[str]:
-    found = sizes(audit.seen or [])
+    found = count_sizes(audit.seen or [])
     if found:
         told = ", ".join(f"{size} ({n:,})" for size, n in found[:_COMMONEST])
-        more = f" and {counted(len(found) - _COMMONEST, 'other')}" if len(found) > _COMMONEST else ""
+        more = f" and {pluralize(len(found) - _COMMONEST, 'other')}" if len(found) > _COMMONEST else ""
         yield f"  sizes: {told}{more}"
 
 
 def _measured(audit: Audit) -> Table | None:
-    found = measures(audit.seen or [], audit.config.image_size)
+    found = summarize_measures(audit.seen or [], audit.config.image_size)
     if not found:
         return None
     table = Table("", box=SIMPLE_HEAD)
@@ -82,8 +82,8 @@ def _measured(audit: Audit) -> Table | None:
     return table
 
 
-def _baselines(labels: Labels) -> Table | None:
-    rows = baselines(labels)
+def _baselines(labels: LabelStatistics) -> Table | None:
+    rows = baseline_rows(labels)
     if not rows:
         return None
     table = Table("what needs no photograph", "split", box=SIMPLE_HEAD)

@@ -11,7 +11,7 @@ from retina.results.files import write_csv
 from retina.system import output_files
 
 
-def refuse_foreign(page: Path) -> None:
+def ensure_replaceable(page: Path) -> None:
     """Stop where the table would take the place of something else, or cannot be written.
 
     Raises:
@@ -27,9 +27,9 @@ def write(audit: Audit, page: Path) -> Path | None:
     """Write the table to PAGE-unused.csv; None where every file was used, and an earlier table goes.
 
     Raises:
-        ResultsError: as `refuse_foreign`.
+        ResultsError: as `ensure_replaceable`.
     """
-    refuse_foreign(page)
+    ensure_replaceable(page)
     file = _beside(page)
     try:
         if rows := audit.manifest.unused.rows():

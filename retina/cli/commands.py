@@ -241,10 +241,10 @@ def audit_data(options: argparse.Namespace) -> int:
     config = data_arguments.config_of(options, "retina data audit")
     layouts.resolve_path(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
-    page.refuse_foreign(file)  # before minutes are spent on what could not be written
+    page.ensure_replaceable(file)  # before minutes are spent on what could not be written
     with shown(console.out) as progress:
         found = runner.audit(config, progress)
-        console.show(terminal.view(found))  # before the page, which a full disk may cost us
+        console.show(terminal.render(found))  # before the page, which a full disk may cost us
         try:
             page.write(found, file, seed=options.seed, progress=progress)
             listed = unused.write(found, file)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retina.data.formats import is_image, suffix_of, suffixes
-from retina.data.layouts.file_index import Tree
+from retina.data.layouts.file_index import FileIndex
 from retina.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def _chosen(argument: str, files: list[Path]) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     """Return the files in a folder and those in it, also where a link leads, sorted; as in data sets no hidden ones."""
-    tree = Tree()
+    tree = FileIndex()
     return sorted(
         place / name
         for place in tree.walk(folder)

@@ -1,7 +1,7 @@
 """The layouts of public data sets and of people's own folders, read into one manifest.
 
 What is read is found by looking: the course's lists, label files, class folders, an npz file. `tree` lists folders,
-`index` finds photographs by name, `tables` and `columns` read label files, `lists`, `folders`, `course` and `arrays`
+`index` finds photographs by name, `tables` and `columns` read label files, `lists`, `folders`, `read_course` and `arrays`
 hold the layouts; what can be wrong with a row is checked in one place for all of them (`rows.check`).
 """
 
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from retina.config import DataConfig
 from retina.data.layouts import class_folders, columns, label_files, npz, split_words
-from retina.data.layouts.course import COURSE, course, is_course
-from retina.data.layouts.file_index import Place, Tree, is_text, own_name, printable
+from retina.data.layouts.course import COURSE_FILES, is_course, read_course
+from retina.data.layouts.file_index import DataPath, FileIndex, is_text, own_name, printable
 from retina.data.layouts.grades import GradeReader, mapping_key
-from retina.data.layouts.locate import locate, where_photographs_are
-from retina.data.layouts.photograph_index import PhotographIndex, subfolder
-from retina.data.layouts.split_folders import note_of_folders, split_by_folders
-from retina.data.layouts.unused import unused_files
-from retina.data.layouts.validation import Labels, Row, assume, check, is_absent, to_frame
+from retina.data.layouts.locate import describe_photograph_folders, locate_photographs
+from retina.data.layouts.photograph_index import PhotographIndex, find_subfolder
+from retina.data.layouts.split_folders import assign_folder_splits, describe_folder_splits
+from retina.data.layouts.unused import find_unused_files
+from retina.data.layouts.validation import LabelList, Row, assume_paths, has_no_photographs, to_frame, validate_rows
 from retina.data.manifest import COLUMNS, BadRow, Manifest, Unused, refuse
 from retina.errors import DataError, PhotographsAbsentError
 
-__all__ = ["place", "read"]
+__all__ = ["read", "resolve_path"]
 
 _EYEPACS = 'EyePACS is the Kaggle competition "diabetic-retinopathy-detection"'
 _ORIGINS = {
@@ -49,7 +49,7 @@ class _Reading:
     """One way to read what the user pointed at: the name of its layout, and its rows."""
 
     layout: str
-    labels: list[Labels]
+    labels: list[LabelList]
     notes: list[str] = field(default_factory=list)
 
 
@@ -57,8 +57,8 @@ class _Reading:
 class _Look:
     """What there is to read, and how the user wants it read."""
 
-    tree: Tree
-    here: Place
+    tree: FileIndex
+    here: DataPath
     config: DataConfig
     reader: GradeReader
     index: PhotographIndex
@@ -77,7 +77,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     """
     given = resolve_path(config.path)
     here = _with_photographs_beside(given)
-    tree = Tree()
+    tree = FileIndex()
     reader = GradeReader(_mapping(config))
     index = PhotographIndex(tree, here.root, config.image_folder)
     reading = _recognise(_Look(tree, here, config, reader, index), photographs=photographs)
@@ -86,12 +86,12 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     if photographs:
         labels = _with_photographs(labels, here, reading.layout, index, notes)
     else:
-        labels = [assume(one, here.root) for one in labels]
-    split_by_folders(labels, index)
+        labels = [assume_paths(one, here.root) for one in labels]
+    assign_folder_splits(labels, index)
 
     root = given.file or given.root
-    where = where_photographs_are(index) if any(row.path is None for one in labels for row in one.rows) else ""
-    rows, bad = check([row for one in labels for row in one.rows], reader, where)
+    where = describe_photograph_folders(index) if any(row.path is None for one in labels for row in one.rows) else ""
+    rows, bad = validate_rows([row for one in labels for row in one.rows], reader, where)
     refuse(bad, root, config.on_bad)
     if not rows:
         why = f"the first of {len(bad):,} that cannot: {bad[0]}" if bad else "the label files are empty"
@@ -100,10 +100,10 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     if set(frame["split"]) == {"train"}:  # a training list alone says nothing about how to split it
         frame = frame.assign(split="").astype(COLUMNS)
     notes += _notes(rows, bad, index)
-    notes += note_of_folders(rows) if config.split == "official" else []
+    notes += describe_folder_splits(rows) if config.split == "official" else []
     files = {file for one in reading.labels for file in one.files}
     named = {str(path) for one in labels for row in one.rows for path in (row.path, *row.rivals) if path}
-    unused = unused_files(tree, here, named, files) if photographs else Unused()
+    unused = find_unused_files(tree, here, named, files) if photographs else Unused()
     choices = [choice for one in reading.labels for choice in one.choices]
     return Manifest(frame, reading.layout, root, bad, unused, choices, notes)
 
@@ -123,7 +123,7 @@ def _mapping(config: DataConfig) -> dict[str, int | str]:
     return {key: config.grade_mapping[label] for key, label in labels.items()}
 
 
-def resolve_path(given: str) -> Place:
+def resolve_path(given: str) -> DataPath:
     """The folder or file that a user pointed at.
 
     Raises:
@@ -132,7 +132,7 @@ def resolve_path(given: str) -> Place:
     told = printable(given)
     try:
         path = Path(given).expanduser().absolute()
-        found = Place(path) if path.is_dir() else Place(path.parent, path) if path.is_file() else None
+        found = DataPath(path) if path.is_dir() else DataPath(path.parent, path) if path.is_file() else None
     except (OSError, RuntimeError) as error:  # a name too long, no right to look, no such user's home
         raise DataError(f"{told}: this folder or file cannot be read: {error}") from None
     if found is None:
@@ -146,7 +146,7 @@ def resolve_path(given: str) -> Place:
     return found
 
 
-def _with_photographs_beside(given: Place) -> Place:
+def _with_photographs_beside(given: DataPath) -> DataPath:
     """IDRiD's official label files lie in a folder beside that of their photographs."""
     return replace(given, root=given.root.parent) if given.root.name == _GROUNDTRUTHS else given
 
@@ -155,9 +155,9 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     config, here = look.config, look.here
     wanted = "eyepacs" if config.layout == "synthetic" else config.layout  # drawn ones lie in the layout of EyePACS
     column = next((key for key in _COLUMN_KEYS if getattr(config, key)), "")
-    if (wanted == "auto" and is_course(look.tree, here)) or (wanted == "course" and here.may_be(COURSE)):
+    if (wanted == "auto" and is_course(look.tree, here)) or (wanted == "course" and here.may_be(COURSE_FILES)):
         _refuse_column(column, here)
-        return _Reading("course", course(look.tree, here))
+        return _Reading("course", read_course(look.tree, here))
     found, doubt = None, None
     if wanted in {"auto", *_LISTS}:
         try:
@@ -175,28 +175,30 @@ def _recognise(look: _Look, *, photographs: bool) -> _Reading:
     if by_folder:
         return _Reading("folders", by_folder)
     if wanted in {"auto", "medmnist"} and npz.is_medmnist(look.tree, here):
-        return _Reading("medmnist", npz.medmnist(look.tree, here))
+        return _Reading("medmnist", npz.read_medmnist(look.tree, here))
     raise doubt or _not_recognised(look.tree, here, config, wanted)
 
 
-def _class_folders(look: _Look) -> list[Labels]:
+def _class_folders(look: _Look) -> list[LabelList]:
     """The rows of the only class folders there are; none where the user pointed at a file."""
     if look.here.file:
         return []
     root, only = look.here.root, look.config.image_folder
-    top = subfolder(look.tree, root, only) if only else root
-    grouped = class_folders.only_one(class_folders.find(look.tree, top, look.reader), look.tree, root, look.reader)
+    top = find_subfolder(look.tree, root, only) if only else root
+    grouped = class_folders.require_single(
+        class_folders.find(look.tree, top, look.reader), look.tree, root, look.reader
+    )
     return class_folders.read(grouped, look.tree, root, look.reader) if grouped else []
 
 
-def _refuse_column(key: str, here: Place, doubt: DataError | None = None) -> None:
+def _refuse_column(key: str, here: DataPath, doubt: DataError | None = None) -> None:
     if key:
         raise doubt or DataError(
             f"{here.file or here.root}: data.{key} is given, and there is no label file with columns"
         )
 
 
-def _refuse_contradiction(found: label_files.LabelFiles, by_folder: list[Labels], look: _Look) -> None:
+def _refuse_contradiction(found: label_files.LabelFiles, by_folder: list[LabelList], look: _Look) -> None:
     """Stop where a label file and the class folders that its photographs lie in say different grades.
 
     Raises:
@@ -206,10 +208,10 @@ def _refuse_contradiction(found: label_files.LabelFiles, by_folder: list[Labels]
     by_path = {row.path: row for one in by_folder for row in one.rows}
     if any(reader(row.grade) is None for row in by_path.values()):  # some beside them are none: not of grades, maybe
         return
-    locate(found.labels, look.index)
+    locate_photographs(found.labels, look.index)
     located = (row for one in found.labels for row in one.rows)
     pairs = [(row, by_path[row.path]) for row in located if row.path in by_path]
-    if all(is_absent(one) for one in found.labels):
+    if all(has_no_photographs(one) for one in found.labels):
         raise DataError(
             f"{look.here.root}: {found.labels[0].source} names none of the photographs in the class folders;\n"
             "data.layout=folders goes by the folders alone"
@@ -224,9 +226,9 @@ def _refuse_contradiction(found: label_files.LabelFiles, by_folder: list[Labels]
         )
 
 
-def _not_recognised(tree: Tree, here: Place, config: DataConfig, wanted: str) -> DataError:
-    if wanted in {"auto", *_LISTS} and (table := label_files.not_labels(tree, here, config)):
-        return columns.missing(table, config)
+def _not_recognised(tree: FileIndex, here: DataPath, config: DataConfig, wanted: str) -> DataError:
+    if wanted in {"auto", *_LISTS} and (table := label_files.find_unusable_table(tree, here, config)):
+        return columns.missing_columns_error(table, config)
     names = list(_LOOKS_FOR) if wanted == "auto" else ["list"] if wanted in _LISTS else [wanted]
     looked = "; ".join(f"{name}: {_LOOKS_FOR[name]}" for name in names)
     return DataError(
@@ -236,7 +238,7 @@ def _not_recognised(tree: Tree, here: Place, config: DataConfig, wanted: str) ->
     )
 
 
-def _contents(tree: Tree, place: Place) -> str:
+def _contents(tree: FileIndex, place: DataPath) -> str:
     if place.file:
         return f"the file {place.file.name}"
     names = [f"{folder.name}/" for folder in tree.folders(place.root)]
@@ -246,15 +248,15 @@ def _contents(tree: Tree, place: Place) -> str:
 
 
 def _with_photographs(
-    labels: list[Labels], here: Place, layout: str, index: PhotographIndex, notes: list[str]
-) -> list[Labels]:
-    locate(labels, index)
+    labels: list[LabelList], here: DataPath, layout: str, index: PhotographIndex, notes: list[str]
+) -> list[LabelList]:
+    locate_photographs(labels, index)
     total = sum(len(one.rows) for one in labels)
-    if total and all(is_absent(one) for one in labels):
+    if total and all(has_no_photographs(one) for one in labels):
         raise _no_photographs(labels, here, layout, total, index)
     kept = []
     for one in labels:
-        if one.optional and is_absent(one):
+        if one.optional and has_no_photographs(one):
             notes.append(f"{one.source} lists {len(one.rows):,} photographs and none is there: left out")
         else:
             kept.append(one)
@@ -262,7 +264,7 @@ def _with_photographs(
 
 
 def _no_photographs(
-    labels: list[Labels], here: Place, layout: str, total: int, index: PhotographIndex
+    labels: list[LabelList], here: DataPath, layout: str, total: int, index: PhotographIndex
 ) -> PhotographsAbsentError:
     first = next(row for one in labels for row in one.rows)
     belongs = labels[0].belongs or here.root
@@ -272,7 +274,7 @@ def _no_photographs(
         there += f", or give the folder that holds both instead of {here.file.name}"
     if index.counts:
         fullest = next(iter(index.counts))
-        there = f"They are called {first.name}, say; {where_photographs_are(index)}, {index.example(fullest)} say"
+        there = f"They are called {first.name}, say; {describe_photograph_folders(index)}, {index.example(fullest)} say"
     there += f"; {_ORIGINS.get(layout, _EYEPACS)}.\n{_WITHOUT}"
     if first.elsewhere:
         there = f"{first.where}: {first.name}: {first.elsewhere}"
@@ -281,7 +283,7 @@ def _no_photographs(
     )
 
 
-def _unmet(config: DataConfig, labels: list[Labels]) -> list[str]:
+def _unmet(config: DataConfig, labels: list[LabelList]) -> list[str]:
     """What the grade mapping names and no label says: a slip of the pen, perhaps."""
     if not config.grade_mapping:
         return []
@@ -306,5 +308,5 @@ def _notes(rows: Iterable[Row], bad: list[BadRow], index: PhotographIndex) -> li
 
 
 def _is_elsewhere(row: Row, index: PhotographIndex) -> bool:
-    split, folder = split_words.of_word(row.split), index.split_of(row.path) if row.path else ""
+    split, folder = split_words.parse_split(row.split), index.split_of(row.path) if row.path else ""
     return bool(split and folder and split != folder)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from retina.data.formats import is_image, own_name
 from retina.data.layouts import split_words
-from retina.data.layouts.file_index import Tree
+from retina.data.layouts.file_index import FileIndex
 from retina.data.layouts.grades import GradeReader
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
 
 
@@ -26,19 +26,19 @@ class ClassFolders:
     base: Path
     tops: tuple[tuple[str, Path], ...]
 
-    def in_words(self, tree: Tree, root: Path, reader: GradeReader) -> str:
+    def in_words(self, tree: FileIndex, root: Path, reader: GradeReader) -> str:
         """Such as "train/0/ ... train/4/"."""
         folder = self.tops[0][1]
         graded = [one.relative_to(root).as_posix() for one in tree.folders(folder) if _is_graded(one, reader)]
         return f"{graded[0]}/ ... {graded[-1]}/" if len(graded) > 1 else f"{graded[0]}/"
 
 
-def find(tree: Tree, top: Path, reader: GradeReader) -> list[ClassFolders]:
+def find(tree: FileIndex, top: Path, reader: GradeReader) -> list[ClassFolders]:
     """All sets of class folders in a folder, however deep. Each has photographs of two grades at least."""
     with_grades = [folder for folder in _outside_grades(tree, top, reader) if _graded(tree, folder, reader)]
     by_base: dict[Path, list[tuple[str, Path]]] = defaultdict(list)
     for folder in with_grades:
-        split = split_words.of_folder(folder.name) if folder != top else ""
+        split = split_words.split_of_folder(folder.name) if folder != top else ""
         by_base[folder.parent if split else folder].append((split, folder))
     found = []
     for base, tops in by_base.items():
@@ -52,7 +52,7 @@ def find(tree: Tree, top: Path, reader: GradeReader) -> list[ClassFolders]:
     return [one for one in found if one.tops[0][0] or not split_bases.intersection(one.base.parents)]
 
 
-def only_one(found: list[ClassFolders], tree: Tree, root: Path, reader: GradeReader) -> ClassFolders | None:
+def require_single(found: list[ClassFolders], tree: FileIndex, root: Path, reader: GradeReader) -> ClassFolders | None:
     """The one set of class folders there is.
 
     Raises:
@@ -80,10 +80,10 @@ def only_one(found: list[ClassFolders], tree: Tree, root: Path, reader: GradeRea
     return one
 
 
-def read(one: ClassFolders, tree: Tree, root: Path, reader: GradeReader) -> list[Labels]:
+def read(one: ClassFolders, tree: FileIndex, root: Path, reader: GradeReader) -> list[LabelList]:
     """Every photograph in or below a grade's folder. One in any other beside them is kept, to be refused by name."""
     found = [
-        Labels(f"{folder.relative_to(root).as_posix()}/", rows)
+        LabelList(f"{folder.relative_to(root).as_posix()}/", rows)
         for split, top in one.tops
         for folder in tree.folders(top)
         if (rows := _rows(tree, root, folder, split, reader))
@@ -91,7 +91,7 @@ def read(one: ClassFolders, tree: Tree, root: Path, reader: GradeReader) -> list
     return found + [dead for split, top in one.tops for dead in _dead(tree, root, top, split, reader)]
 
 
-def _outside_grades(tree: Tree, top: Path, reader: GradeReader) -> list[Path]:
+def _outside_grades(tree: FileIndex, top: Path, reader: GradeReader) -> list[Path]:
     """`top` and the folders below it, but for those in the folder of a grade."""
     inside: set[Path] = set()
     outside = []
@@ -103,7 +103,7 @@ def _outside_grades(tree: Tree, top: Path, reader: GradeReader) -> list[Path]:
     return outside
 
 
-def _graded(tree: Tree, folder: Path, reader: GradeReader) -> set[int]:
+def _graded(tree: FileIndex, folder: Path, reader: GradeReader) -> set[int]:
     """The grades that have a folder with photographs in `folder`."""
     return {
         grade
@@ -116,7 +116,7 @@ def _is_graded(folder: Path, reader: GradeReader) -> bool:
     return reader(folder.name) is not None
 
 
-def _rows(tree: Tree, root: Path, folder: Path, split: str, reader: GradeReader) -> list[Row]:
+def _rows(tree: FileIndex, root: Path, folder: Path, split: str, reader: GradeReader) -> list[Row]:
     grade = reader(folder.name)
     inner = [folder] if grade is None else tree.walk(folder)
     return [
@@ -135,18 +135,18 @@ def _rows(tree: Tree, root: Path, folder: Path, split: str, reader: GradeReader)
     ]
 
 
-def _named(tree: Tree, folder: Path) -> list[tuple[str, str]]:
+def _named(tree: FileIndex, folder: Path) -> list[tuple[str, str]]:
     """What is named as a photograph in a folder, and what is wrong with it."""
     broken = [(name, "this is no file: a link to nothing, say") for name in tree.broken(folder) if is_image(name)]
     return sorted([*((name, "") for name in tree.photographs(folder)), *broken])
 
 
-def _dead(tree: Tree, root: Path, top: Path, split: str, reader: GradeReader) -> list[Labels]:
+def _dead(tree: FileIndex, root: Path, top: Path, split: str, reader: GradeReader) -> list[LabelList]:
     """A row to be refused for each grade's folder that is a link to nothing."""
     paths = [top / name for name in tree.broken(top) if reader(name) is not None]
     names = [path.relative_to(root).as_posix() for path in paths]
     return [
-        Labels(
+        LabelList(
             name, [Row(f"{name}/", name, name, path.name, split, path=path, problem="this is no folder: a dead link")]
         )
         for name, path in zip(names, paths, strict=True)
@@ -156,4 +156,4 @@ def _dead(tree: Tree, root: Path, top: Path, split: str, reader: GradeReader) ->
 def _split_below(folder: Path, top: Path) -> str:
     """The split of the first folder below a grade's: 0/train/, 0/test/."""
     inner = folder.relative_to(top).parts
-    return split_words.of_folder(inner[0]) if inner else ""
+    return split_words.split_of_folder(inner[0]) if inner else ""

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field, replace
 from retina.config import DataConfig
 from retina.data.formats import own_name
 from retina.data.layouts import split_words
-from retina.data.layouts.csv_reader import Table, plain
+from retina.data.layouts.csv_reader import Table, normalize_title
 from retina.data.layouts.file_index import leaves_folder
-from retina.data.layouts.gradable import Gradable, gradable_column
+from retina.data.layouts.gradable import GradableColumn, parse_gradable_column
 from retina.data.layouts.grades import GradeReader
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import eye_of, patient_of
+from retina.data.layouts.validation import parse_eye, parse_patient
 from retina.errors import DataError
 
-IMAGES = (
+IMAGE_TITLES = (
     "image", "id_code", "image_name", "image_id", "filename", "file_name", "file", "image_path", "path", "name", "img",
     "img_name", "image_file", "image_filename", "img_path", "filepath", "file_path",
 )  # fmt: skip
-GRADED = (
+GRADE_TITLES = (
     "level", "diagnosis", "grade", "retinopathy_grade", "dr_grade", "label", "adjudicated_dr_grade", "dr_icdr",
     "final_icdr", "dr_level", "icdr", "icdr_grade", "icdr_level", "dr_class", "diabetic_retinopathy_grade",
     "dr_severity", "class",
@@ -71,7 +71,7 @@ class Columns:
     split: int | None = None
     patient: int | None = None
     eye: int | None = None
-    gradable: tuple[Gradable, ...] = ()
+    gradable: tuple[GradableColumn, ...] = ()
     eyes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     keywords: bool = False
     choices: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Columns:
         return named and (self.grade is not None or len(self.eyes) == 2)
 
 
-def known(titles: list[str], config: DataConfig) -> Columns:
+def find_known_columns(titles: list[str], config: DataConfig) -> Columns:
     """The columns that the user chose, and of the rest those of known names.
 
     Raises:
@@ -93,17 +93,17 @@ def known(titles: list[str], config: DataConfig) -> Columns:
     """
     at = _positions(titles)
     chosen_titles = [title for role in _ROLES if (title := getattr(config, f"{role}_column"))]
-    twins = {plain(title) for title in chosen_titles if titles.count(title) != 1}
-    _refuse_twins(titles, {*IMAGES, *GRADED, *twins})
+    twins = {normalize_title(title) for title in chosen_titles if titles.count(title) != 1}
+    _refuse_twins(titles, {*IMAGE_TITLES, *GRADE_TITLES, *twins})
     chosen = {role: _named(titles, at, getattr(config, f"{role}_column"), role) for role in _ROLES}
     found = {role: next((at[name] for name in names if name in at), None) for role, names in _OTHERS.items()}
     eyes = _eyes(at) if chosen["grade"] is None else {}
     grade = chosen["grade"]
     if grade is None and not eyes:
-        grade = next((at[name] for name in GRADED if name in at), None)
+        grade = next((at[name] for name in GRADE_TITLES if name in at), None)
     image = chosen["image"]
     if image is None:
-        image = next((at[name] for name in IMAGES if name in at), None)
+        image = next((at[name] for name in IMAGE_TITLES if name in at), None)
     patient = chosen["patient"] if chosen["patient"] is not None else found["patient"]
     if patient is None and eyes:
         patient = at.get("id")
@@ -114,21 +114,21 @@ def known(titles: list[str], config: DataConfig) -> Columns:
         patient=patient,
         eye=chosen["eye"] if chosen["eye"] is not None else found["eye"],
         gradable=_first_of_each_eye(
-            [one for name, place in at.items() if (one := gradable_column(place, titles[place], name))]
+            [one for name, place in at.items() if (one := parse_gradable_column(place, titles[place], name))]
         ),
         eyes=eyes,
-        keywords=any(KEYWORDS in plain(titles[grade]) for _, grade in eyes.values()),
+        keywords=any(KEYWORDS in normalize_title(titles[grade]) for _, grade in eyes.values()),
     )
 
 
-def _first_of_each_eye(columns: list[Gradable]) -> tuple[Gradable, ...]:
-    firsts: dict[str, Gradable] = {}
+def _first_of_each_eye(columns: list[GradableColumn]) -> tuple[GradableColumn, ...]:
+    firsts: dict[str, GradableColumn] = {}
     for one in columns:
         firsts.setdefault(one.eye, one)
     return tuple(firsts.values())
 
 
-def choose(table: Table, config: DataConfig, reader: GradeReader, index: PhotographIndex | None) -> Columns:
+def choose_columns(table: Table, config: DataConfig, reader: GradeReader, index: PhotographIndex | None) -> Columns:
     """The columns of a table with a header.
 
     Args:
@@ -140,16 +140,16 @@ def choose(table: Table, config: DataConfig, reader: GradeReader, index: Photogr
     Raises:
         DataError: no column, or more than one, could be meant; names those that there are. Or there is no header.
     """
-    columns = known(table.titles, config)
+    columns = find_known_columns(table.titles, config)
     at = _positions(table.titles)
     choices: list[str] = []
     image, grade = columns.image, columns.grade
     if config.image_column is None and index is not None and not (columns.eyes and image is None):
-        image = _image_column(table, [at[name] for name in IMAGES if name in at], index, choices)
+        image = _image_column(table, [at[name] for name in IMAGE_TITLES if name in at], index, choices)
     if config.grade_column is None and not columns.eyes:
         taken = {image, *(at[name] for names in _OTHERS.values() for name in names if name in at)}
         taken |= {columns.patient, columns.eye, *(one.at for one in columns.gradable)}
-        grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
+        grade = _grade_column(table, [at[name] for name in GRADE_TITLES if name in at], taken, reader, choices)
     chosen_by_key = {role: getattr(config, f"{role}_column") for role in _ROLES}
     choices += [f"{role} column {title}, as data.{role}_column says" for role, title in chosen_by_key.items() if title]
     found = replace(columns, image=image, grade=grade, choices=choices)
@@ -170,32 +170,32 @@ def _refuse_row_as_header(table: Table, grade: int | None) -> None:
     if table.lines and re.fullmatch(r"\D+", title) and (reader(title) is not None or reader.is_ungradable(title)):
         raise DataError(
             f"{table.file}: the title {title!r} of its column of grades is itself a grade; give it another one,\n"
-            f"or, if the first line is a row, write a header above it: {IMAGES[0]},{GRADED[0]} for a name and a grade"
+            f"or, if the first line is a row, write a header above it: {IMAGE_TITLES[0]},{GRADE_TITLES[0]} for a name and a grade"
         )
     if reader(title) is not None or reader.is_ungradable(title) or re.fullmatch(r"[-+]?\d+(?:[.,]\d*)?", title):
         raise DataError(
             f"{table.file}: its first line is a row ({', '.join(map(repr, table.titles[:_SHOWN]))}) and no header;\n"
-            f"write one above it, {IMAGES[0]},{GRADED[0]} for a name and a grade"
+            f"write one above it, {IMAGE_TITLES[0]},{GRADE_TITLES[0]} for a name and a grade"
         )
 
 
 def _positions(titles: list[str]) -> dict[str, int]:
     at: dict[str, int] = {}
     for place, title in enumerate(titles):
-        at.setdefault(plain(title), place)
+        at.setdefault(normalize_title(title), place)
     return at
 
 
 def _refuse_twins(titles: list[str], read: AbstractSet[str]) -> None:
-    """Stop where two columns have one title, as `plain` has it, that we would read.
+    """Stop where two columns have one title, as `normalize_title` has it, that we would read.
 
     Raises:
         DataError: names the title.
     """
-    counts = Counter(plain(title) for title in titles)
-    twins = [title for title in titles if counts[plain(title)] > 1 and plain(title) in read]
+    counts = Counter(normalize_title(title) for title in titles)
+    twins = [title for title in titles if counts[normalize_title(title)] > 1 and normalize_title(title) in read]
     if twins:
-        raise DataError(f"{counts[plain(twins[0])]} columns are called {twins[0]!r}; {_RETITLE}")
+        raise DataError(f"{counts[normalize_title(twins[0])]} columns are called {twins[0]!r}; {_RETITLE}")
 
 
 def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str) -> int | None:
@@ -203,8 +203,8 @@ def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str)
         return None
     if wanted in titles:
         return titles.index(wanted)
-    if plain(wanted) in at:
-        return at[plain(wanted)]
+    if normalize_title(wanted) in at:
+        return at[normalize_title(wanted)]
     raise DataError(f"data.{role}_column is {wanted!r}; found the columns: {_listed(titles)}")
 
 
@@ -215,7 +215,7 @@ def _of_agreeing(table: Table, found: Columns, config: DataConfig, reader: Grade
         DataError: two columns that are read have one title, or say different things; names both.
     """
     at = _positions(table.titles)
-    gradable = [one for name, place in at.items() if (one := gradable_column(place, table.titles[place], name))]
+    gradable = [one for name, place in at.items() if (one := parse_gradable_column(place, table.titles[place], name))]
     try:
         _refuse_twins(table.titles, {name for name in at if _is_read(name)} | ({"id"} if found.eyes else set()))
     except DataError as error:
@@ -235,7 +235,9 @@ def _of_agreeing(table: Table, found: Columns, config: DataConfig, reader: Grade
         kept.append(mine[_first_of(table, said, "gradable", _RETITLE, found.choices)])
     for eye in found.eyes:
         places = [
-            place for name, place in at.items() if _eye_and_base(name)[0] == eye and _eye_and_base(name)[1] in GRADED
+            place
+            for name, place in at.items()
+            if _eye_and_base(name)[0] == eye and _eye_and_base(name)[1] in GRADE_TITLES
         ]
         if len(places) > 1:
             grades = {place: [_text_of(reader(cell)) for cell in table.column(place)] for place in places}
@@ -250,17 +252,17 @@ def _text_of(grade: int | None) -> str:
 
 
 def _eye_and_base(name: str) -> tuple[str, str]:
-    """The eye that a title, as `plain` has it, is of, and the rest of it; both empty where it is of none."""
+    """The eye that a title, as `normalize_title` has it, is of, and the rest of it; both empty where it is of none."""
     match = _OF_AN_EYE.fullmatch(name)
     return (match[1] or match[4], match[2] or match[3]) if match else ("", "")
 
 
 def _is_read(name: str) -> bool:
-    """Whether a column of this title, as `plain` has it, is read if it is there."""
+    """Whether a column of this title, as `normalize_title` has it, is read if it is there."""
     return (
-        _eye_and_base(name)[1] in {*IMAGES, "fundus", *GRADED, KEYWORDS}
+        _eye_and_base(name)[1] in {*IMAGE_TITLES, "fundus", *GRADE_TITLES, KEYWORDS}
         or any(name in names for names in _OTHERS.values())
-        or gradable_column(0, name, name) is not None
+        or parse_gradable_column(0, name, name) is not None
     )
 
 
@@ -273,10 +275,10 @@ def _meaning(role: str, cells: list[str], own: list[str]) -> list[str]:
         own: the photographs' own names; patients who are called so are none.
     """
     if role == "split":
-        return [split_words.of_word(cell) or "" for cell in cells]
+        return [split_words.parse_split(cell) or "" for cell in cells]
     if role == "eye":
-        return [eye_of(cell) for cell in cells]
-    named = [patient_of(cell) for cell in cells]
+        return [parse_eye(cell) for cell in cells]
+    named = [parse_patient(cell) for cell in cells]
     if all(not name or own_name(name) == mine for name, mine in zip(named, own, strict=False)):
         return [""] * len(cells)
     numbers: dict[str, str] = {"": ""}
@@ -303,9 +305,9 @@ def _eyes(at: dict[str, int]) -> dict[str, tuple[int | None, int]]:
     grades: dict[str, int] = {}
     for name, place in at.items():
         eye, base = _eye_and_base(name)
-        if base in {*IMAGES, "fundus"}:
+        if base in {*IMAGE_TITLES, "fundus"}:
             images.setdefault(eye, place)
-        elif base in {*GRADED, KEYWORDS}:
+        elif base in {*GRADE_TITLES, KEYWORDS}:
             grades.setdefault(eye, place)
     return {eye: (images.get(eye), place) for eye, place in grades.items()} if len(grades) == 2 else {}
 
@@ -346,7 +348,7 @@ def _graded(table: Table, taken: set[int | None], reader: GradeReader) -> list[i
     """The columns, but for those taken and those that count rows, that hold nothing but grades, three at least."""
     found = []
     for at, title in enumerate(table.titles):
-        if at not in taken and plain(title) not in _COUNTERS:
+        if at not in taken and normalize_title(title) not in _COUNTERS:
             cells = set(table.column(at)) - {""}
             grades = {reader(cell) for cell in cells if not reader.is_ungradable(cell)}
             if None not in grades and len(grades) >= _LEAST_GRADES:
@@ -361,7 +363,7 @@ def _refuse_yes_and_no(table: Table, chosen: int, others: list[int], reader: Gra
         DataError: names both.
     """
     grades = {reader(cell) for cell in table.column(chosen)} - {None}
-    if others and grades == {0, 1} and plain(table.titles[chosen]) in _OF_ANYTHING:
+    if others and grades == {0, 1} and normalize_title(table.titles[chosen]) in _OF_ANYTHING:
         raise DataError(
             f"{table.file}: the column {table.titles[chosen]} holds 0 and 1 alone, and {_titles(table, others)} "
             f"{'holds' if len(others) == 1 else 'hold'} only grades; choose one with data.grade_column"
@@ -393,16 +395,16 @@ def _only(table: Table, found: list[int], what: str, role: str, choices: list[st
     return found[0] if found else None
 
 
-def missing(table: Table, config: DataConfig) -> DataError:
+def missing_columns_error(table: Table, config: DataConfig) -> DataError:
     """The complaint about a table in which no column of a known name is for the photograph, or for its grade."""
-    found = known(table.titles, config)
+    found = find_known_columns(table.titles, config)
     return _missing(table, no_image=found.image is None, no_grade=found.grade is None)
 
 
 def _missing(table: Table, *, no_image: bool, no_grade: bool) -> DataError:
     lacking = [
-        *([f"one for the photograph ({', '.join(IMAGES[:_SHOWN])} or another known one)"] if no_image else []),
-        *([f"one for its grade ({', '.join(GRADED[:_SHOWN])} or another known one)"] if no_grade else []),
+        *([f"one for the photograph ({', '.join(IMAGE_TITLES[:_SHOWN])} or another known one)"] if no_image else []),
+        *([f"one for its grade ({', '.join(GRADE_TITLES[:_SHOWN])} or another known one)"] if no_grade else []),
     ]
     return DataError(
         f"{table.file}: found the columns: {_listed(table.titles)}\n"

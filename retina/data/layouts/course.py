@@ -6,20 +6,20 @@ from pathlib import Path
 
 from retina.data.formats import own_name
 from retina.data.layouts.csv_reader import read_column, read_head
-from retina.data.layouts.file_index import Place, Tree
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.file_index import DataPath, FileIndex
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
 
-COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
+COURSE_FILES = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
 
 
-def is_course(tree: Tree, place: Place) -> bool:
+def is_course(tree: FileIndex, place: DataPath) -> bool:
     """Whether the course's headerless lists are here, or at least one of them.
 
     A file of these names with names and grades, or with a header of several columns, is any label file.
     """
-    found = (tree.file(place.root, name) for name in COURSE)
-    return place.may_be(COURSE) and any(_has_one_column(file) for file in found if file)
+    found = (tree.file(place.root, name) for name in COURSE_FILES)
+    return place.may_be(COURSE_FILES) and any(_has_one_column(file) for file in found if file)
 
 
 def _has_one_column(file: Path) -> bool:
@@ -27,19 +27,19 @@ def _has_one_column(file: Path) -> bool:
     return len(head.titles) < 2 and not (head.lines and not head.titles)
 
 
-def course(tree: Tree, place: Place) -> list[Labels]:
+def read_course(tree: FileIndex, place: DataPath) -> list[LabelList]:
     """Names in one headerless file, grades in another, line by line.
 
     Raises:
         DataError: a list is missing, or names and grades differ in number, so that no row can be trusted.
     """
-    missing = [name for name in COURSE if tree.file(place.root, name) is None]
+    missing = [name for name in COURSE_FILES if tree.file(place.root, name) is None]
     if missing:
-        raise DataError(f"{place.root}: layout course needs {', '.join(COURSE)}; missing: {', '.join(missing)}")
+        raise DataError(f"{place.root}: layout course needs {', '.join(COURSE_FILES)}; missing: {', '.join(missing)}")
     return [_half(tree, place.root, split) for split in ("train", "test")]
 
 
-def _half(tree: Tree, root: Path, split: str) -> Labels:
+def _half(tree: FileIndex, root: Path, split: str) -> LabelList:
     names_file, grades_file = (tree.file(root, f"{split}_{kind}.csv") or root for kind in ("img", "label"))
     names, grades = read_column(names_file), read_column(grades_file)
     if len(names) != len(grades):
@@ -61,4 +61,4 @@ def _half(tree: Tree, root: Path, split: str) -> Labels:
         )
         for line, (name, grade) in enumerate(zip(names, grades, strict=True), start=1)
     ]
-    return Labels(names_file.name, rows, belongs=root / split, files=(names_file, grades_file))
+    return LabelList(names_file.name, rows, belongs=root / split, files=(names_file, grades_file))

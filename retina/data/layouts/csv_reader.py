@@ -13,7 +13,7 @@ from pathlib import Path
 import python_calamine
 
 from retina.data.formats import is_image, suffix_of
-from retina.data.layouts.grades import GradeReader, grade_of
+from retina.data.layouts.grades import GradeReader, parse_grade
 from retina.errors import DataError
 
 TEXTS = {".csv", ".tsv", ".tab", ".txt"}
@@ -59,7 +59,7 @@ class Table:
         return [cells[at] if at < len(cells) else "" for _, cells in self.lines]
 
 
-def plain(title: str) -> str:
+def normalize_title(title: str) -> str:
     """The title of a column as it is compared: small letters, underscores between words."""
     return re.sub(r"[\s_-]+", "_", title.strip().lower())
 
@@ -196,7 +196,7 @@ def _is_name_and_grade(cells: list[str]) -> bool:
 
 
 def _is_label(text: str) -> bool:
-    return grade_of(text) is not None or GradeReader({}).is_ungradable(text)
+    return parse_grade(text) is not None or GradeReader({}).is_ungradable(text)
 
 
 def _spreadsheet(file: Path) -> tuple[list[Line], tuple[str, ...]]:

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from retina.data.formats import is_image, own_name
 from retina.errors import DataError
 
-__all__ = ["Place", "Tree", "is_text", "leaves_folder", "own_name", "printable"]
+__all__ = ["DataPath", "FileIndex", "is_text", "leaves_folder", "own_name", "printable"]
 
 _OF_PATHS = re.compile(r"[/\\:\0]")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -23,7 +23,7 @@ _FILES_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
-class Place:
+class DataPath:
     """What the user pointed at: a folder, or a file in it."""
 
     root: Path
@@ -49,7 +49,7 @@ class _Listing:
     broken: list[str] = field(default_factory=list)
 
 
-class Tree:
+class FileIndex:
     """A view of the file system that lists each folder at most once; 35,000 photographs cost one listing.
 
     Hidden files and folders (".x") and those of the operating system ("__MACOSX") are left out.

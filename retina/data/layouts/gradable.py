@@ -17,7 +17,7 @@ ALLOWED = "yes, no, 1, 0, true, false"
 
 
 @dataclass(frozen=True)
-class Gradable:
+class GradableColumn:
     """One such column.
 
     Attributes:
@@ -48,9 +48,9 @@ class Gradable:
         return None
 
 
-def gradable_column(at: int, title: str, plain: str) -> Gradable | None:
+def parse_gradable_column(at: int, title: str, plain: str) -> GradableColumn | None:
     """The column at a position, if its title, and that as it is compared, says that it is one."""
     match = _OF_AN_EYE.fullmatch(plain)
     eye = (match[1] or match[2]) if match else ""
     base = re.sub(r"_(?:left|right)(?:_eye)?$", "", plain)
-    return Gradable(at, title, bool(_INVERTED.fullmatch(base)), eye) if base.endswith(_ENDS) else None
+    return GradableColumn(at, title, bool(_INVERTED.fullmatch(base)), eye) if base.endswith(_ENDS) else None

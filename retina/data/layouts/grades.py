@@ -52,7 +52,7 @@ class GradeReader:
         mapped = self.mapping.get(mapping_key(text)) if self.mapping else None
         if mapped is not None:
             return mapped if isinstance(mapped, int) else None
-        return grade_of(text)
+        return parse_grade(text)
 
     def is_ungradable(self, text: str) -> bool:
         """Whether the text says that nobody could grade the photograph. 5 says so in DDR and in DeepDRiD."""
@@ -81,7 +81,7 @@ def mapping_key(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def grade_of(text: str) -> int | None:
+def parse_grade(text: str) -> int | None:
     """The grade that a text stands for, whole: "2", "02", "2.0", "Moderate NPDR", "grade_2", "2 - Moderate", "DR2".
 
     A number and a word must agree. None for all that is no grade, or could be another one.
@@ -103,14 +103,14 @@ def grade_of(text: str) -> int | None:
     return None
 
 
-def grade_of_keywords(text: str) -> int | None:
+def parse_grade_keywords(text: str) -> int | None:
     """The grade among an eye's diagnostic keywords in ODIR-5K: "drusen，moderate non proliferative retinopathy".
 
     0 only for "normal fundus" alone, or with "lens dust"; None where the keywords name no stage, several, or other
     findings alone: these eyes were not graded for retinopathy.
     """
     keywords = {one.strip().lower() for one in re.split(r"[,，;]", text)} - {"", "lens dust"}
-    found = {grade for one in keywords if (grade := grade_of(one))}
+    found = {grade for one in keywords if (grade := parse_grade(one))}
     if len(found) == 1:
         return found.pop()
     return 0 if keywords == {"normal fundus"} else None

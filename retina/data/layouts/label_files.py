@@ -14,16 +14,16 @@ from retina.config import DataConfig
 from retina.data.formats import is_image, own_name, suffix_of
 from retina.data.layouts import columns, split_words
 from retina.data.layouts.columns import Columns
-from retina.data.layouts.csv_reader import SUFFIXES, Table, plain, read_head, read_table
-from retina.data.layouts.file_index import Place, Tree
+from retina.data.layouts.csv_reader import SUFFIXES, Table, normalize_title, read_head, read_table
+from retina.data.layouts.file_index import DataPath, FileIndex
 from retina.data.layouts.grades import GradeReader
-from retina.data.layouts.label_rows import rows_of
-from retina.data.layouts.locate import locate
+from retina.data.layouts.label_rows import read_rows
+from retina.data.layouts.locate import locate_photographs
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
 
-__all__ = ["LabelFiles", "NoLabelsError", "Place", "find", "not_labels"]
+__all__ = ["DataPath", "LabelFiles", "NoLabelsError", "find", "find_unusable_table"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class LabelFiles:
     """
 
     name: str
-    labels: list[Labels]
+    labels: list[LabelList]
     notes: list[str]
     are_strangers: bool = False
 
@@ -91,7 +91,7 @@ class _LabelFile:
 
 
 def find(
-    tree: Tree, place: Place, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+    tree: FileIndex, place: DataPath, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
 ) -> LabelFiles | None:
     """The label files that the user pointed at, or those nearest to the top of the folder; None where there are none.
 
@@ -131,17 +131,17 @@ def find(
     return LabelFiles(name, labels, notes, are_strangers=all(one.is_stranger for one in wanted))
 
 
-def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
+def find_unusable_table(tree: FileIndex, place: DataPath, config: DataConfig) -> Table | None:
     """A table that is no label file, for a message that shows its columns; below the top one that is called so."""
     for file in [place.file] if place.file else _unread(tree, place.root):
         if suffix_of(file.name) in SUFFIXES and (place.file or suffix_of(file.name) != ".txt"):
             table = read_table(file)
-            if table.titles and not columns.known(table.titles, config).are_enough:
+            if table.titles and not columns.find_known_columns(table.titles, config).are_enough:
                 return table
     return None
 
 
-def _unread(tree: Tree, root: Path) -> Iterator[Path]:
+def _unread(tree: FileIndex, root: Path) -> Iterator[Path]:
     for folder in tree.walk(root):
         for file in _tables(tree, folder):
             if folder == root or _LIKELY.search(file.name) or _split_of_name(file):
@@ -149,7 +149,7 @@ def _unread(tree: Tree, root: Path) -> Iterator[Path]:
 
 
 def _nearest(
-    tree: Tree, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+    tree: FileIndex, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
 ) -> list[_Candidate]:
     """The label files that are the fewest folders below the root; where no header tells, those that may be some.
 
@@ -195,7 +195,7 @@ def _candidate(file: Path, root: Path, config: DataConfig) -> _Candidate | None:
     if not head.titles:
         return _Candidate(file, _split_of(file, root), is_sure=True) if head.lines else None
     try:
-        found = columns.known(head.titles, config)
+        found = columns.find_known_columns(head.titles, config)
     except DataError as error:
         raise _LacksColumnError(f"{file}: {error}") from None
     if not found.are_enough and sum(bool(title) for title in head.titles) < 2:
@@ -213,7 +213,7 @@ def _looked_into(
         table = read_table(one.file)
     except DataError:  # is said where it is read
         return [one]
-    found = columns.known(table.titles, config) if table.titles else Columns(image=0, grade=1)
+    found = columns.find_known_columns(table.titles, config) if table.titles else Columns(image=0, grade=1)
     if found.image is None or found.grade is None:
         return [one]
     pairs = zip(table.column(found.image), table.column(found.grade), strict=True)
@@ -227,14 +227,14 @@ def _looked_into(
     return [replace(one, is_stranger=not table.titles and are_others_there and not _split_of_name(one.file))]
 
 
-def _tables(tree: Tree, folder: Path) -> list[Path]:
+def _tables(tree: FileIndex, folder: Path) -> list[Path]:
     names = [name for name in tree.others(folder) if suffix_of(name) in SUFFIXES and not _NO_LABELS.search(name)]
     if len(names) > _MANY:
         names = [name for name in names if suffix_of(name) != ".txt"]
     return [folder / name for name in names]
 
 
-def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
+def _companions(tree: FileIndex, file: Path, config: DataConfig) -> list[_Candidate]:
     """The label files of the other splits beside the one that was given: train.csv and test.csv."""
     split = _split_of_name(file)
     found: dict[str, _Candidate] = {}
@@ -251,20 +251,22 @@ def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
 
 
 def _split_of_name(file: Path) -> str:
-    return "test" if _SOLUTION in file.name.lower() else split_words.of_name(file.stem)
+    return "test" if _SOLUTION in file.name.lower() else split_words.split_in_name(file.stem)
 
 
 def _split_of(file: Path, root: Path) -> str:
     """The split of all rows of a label file: by its name, else by the nearest folder below the root that names one."""
     above = reversed(file.parent.relative_to(root).parts)
-    return _split_of_name(file) or next((split for part in above if (split := split_words.of_folder(part))), "")
+    return _split_of_name(file) or next((split for part in above if (split := split_words.split_of_folder(part))), "")
 
 
 def _template(file: Path) -> frozenset[str]:
     """The words of a label file's name that are not its split's: equal for trainLabels.csv and testLabels.csv."""
     if _SOLUTION in file.name.lower():
         return frozenset({"labels"})
-    return frozenset(word for word in split_words.words(file.stem) if word not in split_words.SPLITS and len(word) > 1)
+    return frozenset(
+        word for word in split_words.words_in(file.stem) if word not in split_words.SPLITS and len(word) > 1
+    )
 
 
 def _read(
@@ -275,14 +277,14 @@ def _read(
     if not table.titles:
         found = Columns(image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"])
     else:
-        found = columns.choose(table, config, reader, index)
+        found = columns.choose_columns(table, config, reader, index)
     by = "list" if one.split == _split_of_name(one.file) else "folder"
-    rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
+    rows = read_rows(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
     if found.patient is not None and _repeats_names(rows):
         title = table.titles[found.patient]
         choices = [*found.choices, f"column {title} repeats the photographs' names and tells no patient"]
         found = replace(found, patient=None)
-        rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
+        rows = read_rows(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
     else:
         choices = found.choices
     return _LabelFile(one.file, one.source, one.split, table.titles, rows, choices)
@@ -293,7 +295,7 @@ def _repeats_names(rows: list[Row]) -> bool:
     return len(told) > 1 and all(own_name(row.patient) == own_name(row.name) for row in told)
 
 
-def _part(place: Place, files: list[_LabelFile], index: PhotographIndex | None) -> list[_LabelFile]:
+def _part(place: DataPath, files: list[_LabelFile], index: PhotographIndex | None) -> list[_LabelFile]:
     """The files that are read together: one for each split, or several that list photographs of their own.
 
     Raises:
@@ -334,7 +336,7 @@ def _are_same(one: _LabelFile, other: _LabelFile, names: AbstractSet[str], index
         return True
     found = []
     for file in (one, other):
-        locate([Labels(file.source, file.rows)], index)
+        locate_photographs([LabelList(file.source, file.rows)], index)
         mine = {own_name(row.name).casefold(): (row.path, row.rivals) for row in file.rows if row.name}
         found.append({name: mine[name] for name in names})
     return found[0] == found[1]
@@ -342,7 +344,7 @@ def _are_same(one: _LabelFile, other: _LabelFile, names: AbstractSet[str], index
 
 def _family(files: Iterable[_LabelFile]) -> str:
     """The public set whose names or columns the label files have; a name for the manifest, no more."""
-    titles = {plain(title) for one in files for title in one.titles}
+    titles = {normalize_title(title) for one in files for title in one.titles}
     official = any(_IDRID.fullmatch(one.file.stem) for one in files)
     if official or (titles & {"dme_risk", "risk_of_macular_edema"} and not any(map(_is_messidor, files))):
         return "idrid"
@@ -354,13 +356,13 @@ def _family(files: Iterable[_LabelFile]) -> str:
 
 
 def _is_messidor(one: _LabelFile) -> bool:
-    return "ophthalmologic_department" in map(plain, one.titles)
+    return "ophthalmologic_department" in map(normalize_title, one.titles)
 
 
 _BELONGS = {"eyepacs": "{split}", "aptos": "{split}_images"}
 
 
-def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Labels:
+def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> LabelList:
     is_idrid = bool(_IDRID.fullmatch(one.file.stem))
     belongs = one.file.parent
     if (split := _split_of_name(one.file)) and family in _BELONGS:
@@ -369,7 +371,7 @@ def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Label
         belongs = root / "1. Original Images" / ("a. Training Set" if one.split == "train" else "b. Testing Set")
     choices = tuple(f"{_inside(one.file, root)}: {choice}" for choice in one.choices)
     optional = several and one.split in {"val", "test"} and not is_idrid
-    return Labels(one.source, one.rows, optional, belongs, (one.file,), choices)
+    return LabelList(one.source, one.rows, optional, belongs, (one.file,), choices)
 
 
 def _inside(file: Path, root: Path) -> str:

@@ -10,14 +10,14 @@ from retina.data.formats import own_name
 from retina.data.layouts.columns import Columns
 from retina.data.layouts.csv_reader import Line, Table
 from retina.data.layouts.gradable import ALLOWED
-from retina.data.layouts.grades import grade_of_keywords
-from retina.data.layouts.validation import Row, eye_of, patient_of
+from retina.data.layouts.grades import parse_grade_keywords
+from retina.data.layouts.validation import Row, parse_eye, parse_patient
 from retina.errors import DataError
 
 _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
 
 
-def rows_of(
+def read_rows(
     table: Table, columns: Columns, split: str, *, root: Path, source: str, prefix: str = "", split_from: str = "list"
 ) -> list[Row]:
     """One row a photograph; of a line with both eyes' photographs two.
@@ -68,7 +68,7 @@ def _rows(table: Table, columns: Columns, line: Line, scope: Path, source: str) 
         split=_cell(cells, columns.split),
         name=_cell(cells, columns.image),
         scope=scope,
-        patient=patient_of(_cell(cells, columns.patient)),
+        patient=parse_patient(_cell(cells, columns.patient)),
         eye=_cell(cells, columns.eye),
         problem=_beyond_header(table, cells),
     )
@@ -78,7 +78,7 @@ def _rows(table: Table, columns: Columns, line: Line, scope: Path, source: str) 
 
 def _if_gradable(row: Row, columns: Columns, cells: list[str]) -> Row:
     """A row, and what the columns that say whether anybody could grade the photograph say against it."""
-    eye = eye_of(row.eye)
+    eye = parse_eye(row.eye)
     mine = [(one, _cell(cells, one.at)) for one in columns.gradable if not (eye and one.eye) or one.eye == eye]
     if no := next(((one, cell) for one, cell in mine if one.says(cell) is False), None):
         grade = repr(row.grade[:40]) if row.grade else "empty"
@@ -108,7 +108,7 @@ def _of_both_eyes(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
     stem = own_name(row.name)
     eye = next((eye for eye, (name, _) in eyes.items() if name and own_name(name) == stem), "")
     told = _EYE_IN_NAME.search(stem)
-    eye = eye or eye_of(row.eye) or (eye_of(told[1]) if told else "")
+    eye = eye or parse_eye(row.eye) or (parse_eye(told[1]) if told else "")
     if not eye:
         problem = "the list has a grade for each eye and does not say which eye this photograph shows"
         return [replace(row, problem=problem)]
@@ -118,7 +118,7 @@ def _of_both_eyes(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
 def _graded(row: Row, columns: Columns) -> Row:
     if not columns.keywords:
         return row
-    grade = grade_of_keywords(row.grade)
+    grade = parse_grade_keywords(row.grade)
     if grade is None:
         return replace(row, problem=f"its keywords name no grade of retinopathy: {row.grade[:60]!r}")
     return replace(row, grade=str(grade))

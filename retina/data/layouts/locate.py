@@ -9,15 +9,15 @@ from pathlib import Path
 from retina.data.formats import own_name
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import leaves_folder
-from retina.data.layouts.photograph_index import Found, PhotographIndex
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.photograph_index import IndexedPhotograph, PhotographIndex
+from retina.data.layouts.validation import LabelList, Row
 
 _NAMED = 3
 _RUNNING_NUMBER = re.compile(r"[a-z _-]*[0-9]{1,6}", re.IGNORECASE)
 """1, img_001, IDRiD_001; not the number and eye of EyePACS, an identifier of letters and digits, or a time."""
 
 
-def locate(lists: list[Labels], index: PhotographIndex) -> None:
+def locate_photographs(lists: list[LabelList], index: PhotographIndex) -> None:
     """Fill in the paths of those photographs that are there.
 
     A name that several photographs have is left without a path, and its row says which they are, unless one folder
@@ -29,7 +29,7 @@ def locate(lists: list[Labels], index: PhotographIndex) -> None:
         _take_back(lists, index)
 
 
-def where_photographs_are(index: PhotographIndex) -> str:
+def describe_photograph_folders(index: PhotographIndex) -> str:
     """The folders that do have photographs, the fullest first, for messages."""
     if not index.counts:
         return "there are no photographs in this folder"
@@ -38,7 +38,7 @@ def where_photographs_are(index: PhotographIndex) -> str:
     return f"photographs are in {', '.join(named[:_NAMED])}{more}"
 
 
-def _fill_in(labels: Labels, index: PhotographIndex) -> None:
+def _fill_in(labels: LabelList, index: PhotographIndex) -> None:
     found = {at: some for at, row in enumerate(labels.rows) if (some := _find(row, index))}
     sets: dict[Path, set[int]] = defaultdict(set)
     if any(len(some) > 1 for some in found.values()):
@@ -49,10 +49,10 @@ def _fill_in(labels: Labels, index: PhotographIndex) -> None:
         _settle(labels.rows[at], some, sets, index.root)
 
 
-def _find(row: Row, index: PhotographIndex) -> list[Found]:
+def _find(row: Row, index: PhotographIndex) -> list[IndexedPhotograph]:
     if row.path is not None or not row.name or leaves_folder(row.name):
         return []
-    split = split_words.of_word(row.split) or ""
+    split = split_words.parse_split(row.split) or ""
     found = index.find(row.name, row.scope or index.root, split)
     if not found and (mask := index.mask(row.name, row.scope or index.root)):
         why = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
@@ -73,7 +73,7 @@ def _counts_anew(row: Row) -> bool:
     return row.split_from != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
 
 
-def _are_another_split_s(found: list[Found], split: str, index: PhotographIndex) -> bool:
+def _are_another_split_s(found: list[IndexedPhotograph], split: str, index: PhotographIndex) -> bool:
     """Whether photographs that all lie in folders of other splits cannot be those of a list of `split`.
 
     They are its own where splits have no folders: train.csv and val.csv may part the photographs of train/. The test
@@ -84,7 +84,7 @@ def _are_another_split_s(found: list[Found], split: str, index: PhotographIndex)
     return split in index.splits or (split == "train" and all(one.split == "test" for one in found))
 
 
-def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> None:
+def _settle(row: Row, found: list[IndexedPhotograph], sets: dict[Path, set[int]], root: Path) -> None:
     if len(found) > 1 and (fullest := _fullest(found, sets)):
         found = [fullest]
     if len(found) == 1:
@@ -100,11 +100,11 @@ def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path
     row.rivals = tuple(one.path for one in found)
 
 
-def _inside(one: Found, root: Path) -> str:
+def _inside(one: IndexedPhotograph, root: Path) -> str:
     return (one.folder / one.name).relative_to(root).as_posix()
 
 
-def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:
+def _fullest(found: list[IndexedPhotograph], sets: dict[Path, set[int]]) -> IndexedPhotograph | None:
     """The photograph in the folder that has all of this list that any other folder here has, and more.
 
     Not where the folders are of different splits: there two photographs may well have one name.
@@ -116,7 +116,7 @@ def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:
     return first if all(sets[one.folder] < sets[first.folder] for one in others) else None
 
 
-def _take_back(lists: list[Labels], index: PhotographIndex) -> None:
+def _take_back(lists: list[LabelList], index: PhotographIndex) -> None:
     """Take from a list whose own photographs are absent those of another list, which it was given.
 
     IDRiD counts from IDRiD_001 in both of its sets: where the testing set is absent, its list finds the training set.
@@ -137,4 +137,4 @@ def _take_back(lists: list[Labels], index: PhotographIndex) -> None:
 def _is_at_home(row: Row, index: PhotographIndex) -> bool:
     """Whether a photograph's folder is of its row's split, or of none."""
     split = index.split_of(row.path) if row.path else ""
-    return not split or split == split_words.of_word(row.split)
+    return not split or split == split_words.parse_split(row.split)

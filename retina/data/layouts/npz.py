@@ -13,20 +13,20 @@ import psutil
 
 from retina.data.fundus import LONGEST, Pixels
 from retina.data.layouts import split_words
-from retina.data.layouts.file_index import Tree
-from retina.data.layouts.label_files import Place
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.file_index import FileIndex
+from retina.data.layouts.label_files import DataPath
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
 
 _DEFLATE = 1032  # bytes that one byte can become; https://zlib.net/zlib_tech.html
 
 
-def is_medmnist(tree: Tree, place: Place) -> bool:
+def is_medmnist(tree: FileIndex, place: DataPath) -> bool:
     """Whether the user pointed at an npz file, or at a folder with exactly one."""
     return _npz(tree, place) is not None
 
 
-def medmnist(tree: Tree, place: Place) -> list[Labels]:
+def read_medmnist(tree: FileIndex, place: DataPath) -> list[LabelList]:
     """The rows of the npz file's splits. Of the photographs only the headers are read.
 
     Raises:
@@ -70,7 +70,7 @@ def load(path: str, array: str) -> Pixels:
     return photographs
 
 
-def _npz(tree: Tree, place: Place) -> Path | None:
+def _npz(tree: FileIndex, place: DataPath) -> Path | None:
     if place.file:
         return place.file if place.file.suffix.lower() == ".npz" else None
     found = [file for file in tree.files(place.root) if file.suffix.lower() == ".npz"]
@@ -87,7 +87,7 @@ def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
     ends = ("_images", "_labels")
     words = {name.removesuffix(end): name for end in ends for name in sorted(names) if name.endswith(end)}
     for word, name in words.items():
-        split = split_words.of_word(word)
+        split = split_words.parse_split(word)
         if not split or split in parts.values():
             problem = f"is of the same split as {split}_images" if split else "is of no split"
             raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(split_words.ORDER)}, each once")
@@ -97,7 +97,7 @@ def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
     return dict(sorted(parts.items(), key=lambda part: split_words.ORDER.index(part[1])))
 
 
-def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> Labels:
+def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> LabelList:
     shape, kind = _header(archive, file, f"{word}_images")
     labels = _array(archive, file, f"{word}_labels")
     if len(shape) not in {3, 4} or shape[3:] not in {(), (3,)} or kind != np.uint8:
@@ -127,7 +127,7 @@ def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> Labels
         )
         for index, grade in enumerate(labels.reshape(-1).tolist())
     ]
-    return Labels(f"{file.name}:{word}_labels", rows)
+    return LabelList(f"{file.name}:{word}_labels", rows)
 
 
 def _header(archive: zipfile.ZipFile, file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:

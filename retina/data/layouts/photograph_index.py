@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from retina.data.formats import is_image, own_name
 from retina.data.layouts import split_words
-from retina.data.layouts.file_index import Tree, is_plain
+from retina.data.layouts.file_index import FileIndex, is_plain
 from retina.errors import DataError
 
 _MASKS = {"mask", "masks", "heatmap", "heatmaps"}
@@ -23,7 +23,7 @@ _ORIGINALS = {"image", "images", "original", "originals", "photo", "photos", "ph
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class IndexedPhotograph:
     """One photograph below the root.
 
     Attributes:
@@ -50,19 +50,19 @@ class Found:
 class PhotographIndex:
     """The photographs below `root`; with `only`, those in this folder below it."""
 
-    def __init__(self, tree: Tree, root: Path, only: str | None = None) -> None:
+    def __init__(self, tree: FileIndex, root: Path, only: str | None = None) -> None:
         self.root = root
         self._tree = tree
-        self._top = subfolder(tree, root, only) if only else root
+        self._top = find_subfolder(tree, root, only) if only else root
         self._splits: dict[str, str] = {}
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Found]]:
-        found: dict[str, list[Found]] = defaultdict(list)
+    def _by_name(self) -> dict[str, list[IndexedPhotograph]]:
+        found: dict[str, list[IndexedPhotograph]] = defaultdict(list)
         for folder in self._tree.walk(self._top):
             parts = tuple(_folded(part) for part in folder.relative_to(self.root).parts)
             for name in self._tree.photographs(folder):
-                found[_folded(own_name(name))].append(Found(folder, name, parts))
+                found[_folded(own_name(name))].append(IndexedPhotograph(folder, name, parts))
         return found
 
     @cached_property
@@ -106,7 +106,7 @@ class PhotographIndex:
         found, listed = self._named(name)
         return any(not self._is_mask(one, listed, self.root) for one in found)
 
-    def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
+    def find(self, name: str, scope: Path, split: str = "") -> list[IndexedPhotograph]:
         r"""The photographs that a name in a label file may mean: none, one, or several that nothing tells apart.
 
         By the path that it gives, from the label file's folder or the root; else by its file name. Capitals, the
@@ -128,7 +128,7 @@ class PhotographIndex:
         bases = [tuple(_folded(p) for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
         exact = {base + listed for base in (bases[0], ())}
         kept = found
-        tests: list[Callable[[Found], bool]] = [
+        tests: list[Callable[[IndexedPhotograph], bool]] = [
             lambda one: one.parts in exact and _same_suffix(one.name, last),
             *(_starting(base) for base in bases[:-1]),
             lambda one: _same_suffix(one.name, last),
@@ -142,17 +142,17 @@ class PhotographIndex:
             kept = [one for one in kept if fits(one)] or kept
         return kept
 
-    def mask(self, name: str, scope: Path) -> Found | None:
+    def mask(self, name: str, scope: Path) -> IndexedPhotograph | None:
         """A picture of a name in a folder of masks, which `find` leaves out; None where there is none."""
         found, listed = self._named(name)
         return next((one for one in found if self._is_mask(one, listed, scope)), None)
 
-    def _named(self, name: str) -> tuple[list[Found], tuple[str, ...]]:
+    def _named(self, name: str) -> tuple[list[IndexedPhotograph], tuple[str, ...]]:
         """What has the file name, in any folder, and the folders in front of it, `_folded`."""
         *above, last = _parts(name) or ("",)
         return self._by_name.get(_folded(own_name(last)), []), tuple(_folded(part) for part in above)
 
-    def _is_mask(self, one: Found, listed: tuple[str, ...], scope: Path) -> bool:
+    def _is_mask(self, one: IndexedPhotograph, listed: tuple[str, ...], scope: Path) -> bool:
         """Whether a picture lies in a folder of masks that neither its listed name, the user nor its list is in."""
         at = _mask_at(one.parts)
         if at < 0 or one.parts[at] in listed:
@@ -160,13 +160,13 @@ class PhotographIndex:
         folder = one.folder.parents[len(one.parts) - at - 2] if at < len(one.parts) - 1 else one.folder
         return not (self._top.is_relative_to(folder) or scope.is_relative_to(folder))
 
-    def _below(self, found: list[Found], listed: tuple[str, ...]) -> list[Found]:
+    def _below(self, found: list[IndexedPhotograph], listed: tuple[str, ...]) -> list[IndexedPhotograph]:
         """Those whose folders have all listed folders that are there at all, in this order, and not another split's."""
         there = [part for part in listed if part in self._folder_names]
         fitting = [one for one in found if _in_order(there, one.parts)]
         if not fitting and there and there[0] == _folded(self.root.name):  # the root's own name in front
             fitting = [one for one in found if _in_order(there[1:], one.parts)]
-        split = next((split for part in reversed(listed) if (split := split_words.of_folder(part))), "")
+        split = next((split for part in reversed(listed) if (split := split_words.split_of_folder(part))), "")
         return [one for one in fitting if not split or one.split in {"", split}]
 
 
@@ -175,7 +175,7 @@ def _folded(name: str) -> str:
     return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
-def subfolder(tree: Tree, root: Path, name: str) -> Path:
+def find_subfolder(tree: FileIndex, root: Path, name: str) -> Path:
     """The folder called `name`, a path in any capitals, below `root`.
 
     Raises:
@@ -195,7 +195,7 @@ def subfolder(tree: Tree, root: Path, name: str) -> Path:
 
 
 def _split_of(parts: tuple[str, ...]) -> str:
-    return next((split for part in reversed(parts) if (split := split_words.of_name(part))), "")
+    return next((split for part in reversed(parts) if (split := split_words.split_in_name(part))), "")
 
 
 def _up(scope: Path, root: Path) -> Iterator[Path]:
@@ -203,7 +203,7 @@ def _up(scope: Path, root: Path) -> Iterator[Path]:
     yield from (one for one in (scope, *scope.parents) if one.is_relative_to(root))
 
 
-def _starting(base: tuple[str, ...]) -> Callable[[Found], bool]:
+def _starting(base: tuple[str, ...]) -> Callable[[IndexedPhotograph], bool]:
     return lambda one: one.parts[: len(base)] == base
 
 
@@ -225,12 +225,12 @@ def _mask_at(parts: tuple[str, ...]) -> int:
     """The position of the innermost folder that says that all in it are masks; -1 where none does."""
     has_originals = False
     for at in range(len(parts) - 1, -1, -1):
-        found = set(split_words.words(parts[at]))
+        found = set(split_words.words_in(parts[at]))
         if found & (_MASKS if has_originals else _NO_PHOTOGRAPHS):
             return at
         has_originals = has_originals or bool(found & _ORIGINALS)
     return -1
 
 
-def _is_derived(one: Found) -> bool:
-    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in split_words.words(part))
+def _is_derived(one: IndexedPhotograph) -> bool:
+    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in split_words.words_in(part))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 
-from retina.data.layouts.file_index import Place, Tree, printable
+from retina.data.layouts.file_index import DataPath, FileIndex, printable
 from retina.data.manifest import Unused
 
 
-def unused_files(tree: Tree, here: Place, photographs: AbstractSet[str], files: AbstractSet[Path]) -> Unused:
+def find_unused_files(
+    tree: FileIndex, here: DataPath, photographs: AbstractSet[str], files: AbstractSet[Path]
+) -> Unused:
     """What lies below the data folder and was not used.
 
     Args:

@@ -75,7 +75,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelList:
     """One label list.
 
     Attributes:
@@ -95,13 +95,13 @@ class Labels:
     choices: tuple[str, ...] = ()
 
 
-def is_absent(labels: Labels) -> bool:
+def has_no_photographs(labels: LabelList) -> bool:
     """Whether not one photograph of a located list is there. Names that lead elsewhere are another complaint."""
     nowhere = all(row.path is None and not row.rivals for row in labels.rows)
     return nowhere and any(not leaves_folder(row.name) for row in labels.rows)
 
 
-def assume(labels: Labels, root: Path) -> Labels:
+def assume_paths(labels: LabelList, root: Path) -> LabelList:
     """The same rows with the paths where their photographs belong, whether they are there or not."""
     belongs = labels.belongs or root
     rows = [
@@ -111,7 +111,7 @@ def assume(labels: Labels, root: Path) -> Labels:
     return replace(labels, rows=rows)
 
 
-def check(rows: list[Row], reader: GradeReader, where: str) -> tuple[list[Row], list[BadRow]]:
+def validate_rows(rows: list[Row], reader: GradeReader, where: str) -> tuple[list[Row], list[BadRow]]:
     """Part the rows that can be used from those that cannot, which are explained. Both keep their order.
 
     Args:
@@ -136,7 +136,7 @@ def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
             row.index,
             reader(row.grade),
             *_patient_and_eye(row, pairs),
-            split_words.of_word(row.split),
+            split_words.parse_split(row.split),
             row.where,
         )
         for row in rows
@@ -144,12 +144,12 @@ def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
     return pd.DataFrame(table, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def eye_of(text: str) -> str:
+def parse_eye(text: str) -> str:
     """Read a word for an eye as "left" or "right"; any other as ""."""
     return _EYES.get(text.strip().lower().removesuffix(".0"), "")
 
 
-def patient_of(cell: str) -> str:
+def parse_patient(cell: str) -> str:
     """A patient's name; "" where the cell tells none. 7.0 is 7, as it is written where no neighbour is missing."""
     return "" if cell.lower() in _NO_PATIENT else _WHOLE.sub(r"\1", cell)
 
@@ -171,7 +171,7 @@ def _problem(row: Row, reader: GradeReader, where: str) -> BadRow | None:
         ungradable = reader.is_ungradable(row.grade)
         return BadRow(row.grade_where or row.where, row.image, reader.problem(row.grade), ungradable)
     problem = ""
-    if split_words.of_word(row.split) is None:
+    if split_words.parse_split(row.split) is None:
         problem = f"its split is {row.split!r}; splits are train, val and test"
     elif row.path is None:
         problem = f"the photograph is missing; {row.elsewhere or where}"
@@ -199,11 +199,11 @@ def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, BadRow]:
 def _told_apart(rows: list[Row], root: Path) -> list[Row]:
     """The rows with names of their own: two photographs in two folders may have the same name in the label file."""
     owns = Counter(row.own for row in rows)
-    images = Counter((row.image, split_words.of_word(row.split)) for row in rows)
+    images = Counter((row.image, split_words.parse_split(row.split)) for row in rows)
     changed = []
     for row in rows:
         own, image = row.own, row.image
-        twice = owns[own] > 1, images[image, split_words.of_word(row.split)] > 1
+        twice = owns[own] > 1, images[image, split_words.parse_split(row.split)] > 1
         if any(twice) and not row.array and not row.is_assumed:
             inside = PurePath(str(row.path)).relative_to(root).as_posix()
             own, image = own_name(inside) if twice[0] else own, inside if twice[1] else image
@@ -220,7 +220,7 @@ def _pairs(rows: list[Row]) -> dict[str, str]:
     same: dict[tuple[str | None, str], list[Row]] = defaultdict(list)
     for row in rows:
         if not row.patient and _eye_of_folder(row.own):
-            same[split_words.of_word(row.split), row.own.rpartition("/")[2]].append(row)
+            same[split_words.parse_split(row.split), row.own.rpartition("/")[2]].append(row)
     stems = Counter(stem for _, stem in same)
     pairs = {}
     for (split, stem), both in same.items():
@@ -264,4 +264,4 @@ def _patient_and_eye(row: Row, pairs: dict[str, str]) -> tuple[str, str]:
         patient, eye = pairs.get(row.own, named[1]), named[2].lower()
     else:
         patient, eye = pairs.get(row.own, row.own), _eye_of_folder(row.own)
-    return row.patient or patient, eye_of(row.eye) or eye
+    return row.patient or patient, parse_eye(row.eye) or eye
