@@ -150,11 +150,11 @@ print(len(list(folder.glob("train/*"))))
 """
 DOES_ALL = f"""{DRAWS}
 from retina.audit.runner import audit
-from retina.data import sources
+from retina.data import layouts
 from retina.data.cache.pixel_cache import open_cache
 
 config = DataConfig(path=str(folder))
-print(len(open_cache(sources.read(config), 16, workers=2).pixels))
+print(len(open_cache(layouts.read(config), 16, workers=2).pixels))
 print(len(audit(config, workers=2).seen))
 """
 
