@@ -97,7 +97,7 @@ class TestNames:
     def test_absent_photographs_name_the_folder_that_has_some(self, tmp_path: Path) -> None:
         listed(tmp_path, "a,1")
         photographs(tmp_path / "elsewhere", "x.png", "y.png")
-        assert "They are called a, say; photographs are in elsewhere/ (2), x.png say" in refused(tmp_path)
+        assert "Listed, for example: a; photographs are in elsewhere/ (2), for example x.png" in refused(tmp_path)
 
     def test_two_eyes_in_two_folders_are_one_patient_s(self, tmp_path: Path) -> None:
         photographs(tmp_path, "2/left/10.jpg", "3/right/10.jpg", "0/left/11.jpg", "1/OD/12.jpg")
@@ -204,7 +204,9 @@ class TestGrades:
         listed(tmp_path, "a,R0", "b,r2", "c,5.0", "d,1", "e,U")
         photographs(tmp_path, *(f"{name}.png" for name in "abcde"))
         mapping = {"R0": 0, "R2": 3, 5: 4, "1": 2, "u": "ungradable", "Z": 1}
-        assert "its grade is 'U', which data.grade_mapping calls ungradable" in refused(tmp_path, grade_mapping=mapping)
+        assert "its grade is 'U', which data.grade_mapping maps to ungradable" in refused(
+            tmp_path, grade_mapping=mapping
+        )
         manifest = load(tmp_path, grade_mapping=mapping, on_bad="skip")
         assert grades(manifest) == {"a": 0, "b": 3, "c": 4, "d": 2}
         assert manifest.notes[0] == "data.grade_mapping: no label is 'Z'"
@@ -272,7 +274,7 @@ class TestEncodings:
     def test_half_a_character_of_utf_16_is_named(self, tmp_path: Path) -> None:
         file = tmp_path / "labels.csv"
         file.write_bytes("image,level\na,1\n".encode("utf-16")[:-1])
-        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file: its text is not whole UTF-16")
+        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file: its text is not valid UTF-16")
 
 
 class TestClassFolders:
@@ -305,7 +307,7 @@ class TestClassFolders:
         photographs(tmp_path, "0/a.png", "1/b.png", f"{inner}/0/c.png", f"{inner}/1/d.png")
         message = refused(tmp_path)
         assert f"by the class folders 0/ ... 1/ and by {inner}/0/ ... {inner}/1/" in message
-        assert f"Give the folder that is meant ({tmp_path / inner}, say)" in message
+        assert f"Give the folder that is meant (for example {tmp_path / inner})" in message
 
     def test_a_table_of_something_else_beside_them_does_not_matter(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retina.config import GRADES
-from retina.data.layouts.file_index import own_name
+from retina.data.formats import own_name
 from retina.metrics import baselines
 from retina.metrics.baselines import KNOWN, Baseline
 
