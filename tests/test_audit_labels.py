@@ -40,7 +40,7 @@ def test_the_course_leaks_and_says_what_that_is_worth(
     assert "5,618 of 7,026 test photographs (80.0%) are of patients who are in train too" in said
     fellow = next(line for line in said.splitlines() if "fellow eye" in line)
     assert fellow.split()[-3:] == ["test", "84.73%", "0.723"]
-    assert "not one of the 35,123 photographs is there" in said
+    assert "none of the 35,123 photographs is there" in said
     page = (tmp_path / "page.html").read_text()
     assert "5,618" in page
     assert "84.73%" in page
@@ -53,10 +53,10 @@ def test_folders_that_tell_equal_names_apart_name_no_patients(tmp_path: Path) ->
             photograph(tmp_path / split / f"{name}.png")
     frame = layouts.read(DataConfig(path=str(tmp_path))).frame
     assert frame["patient"].tolist() == ["train/a", "train/b", "test/a", "test/b"]
-    assert not labels.summarize(frame).named
+    assert not labels.summarize(frame).has_patients
     (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "7_left.png")
     text(tmp_path / "train" / "labels.csv", "image,level\n7_left,0\nb,1\n")
-    assert labels.summarize(layouts.read(DataConfig(path=str(tmp_path))).frame).named
+    assert labels.summarize(layouts.read(DataConfig(path=str(tmp_path))).frame).has_patients
 
 
 def test_official_test_lists_without_photographs_are_audited_too(
@@ -97,7 +97,7 @@ def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str,
             assert split not in found
             continue
         assert (found[split].patients, found[split].photographs) == (len(set(mine)), len(mine))
-        assert found[split].of == sum(of == split for *_, of, _ in rows)
+        assert found[split].split_size == sum(of == split for *_, of, _ in rows)
 
 
 def test_what_has_no_split_counts_as_train_beside_a_test_split(
@@ -170,8 +170,8 @@ def test_a_photograph_that_is_missing_among_others_is_named(shared: Path, tmp_pa
     (folder / "train_IDRiD_002.jpg").unlink()
     found = audited.audited(folder)
     assert [bad.image for bad in found.manifest.skipped] == ["train_IDRiD_002.jpg"]
-    assert found.seen is not None
-    assert len(found.seen) == 1
+    assert found.photographs is not None
+    assert len(found.photographs) == 1
 
 
 def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: 
     found = findings.find(runner.audit(DataConfig(path=str(audited.list_of(tmp_path, rows)))))
     few = next(one for one in found if "fewer than 10" in one.text)
     assert few.text.endswith("1 of 3 severe, none of 4 proliferative")
-    assert few.serious
+    assert few.is_serious
     audited.list_of(tmp_path, [*rows, ("r", 4)])
     found = findings.find(runner.audit(DataConfig(path=str(tmp_path))))
-    assert not next(one for one in found if "fewer than 10" in one.text).serious
+    assert not next(one for one in found if "fewer than 10" in one.text).is_serious
 
 
 @pytest.mark.parametrize("named", ["nowhere", "empty"])

@@ -38,19 +38,21 @@ def spoilt(shared: Path, folder: Path) -> Path:
 
 def test_each_kind_of_unfit_photograph_is_named(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
-    assert {problem: audited.names(audit, audit.unfit(problem)) for problem in findings.QUALITY_PROBLEMS} == {
+    assert {
+        problem: audited.names(audit, audit.rows_with_problem(problem)) for problem in findings.QUALITY_PROBLEMS
+    } == {
         quality.NO_DISC: {"page"},
         quality.VERY_DARK: {"dark"},
         quality.BLURRED: {"blurred"},
     }
-    assert audited.names(audit, audit.unreadable) == {"torn", "text"}
+    assert audited.names(audit, audit.unreadable_rows) == {"torn", "text"}
 
 
 def test_problems_are_no_errors(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoilt(shared, tmp_path)
     assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().out
-    assert "! 2 photographs cannot be read (data.on_bad=skip goes on without)" in said
+    assert "! 2 photographs cannot be read (data.on_bad=skip goes on without them)" in said
     assert "torn.jpg" in said
     for problem in ("show no fundus disc", "are very dark", "are blurred"):
         assert f"! 1 of 6 photographs (16.7%) {problem}" in said
@@ -62,7 +64,7 @@ def test_the_worst_come_first(shared: Path, tmp_path: Path) -> None:
         for percent in (12, 3, 8):
             photograph.point(lambda value, by=percent: value * by / 100).save(tmp_path / f"{percent}.png")  # type: ignore[misc]
     audit = audited.audited(audited.list_of(tmp_path, [(f"{percent}.png", 0) for percent in (12, 3, 8)]))
-    assert [audit.manifest.frame["image"].iloc[row] for row in audit.unfit(quality.VERY_DARK)] == [
+    assert [audit.manifest.frame["image"].iloc[row] for row in audit.rows_with_problem(quality.VERY_DARK)] == [
         "3.png",
         "8.png",
         "12.png",
@@ -92,7 +94,7 @@ def test_a_photograph_of_a_camera_is_measured_as_it_is_stored(shared: Path) -> N
     original = next(iter(sorted((shared / "data" / "idrid" / "originals").glob("*.jpg"))))
     seen = inspect_photograph(str(original))
     assert (seen.width, seen.height) == (4288, 2848)
-    assert 3000 < seen.side < 4288
+    assert 3000 < seen.disc_side < 4288
     assert seen.problems == []
 
 
@@ -108,7 +110,7 @@ def test_sizes_are_those_of_the_file_though_less_is_decoded(
     larger.save(tmp_path / "turned.jpg", exif=turned)
     flat, upright = (inspect_photograph(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
     assert (flat.width, flat.height) == (upright.height, upright.width) == size
-    assert 0 < flat.side <= max(size)
+    assert 0 < flat.disc_side <= max(size)
 
 
 def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(shared: Path, tmp_path: Path) -> None:
@@ -120,11 +122,11 @@ def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(sha
     (tmp_path / "twelve.jpg").write_bytes(twelve)
     files = ["float.tif", "whole.tif", "twelve.jpg"]
     audit = audited.audited(audited.list_of(tmp_path, [(name, 0) for name in files]))
-    assert audit.unreadable == []
-    assert audit.seen is not None
-    assert [(one.width, one.height) for one in audit.seen] == [(500, 512)] * 3
-    assert audit.seen[0].digest == audit.seen[1].digest == pixel_hash(eight)
-    assert [len(group.rows) for group in audit.groups] == [3]
+    assert audit.unreadable_rows == []
+    assert audit.photographs is not None
+    assert [(one.width, one.height) for one in audit.photographs] == [(500, 512)] * 3
+    assert audit.photographs[0].digest == audit.photographs[1].digest == pixel_hash(eight)
+    assert [len(group.rows) for group in audit.duplicate_groups] == [3]
 
 
 def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
@@ -133,17 +135,17 @@ def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
         found = findings.find(audited.audited(folder, image_size=size))
         enlarged = [one for one in found if f"enlarged for an image size of {size}" in one.text]
         assert bool(enlarged) == told
-        assert not any(one.serious for one in enlarged)
+        assert not any(one.is_serious for one in enlarged)
 
 
 def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
-    assert audit.seen is not None
-    found = {one.name: one for one in measures.summarize_measures(audit.seen, 224)}
+    assert audit.photographs is not None
+    found = {one.name: one for one in measures.summarize_measures(audit.photographs, 224)}
     longest = found["longer side, pixels"]
     assert (longest.least, longest.median, longest.most) == (300, 512, 512)
     assert found["brightness, 0 to 255"].least < quality.LEAST_BRIGHTNESS < found["brightness, 0 to 255"].most
-    assert dict(measures.count_sizes(audit.seen)) == {"512 x 512": 3, "300 x 200": 1}
+    assert dict(measures.count_sizes(audit.photographs)) == {"512 x 512": 3, "300 x 200": 1}
 
 
 def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:

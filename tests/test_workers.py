@@ -155,7 +155,7 @@ from retina.data.cache.pixel_cache import open_cache
 
 config = DataConfig(path=str(folder))
 print(len(open_cache(layouts.read(config), 16, workers=2).pixels))
-print(len(audit(config, workers=2).seen))
+print(len(audit(config, workers=2).photographs))
 """
 
 
