@@ -62,14 +62,14 @@ class _Candidate:
     """A file that may be a label file.
 
     Attributes:
-        file: its path.
+        path: its path.
         split: the split of all its rows, or "".
         is_certain: whether its header, or its lines if it has none, show that it is a label file.
         may_be_notes: see `LabelFiles.may_be_notes`.
         source: its name in messages: the file's name, or its path if several files have that name.
     """
 
-    file: Path
+    path: Path
     split: str
     is_certain: bool
     may_be_notes: bool = False
@@ -78,9 +78,18 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _LabelFile:
-    """The content of one label file; `source` is its name in messages."""
+    """The content of one label file.
 
-    file: Path
+    Attributes:
+        path: its path.
+        source: its name in messages.
+        split: the split of all its rows, or "".
+        titles: the cells of its header; empty if there is none.
+        rows: its rows.
+        choices: lines on how columns were chosen, see `Columns.choices`.
+    """
+
+    path: Path
     source: str
     split: str
     titles: list[str]
@@ -126,11 +135,11 @@ def find(
     if not candidates:
         return None
     candidates.sort(key=lambda candidate: split_words.ORDER.index(candidate.split) if candidate.split else -1)
-    name_counts = Counter(candidate.file.name for candidate in candidates)
+    name_counts = Counter(candidate.path.name for candidate in candidates)
     candidates = [
         replace(
             candidate,
-            source=candidate.file.name if name_counts[candidate.file.name] == 1 else _relative(candidate.file, root),
+            source=candidate.path.name if name_counts[candidate.path.name] == 1 else _relative(candidate.path, root),
         )
         for candidate in candidates
     ]
@@ -236,10 +245,10 @@ def _check_content(
 
     A legend has lines such as "Mild 1" whose names are no photographs.
     """
-    if not candidate.is_certain or candidate.file.stat().st_size > _MAX_LEGEND_BYTES:
+    if not candidate.is_certain or candidate.path.stat().st_size > _MAX_LEGEND_BYTES:
         return [candidate]
     try:
-        table = read_table(candidate.file)
+        table = read_table(candidate.path)
     except DataError:  # is reported when the file is read for its rows
         return [candidate]
     known = columns.find_known_columns(table.titles, config) if table.titles else Columns(image=0, grade=1)
@@ -255,7 +264,7 @@ def _check_content(
     if None not in grades_of_names.values() and (photograph_index is not None or grades_of_names == grades):
         return []
     has_photographs = photograph_index is not None and bool(photograph_index.folder_counts)
-    may_be_notes = not table.titles and has_photographs and not _split_of_file_name(candidate.file)
+    may_be_notes = not table.titles and has_photographs and not _split_of_file_name(candidate.path)
     return [replace(candidate, may_be_notes=may_be_notes)]
 
 
@@ -313,7 +322,7 @@ def _read(
     reader: GradeReader,
     photograph_index: PhotographIndex | None,
 ) -> _LabelFile:
-    file, source, split = candidate.file, candidate.source, candidate.split
+    file, source, split = candidate.path, candidate.source, candidate.split
     table = read_table(file)
     prefix = f"{split}_" if _IDRID.fullmatch(file.stem) else ""
     if not table.titles:
@@ -358,16 +367,16 @@ def _select_files(root: Path, files: list[_LabelFile], photograph_index: Photogr
             are_same = _name_same_photographs(file, other, shared, photograph_index)
             is_duplicate = are_same and other.grades == file.grades and other.split == file.split
             if is_duplicate:
-                _log.info("%s has the same photographs and grades as %s", file.file.name, other.file.name)
+                _log.info("%s has the same photographs and grades as %s", file.path.name, other.path.name)
                 break
             difference, remedy = "and do not agree", ""
-            if not are_same and file.file.parent != other.file.parent:
+            if not are_same and file.path.parent != other.path.parent:
                 difference = "but mean different files of these names"
                 remedy = "; or write one list with the folder before each name"
             raise DataError(
-                f"{root}: {_relative(other.file, root)} and {_relative(file.file, root)} both list "
+                f"{root}: {_relative(other.path, root)} and {_relative(file.path, root)} both list "
                 f"{len(shared):,} of the photographs (for example {min(shared)}), {difference}.\n"
-                f"Give the one that is meant instead of the folder: {other.file} or {file.file}{remedy}"
+                f"Give the one that is meant instead of the folder: {other.path} or {file.path}{remedy}"
             )
         if not is_duplicate:
             selected.append(file)
@@ -391,13 +400,13 @@ def _name_same_photographs(
 def _data_set_name(files: Iterable[_LabelFile]) -> str:
     """Return the public data set whose file names or columns the label files have; only a name for the manifest."""
     titles = {normalize_title(title) for file in files for title in file.titles}
-    is_official_idrid = any(_IDRID.fullmatch(file.file.stem) for file in files)
+    is_official_idrid = any(_IDRID.fullmatch(file.path.stem) for file in files)
     has_edema_column = bool(titles & {"dme_risk", "risk_of_macular_edema"})
     if is_official_idrid or (has_edema_column and not any(map(_is_messidor, files))):
         return "idrid"
     if "id_code" in titles:
         return "aptos"
-    if any(file.file.stem.lower().startswith(("trainlabels", _SOLUTION)) for file in files) or "level" in titles:
+    if any(file.path.stem.lower().startswith(("trainlabels", _SOLUTION)) for file in files) or "level" in titles:
         return "eyepacs"
     return "list"
 
@@ -410,7 +419,7 @@ _PHOTOGRAPH_FOLDERS = {"eyepacs": "{split}", "aptos": "{split}_images"}
 
 
 def _to_label_list(file: _LabelFile, data_set: str, root: Path, *, is_one_of_several: bool) -> LabelList:
-    path = file.file
+    path = file.path
     is_idrid = bool(_IDRID.fullmatch(path.stem))
     photograph_folder = path.parent
     if (split := _split_of_file_name(path)) and data_set in _PHOTOGRAPH_FOLDERS:
