@@ -149,7 +149,7 @@ def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[floa
 
 def _train(photographs: FundusDataset, config: TrialConfig, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
-    train = photographs.part("train")
+    train = photographs.split_view("train")
     few = SplitView(train.pixels, train.rows[:48], train.grades[:48])
     training = start_training(
         config, few, SplitView(train.pixels, train.rows[:1], train.grades[:1]), device=default_device()

@@ -69,7 +69,7 @@ class World:
         """The photographs of a split, and what training's evaluation says of them."""
         frame = self.data.frame
         paths = [Path(path) for path in frame.loc[frame["split"] == split, "path"]]
-        return paths, evaluate(self.net, self.data.part(split), device=CPU)
+        return paths, evaluate(self.net, self.data.split_view(split), device=CPU)
 
     @property
     def checked(self) -> int:

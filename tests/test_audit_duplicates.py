@@ -182,7 +182,7 @@ def test_copies_are_found_wherever_they_stand_among_thousands() -> None:
     planted = [(0, 1), (5, 2999), (1500, 1501), (2047, 2048)]
     for first, second in planted:
         details[second] = details[first] + np.random.default_rng(first).integers(-9, 9, (32, 32))
-    assert sorted(map(tuple, perceptual_hash.near_pairs(details).tolist())) == planted
+    assert sorted(map(tuple, perceptual_hash.find_near_pairs(details).tolist())) == planted
 
 
 @settings(max_examples=40)
@@ -194,13 +194,13 @@ def test_pairs_are_the_ones_that_comparing_each_with_each_gives(n: int, seed: in
         if copied >= 0:
             blend = data.draw(st.sampled_from([1.0, 0.8, 0.5]))
             details[row] = (blend * details[copied] + (1 - blend) * details[row]).astype(np.int8)
-    bits = np.unpackbits(perceptual_hash.prints(details).view(np.uint8), axis=1) if n else np.empty((0, 256))
+    bits = np.unpackbits(perceptual_hash.compute_hashes(details).view(np.uint8), axis=1) if n else np.empty((0, 256))
     flat = details.reshape(n, 32 * 32).astype(float)
     wanted = [
         (i, j)
         for i in range(n)
         for j in range(i + 1, n)
-        if (bits[i] != bits[j]).sum() <= perceptual_hash.MOST_BITS
-        and np.corrcoef(flat[i], flat[j])[0, 1] >= perceptual_hash.LEAST_CORRELATION
+        if (bits[i] != bits[j]).sum() <= perceptual_hash.MAX_DISTANCE
+        and np.corrcoef(flat[i], flat[j])[0, 1] >= perceptual_hash.MIN_CORRELATION
     ]
-    assert sorted(map(tuple, perceptual_hash.near_pairs(details).tolist())) == wanted
+    assert sorted(map(tuple, perceptual_hash.find_near_pairs(details).tolist())) == wanted

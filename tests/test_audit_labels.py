@@ -16,7 +16,7 @@ from retina import cli
 from retina.audit import findings, labels, page, runner
 from retina.config import GRADES, DataConfig
 from retina.data import layouts
-from retina.data.split import assign
+from retina.data.split import assign_splits
 
 SPLITS = ("train", "val", "test", "")
 ROWS = st.lists(
@@ -110,7 +110,7 @@ def test_what_has_no_split_counts_as_train_beside_a_test_split(
     assert warned in said
     assert warned in (tmp_path / "page.html").read_text()
     config = DataConfig(path=str(path))
-    swept = assign(layouts.read(config, photographs=False), config).warnings
+    swept = assign_splits(layouts.read(config, photographs=False), config).warnings
     assert any("100 of 100 test photographs (100.0%) are of patients" in one for one in swept)
     assert next(line for line in said.splitlines() if "fellow eye" in line).split()[-3:] == ["test", "100.00%", "1.000"]
 

@@ -17,7 +17,7 @@ from retina import cli
 from retina.audit import findings, measures
 from retina.audit.inspect_photograph import inspect_photograph
 from retina.data import quality
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.data.pixel_hash import pixel_hash
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
@@ -144,7 +144,7 @@ def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
     found = {one.name: one for one in measures.summarize_measures(audit.photographs, 224)}
     longest = found["longer side, pixels"]
     assert (longest.least, longest.median, longest.most) == (300, 512, 512)
-    assert found["brightness, 0 to 255"].least < quality.LEAST_BRIGHTNESS < found["brightness, 0 to 255"].most
+    assert found["brightness, 0 to 255"].least < quality.MIN_BRIGHTNESS < found["brightness, 0 to 255"].most
     assert dict(measures.count_sizes(audit.photographs)) == {"512 x 512": 3, "300 x 200": 1}
 
 
@@ -152,8 +152,8 @@ def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
     frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
     many = pd.concat([frame] * 14)
     heard: list[tuple[int, int]] = []
-    together = visit(many, inspect_photograph, lambda *heard_of: heard.append(heard_of), workers=2)
-    assert together == visit(frame, inspect_photograph, workers=1) * 14
+    together = map_photographs(many, inspect_photograph, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == map_photographs(frame, inspect_photograph, workers=1) * 14
     assert heard[0] == (0, 42)
     assert len(heard) == 4, "three chunks, for two processes"
     assert heard[-1] == (42, 42)
@@ -161,4 +161,4 @@ def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
 
 def test_what_is_seen_late_stands_in_its_place(tmp_path: Path) -> None:
     frame = audited.frame([("", "", "", 0)] * 40).assign(path=[str(tmp_path / str(n)) for n in range(40)])
-    assert visit(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]
+    assert map_photographs(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]

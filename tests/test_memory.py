@@ -21,7 +21,7 @@ from tiny import CPU, config, part
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.loader import drawn_batches, load
+from retina.data.loader import load, plan_batches
 from retina.errors import TrainError
 from retina.training import model
 from retina.training.epochs import EpochResult
@@ -142,7 +142,7 @@ def test_the_gradients_are_those_of_the_whole_batchs_mean_loss(class_weights: st
     balanced = torch.tensor(11 / (5 * np.bincount(TRAIN.grades)), dtype=torch.float32)
     net, losses = Short(), []
     descent = torch.optim.SGD(net.parameters(), lr=0.5)
-    for drawn in drawn_batches(TRAIN, batch_size=6, augmentation="none", seed=0, epoch=1):
+    for drawn in plan_batches(TRAIN, batch_size=6, augmentation="none", seed=0, epoch=1):
         images, grades = load(TRAIN, drawn, CPU)
         weight = balanced[grades] if class_weights == "balanced" else torch.ones(len(grades))
         each = F.cross_entropy(net(images), grades, label_smoothing=smoothing, reduction="none")

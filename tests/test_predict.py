@@ -83,7 +83,7 @@ def test_who_is_referable_follows_from_the_operating_point(world: World, runtime
     assert frame["referable"].tolist() == refers.tolist()
     assert set(refers) == {True, False}
     told = read(world.run / "best" / "metrics.json")["val"]["operating"]
-    positive = world.data.part("val").grades >= 2
+    positive = world.data.split_view("val").grades >= 2
     assert refers[positive].mean() == pytest.approx(told["sensitivity"])
     assert (~refers[~positive]).mean() == pytest.approx(told["specificity"])
 

@@ -126,9 +126,9 @@ def test_prepare_goes_on_where_it_was_interrupted(prepare: Callable[..., str], m
         patch.setattr(progress, "SECONDS_A_LINE", 0.0)
         patch.setattr(Pace, "__call__", interrupt)
         printed = prepare(code=130)
-    (kept,) = re.findall(r"stopped; the (\d+) of 24 photographs that are decoded are kept", printed)
+    (kept,) = re.findall(r"stopped; (\d+) of 24 photographs are decoded and kept", printed)
     printed = prepare()
-    assert f"{kept} of them are there, from a build that was stopped" in printed
+    assert f"{kept} of them are already decoded by a build that was stopped" in printed
     assert f"\n{24 - int(kept)} photographs decoded in " in printed
 
 

@@ -129,8 +129,10 @@ class TestFormats:
             ".pgm",
             ".gif",
             ".bmp",
-        } <= formats.suffixes()
-        names = [f"x{n}{suffix.upper() if n % 2 else suffix}" for n, suffix in enumerate(sorted(formats.suffixes()))]
+        } <= formats.image_suffixes()
+        names = [
+            f"x{n}{suffix.upper() if n % 2 else suffix}" for n, suffix in enumerate(sorted(formats.image_suffixes()))
+        ]
         for grade in "01":
             for name in names:
                 text(tmp_path / grade / name, "")

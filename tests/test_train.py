@@ -362,5 +362,5 @@ def test_a_task_trains_on_its_splits(small: None) -> None:
     assert next(GradingTask(data, {})(config())).test_loss is None
     run = GradingTask(data, {}, track_test=True)(config())
     result = next(run)
-    assert result.test_loss == run.evaluate(data.part("test")).loss
-    assert result.val_loss == run.evaluate(data.part("val")).loss
+    assert result.test_loss == run.evaluate(data.split_view("test")).loss
+    assert result.val_loss == run.evaluate(data.split_view("val")).loss

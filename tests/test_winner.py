@@ -132,7 +132,7 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
 
 def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(crowned: Crowned) -> None:
     _, data, _ = crowned
-    true = data.part("test").grades
+    true = data.split_view("test").grades
     seen = Evaluation(1.0, true, np.full((len(true), 5), 0.2), predicted=true)
     assert best_trial.predictions_of(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
     assert max(true) > 0
@@ -147,7 +147,7 @@ def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: Tri
     net = model.build(TrialConfig(**described["trial"]).model_copy(update={"pretrained": False}), 16)
     net.load_state_dict(torch.load(folder.best / "model.pt", weights_only=True))
     p = predictions(folder).query("split == 'test'")[[f"p{grade}" for grade in range(5)]].to_numpy()
-    np.testing.assert_allclose(evaluate(net, data.part("test"), device=CPU).probabilities, p, atol=1e-4)
+    np.testing.assert_allclose(evaluate(net, data.split_view("test"), device=CPU).probabilities, p, atol=1e-4)
 
 
 def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crowned, tmp_path: Path) -> None:

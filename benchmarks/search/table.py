@@ -74,7 +74,9 @@ def train(number: int, spec: SweepSpec) -> dict[str, object]:
     torch.manual_seed(config.seed)
     started = time.perf_counter()
     curves: dict[str, list[float]] = {name: [] for name in KEPT}
-    run = start_training(config, photographs.part("train"), photographs.part("val"), net=SmallResNet(config))
+    run = start_training(
+        config, photographs.split_view("train"), photographs.split_view("val"), net=SmallResNet(config)
+    )
     try:
         for epoch in run:
             for name in KEPT:

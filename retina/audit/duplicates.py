@@ -56,7 +56,7 @@ def find_groups(frame: pd.DataFrame, photographs: Sequence[PhotographFindings]) 
         photographs: the findings on each of its photographs; those that cannot be read have no duplicates.
     """
     frame = frame.assign(split=effective_splits(frame["split"]))
-    row_groups = duplicates.find(
+    row_groups = duplicates.find_groups(
         [photograph.digest for photograph in photographs], [photograph.details for photograph in photographs]
     )
     groups = [_to_group(frame, photographs, rows) for rows in row_groups]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from retina.audit.duplicates import DuplicateGroup
 from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
-from retina.data.quality import BLURRED, LEAST_SIDE, NO_DISC, VERY_DARK
+from retina.data.quality import BLURRED, MIN_SIDE, NO_DISC, VERY_DARK
 
 QUALITY_PROBLEMS = {
     NO_DISC: "show no fundus disc; they are used whole",
@@ -165,7 +165,7 @@ def _photographs(audit: Audit) -> Iterator[Finding]:
     if too_small := audit.discs_without_sharpness:
         discs = sum(photograph.disc_side > 0 for photograph in audit.photographs)
         is_text, has_text = ("is", "has") if too_small == 1 else ("are", "have")
-        predicate = f"{is_text} under {LEAST_SIDE} pixels and {has_text} no measured sharpness"
+        predicate = f"{is_text} under {MIN_SIDE} pixels and {has_text} no measured sharpness"
         yield Finding(f"{too_small:,} of {pluralize(discs, 'disc')} {predicate}", "unfit", False)
     size = audit.config.image_size
     if small := sum(0 < photograph.disc_side < size for photograph in audit.photographs):

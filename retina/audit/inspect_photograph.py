@@ -57,7 +57,7 @@ def inspect_photograph(source: Source) -> PhotographFindings:
     try:
         if isinstance(source, str):
             path = Path(source)
-            pixels = fundus.read(path, at_least=perceptual_hash.AT_LEAST)
+            pixels = fundus.read(path, min_side=perceptual_hash.MIN_DECODED_SIDE)
             size = _file_size(path, pixels)
         else:
             pixels = source
@@ -90,7 +90,7 @@ def _measure(pixels: Pixels, file_size: tuple[int, int]) -> PhotographFindings:
     scale = max(file_size) / max(pixels.shape[:2])
     measured_quality = quality.measure(pixels)
     disc = measured_quality.disc
-    details = perceptual_hash.describe(pixels, disc) if disc else None
+    details = perceptual_hash.extract_details(pixels, disc) if disc else None
     return PhotographFindings(
         width=file_size[0],
         height=file_size[1],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retina.config import GRADES
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.metrics import baselines
 from retina.metrics.baselines import KNOWN, Baseline
 
@@ -106,8 +106,8 @@ def _names_a_patient(patient: str, image: str, path: str) -> bool:
 
     If several photographs have one name, their own names begin with the folders that distinguish them.
     """
-    is_path = "/" in patient and own_name(path).endswith(f"/{patient}")
-    return patient != own_name(image) and not is_path
+    is_path = "/" in patient and strip_image_suffix(path).endswith(f"/{patient}")
+    return patient != strip_image_suffix(image) and not is_path
 
 
 def _overlap(frame: pd.DataFrame, split: str) -> Overlap | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.data.quality import LEAST_BRIGHTNESS, LEAST_SHARPNESS
+from retina.data.quality import MIN_BRIGHTNESS, MIN_SHARPNESS
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def summarize_measures(photographs: Sequence[PhotographFindings], image_size: in
     rows: list[tuple[str, list[float], float | None, int]] = [
         ("longer side, pixels", [max(photograph.width, photograph.height) for photograph, _ in readable], None, 0),
         ("disc, pixels", [photograph.disc_side for photograph, _ in readable if photograph.disc_side], image_size, 0),
-        ("brightness, 0 to 255", [quality.brightness for _, quality in readable], LEAST_BRIGHTNESS, 0),
+        ("brightness, 0 to 255", [quality.brightness for _, quality in readable], MIN_BRIGHTNESS, 0),
         ("contrast, grey levels", [quality.contrast for _, quality in readable], None, 1),
-        ("sharpness", [quality.sharpness for _, quality in readable], LEAST_SHARPNESS, 2),
+        ("sharpness", [quality.sharpness for _, quality in readable], MIN_SHARPNESS, 2),
     ]
     measures = []
     for name, values, limit, digits in rows:

@@ -20,7 +20,7 @@ from retina.audit.runner import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
 from retina.data import perceptual_hash, quality
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.errors import ResultsError
 from retina.results.files import write_text
 from retina.system import output_files
@@ -216,7 +216,7 @@ def _thumbnail_uris(audit: Audit, pictures: list[list[Picture]], progress: Progr
     rows = sorted({picture.row for sheet in pictures for picture in sheet})
     if not rows:
         return {}
-    uris = visit(
+    uris = map_photographs(
         audit.manifest.frame.iloc[rows], thumbnail, lambda done, total: progress("making the page", done, total)
     )
     return dict(zip(rows, uris, strict=True))

@@ -13,7 +13,7 @@ from retina.audit.labels import LabelStatistics
 from retina.config import DataConfig
 from retina.data import layouts
 from retina.data.manifest import Manifest
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.data.quality import BLURRED
 from retina.errors import PhotographsAbsentError
 
@@ -78,7 +78,7 @@ def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int
         manifest = layouts.read(config, photographs=False)
         return Audit(config, manifest, labels.summarize(manifest.frame))
     frame = manifest.frame
-    photographs = visit(
+    photographs = map_photographs(
         frame, inspect_photograph, lambda done, total: progress("inspecting photographs", done, total), workers
     )
     return Audit(config, manifest, labels.summarize(frame), photographs, duplicates.find_groups(frame, photographs))

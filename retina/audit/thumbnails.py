@@ -19,7 +19,7 @@ SIDE = 176
 def thumbnail(source: Source) -> str:
     """Return a photograph cropped to its disc, as the model sees it, as the data URI of a JPEG; "" if unreadable."""
     try:
-        pixels = fundus.read(Path(source), at_least=2 * SIDE) if isinstance(source, str) else source
+        pixels = fundus.read(Path(source), min_side=2 * SIDE) if isinstance(source, str) else source
     except DataError:
         return ""
     stream = io.BytesIO()

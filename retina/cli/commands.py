@@ -71,7 +71,9 @@ def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
     spec, _ = api.to_run(spec, place, going)
     console.out.print(spec.to_yaml())
     console.show(report.table(dry_run.plan(spec, place.results / spec.name)))
-    found = dataset.find(spec.data)  # last: what is planned can be read where the photographs are still to come
+    found = dataset.read_manifest(
+        spec.data
+    )  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
     notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
@@ -225,9 +227,9 @@ def prepare_data(options: argparse.Namespace) -> int:
     if prepared.decoded:
         console.out.print(tables.decoding(prepared.decoded, prepared.seconds))
     console.out.print(f"decoded: {prepared.pixels_file}")
-    for kind, rows in dataset.rows_by_kind(prepared).items():
+    for kind, rows in dataset.excluded_rows(prepared).items():
         if rows:
-            file = dataset.list_file(config, kind)
+            file = dataset.excluded_rows_path(config, kind)
             write_csv(file, rows, list(rows[0]))
             console.out.print(f"{kind.replace('-', ' ')}: {file}")
     return 0

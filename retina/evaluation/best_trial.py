@@ -44,7 +44,7 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
     config, weights = load_trial(folder, trial_id)
     row = folder.recorded(trial_id)
     judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
-    seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
+    seen = {"val": judge.validated(), "test": judge(photographs.split_view("test"))}
     predictions = predictions_of(photographs.frame, seen)
     told = summary.summarize(predictions)
     metrics: dict[str, Any] = {
@@ -122,7 +122,7 @@ class TrialEvaluator:
         Args:
             refit: let the model have cut-points that are fitted on all of it, instead of those it came with.
         """
-        part = self._photographs.part("val")
+        part = self._photographs.split_view("val")
         raw = outputs(self._net, part, device=self._device, flips=self._flips)
         mine = output_decoder_of(self._net)
         with self._named():

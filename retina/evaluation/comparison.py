@@ -77,7 +77,7 @@ def _judge(folder: RunFolder, cell: ComparisonRun, photographs: FundusDataset) -
     if not file.is_file():
         raise ResultsError(f"{file}: is not there; keep.trials says how many trials keep their weights")
     config, weights = best_trial.load_trial(folder, cell.trial_id)
-    seen = best_trial.TrialEvaluator(config, weights, photographs)(photographs.part("test"))
+    seen = best_trial.TrialEvaluator(config, weights, photographs)(photographs.split_view("test"))
     told = {
         "trial_id": cell.trial_id,
         "network": cell.network,

@@ -61,7 +61,7 @@ def build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, s
         return {}
     val = {name: _judge(folder, name, photographs).validated() for name in kept}
     members, of_soup, state = _soup(folder, kept, photographs, val, (metric, sign))
-    test = photographs.part("test")  # all is chosen now
+    test = photographs.split_view("test")  # all is chosen now
     seen = {name: {"val": val[name], "test": _judge(folder, name, photographs)(test)} for name in kept}
     everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
     soup = seen[kept[0]]

@@ -166,7 +166,7 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
         with tempfile.TemporaryDirectory() as place:
             some = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
-            probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
+            probabilities = frame.loc[cache.kept_rows, PROBABILITIES].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_drawn else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, SpecError, OSError) as error:
@@ -183,14 +183,16 @@ def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
         raise SpecError(f"{file}: does not say where its photographs are") from None
     if config.path != "synthetic":
         return config, config.layout == "synthetic"
-    drawn = dataset.drawn_folder(config.synthetic)
+    drawn = dataset.synthetic_folder(config.synthetic)
     return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
 
 
 def _drawn(size: int) -> Pixels:
     rng = np.random.default_rng(0)
     height = min(max(2 * size, 64), 512)
-    eyes = [synthetic.photograph(grade, eye, height, rng) for grade in range(GRADES) for eye in ("left", "right") * 2]
+    eyes = [
+        synthetic.draw_photograph(grade, eye, height, rng) for grade in range(GRADES) for eye in ("left", "right") * 2
+    ]
     return np.stack([fundus.to_square(eye, size)[0] for eye in eyes])
 
 

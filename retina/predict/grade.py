@@ -98,7 +98,7 @@ def predict(
 
 def _read(path: Path, size: int) -> _Square:
     try:
-        photograph = fundus.read(path, at_least=2 * size)  # as `fundus.read_square`, which does not hand it out
+        photograph = fundus.read(path, min_side=2 * size)  # as `fundus.read_square`, which does not hand it out
     except DataError as error:
         return _Square(path, None, str(error))
     return _Square(path, fundus.to_square(photograph, size)[0], "; ".join(quality.measure(photograph).problems))

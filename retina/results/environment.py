@@ -19,7 +19,7 @@ import torch
 
 import retina
 from retina.data import duplicates
-from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_rows
+from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_file_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.results.files import write_csv, write_text
 from retina.results.run_folder import RunFolder
@@ -81,7 +81,7 @@ def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
-    if unused := unused_rows(photographs):
+    if unused := unused_file_rows(photographs):
         write_csv(folder.root / "unused.csv", unused, list(unused[0]))
     if photographs.duplicates.groups:
         write_csv(folder.root / "duplicates.csv", duplicate_rows(photographs), duplicates.COLUMNS)

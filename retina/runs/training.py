@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import TrialConfig
-from retina.data.dataset import FundusDataset, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
 from retina.evaluation.comparison_runs import titled
@@ -61,7 +61,7 @@ def train(
         missing = list(wanted.configs)
     photographs = None
     if missing:
-        found = find(wanted.data)
+        found = read_manifest(wanted.data)
         weights = _weights(missing, wanted.weights)
         photographs = prepare(wanted.data, progress, found)
         for warning in (*photographs.warnings, *photographs.manifest.left_out):

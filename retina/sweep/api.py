@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import FundusDataset, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
 from retina.errors import WeightsError
 from retina.evaluation import best_trial, ensemble
 from retina.results import environment
@@ -76,7 +76,7 @@ def run_sweep(
     root = (place.results / spec.name).absolute()
     asked = resolved(spec)
     spec, going = to_run(spec, place, going)
-    found = find(spec.data)
+    found = read_manifest(spec.data)
     weights = _weights(spec, place.weights)
     with ExitStack() as held:
         with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding

@@ -155,7 +155,7 @@ class Gradients:
         if self._device.type == "cuda":
             torch.cuda.manual_seed_all(seed)
         self._net.zero_grad(set_to_none=True)
-        total = float(self._photograph_weights[drawn.chosen].sum())
+        total = float(self._photograph_weights[drawn.indices].sum())
         summed, guesses = zip(*(self._piece(drawn[piece], total) for piece in cut), strict=True)
         return sum(summed[1:], start=summed[0]), list(guesses)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from retina.config import TrialConfig
 from retina.data.dataset import FundusDataset
-from retina.data.loader import SplitView, drawn_batches, seed_of
+from retina.data.loader import SplitView, derive_seed, plan_batches
 from retina.errors import ModelOutputError, TrainError
 from retina.metrics import grading
 from retina.metrics.probabilities import NO_GRADE
@@ -87,7 +87,7 @@ class GradingTask:
             torch.backends.cudnn.benchmark = True  # an epoch's batches are all of one size, but for the last
             memory = torch.cuda.get_device_properties(device).total_memory
             most_bytes = int(MAX_DEVICE_CACHE_SHARE * min(1.0, self.gpu_share) * memory)
-        train, val, test = (self.photographs.part(name, device, most_bytes) for name in ("train", "val", "test"))
+        train, val, test = (self.photographs.split_view(name, device, most_bytes) for name in ("train", "val", "test"))
         weights = self.weights.get(config.arch)
         return start_training(
             config, train, val, test=test if self.track_test else None, weights=weights, device=device
@@ -227,7 +227,7 @@ class TrainingRun(Iterator[EpochResult]):
             optim.set_frozen(self.model, frozen=epoch <= self.config.freeze_epochs)
         step_losses, guesses, batches = [], [], []
         learning_rate = math.nan
-        drawing = drawn_batches(
+        drawing = plan_batches(
             self._train,
             batch_size=self.config.batch_size,
             augmentation=self.config.augmentation,
@@ -241,7 +241,7 @@ class TrainingRun(Iterator[EpochResult]):
             where = f"epoch {epoch}, step {step}"
             self._end_if_abandoned(where)
             # seeded by the step, so that a resumed epoch repeats itself
-            loss, guessed = self._gradients(drawn, seed_of(self.config.seed, epoch, step), where)
+            loss, guessed = self._gradients(drawn, derive_seed(self.config.seed, epoch, step), where)
             self._update(where)
             if self._averaged:
                 self._averaged.update((epoch - 1) * self._steps_an_epoch + step)
@@ -249,7 +249,7 @@ class TrainingRun(Iterator[EpochResult]):
                 _finite(loss[None], epoch, step)
             step_losses.append(loss)
             guesses += guessed
-            batches.append(drawn.chosen)
+            batches.append(drawn.indices)
         _finite(torch.stack(step_losses), epoch)
         sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
         train_loss = (torch.stack(step_losses).cpu().double() * sizes).sum() / sizes.sum()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts import class_folders, columns, label_files, npz, split_words
 from retina.data.layouts.course import COURSE_FILES, is_course, read_course
 from retina.data.layouts.file_index import DataPath, FileIndex, is_utf8, printable
@@ -30,7 +30,7 @@ from retina.data.layouts.validation import (
     to_frame,
     validate_rows,
 )
-from retina.data.manifest import COLUMNS, BadRow, Manifest, Unused, refuse
+from retina.data.manifest import COLUMNS, BadRow, Manifest, Unused, raise_if_bad
 from retina.errors import DataError, PhotographsAbsentError
 
 __all__ = ["read", "resolve_path"]
@@ -104,7 +104,7 @@ def read(config: DataConfig, *, photographs: bool = True) -> Manifest:
     all_rows = [row for label_list in label_lists for row in label_list.rows]
     hint = describe_photograph_folders(photograph_index) if any(row.path is None for row in all_rows) else ""
     rows, bad = validate_rows(all_rows, reader, hint)
-    refuse(bad, root, config.on_bad)
+    raise_if_bad(bad, root, config.on_bad)
     if not rows:
         reason = f"the first of {len(bad):,} bad rows: {bad[0]}" if bad else "the label files are empty"
         raise DataError(f"{root}: layout {layout.name}: no photograph can be used; {reason}")
@@ -308,7 +308,7 @@ def _photographs_absent_error(
     first = next(row for label_list in label_lists for row in label_list.rows)
     expected_folder = label_lists[0].photograph_folder or data_path.root
     list_names = " and ".join(label_list.source for label_list in label_lists)
-    hint = f"They belong in {expected_folder} ({own_name(first.name)}.jpeg, .jpg or .png)"
+    hint = f"They belong in {expected_folder} ({strip_image_suffix(first.name)}.jpeg, .jpg or .png)"
     if data_path.file:
         hint += f", or give the folder that holds both instead of {data_path.file.name}"
     if photograph_index.folder_counts:

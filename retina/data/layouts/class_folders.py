@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina.data.formats import is_image, own_name
+from retina.data.formats import is_image, strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import FileIndex
 from retina.data.layouts.grades import GradeReader
@@ -140,7 +140,7 @@ def _rows(file_index: FileIndex, root: Path, grade_folder: Path, split: str, rea
         Row(
             where=f"{relative}/",
             image=f"{relative}/{name}",
-            key=f"{relative}/{own_name(name)}",
+            key=f"{relative}/{strip_image_suffix(name)}",
             grade=grade_folder.name,
             split=split or _split_below(folder, grade_folder),
             path=f"{folder}/{name}",

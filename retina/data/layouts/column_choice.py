@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from retina.config import DataConfig
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.columns import (
     CONFIGURABLE_ROLES,
@@ -119,7 +119,7 @@ def _merge_equivalent_columns(table: Table, columns: Columns, config: DataConfig
     except DataError as error:
         raise DataError(f"{table.file}: {error}") from None
     by_role: dict[str, int | None] = {"split": columns.split, "patient": columns.patient, "eye": columns.eye}
-    keys = [own_name(name) for name in table.column(columns.image)] if columns.image is not None else []
+    keys = [strip_image_suffix(name) for name in table.column(columns.image)] if columns.image is not None else []
     for role, role_titles in OTHER_TITLES.items():
         same_role = [positions[title] for title in role_titles if title in positions]
         if len(same_role) > 1 and getattr(config, f"{role}_column", None) is None:
@@ -177,7 +177,7 @@ def _normalize_cells(role: str, cells: list[str], keys: list[str]) -> list[str]:
     if role == "eye":
         return [parse_eye(cell) for cell in cells]
     patients = [parse_patient(cell) for cell in cells]
-    if all(not patient or own_name(patient) == key for patient, key in zip(patients, keys, strict=False)):
+    if all(not patient or strip_image_suffix(patient) == key for patient, key in zip(patients, keys, strict=False)):
         return [""] * len(cells)
     numbers: dict[str, str] = {"": ""}
     return [numbers.setdefault(patient, str(len(numbers))) for patient in patients]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts.csv_reader import read_column, read_head
 from retina.data.layouts.file_index import DataPath, FileIndex
 from retina.data.layouts.validation import LabelList, Row
@@ -53,7 +53,7 @@ def _read_split(file_index: FileIndex, root: Path, split: str) -> LabelList:
             where=f"{names_file.name}:{line}",
             grade_where=f"{grades_file.name}:{line}",
             image=name,
-            key=own_name(name),
+            key=strip_image_suffix(name),
             grade=grade,
             split=split,
             name=name,

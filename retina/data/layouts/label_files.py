@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
-from retina.data.formats import is_image, own_name, suffix_of
+from retina.data.formats import is_image, strip_image_suffix, suffix_of
 from retina.data.layouts import columns, split_words
 from retina.data.layouts.column_choice import choose_columns
 from retina.data.layouts.columns import Columns
@@ -99,7 +99,7 @@ class _LabelFile:
     @property
     def grades(self) -> dict[str, str]:
         """The grades as written, by the photographs' names."""
-        return {own_name(row.name).casefold(): row.grade for row in self.rows if row.name}
+        return {strip_image_suffix(row.name).casefold(): row.grade for row in self.rows if row.name}
 
 
 def find(
@@ -345,7 +345,9 @@ def _read(
 def _repeats_names(rows: list[Row]) -> bool:
     """Return whether every patient in the rows is only the name of its photograph."""
     with_patient = [row for row in rows if row.patient]
-    return len(with_patient) > 1 and all(own_name(row.patient) == own_name(row.name) for row in with_patient)
+    return len(with_patient) > 1 and all(
+        strip_image_suffix(row.patient) == strip_image_suffix(row.name) for row in with_patient
+    )
 
 
 def _select_files(root: Path, files: list[_LabelFile], photograph_index: PhotographIndex | None) -> list[_LabelFile]:
@@ -392,7 +394,7 @@ def _name_same_photographs(
     located = []
     for file in (first, second):
         locate_photographs([LabelList(file.source, file.rows)], photograph_index)
-        paths = {own_name(row.name).casefold(): (row.path, row.same_named) for row in file.rows if row.name}
+        paths = {strip_image_suffix(row.name).casefold(): (row.path, row.same_named) for row in file.rows if row.name}
         located.append({name: paths[name] for name in names})
     return located[0] == located[1]
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts.columns import Columns
 from retina.data.layouts.csv_reader import Line, Table
 from retina.data.layouts.gradable import ALLOWED
@@ -62,7 +62,7 @@ def read_rows(
     for row in rows:
         row.image = prefix + row.name
         row.name = row.name.removeprefix(root_prefix)
-        row.key = prefix + own_name(row.name)
+        row.key = prefix + strip_image_suffix(row.name)
     return rows
 
 
@@ -124,8 +124,8 @@ def _split_by_eye(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
             replace(row, name=name, grade=grade, eye=eye, patient=patient) for eye, (name, grade) in eyes.items()
         ]
         return [_parse_keywords(eye_row, columns) for eye_row in eye_rows if eye_row.name or eye_row.grade]
-    stem = own_name(row.name)
-    eye = next((eye for eye, (name, _) in eyes.items() if name and own_name(name) == stem), "")
+    stem = strip_image_suffix(row.name)
+    eye = next((eye for eye, (name, _) in eyes.items() if name and strip_image_suffix(name) == stem), "")
     match = _EYE_IN_NAME.search(stem)
     eye = eye or parse_eye(row.eye) or (parse_eye(match[1]) if match else "")
     if not eye:

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import leaves_folder
 from retina.data.layouts.photograph_index import IndexedPhotograph, PhotographIndex
@@ -62,11 +62,11 @@ def _find(row: Row, photograph_index: PhotographIndex) -> list[IndexedPhotograph
     if not photographs and (mask := photograph_index.find_mask(row.name, label_folder)):
         reason = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
         row.missing_reason = f"{_relative(mask, root)} {reason}"
-    if row.key == own_name(row.name) and not _has_running_number(row):
+    if row.key == strip_image_suffix(row.name) and not _has_running_number(row):
         return photographs
     # each split may count from 1: the same name in another split's folder is another photograph
     in_split = [photograph for photograph in photographs if photograph.split in {"", split}]
-    if row.key != own_name(row.name) or in_split:
+    if row.key != strip_image_suffix(row.name) or in_split:
         return in_split
     if not _belong_to_another_split(photographs, split, photograph_index):
         return photographs
@@ -76,7 +76,9 @@ def _find(row: Row, photograph_index: PhotographIndex) -> list[IndexedPhotograph
 
 def _has_running_number(row: Row) -> bool:
     """Return whether a row of a list of one split has only a running number, which each split may count from 1."""
-    return row.split_source != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
+    return (
+        row.split_source != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(strip_image_suffix(row.name)))
+    )
 
 
 def _belong_to_another_split(

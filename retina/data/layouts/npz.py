@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 import psutil
 
-from retina.data.fundus import LONGEST, Pixels
+from retina.data.fundus import MAX_SIDE, Pixels
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import DataPath, FileIndex
 from retina.data.layouts.validation import LabelList, Row
@@ -105,9 +105,9 @@ def _read_split(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> 
             f"{file}: {word}_images has shape {shape} and type {dtype}; "
             "photographs are (n, height, width) or (n, height, width, 3) of type uint8"
         )
-    if not all(0 < side <= LONGEST for side in shape[1:3]):
+    if not all(0 < side <= MAX_SIDE for side in shape[1:3]):
         raise DataError(
-            f"{file}: {word}_images has shape {shape}; height and width of photographs are 1 to {LONGEST:,} pixels"
+            f"{file}: {word}_images has shape {shape}; height and width of photographs are 1 to {MAX_SIDE:,} pixels"
         )
     if labels.shape not in {(shape[0],), (shape[0], 1)}:
         raise DataError(

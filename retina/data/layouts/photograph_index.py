@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from retina.data.formats import is_image, own_name
+from retina.data.formats import is_image, strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import FileIndex, is_plain_name
 from retina.errors import DataError
@@ -71,7 +71,7 @@ class PhotographIndex:
         for folder in self._file_index.walk(self._top):
             parts = tuple(_normalize(part) for part in folder.relative_to(self.root).parts)
             for name in self._file_index.photographs(folder):
-                by_name[_normalize(own_name(name))].append(IndexedPhotograph(folder, name, parts))
+                by_name[_normalize(strip_image_suffix(name))].append(IndexedPhotograph(folder, name, parts))
         return by_name
 
     @cached_property
@@ -150,7 +150,9 @@ class PhotographIndex:
             lambda photograph: bool(split) and photograph.split == split,
             lambda photograph: not _is_derived(photograph),
             lambda photograph: photograph.folder.parts[-len(above) :] == tuple(above) if above else True,
-            lambda photograph: photograph.name == last if is_image(last) else own_name(photograph.name) == last,
+            lambda photograph: (
+                photograph.name == last if is_image(last) else strip_image_suffix(photograph.name) == last
+            ),
         ]
         for is_preferred in preferences:
             matches = [photograph for photograph in matches if is_preferred(photograph)] or matches
@@ -164,7 +166,7 @@ class PhotographIndex:
     def _lookup(self, name: str) -> tuple[list[IndexedPhotograph], tuple[str, ...]]:
         """Return the images of this file name in any folder, and the normalized names of the folders in front of it."""
         *above, last = _path_parts(name) or ("",)
-        return self._by_name.get(_normalize(own_name(last)), []), tuple(_normalize(part) for part in above)
+        return self._by_name.get(_normalize(strip_image_suffix(last)), []), tuple(_normalize(part) for part in above)
 
     def _is_mask(self, image: IndexedPhotograph, listed_folders: tuple[str, ...], label_folder: Path) -> bool:
         """Return whether an image lies in a folder of masks that was not chosen.

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import is_utf8, leaves_folder, printable
 from retina.data.layouts.grades import GradeReader
@@ -223,7 +223,7 @@ def _with_unique_names(rows: list[Row], root: Path) -> list[Row]:
         is_key_shared, is_image_shared = keys[key] > 1, images[image, split_words.parse_split(row.split)] > 1
         if (is_key_shared or is_image_shared) and not row.array and not row.is_path_assumed:
             relative = PurePath(str(row.path)).relative_to(root).as_posix()
-            key, image = own_name(relative) if is_key_shared else key, relative if is_image_shared else image
+            key, image = strip_image_suffix(relative) if is_key_shared else key, relative if is_image_shared else image
         renamed.append(row if (key, image) == (row.key, row.image) else replace(row, key=key, image=image))
     return renamed
 

@@ -177,7 +177,7 @@ def _manifest(spec: dict[str, Any]) -> pd.DataFrame:
         raise DataError("sweep.yaml does not say which photographs they are") from None
     if config.path != "synthetic":
         return layouts.read(config).frame
-    folder = dataset.drawn_folder(config.synthetic)
+    folder = dataset.synthetic_folder(config.synthetic)
     if not folder.is_dir():
         raise DataError(f"{folder}: the drawn photographs are not there any more")
     return layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"})).frame
