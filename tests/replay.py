@@ -30,6 +30,23 @@ def rising(config: TrialConfig, epoch: int) -> float:
     return ceiling * (1 - math.exp(-epoch / 3))
 
 
+def epoch_result(epoch: int, value: float = 0.5, learning_rate: float = 1e-3) -> EpochResult:
+    """An epoch whose accuracies and kappas are `value`, and whose losses are what is left to 1."""
+    return EpochResult(
+        epoch=epoch,
+        learning_rate=learning_rate,
+        train_loss=1 - value,
+        train_accuracy=value,
+        train_qwk=value,
+        val_loss=1 - value,
+        val_accuracy=value,
+        val_qwk=value,
+        val_auc=value,
+        images_per_second=100.0,
+        seconds=0.01,
+    )
+
+
 @dataclass
 class Replay:
     """A `Training` whose validation QWK is `curve(config, epoch)`; its "weights" hold the epoch that they are of."""
@@ -48,19 +65,7 @@ class Replay:
         if math.isnan(value):
             raise TrainError(f"epoch {self.epoch + 1}, step 1: the training loss is nan")
         self.epoch += 1
-        return EpochResult(
-            epoch=self.epoch,
-            learning_rate=self.config.learning_rate,
-            train_loss=1 - value,
-            train_accuracy=value,
-            train_qwk=value,
-            val_loss=1 - value,
-            val_accuracy=value,
-            val_qwk=value,
-            val_auc=value,
-            images_per_second=100.0,
-            seconds=0.01,
-        )
+        return epoch_result(self.epoch, value, self.config.learning_rate)
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {"epoch": torch.tensor(self.epoch)}

@@ -13,10 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
 from retina.report.terminal.live_view import Rung
+from retina.sweep.trial_report import METRIC, TIME_ATTR
 
-BEST = "best"
-"""The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""
-EPOCH = "epoch"
 START_SECONDS = 300.0
 """A trial that has waited so long for a worker of its own takes the next one that becomes free."""
 
@@ -39,8 +37,8 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         stops = spec.early_stop.type != "none"
         grace = spec.early_stop.grace_epochs if stops else longest + 1
         super().__init__(
-            time_attr=EPOCH,
-            metric=BEST,
+            time_attr=TIME_ATTR,
+            metric=METRIC,
             mode="max" if spec.metric.sign > 0 else "min",
             max_t=max(longest, grace),
             grace_period=grace,
@@ -90,7 +88,7 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         """Take in what a trial had reached before this process began: its best values so far, by epoch."""
         super().on_trial_add(None, _Named(name))
         for epoch in sorted(values):
-            super().on_trial_result(None, _Named(name), {EPOCH: epoch, BEST: values[epoch]})
+            super().on_trial_result(None, _Named(name), {TIME_ATTR: epoch, METRIC: values[epoch]})
 
     def standing(self) -> list[Rung]:
         """The rungs at which a trial may be stopped, the lowest first."""

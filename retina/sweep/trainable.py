@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from retina.results import checkpoints
 from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
 from retina.sweep.requirements import NodeRequirements
-from retina.sweep.scheduler import BEST, EPOCH
+from retina.sweep.trial_report import TrialReport
 from retina.system import file_modes
 from retina.system.printable import PrintableFormatter
-from retina.training.epochs import Training
+from retina.training.epochs import EpochResult, Training
 
 TrainingFactory = Callable[[TrialConfig], Training]
 """What a sweep tunes: starts one training run. Runs in the workers, so it must be picklable."""
@@ -66,8 +66,8 @@ class GraderTrainable(tune.Trainable):
     Whatever an epoch raises ends this trial with a reason and is not tried again: the same settings would fail in the
     same way. A worker that dies is another matter; Ray starts its trial again in another.
 
-    A node that lacks what every trial needs is no fault of the trial's: the worker refuses it, under the key "refused",
-    and the sweep stops.
+    A node that lacks what every trial needs is no fault of the trial's: the worker refuses it, and the
+    sweep stops.
     """
 
     _trial = "none"  # __repr__ is asked for also when setup has failed
@@ -90,13 +90,16 @@ class GraderTrainable(tune.Trainable):
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
         self._is_taken_up = False
-        self._past: list[dict[str, Any]] = []
+        self._past: list[EpochResult] = []
         self._best: tuple[float, int] | None = None
         self._log.write_to(self._folder / "log.txt")
         return True  # whatever can go wrong goes wrong in step(): only there does Tune try a trial again
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch."""
+        """Train one epoch; returns its `TrialReport` as Tune takes it."""
+        return self._step().to_tune()
+
+    def _step(self) -> TrialReport:
         try:
             return self._refused(self._problem) if self._problem else self._epoch()
         except torch.AcceleratorError:
@@ -125,7 +128,7 @@ class GraderTrainable(tune.Trainable):
     def _folder(self) -> Path:
         return self._settings.folder / self._trial
 
-    def _epoch(self) -> dict[str, Any]:
+    def _epoch(self) -> TrialReport:
         if self._training is None:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
@@ -136,11 +139,10 @@ class GraderTrainable(tune.Trainable):
             self._ahead.take(self._training)
             self._is_taken_up = self._taken_up()
             if self._is_taken_up:
-                return self._reported(self._past[-1], before=self._past[:-1])
+                return self._reported(self._past[-1], earlier=self._past[:-1])
         result = self._ahead.result()
-        epoch = asdict(result)
-        self._past.append(epoch)
-        value, sign = float(epoch[self._settings.metric]), self._settings.sign
+        self._past.append(result)
+        value, sign = float(getattr(result, self._settings.metric)), self._settings.sign
         improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
         try:
             if improved:
@@ -152,11 +154,12 @@ class GraderTrainable(tune.Trainable):
             if gone:  # a folder that is no longer mounted would be made anew on the node's own disk
                 return self._refused(gone)
             if improved:
-                state = {"training": state, "past": self._past, "best": self._best}
+                past = [asdict(epoch) for epoch in self._past]
+                state = {"training": state, "past": past, "best": self._best}
                 checkpoints.save(self._folder, result.epoch, weights, state)
         except OSError as error:
             return self._failed(f"epoch {result.epoch}: {checkpoints.NOT_SAVED}: {error.strerror or error}")
-        return self._reported(epoch)
+        return self._reported(result)
 
     def _goes_on(self, epoch: int) -> bool:
         """Whether the next epoch may begin at once: not where the trial's end is likely.
@@ -176,6 +179,7 @@ class GraderTrainable(tune.Trainable):
         if saved is None or self._training is None:
             return False
         try:
+            past = [EpochResult.from_dict(epoch) for epoch in saved.past]
             self._training.restore(saved.weights, saved.training)
         except Exception as error:  # whatever torch makes of a state that is not this model's
             problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
@@ -183,23 +187,22 @@ class GraderTrainable(tune.Trainable):
             self._training = self._task(self._config)  # what was half restored is of no use
             self._ahead.take(self._training)
             return False
-        self._past, self._best = saved.past, saved.best
+        self._past, self._best = past, saved.best
         return True
 
-    def _reported(self, epoch: dict[str, Any], before: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def _reported(self, result: EpochResult, earlier: Sequence[EpochResult] = ()) -> TrialReport:
         if self._best is None:
-            return self._failed(f"epoch {epoch[EPOCH]}: {self._settings.metric} is not finite")
-        finished = epoch[EPOCH] >= self._config.epochs
-        return {**epoch, BEST: self._best[0], "before": before or [], "finished": finished, "done": finished}
+            return self._failed(f"epoch {result.epoch}: {self._settings.metric} is not finite")
+        finished = result.epoch >= self._config.epochs
+        return TrialReport(result, self._best[0], tuple(earlier), finished)
 
-    def _refused(self, problem: str) -> dict[str, Any]:
-        return {**self._failed(problem), "refused": f"{here()}: {problem}"}
+    def _refused(self, problem: str) -> TrialReport:
+        return replace(self._failed(problem), refusal=f"{here()}: {problem}")
 
-    def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
+    def _failed(self, reason: str, trace: str = "") -> TrialReport:
         self._ahead.cancel()
         self._training = None
-        # the key must be there for Tune, and NaN is what its percentiles leave out
-        return {EPOCH: 0, BEST: math.nan, "failure": reason, "traceback": trace, "finished": False, "done": True}
+        return TrialReport(failure=reason, traceback=trace)
 
 
 class _TrialLog(logging.Handler):

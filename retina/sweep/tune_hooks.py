@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 
 from retina.config import TrialConfig
 from retina.sweep.ledger import Ledger
-from retina.sweep.scheduler import BEST, EPOCH
+from retina.sweep.trial_report import DONE, METRIC, TrialReport, from_tune
 
 WORKER_RETRIES = 2
 """How often a trial whose worker died goes on from its last checkpoint."""
@@ -21,15 +22,15 @@ SLOTS_SECONDS = 5.0
 """How old the number of trials that fit the cluster may be: nodes come and go."""
 
 
-def trial_outcome(result: Mapping[str, Any] | None) -> tuple[str, str]:
-    """What became of a trial that has ended, by its last result: COMPLETE, PRUNED or FAIL, and why in a few words."""
-    if not result:
+def trial_outcome(report: TrialReport | None) -> tuple[str, str]:
+    """Return the state of a trial that has ended, COMPLETE, PRUNED or FAIL, and the reason, by its last report."""
+    if report is None:
         return "FAIL", "ended without a result"
-    if result.get("failure"):
-        return "FAIL", str(result["failure"])
-    if result.get("finished"):
+    if report.failure:
+        return "FAIL", report.failure
+    if report.finished:
         return "COMPLETE", ""
-    return "PRUNED", f"stopped at the rung of epoch {result[EPOCH]}"
+    return "PRUNED", f"stopped at the rung of epoch {report.epoch}"
 
 
 class _NotPickled:
@@ -44,7 +45,7 @@ class LedgerSearcher(_NotPickled, Searcher):
 
     def __init__(self, ledger: Ledger, slots: Callable[[], int]) -> None:
         """Ask `ledger`, while fewer trials than `slots()` are under way."""
-        super().__init__(metric=BEST, mode="max" if ledger.sign > 0 else "min")
+        super().__init__(metric=METRIC, mode="max" if ledger.sign > 0 else "min")
         self._ledger, self._count_slots = ledger, slots
         self._live: set[str] = set()
         self._slots, self._counted = 0, 0.0
@@ -102,20 +103,21 @@ class LedgerCallback(_NotPickled, Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """An epoch is over; or the trial has failed; or it is to be stopped, which Tune has decided by now."""
-        if result.get("refused"):
-            self._refuse(_name(trial), str(result["refused"]))
+        report = from_tune(result)
+        if report and report.refusal:
+            self._refuse(_name(trial), report.refusal)
             return
-        if not result.get("failure"):
-            for epoch in (*result.get("before", []), result):
-                self._ledger.epoch(_name(trial), epoch[EPOCH], epoch)
-            if result.get("before") or result[EPOCH] == 1:  # the first epoch that this worker reports
-                self._ledger.taken_up(_name(trial), result[EPOCH])
-        if result.get("done"):
-            self._end(trial, result)
+        if report and report.result:
+            for epoch in report.results:
+                self._ledger.epoch(_name(trial), epoch.epoch, asdict(epoch))
+            if report.is_first_of_worker:
+                self._ledger.taken_up(_name(trial), report.epoch)
+        if result.get(DONE):
+            self._end(trial, report)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial has ended in a way that no result told of."""
-        self._end(trial, trial.last_result)
+        self._end(trial, from_tune(trial.last_result))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial's worker has died, and Tune gives the trial up: too often, or before the trial had begun in it.
@@ -138,11 +140,10 @@ class LedgerCallback(_NotPickled, Callback):
         self._ended.add(name)
         self._ledger.requeue(name)
 
-    def _end(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
+    def _end(self, trial: Trial, report: TrialReport | None) -> None:
         if _name(trial) not in self._ended:
             self._ended.add(_name(trial))
-            trace = str(result.get("traceback") or "") if result else ""
-            self._ledger.end(_name(trial), *trial_outcome(result), trace=trace)
+            self._ledger.end(_name(trial), *trial_outcome(report), trace=report.traceback if report else "")
 
 
 class BudgetStopper(_NotPickled, Stopper):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,17 @@ class EpochResult:
     test_accuracy: float | None = None
     test_qwk: float | None = None
     micro_batch: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the result whose fields `dataclasses.asdict` once gave, as checkpoints hold them.
+
+        Keys that are no field are ignored; fields that a later version has added keep their default.
+
+        Raises:
+            TypeError: `values` lacks a field that has no default.
+        """
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 class Training(Protocol):
