@@ -10,16 +10,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants, worker
 
 from retina.errors import ClusterError
-from retina.sweep import ray_logs
+from retina.sweep import private_api, ray_logs
 from retina.system import process, temporary_files
 
 log = logging.getLogger(__name__)
@@ -158,14 +157,12 @@ def driver_settings(*, local: bool) -> Iterator[None]:
         changes["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = False
     if local:
         changes["ENABLE_RAY_CLUSTER"] = False
-    before = {name: getattr(ray_constants, name) for name in changes if hasattr(ray_constants, name)}
-    for name in before:
-        setattr(ray_constants, name, changes[name])
     handler = signal.getsignal(signal.SIGTERM)
     main_thread = threading.current_thread() is threading.main_thread()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        yield
+        with private_api.ray_constants_set(changes):
+            yield
     except SystemExit as exited:  # Ray's handler of SIGTERM, which it has installed by now
         if exited.code != signal.SIGTERM:
             raise
@@ -175,20 +172,11 @@ def driver_settings(*, local: bool) -> Iterator[None]:
         if main_thread:
             signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in before.items():
-            setattr(ray_constants, name, value)
 
 
-@contextmanager
-def quiet_messages(*, verbose: bool) -> Iterator[None]:
+def quiet_messages(*, verbose: bool) -> AbstractContextManager[None]:
     """Keep what Ray's processes publish, state dumps of hundreds of lines among it, from the terminal."""
-    name = "_worker_logs_enabled"
-    before = getattr(worker, name, True)
-    setattr(worker, name, before and verbose)
-    try:
-        yield
-    finally:
-        setattr(worker, name, before)
+    return private_api.ray_messages(enabled=verbose)
 
 
 def start(folder: Path | None, **how: Any) -> Any:
@@ -250,8 +238,10 @@ def _clean_up(before: set[psutil.Process]) -> None:
 
 def logs_folder() -> Path | None:
     """Return the folder of the log files of the Ray that this process has started or joined; None if it has none."""
-    node = worker._global_node  # noqa: SLF001  # Ray has no public way to ask
-    return Path(node.get_logs_dir_path()) if node else None
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return Path(str(context.get_temp_dir()), str(context.get_session_name()), "logs")
 
 
 def _explained(error: Exception, folder: Path | None) -> ClusterError:

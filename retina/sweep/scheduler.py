@@ -13,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
 from retina.report.terminal.live_view import Rung
+from retina.sweep import private_api
 from retina.sweep.trial_report import METRIC, TIME_ATTR
 
 START_SECONDS = 300.0
@@ -45,7 +46,7 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
             reduction_factor=spec.early_stop.eta,
             stop_last_trials=False,  # a trial ends by itself; ASHA would stop it in the epoch in which it does
         )
-        self._longest = longest
+        self._longest, self._sign = longest, spec.metric.sign
         self._added: dict[str, float] = {}  # monotonic seconds at which Tune was given a trial, by Tune's trial id
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -92,13 +93,11 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
 
     def standing(self) -> list[Rung]:
         """The rungs at which a trial may be stopped, the lowest first."""
-        found = []
-        for milestone, recorded in reversed(self._brackets[0]._rungs):  # noqa: SLF001  # debug_string() is all there is
-            if milestone < self._longest:
-                cutoff = self._brackets[0].cutoff(recorded)
-                value = None if cutoff is None else float(self._metric_op * cutoff)
-                found.append(Rung(math.ceil(milestone), len(recorded), value))
-        return found
+        return [
+            Rung(math.ceil(rung.milestone), rung.trials, None if rung.cutoff is None else self._sign * rung.cutoff)
+            for rung in reversed(private_api.asha_rungs(self))
+            if rung.milestone < self._longest
+        ]
 
 
 def _named(trial: Any) -> _Named:

@@ -21,8 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 from retina.config import TrialConfig, search_space
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
-from retina.sweep import study_file
+from retina.sweep import private_api, study_file
 from retina.sweep.sampler import RandomShareSampler, create_sampler
+
+Storage = optuna.storages.RDBStorage | optuna.storages.InMemoryStorage
 
 INDEX = "_index"
 """Suffix in the study of an ordered parameter, which is searched as the whole number of its place among its values."""
@@ -78,9 +80,11 @@ def to_study(spec: SweepSpec, point: Mapping[str, Any]) -> dict[str, Any]:
 class SweepStudy:
     """The study of one sweep, in `study.db` or, for a look ahead or a simulation, in memory."""
 
-    def __init__(self, spec: SweepSpec, study: optuna.Study, tried: Mapping[str, TrialConfig]) -> None:
-        """Take up `study`; `tried` are all trials of the sweep so far, whether it holds them or not."""
-        self._spec, self._study = spec, study
+    def __init__(
+        self, spec: SweepSpec, study: optuna.Study, storage: Storage, tried: Mapping[str, TrialConfig]
+    ) -> None:
+        """Take up `study` of `storage`; `tried` are all trials of the sweep so far, whether it holds them or not."""
+        self._spec, self._study, self._storage = spec, study, storage
         self._asked: dict[str, optuna.Trial] = {}
         self._reported: dict[str, set[int]] = {}
         trials = study.get_trials(deepcopy=False)
@@ -97,7 +101,7 @@ class SweepStudy:
         cls, spec: SweepSpec, database: Path | None = None, tried: Mapping[str, TrialConfig] | None = None
     ) -> SweepStudy:
         """A new study; start points, or the points of a grid, come first, but for those that were tried before."""
-        storage = study_file.open_storage(database) if database else optuna.storages.InMemoryStorage()
+        storage: Storage = study_file.open_storage(database) if database else optuna.storages.InMemoryStorage()
         # the space is in the name: two sweeps that search different spaces never share a study
         name = f"{spec.name}-{spec.stable_hash()}"
         there = optuna.get_all_study_names(storage)
@@ -108,7 +112,7 @@ class SweepStudy:
             study_name=f"{name}-{len(there)}" if name in there else name,  # a space that was changed, and changed back
         )
         study.set_user_attr(SHAPE, _shape(spec))
-        return cls(spec, study, tried or {})
+        return cls(spec, study, storage, tried or {})
 
     @classmethod
     def open(cls, spec: SweepSpec, database: Path, name: str, tried: Mapping[str, TrialConfig]) -> SweepStudy:
@@ -126,16 +130,17 @@ class SweepStudy:
             study.get_trials(deepcopy=False)
         # else its random numbers would begin anew, and the first trials come again
         study.sampler = create_sampler(spec, len(study.get_trials(deepcopy=False)))
-        return cls(spec, study, tried)
+        return cls(spec, study, storage, tried)
 
     @staticmethod
     def names(database: Path, *, with_trials: bool = False) -> list[str]:
         """The studies in `database`, in the order in which they were made; only those that have trials, if asked."""
         with study_file.storage_errors(database):
             storage = study_file.open_storage(database)
-            found = storage.get_all_studies()
-            kept = [one for one in found if not with_trials or storage.get_n_trials(one._study_id)]  # noqa: SLF001
-        return [one.study_name for one in kept]
+            names = optuna.get_all_study_names(storage)
+            return [
+                name for name in names if not with_trials or storage.get_n_trials(storage.get_study_id_from_name(name))
+            ]
 
     @property
     def fits(self) -> bool:
@@ -184,7 +189,7 @@ class SweepStudy:
             left = self._unfinished[0]
             if NAME in left.user_attrs or POINT in left.user_attrs:
                 return self._take_up(left)
-            trial = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # the only way in, also for Optuna
+            trial = private_api.resume_trial(self._study, self._storage, left.number)
             name = None
             if _key(suggest(trial, self._spec)) not in self._tried:
                 name = self._register(trial, left.intermediate_values)
@@ -255,10 +260,9 @@ class SweepStudy:
 
     def retire_others(self) -> None:
         """End what is RUNNING in studies that this one has taken the place of, when the space was changed."""
-        storage = self._study._storage  # noqa: SLF001  # study.db, as we opened it
-        for name in optuna.get_all_study_names(storage):
+        for name in optuna.get_all_study_names(self._storage):
             if name != self.name:
-                other = optuna.load_study(study_name=name, storage=storage)
+                other = optuna.load_study(study_name=name, storage=self._storage)
                 for trial in other.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     other.tell(trial.number, state=TrialState.FAIL)
 
@@ -334,7 +338,7 @@ class SweepStudy:
         self._take_up(left)
 
     def _take_up(self, left: FrozenTrial) -> str:
-        live = optuna.trial.Trial(self._study, left._trial_id)  # noqa: SLF001  # as above
+        live = private_api.resume_trial(self._study, self._storage, left.number)
         if NAME not in left.user_attrs:
             suggest(live, self._spec)  # a given point gets its id when its configuration is whole, too
         name = self._register(live, left.intermediate_values)
