@@ -67,14 +67,14 @@ class Replay:
         self.epoch += 1
         return epoch_result(self.epoch, value, self.config.learning_rate)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         return {"epoch": torch.tensor(self.epoch)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        assert int(weights["epoch"]) == state["epoch"]
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        assert int(model_state["epoch"]) == state["epoch"]
         self.epoch = state["epoch"]
 
     def cancel(self) -> None:
@@ -186,10 +186,10 @@ class FullDisk(ReplayTask):
 
 
 class _FullDiskReplay(Replay):
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         if self.epoch == 3 and self.config.learning_rate > 1e-3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().weights()
+        return super().model_state_dict()
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def newest(folder: Path) -> Checkpoint | None:
 
 
 @dataclass(frozen=True)
-class Saved:
+class LoadedCheckpoint:
     """What a trial goes on from.
 
     Attributes:
@@ -116,7 +116,7 @@ class Saved:
     best: tuple[float, int]
 
 
-def load_newest(folder: Path) -> Saved | None:
+def load_newest(folder: Path) -> LoadedCheckpoint | None:
     """Load the checkpoint to go on from; None where the trial has none that can be read.
 
     One that was cut off or overwritten is logged as a warning and passed over: the trial then begins again, and comes
@@ -131,7 +131,7 @@ def load_newest(folder: Path) -> Saved | None:
     return None
 
 
-def _whole(checkpoint: Checkpoint) -> Saved:
+def _whole(checkpoint: Checkpoint) -> LoadedCheckpoint:
     weights, state = checkpoint.load()
     if not isinstance(weights, dict) or not isinstance(state, dict):
         raise TypeError("it holds no weights and state")
@@ -140,7 +140,7 @@ def _whole(checkpoint: Checkpoint) -> Saved:
             raise TypeError(f"{STATE_FILE} holds no {key!r}")
     if state["past"][-1].get("epoch") != checkpoint.epoch:
         raise ValueError(f"{STATE_FILE} is of another epoch")
-    return Saved(checkpoint.epoch, weights, state["training"], state["past"], tuple(state["best"]))
+    return LoadedCheckpoint(checkpoint.epoch, weights, state["training"], state["past"], tuple(state["best"]))
 
 
 def keep(folder: Path, epoch: int) -> bool:

@@ -22,18 +22,18 @@ class EpochPrefetcher:
         self._training: Training | None = None
         self._under_way: Future[EpochResult] | None = None
 
-    def take(self, training: Training) -> None:
+    def attach(self, training: Training) -> None:
         """Its epochs come next; the training before must be let go of."""
         self._training = training
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Let the next epoch begin, if none is under way."""
         if self._training and self._under_way is None:
             self._under_way = self._thread.submit(self._training.__next__)
 
     def result(self) -> EpochResult:
         """Of the epoch that is under way, or of the next one; raises what it raised."""
-        self.begin()
+        self.start()
         if self._under_way is None:
             raise RuntimeError("no training was taken")
         try:

@@ -71,7 +71,7 @@ class Guard:
         self._thread = threading.Thread(target=self._watch, name="Ray guard", daemon=True)
 
     @contextmanager
-    def on_duty(self) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Watch while the block lasts."""
         self._thread.start()
         try:
@@ -217,7 +217,7 @@ def _refuse_error(reference: Any, node: str, logs: Path | None) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayError as error:
-        reason = ray_logs.last_words(str(error)) or type(error).__name__
+        reason = ray_logs.last_error_line(str(error)) or type(error).__name__
         if isinstance(error, ray.exceptions.WorkerCrashedError) and logs:
             reason = ray_logs.worker_failure(logs, ray_logs.started_workers(logs)[::-1]) or reason
         raise ClusterError(f"a worker cannot start on node {node}: {reason}{_see(logs)}") from None

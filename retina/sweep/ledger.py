@@ -238,7 +238,7 @@ class Ledger:
         if best:
             row = self.folder.recorded(best)
             with self._side_file():
-                self._study.crown(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
+                self._study.record_best(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
         with self._side_file():
             self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
         if self.folder.flush():

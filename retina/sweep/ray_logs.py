@@ -35,9 +35,9 @@ def worker_failure(logs: Path, pids: Collection[int] = ()) -> str:
     for pid in pids:
         for pattern in (f"worker-*-{pid}.err", f"worker-*-{pid}.out"):
             for file in sorted(logs.glob(pattern)):
-                if reason := last_words(_text(file)):
+                if reason := last_error_line(_text(file)):
                     return reason
-    if reason := last_words(_text(logs / "raylet.err")):
+    if reason := last_error_line(_text(logs / "raylet.err")):
         return reason
     return next(
         filter(
@@ -50,17 +50,17 @@ def worker_failure(logs: Path, pids: Collection[int] = ()) -> str:
 def start_failure(logs: Path) -> str:
     """Find why Ray's own processes do not start, in one line; empty where the logs say nothing."""
     for name in ("gcs_server", "raylet"):
-        reason = last_words(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.out", RAYLET_LINE, "CEF")
+        reason = last_error_line(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.out", RAYLET_LINE, "CEF")
         if reason:
             return f"{name}: {reason}"
     for name in ("dashboard", "dashboard_agent", "runtime_env_agent", "monitor", "log_monitor"):
-        reason = last_words(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.log", PYTHON_ERROR)
+        reason = last_error_line(_text(logs / f"{name}.err")) or _last_match(logs / f"{name}.log", PYTHON_ERROR)
         if reason:
             return f"{name}: {reason}"
     return ""
 
 
-def last_words(text: str) -> str:
+def last_error_line(text: str) -> str:
     """Return the line of an error output that says most: the last exception's, else the last one with letters in it."""
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith(MARKERS)]
     fatal = [found.group(2) for found in map(RAYLET_LINE.match, lines) if found and found.group(1) in "CF"]

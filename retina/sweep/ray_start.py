@@ -246,7 +246,7 @@ def logs_folder() -> Path | None:
 
 def _explained(error: Exception, folder: Path | None) -> ClusterError:
     logs = logs_folder() or _newest_logs(folder)
-    said = ray_logs.last_words(str(error)) or type(error).__name__
+    said = ray_logs.last_error_line(str(error)) or type(error).__name__
     cause = ray_logs.start_failure(logs) if logs else ""
     said = said.partition(" This could happen")[0]  # Ray's guesses
     told = f"{said.rstrip('.')} ({cause})" if cause and cause not in said else said

@@ -85,13 +85,13 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         """It was taken away before it ran."""
         super().on_trial_remove(tune_controller, _named(trial))
 
-    def catch_up(self, name: str, values: Mapping[int, float]) -> None:
+    def replay_trial(self, name: str, values: Mapping[int, float]) -> None:
         """Take in what a trial had reached before this process began: its best values so far, by epoch."""
         super().on_trial_add(None, _Named(name))
         for epoch in sorted(values):
             super().on_trial_result(None, _Named(name), {TIME_ATTR: epoch, METRIC: values[epoch]})
 
-    def standing(self) -> list[Rung]:
+    def current_rungs(self) -> list[Rung]:
         """The rungs at which a trial may be stopped, the lowest first."""
         return [
             Rung(math.ceil(rung.milestone), rung.trials, None if rung.cutoff is None else self._sign * rung.cutoff)

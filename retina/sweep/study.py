@@ -65,7 +65,7 @@ def suggest(trial: optuna.trial.BaseTrial, spec: SweepSpec) -> TrialConfig:
     return TrialConfig(**{"seed": spec.seed, **chosen})
 
 
-def to_study(spec: SweepSpec, point: Mapping[str, Any]) -> dict[str, Any]:
+def stored_params(spec: SweepSpec, point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of the space in the terms in which the study stores it."""
     stored: dict[str, Any] = {}
     for name, value in point.items():
@@ -168,7 +168,7 @@ class SweepStudy:
             config = suggest(self._asked[name], self._spec)
         elif self._points:
             point = self._points.pop(0)
-            self._study.enqueue_trial(to_study(self._spec, point), user_attrs={POINT: _told(point)})
+            self._study.enqueue_trial(stored_params(self._spec, point), user_attrs={POINT: _told(point)})
             trial = self._study.ask()
             config = suggest(trial, self._spec)
             name = self._register(trial)
@@ -254,7 +254,7 @@ class SweepStudy:
         except ValueError:
             return None
 
-    def crown(self, name: str, epoch: int, value: float) -> None:
+    def record_best(self, name: str, epoch: int, value: float) -> None:
         """Write down the sweep's best trial: Optuna's own `best_trial` passes over those that were stopped early."""
         self._study.set_user_attr("best", {NAME: name, "epoch": epoch, "value": value})
 
@@ -278,7 +278,7 @@ class SweepStudy:
         if state == "RUNNING" and TrialConfig(**{"seed": self._spec.seed, **point}) != config:
             return False  # it cannot go on with another seed
         probe = optuna.create_study(sampler=optuna.samplers.RandomSampler())  # tells us the distributions
-        probe.enqueue_trial(to_study(self._spec, point))
+        probe.enqueue_trial(stored_params(self._spec, point))
         asked = probe.ask()
         suggest(asked, self._spec)
         trial = optuna.trial.create_trial(

@@ -136,7 +136,7 @@ class GraderTrainable(tune.Trainable):
                 self._training = self._task(self._config)
             except (DataError, DiskError) as error:  # these photographs are the same for every trial
                 return self._refused(str(error))
-            self._ahead.take(self._training)
+            self._ahead.attach(self._training)
             self._is_taken_up = self._taken_up()
             if self._is_taken_up:
                 return self._reported(self._past[-1], earlier=self._past[:-1])
@@ -147,9 +147,9 @@ class GraderTrainable(tune.Trainable):
         try:
             if improved:
                 self._best = (value, result.epoch)
-                weights, state = self._training.weights(), self._training.state()  # as they are now
+                weights, state = self._training.model_state_dict(), self._training.state_dict()  # as they are now
             if self._goes_on(result.epoch):
-                self._ahead.begin()
+                self._ahead.start()
             gone = self._settings.needs.folder_problem() if improved and self._settings.needs else ""
             if gone:  # a folder that is no longer mounted would be made anew on the node's own disk
                 return self._refused(gone)
@@ -180,12 +180,12 @@ class GraderTrainable(tune.Trainable):
             return False
         try:
             past = [EpochResult.from_dict(epoch) for epoch in saved.past]
-            self._training.restore(saved.weights, saved.training)
+            self._training.load_state_dict(saved.weights, saved.training)
         except Exception as error:  # whatever torch makes of a state that is not this model's
             problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
             log.warning("the checkpoint of epoch %d does not fit, the trial begins again: %s", saved.epoch, problem)
             self._training = self._task(self._config)  # what was half restored is of no use
-            self._ahead.take(self._training)
+            self._ahead.attach(self._training)
             return False
         self._past, self._best = past, saved.best
         return True

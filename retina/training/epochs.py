@@ -61,15 +61,15 @@ class Training(Protocol):
         """Train one epoch. Raises StopIteration after the last, `TrainError` when it cannot go on."""
         ...
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         """The model's state dict on the CPU, as it is now: it does not change as the training goes on."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that is needed to go on, as it is now: the epoch, optimizer, schedule, ..."""
         ...
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Go on from what `weights` and `state` once gave."""
         ...
 
