@@ -101,11 +101,11 @@ def test_the_next_epoch_begins_before_the_last_is_on_the_disk(
 def test_nothing_is_trained_past_a_rung_or_the_end_before_it_is_asked_for(worker: Worker) -> None:
     trial, trainings = worker({3})
     results = [trial.step() for _ in range(3)]
-    trial._ahead._thread.submit(int).result()  # whatever was begun is through
+    trial._epochs._thread.submit(int).result()  # whatever was begun is through
     assert [result[TIME_ATTR] for result in results] == [1, 2, 3]
     assert not trainings[0].begun[4].is_set()
     results += [trial.step() for _ in range(3)]
-    trial._ahead._thread.submit(int).result()
+    trial._epochs._thread.submit(int).result()
     assert [result[DONE] for result in results] == [False] * 5 + [True]
     assert trainings[0].epoch == 6
     assert not trainings[0].begun[7].is_set()
