@@ -102,7 +102,7 @@ def test_a_main_thread_that_waits_inside_of_ray_is_ended(
     stopped: bool, raylet: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[tuple[int, str]] = []
-    monkeypatch.setattr(guarding, "DEAF_SECONDS", 0.0)
+    monkeypatch.setattr(guarding, "REACTION_SECONDS", 0.0)
     monkeypatch.setattr(guarding, "UNWIND_SECONDS", 60.0)
     monkeypatch.setattr(process, "end_now", lambda code, message: ended.append((code, message)))
     guard = Guard(local=True)
@@ -158,7 +158,7 @@ def test_a_sweep_whose_workers_die_later_ends_too(
         guard.check_trials(waiting=waiting)
     time.sleep(0.1)
     guard.check_trials(waiting=True)  # the sweep was busy elsewhere: that does not count
-    with pytest.raises(RayGoneError, match="without a word"):
+    with pytest.raises(RayGoneError, match="it has ended and logged nothing"):
         until(lambda: guard.check_trials(waiting=True))
 
 
