@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,3 +124,8 @@ def test_the_folder_of_the_logs_is_where_ray_s_runtime_context_says(monkeypatch:
     monkeypatch.setattr(ray_start.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray_start.ray, "get_runtime_context", lambda: context)
     assert ray_start.logs_folder() == Path("/tmp/ray/session_1/logs")  # noqa: S108
+
+
+def test_the_study_is_imported_without_ray() -> None:
+    code = "import sys; import retina.sweep.study; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

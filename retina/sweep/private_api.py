@@ -1,6 +1,7 @@
-"""The only access to parts of Optuna and Ray that are not public, with the reason for each.
+"""All access to parts of Optuna and Ray that are not public, with the reason for each.
 
-tests/test_private_api.py fails when a new version changes what is relied on here.
+tests/test_private_api.py fails when a new version changes what is relied on here. Ray is imported where it is used:
+`study` needs this module without it.
 """
 
 from __future__ import annotations
@@ -8,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from ray._private import ray_constants, worker
-from ray.tune.schedulers import AsyncHyperBandScheduler
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import AsyncHyperBandScheduler
 
 
 def resume_trial(study: optuna.Study, storage: optuna.storages.BaseStorage, number: int) -> optuna.Trial:
-    """Return the trial `number` of `study`, which is RUNNING, so that it can be reported to and told again.
+    """Return the trial `number` of `study`, which another process has left RUNNING, to report values of it and end it.
 
     Optuna has no public way to continue a trial of another process: `Study.ask` returns new trials and WAITING ones
     only, and a WAITING copy would be another trial, beside the RUNNING one. Its maintainers refer to
@@ -72,6 +74,8 @@ def ray_constants_set(changes: Mapping[str, Any]) -> Iterator[None]:
     Ray reads the environment variables behind them when it is imported, which has happened by now, and has no public
     way to change them later (Ray 2.60.0, ray/_private/ray_constants.py).
     """
+    from ray._private import ray_constants  # noqa: PLC0415  # see above
+
     before = {name: getattr(ray_constants, name) for name in changes if hasattr(ray_constants, name)}
     for name in before:
         setattr(ray_constants, name, changes[name])
@@ -93,6 +97,8 @@ def ray_messages(*, enabled: bool) -> Iterator[None]:
     Args:
         enabled: False keeps them from the terminal; True leaves Ray's own setting.
     """
+    from ray._private import worker  # noqa: PLC0415  # see above
+
     name = "_worker_logs_enabled"
     before = getattr(worker, name, True)
     setattr(worker, name, before and enabled)

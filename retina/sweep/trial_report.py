@@ -1,4 +1,4 @@
-"""What the worker of a trial reports to the driver after each step, and how it travels through Ray Tune.
+"""The report of a worker to the driver after each step of a trial, and how it travels through Ray Tune.
 
 Tune accepts a dict only. It reads the time attribute, the metric and "done" from it, adds keys of its own, and sets
 "done" when the scheduler stops the trial. It flattens nested dicts and leaves every other object as it is (Ray 2.60,
@@ -20,14 +20,14 @@ TIME_ATTR = "epoch"
 METRIC = "best"
 """Tune's metric: the key of a trial's best value so far, which the study optimises and the rungs compare."""
 DONE = "done"
-"""Tune's key of whether the trial ends with this result, by itself or stopped by the scheduler."""
+"""Tune's key: whether the trial ends with this result, by itself or because the scheduler stops it."""
 REPORT = "report"
 """Key of the `TrialReport` itself."""
 
 
 @dataclass(frozen=True)
 class TrialReport:
-    """What one step of a trial has led to: an epoch, a failure, or the worker's refusal to run trials on its node.
+    """The outcome of one step of a trial: an epoch, a failure, or the worker's refusal to run trials on its node.
 
     Attributes:
         result: metrics of the epoch; None after a failure or a refusal.
