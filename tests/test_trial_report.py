@@ -46,6 +46,8 @@ def test_a_trial_s_last_result_holds_its_report() -> None:
 def test_tune_finds_its_own_keys_in_the_dict() -> None:
     result = EPOCH.to_tune()
     assert (result[TIME_ATTR], result[METRIC], result[DONE]) == (3, 0.6, False)
+    assert result["val_qwk"] == 0.4, "for Tune's own status table"
+    assert not any(isinstance(value, dict) for value in result.values()), "Tune would flatten it"
     ends = [report.to_tune()[DONE] for report in REPORTS]
     assert ends == [False, True, True, True]
     failed = FAILURE.to_tune()

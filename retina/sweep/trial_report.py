@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from retina.training.epochs import EpochResult
@@ -65,9 +65,13 @@ class TrialReport:
         return bool(self.earlier) or self.epoch == 1
 
     def to_tune(self) -> dict[str, Any]:
-        """Return the dict that Tune needs, with this report in it."""
+        """Return the flat dict that Tune needs, with this report in it.
+
+        It also holds the epoch's metrics, which Tune shows in its own status table under `--verbose`.
+        """
+        metrics = asdict(self.result) if self.result else {}
         is_done = self.finished or self.result is None
-        return {TIME_ATTR: self.epoch, METRIC: self.best, DONE: is_done, REPORT: self}
+        return {**metrics, TIME_ATTR: self.epoch, METRIC: self.best, DONE: is_done, REPORT: self}
 
 
 def from_tune(result: Mapping[str, Any] | None) -> TrialReport | None:
