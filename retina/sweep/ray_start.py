@@ -193,14 +193,14 @@ def quiet_messages(*, verbose: bool) -> AbstractContextManager[None]:
     return private_api.ray_messages(enabled=verbose)
 
 
-def start(folder: Path | None, **how: Any) -> Any:
+def start(folder: Path | None, **options: Any) -> Any:
     """Start Ray on this machine.
 
     A failed attempt is repeated without the dashboard, so that a busy machine has less to start.
 
     Args:
         folder: folder for Ray's sockets and logs; None for Ray's own choice.
-        **how: further arguments of `ray.init`.
+        **options: further arguments of `ray.init`.
 
     Returns:
         What `ray.init` returns.
@@ -219,7 +219,7 @@ def start(folder: Path | None, **how: Any) -> Any:
                 object_store_memory=store,
                 _temp_dir=str(folder) if folder else None,
                 _system_config=SYSTEM_CONFIG,
-                **how,
+                **options,
             )
         except Exception as error:  # Ray raises plain Exceptions too
             failure = _as_cluster_error(error, folder)
