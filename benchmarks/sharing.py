@@ -102,7 +102,8 @@ class TimedFit(Iterator[EpochResult]):
 
     def __init__(self, inner: TrainingRun, file: Path) -> None:
         self._inner, self._file = inner, file
-        self.weights, self.state, self.restore, self.cancel = inner.weights, inner.state, inner.restore, inner.cancel
+        self.model_state_dict, self.state_dict = inner.model_state_dict, inner.state_dict
+        self.load_state_dict, self.cancel = inner.load_state_dict, inner.cancel
 
     def __next__(self) -> EpochResult:
         begins = time.time()

@@ -87,7 +87,7 @@ def test_the_rate_that_is_told_is_the_head_s_and_both_follow_the_schedule(schedu
     run, plain = (start(schedule=schedule, backbone_rate=rate, epochs=3) for rate in (0.1, 1.0))
     for mine, other in zip(run, plain, strict=True):
         assert mine.learning_rate == pytest.approx(other.learning_rate)
-    head, backbone = (group["lr"] for group in run.state()["optimizer"]["param_groups"])
+    head, backbone = (group["lr"] for group in run.state_dict()["optimizer"]["param_groups"])
     assert backbone == pytest.approx(head / 10)
 
 
@@ -109,15 +109,15 @@ def test_averaged_weights_are_the_moving_average_of_the_trained_ones() -> None:
     run._averaged.update = watched  # type: ignore[method-assign]
     next(run)
     assert step == 4
-    torch.testing.assert_close(run.weights()["conv1.weight"], wanted)
-    assert not torch.equal(run.weights()["conv1.weight"], run.model.state_dict()["conv1.weight"])
+    torch.testing.assert_close(run.model_state_dict()["conv1.weight"], wanted)
+    assert not torch.equal(run.model_state_dict()["conv1.weight"], run.model.state_dict()["conv1.weight"])
 
 
 def test_what_is_judged_and_saved_is_the_average() -> None:
     run = start(ema=0.9, epochs=1, learning_rate=0.1)
     result = next(run)
     saved = Small("cross_entropy")
-    saved.load_state_dict(run.weights())
+    saved.load_state_dict(run.model_state_dict())
     assert evaluate(saved, VAL, device=CPU).loss == pytest.approx(result.val_loss, rel=1e-2)  # bfloat16 in the run
     assert evaluate(run.model, VAL, device=CPU).loss != pytest.approx(result.val_loss, rel=1e-6)
 
@@ -139,11 +139,11 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(changes: dict[str, Any
     run = start(epochs=3, **changes)
     next(run)
     file = io.BytesIO()
-    torch.save({"weights": run.weights(), "state": run.state()}, file)
+    torch.save({"weights": run.model_state_dict(), "state": run.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     resumed = start(epochs=3, **changes)
-    resumed.restore(saved["weights"], saved["state"])
+    resumed.load_state_dict(saved["weights"], saved["state"])
     assert [told(one) for one in resumed] == expected[1:]
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import PARAMETERS, again, begun, kept, locked, result, run_one, save, spec_of, trials_of
-from replay import ReplayTask
+from replay import ReplayTask, epoch_result
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
@@ -26,6 +26,7 @@ from retina.sweep.ledger import Ledger, limit_reached
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.trial_report import TrialReport, from_tune
 from retina.sweep.tune_hooks import LedgerCallback, trial_outcome
 
 
@@ -33,12 +34,12 @@ from retina.sweep.tune_hooks import LedgerCallback, trial_outcome
     ("last", "state", "reason"),
     [
         (None, "FAIL", "ended without a result"),
-        ({"failure": "the loss is nan", "epoch": 0}, "FAIL", "the loss is nan"),
-        ({"finished": True, "epoch": 4}, "COMPLETE", ""),
-        ({"finished": False, "epoch": 2}, "PRUNED", "stopped at the rung of epoch 2"),
+        (TrialReport(failure="the loss is nan"), "FAIL", "the loss is nan"),
+        (TrialReport(epoch_result(4), 0.5, finished=True), "COMPLETE", ""),
+        (TrialReport(epoch_result(2), 0.5), "PRUNED", "stopped at the rung of epoch 2"),
     ],
 )
-def test_the_verdict_follows_from_the_last_result(last: dict[str, Any] | None, state: str, reason: str) -> None:
+def test_the_verdict_follows_from_the_last_result(last: TrialReport | None, state: str, reason: str) -> None:
     assert trial_outcome(last) == (state, reason)
 
 
@@ -410,9 +411,12 @@ def work(ledger: Ledger, epochs: int) -> list[float]:
     )
     found = []
     for _ in range(epochs):
-        told = worker.step()
-        recorder.on_trial_result(0, [trial], trial, told)
-        found.append(told["val_qwk"])
+        values = worker.step()
+        recorder.on_trial_result(0, [trial], trial, values)
+        report = from_tune(values)
+        assert report
+        assert report.result
+        found.append(report.result.val_qwk)
     worker.cleanup()
     ledger.folder.flush()
     return found

@@ -115,7 +115,7 @@ def told(results: list[EpochResult]) -> list[dict[str, float]]:
 
 
 def assert_close(one: TrainingRun, other: TrainingRun) -> None:
-    torch.testing.assert_close(one.weights(), other.weights(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(one.model_state_dict(), other.model_state_dict(), rtol=1e-5, atol=1e-7)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
@@ -152,7 +152,7 @@ def test_the_gradients_are_those_of_the_whole_batchs_mean_loss(class_weights: st
         descent.step()
         losses.append(loss.item() * len(grades))
     assert result.train_loss == pytest.approx(sum(losses) / 11, rel=1e-5)
-    torch.testing.assert_close(run.weights(), dict(net.state_dict()), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(run.model_state_dict(), dict(net.state_dict()), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("short", [{"room": 3}, {"backward": 3}])
@@ -220,12 +220,12 @@ def test_a_resumed_run_keeps_its_micro_batch() -> None:
     first = next(run)
     net = Short(room=2)
     resumed = start(net, settings)
-    resumed.restore(run.weights(), run.state())
+    resumed.load_state_dict(run.model_state_dict(), run.state_dict())
     rest = list(resumed)
     assert (first.micro_batch, rest[0].micro_batch) == (2, 2)
     assert max(net.tried) == 2
     assert told(rest) == told(list(run))
-    assert all(torch.equal(resumed.weights()[name], tensor) for name, tensor in run.weights().items())
+    assert all(torch.equal(resumed.model_state_dict()[name], tensor) for name, tensor in run.model_state_dict().items())
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -234,7 +234,7 @@ def test_schedule_and_scaler_step_once_a_batch(precision: str) -> None:
     run, whole = start(Short(room=2), settings), start(Short(), settings)
     results, expected = list(run), list(whole)
     assert [one.learning_rate for one in results] == [one.learning_rate for one in expected]
-    assert run.state()["scaler"] == whole.state()["scaler"]
+    assert run.state_dict()["scaler"] == whole.state_dict()["scaler"]
     assert [one.train_loss for one in results] == pytest.approx([one.train_loss for one in expected], rel=0.02)
 
 

@@ -28,7 +28,7 @@ def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: i
     early = SPEC.early_stop.model_copy(update={"grace_epochs": grace, "eta": eta})
     epochs = SPEC.parameters["epochs"].model_copy(update={"value": longest})
     spec = SPEC.model_copy(update={"early_stop": early, "parameters": {**SPEC.parameters, "epochs": epochs}})
-    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).standing()]
+    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).current_rungs()]
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())

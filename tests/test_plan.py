@@ -206,7 +206,7 @@ def test_a_running_trial_is_reckoned_with_two_checkpoints_of_the_real_size(tmp_p
     part = tiny.part([0, 1, 2, 3])
     training = start_training(tiny.config(optimizer=optimizer), part, part, device=tiny.CPU)
     next(training)
-    checkpoints.save(tmp_path, 1, training.weights(), {"training": training.state()})
+    checkpoints.save(tmp_path, 1, training.model_state_dict(), {"training": training.state_dict()})
     real = sum(file.stat().st_size for file in tmp_path.rglob("*.pt"))
     spec = searched("resnet18", optimizer)
     assert (bytes_needed(spec, 2) - bytes_needed(spec, 1)) / 2 == pytest.approx(real, rel=0.01)

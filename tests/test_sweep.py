@@ -349,8 +349,8 @@ def test_the_rungs_remember_the_trials_before(tmp_path: Path) -> None:
     ledger = Ledger.open(later, RunFolder.open(tmp_path / "replay"))
     rungs = ResumableASHAScheduler(later)
     for name in ledger.folder.trial_ids():
-        rungs.catch_up(name, ledger.values(name))
-    first, second = rungs.standing()
+        rungs.replay_trial(name, ledger.values(name))
+    first, second = rungs.current_rungs()
     assert (first.epoch, first.trials, second.epoch, second.trials) == (2, 3, 6, 1)
     rates = [TrialConfig(learning_rate=point["learning_rate"]) for point in start]
     assert first.cutoff == pytest.approx(np.percentile([by_rate(config, 2) for config in rates], 100 * 2 / 3))

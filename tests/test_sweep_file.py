@@ -223,7 +223,7 @@ def test_ordered_words_are_searched_in_the_order_in_which_they_are_written(tmp_p
     for place, arch in enumerate(order):
         trial = optuna.trial.FixedTrial({"arch_index": place})
         assert study.suggest(trial, spec).arch == arch
-        assert study.to_study(spec, {"arch": arch}) == {"arch_index": place}
+        assert study.stored_params(spec, {"arch": arch}) == {"arch_index": place}
 
 
 def test_a_study_that_numbered_unsorted_values_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:

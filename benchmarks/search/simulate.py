@@ -24,8 +24,9 @@ from sklearn.preprocessing import StandardScaler
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.sweep.scheduler import BEST, EPOCH, ResumableASHAScheduler
+from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy, suggest
+from retina.sweep.trial_report import METRIC, TIME_ATTR
 
 WORKERS = 4
 """Trials at once. An epoch takes every one of them the same virtual time."""
@@ -119,7 +120,7 @@ class Ours:
 
     def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
         """See `Search`."""
-        result = {EPOCH: epoch, BEST: best}
+        result = {TIME_ATTR: epoch, METRIC: best}
         goes_on = self._rungs.on_trial_result(None, _trial(name), result) == "CONTINUE" and not last
         self._study.report(name, epoch, best)
         if not goes_on:

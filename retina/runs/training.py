@@ -131,7 +131,7 @@ def _taken_up(folder: RunFolder, trial_id: str, start: Callable[[], Training]) -
     if saved is None:
         return training, []
     try:
-        training.restore(saved.weights, saved.training)
+        training.load_state_dict(saved.weights, saved.training)
     except Exception as error:  # whatever torch makes of a state that is not this model's
         problem = one_line(error, 120)
         log.warning("%s: its checkpoint does not fit, it begins again: %s", folder.trial(trial_id), problem)
@@ -146,8 +146,8 @@ def _save(mine: Path, training: Training, past: list[dict[str, Any]]) -> bool:
     *before, now = past
     if before and now[METRIC] <= max(epoch[METRIC] for epoch in before):
         return False
-    state = {"training": training.state(), "past": past, "best": (now[METRIC], now["epoch"])}
-    checkpoints.save(mine, now["epoch"], training.weights(), state)
+    state = {"training": training.state_dict(), "past": past, "best": (now[METRIC], now["epoch"])}
+    checkpoints.save(mine, now["epoch"], training.model_state_dict(), state)
     return True
 
 

@@ -41,7 +41,7 @@ def plan(spec: SweepSpec, root: Path) -> Plan:
     return Plan(
         trials=left,
         first=[(name, config.model_dump(include=set(spec.parameters))) for name, config in asked],
-        rungs=[rung.epoch for rung in ResumableASHAScheduler(spec).standing()],
+        rungs=[rung.epoch for rung in ResumableASHAScheduler(spec).current_rungs()],
         epochs=left * spec.max_epochs,
         slots=slots,
         bytes_needed=bytes_needed(spec, slots),

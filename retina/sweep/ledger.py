@@ -72,7 +72,7 @@ class Ledger:
         """
         restore.remove_partials(folder)
         database = folder.root / STUDY_FILE
-        problem, name = study_file.damage(database), folder.notes().get("study")
+        problem, name = study_file.find_damage(database), folder.notes().get("study")
         if not problem and database.exists():
             found = restore.study_with_trials(database) if name is None else name
             if found is None:  # killed before its first trial
@@ -238,7 +238,7 @@ class Ledger:
         if best:
             row = self.folder.recorded(best)
             with self._side_file():
-                self._study.crown(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
+                self._study.record_best(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
         with self._side_file():
             self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
         if self.folder.flush():

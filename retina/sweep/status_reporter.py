@@ -53,7 +53,7 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> Status:
         states=dict(Counter(row["state"] for row in rows)),
         best=max(scored, key=lambda pair: ledger.sign * pair[1], default=None),
         running=running,
-        rungs=rungs.standing(),
+        rungs=rungs.current_rungs(),
         slots=slots,
         seconds=ledger.seconds,
         seconds_left=_seconds_left(ledger, running),

@@ -172,11 +172,11 @@ class TrainingRun(Iterator[EpochResult]):
         """The model as it is now, on `part`."""
         return decode_outputs(self._outputs(part), part, self._reading)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         """See `Training`."""
         return {name: _snapshot(tensor) for name, tensor in self.judged.state_dict().items()}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """See `Training`."""
         return {
             "epoch": self._epoch,
@@ -187,9 +187,9 @@ class TrainingRun(Iterator[EpochResult]):
             "trained": _snapshot(self.model.state_dict()) if self._averaged else None,
         }
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """See `Training`."""
-        self.judged.load_state_dict(weights)
+        self.judged.load_state_dict(model_state)
         if state["trained"]:
             self.model.load_state_dict(state["trained"])
         self._optimizer.load_state_dict(_snapshot(state["optimizer"]))  # else it would train on the caller's tensors
