@@ -26,7 +26,7 @@ def numbers(told: dict[str, Any]) -> dict[str, float]:
 
 
 def test_each_resample_draws_as_many_patients_as_there_are() -> None:
-    (drawn,) = bootstrap.weightings(30, 500, seed=0, at_once=500)
+    (drawn,) = bootstrap.draw_patient_weights(30, 500, seed=0, at_once=500)
     assert drawn.shape == (30, 500)
     assert (drawn.sum(axis=0) == 30).all()
     # each is drawn 30 times out of 900 by chance of 1/30: binomial, here over all resamples
@@ -36,7 +36,7 @@ def test_each_resample_draws_as_many_patients_as_there_are() -> None:
 
 def test_the_seed_alone_decides_over_the_resamples() -> None:
     def drawn(seed: int, at_once: int) -> npt.NDArray[np.float64]:
-        return np.concatenate(list(bootstrap.weightings(7, 50, seed, at_once)), axis=1)
+        return np.concatenate(list(bootstrap.draw_patient_weights(7, 50, seed, at_once)), axis=1)
 
     assert np.array_equal(drawn(3, 50), drawn(3, 8))
     assert not np.array_equal(drawn(3, 50), drawn(4, 50))
@@ -59,7 +59,7 @@ def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
     def ratio(alike: float) -> float:
         seen = SplitPredictions.of(predictions(400, alike=alike), "test")
         width = {}
-        for how, one in (("patient", seen), ("photograph", seen.as_if_alone())):
+        for how, one in (("patient", seen), ("photograph", seen.with_ungrouped_photographs())):
             low, high = measured(one, 1_000)["intervals"]["nll"]
             width[how] = high - low
         return width["patient"] / width["photograph"]
@@ -70,8 +70,8 @@ def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
 
 
 def test_a_number_that_is_mostly_undefined_has_no_interval() -> None:
-    assert bootstrap.interval(np.array([0.5] * 94 + [np.nan] * 6)) is None
-    low, high = bootstrap.interval(np.array([*np.linspace(0, 1, 96), *[np.nan] * 4]))
+    assert bootstrap.percentile_interval(np.array([0.5] * 94 + [np.nan] * 6)) is None
+    low, high = bootstrap.percentile_interval(np.array([*np.linspace(0, 1, 96), *[np.nan] * 4]))
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 

@@ -191,7 +191,7 @@ def test_a_folder_gives_the_file_of_the_architecture(
     (tmp_path / "resnet18.txt").write_text("not looked at")
     assert not model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
     torchvisions.rename(named)
-    monkeypatch.setattr(model, "weights_name", lambda _: named.name)  # torchvision's own name is preferred
+    monkeypatch.setattr(model, "weights_file_name", lambda _: named.name)  # torchvision's own name is preferred
     assert model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
 
 
@@ -329,6 +329,6 @@ def test_without_a_network_the_file_and_its_place_are_told(
 
 def test_a_damaged_download_of_somebody_else_is_named(torch_home: Path) -> None:
     torch_home.mkdir(parents=True)
-    file = torch_home / model.weights_name("resnet18")
+    file = torch_home / model.weights_file_name("resnet18")
     file.write_bytes(b"\x80\x02")
     assert refused("resnet18", None).startswith(f"{file}: is damaged: its SHA-256 begins with ")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.metrics.calibration import tempered
+from retina.metrics.calibration import apply_temperature
 from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
 from retina.metrics.summary import summarize_split
@@ -63,7 +63,7 @@ def plain(told: dict[str, Any]) -> dict[str, Any]:
 def test_a_weight_is_so_many_photographs(drawn: Drawn) -> None:
     seen, weights = drawn
     columns = np.stack([np.ones(seen.n_patients), weights, np.ones(seen.n_patients)], axis=1)
-    found = VectorizedMetrics(seen, tempered(seen.probabilities, TEMPERATURE), POINT)(columns)
+    found = VectorizedMetrics(seen, apply_temperature(seen.probabilities, TEMPERATURE), POINT)(columns)
     for column, photographs in ((0, seen), (1, repeated(seen, weights)), (2, seen)):
         wanted = plain(summarize_split(photographs, TEMPERATURE, POINT, resamples=1))
         assert set(found) <= set(wanted)

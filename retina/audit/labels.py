@@ -12,7 +12,7 @@ import pandas as pd
 from retina.config import GRADES
 from retina.data.layouts.file_index import own_name
 from retina.metrics import baselines
-from retina.metrics.baselines import KNOWN, Baseline
+from retina.metrics.baselines import KNOWN_SPLITS, Baseline
 
 SPLITS = ("train", "val", "test", "")
 """In the order in which they are shown; "" is what the layout leaves open, see `settled`."""
@@ -86,7 +86,7 @@ def count(frame: pd.DataFrame) -> Labels:
         index=[split for split in SPLITS if (frame["split"] == split).any()], columns=range(GRADES), fill_value=0
     )
     frame = frame.assign(split=settled(frame["split"]))
-    held_out = [split for split in KNOWN if {split, "train"} <= set(frame["split"])]
+    held_out = [split for split in KNOWN_SPLITS if {split, "train"} <= set(frame["split"])]
     overlaps = [overlap for split in held_out if (overlap := _overlap(frame, split))]
     eyes_of = frame[frame["eye"] != ""].groupby("patient")["eye"].nunique()
     return Labels(
@@ -96,8 +96,8 @@ def count(frame: pd.DataFrame) -> Labels:
         eyes={eye: int((frame["eye"] == eye).sum()) for eye in ("left", "right", "")},
         both_eyes=int((eyes_of == 2).sum()),
         overlaps=overlaps,
-        majority={split: baselines.majority(frame, split) for split in held_out},
-        fellow_eye={overlap.split: baselines.fellow_eye(frame, overlap.split) for overlap in overlaps},
+        majority={split: baselines.majority_baseline(frame, split) for split in held_out},
+        fellow_eye={overlap.split: baselines.fellow_eye_baseline(frame, overlap.split) for overlap in overlaps},
     )
 
 
@@ -112,7 +112,7 @@ def _names_a_patient(patient: str, image: str, path: str) -> bool:
 
 def _overlap(frame: pd.DataFrame, split: str) -> Overlap | None:
     mine = frame["split"] == split
-    others = [other for other in KNOWN[split] if (frame["split"] == other).any()]
+    others = [other for other in KNOWN_SPLITS[split] if (frame["split"] == other).any()]
     shared = mine & frame["patient"].isin(frame.loc[frame["split"].isin(others), "patient"])
     if not shared.any():
         return None

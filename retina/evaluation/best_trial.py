@@ -19,15 +19,15 @@ from retina.data.fundus import PREPROCESSING
 from retina.data.loader import MEAN, STD, SplitView
 from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
 from retina.metrics import baselines, summary
-from retina.metrics.predictions import COLUMNS, PROBABILITIES
+from retina.metrics.predictions import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model
-from retina.training.inference import Evaluation, evaluate, outputs, validate
-from retina.training.losses import output_decoder_of
+from retina.training.inference import Evaluation, compute_outputs, evaluate, evaluate_cross_fitted
+from retina.training.losses import get_output_decoder
 from retina.training.trainer import default_device
 
-FILES = ("model.pt", "config.json", "predictions.csv", "metrics.json")
+BEST_TRIAL_FILES = ("model.pt", "config.json", "predictions.csv", "metrics.json")
 """What `best/` has of the winner; figures, ensemble and soup are added by those who make them."""
 
 
@@ -44,8 +44,8 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
     config, weights = load_trial(folder, trial_id)
     row = folder.recorded(trial_id)
     judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
-    seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
-    predictions = predictions_of(photographs.frame, seen)
+    seen = {"val": judge.evaluate_validation(), "test": judge(photographs.part("test"))}
+    predictions = predictions_frame(photographs.frame, seen)
     told = summary.summarize(predictions)
     metrics: dict[str, Any] = {
         "verdict": told.pop("verdict"),
@@ -60,7 +60,7 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
     files.write_json(folder.best / "config.json", model_config(config, photographs))
     files.write_frame(folder.best / "predictions.csv", predictions)
     files.write_json(folder.best / "metrics.json", metrics)
-    checksums.write(folder.best, FILES)
+    checksums.write(folder.best, BEST_TRIAL_FILES)
     return metrics
 
 
@@ -107,7 +107,7 @@ class TrialEvaluator:
         except (RuntimeError, AttributeError, TypeError) as error:
             what = f"{config.arch} at {photographs.config.image_size} px as config.json has it"
             raise ResultsError(f"{name}: the weights do not fit {what}: {one_line(error, 160)}") from None
-        if problem := output_decoder_of(net).problem:
+        if problem := get_output_decoder(net).problem:
             raise ResultsError(f"{name}: the weights are damaged: {problem}")
         self._net = net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -116,17 +116,17 @@ class TrialEvaluator:
         with self._named():
             return evaluate(self._net, part, device=self._device, flips=self._flips)
 
-    def validated(self, *, refit: bool = False) -> Evaluation:
+    def evaluate_validation(self, *, refit: bool = False) -> Evaluation:
         """The validation split, as training judges it: by cut-points fitted on the other four fifths, if it has any.
 
         Args:
             refit: let the model have cut-points that are fitted on all of it, instead of those it came with.
         """
         part = self._photographs.part("val")
-        raw = outputs(self._net, part, device=self._device, flips=self._flips)
-        mine = output_decoder_of(self._net)
+        raw = compute_outputs(self._net, part, device=self._device, flips=self._flips)
+        mine = get_output_decoder(self._net)
         with self._named():
-            return validate(raw, part, mine if refit else copy.deepcopy(mine))
+            return evaluate_cross_fitted(raw, part, mine if refit else copy.deepcopy(mine))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Its state dict, on the CPU."""
@@ -140,8 +140,8 @@ class TrialEvaluator:
             raise ModelOutputError(f"{self._name}: {error}") from None
 
 
-def predictions_of(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.DataFrame:
-    """A row a photograph of each split that was seen, `COLUMNS`: all that `numbers.of_predictions` asks for."""
+def predictions_frame(manifest: pd.DataFrame, seen: dict[str, Evaluation]) -> pd.DataFrame:
+    """A row a photograph of each split that was seen, `PREDICTION_COLUMNS`: all that `numbers.of_predictions` asks for."""
     return pd.concat([_predictions(manifest, split, one) for split, one in seen.items()])
 
 
@@ -165,7 +165,7 @@ def _remove_earlier(folder: RunFolder) -> None:
         sums = checksums.listed(folder.best) or {}
     except ResultsError:  # a damaged list, which is written anew
         sums = {}
-    for name in sums.keys() - set(FILES):
+    for name in sums.keys() - set(BEST_TRIAL_FILES):
         (folder.best / name).unlink(missing_ok=True)
 
 
@@ -185,7 +185,7 @@ def _predictions(manifest: pd.DataFrame, split: str, seen: Evaluation) -> pd.Dat
     frame = manifest.loc[manifest["split"] == split, ["split", "image", "patient", "eye", "grade"]]
     frame = frame.reset_index(drop=True)
     frame["predicted"] = seen.predicted
-    frame[PROBABILITIES] = seen.probabilities  # unrounded: who measures them again gets the same numbers
+    frame[PROBABILITY_COLUMNS] = seen.probabilities  # unrounded: who measures them again gets the same numbers
     frame["majority"] = baselines.majority_grade(manifest)
     frame["fellow_eye"] = baselines.fellow_grades(manifest, split)
-    return frame[COLUMNS]
+    return frame[PREDICTION_COLUMNS]

@@ -28,9 +28,9 @@ from retina.training.inference import Evaluation
 
 log = logging.getLogger(__name__)
 
-TOGETHER, SOUP = "together.json", "soup.pt"
+ENSEMBLE_FILE, SOUP_FILE = "together.json", "soup.pt"
 SPLITS = ("val", "test")
-SAME = ("arch", "head_layers", "loss")
+SOUP_SETTINGS = ("arch", "head_layers", "loss")
 """Settings in which the trials of a soup must agree."""
 Seen = dict[str, Evaluation]
 State = dict[str, torch.Tensor]
@@ -53,13 +53,13 @@ def build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, s
         ResultsError: the weights of a trial are damaged.
         ModelOutputError: a trial's output on a photograph is not finite; a soup of which it is not is left aside.
     """
-    for name in (TOGETHER, SOUP):  # of an earlier end, if any: of fewer trials
+    for name in (ENSEMBLE_FILE, SOUP_FILE):  # of an earlier end, if any: of fewer trials
         (folder.best / name).unlink(missing_ok=True)
-    checksums.update(folder.best, (TOGETHER, SOUP))
+    checksums.update(folder.best, (ENSEMBLE_FILE, SOUP_FILE))
     kept = [name for name in folder.ranking(metric, sign) if (folder.trial(name) / "model.pt").is_file()]
     if len(kept) < 2:
         return {}
-    val = {name: _judge(folder, name, photographs).validated() for name in kept}
+    val = {name: _judge(folder, name, photographs).evaluate_validation() for name in kept}
     members, of_soup, state = _soup(folder, kept, photographs, val, (metric, sign))
     test = photographs.part("test")  # all is chosen now
     seen = {name: {"val": val[name], "test": _judge(folder, name, photographs)(test)} for name in kept}
@@ -76,9 +76,9 @@ def build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, s
     if len(members) > 1:
         content = io.BytesIO()
         torch.save(state, content)
-        files.write_bytes(folder.best / SOUP, content.getvalue())
-    files.write_json(folder.best / TOGETHER, told)
-    checksums.update(folder.best, (TOGETHER, SOUP))
+        files.write_bytes(folder.best / SOUP_FILE, content.getvalue())
+    files.write_json(folder.best / ENSEMBLE_FILE, told)
+    checksums.update(folder.best, (ENSEMBLE_FILE, SOUP_FILE))
     return told
 
 
@@ -108,13 +108,13 @@ def _soup(
     members, best = [kept[0]], val[kept[0]]
     for name in kept[1:]:
         other, weights = best_trial.load_trial(folder, name)
-        if any(getattr(other, key) != getattr(config, key) for key in SAME):
+        if any(getattr(other, key) != getattr(config, key) for key in SOUP_SETTINGS):
             continue
         share = 1 / (len(members) + 1)
         tried = {key: _between(value, weights[key], share) for key, value in state.items()}
         try:
             judge = best_trial.TrialEvaluator(config, tried, photographs, f"the soup with {name}")
-            mixed = judge.validated(refit=True)  # cut-points, if any, belong to the scores that they cut
+            mixed = judge.evaluate_validation(refit=True)  # cut-points, if any, belong to the scores that they cut
         except ModelOutputError as error:
             log.info("note: %s", error)
             continue
@@ -133,7 +133,7 @@ def _value(seen: Evaluation, metric: str) -> float:
 
 
 def _measured(seen: Seen, photographs: FundusDataset) -> dict[str, Any]:
-    told = summary.summarize(best_trial.predictions_of(photographs.frame, seen))
+    told = summary.summarize(best_trial.predictions_frame(photographs.frame, seen))
     return {split: told[split] for split in SPLITS}
 
 

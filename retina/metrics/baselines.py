@@ -16,10 +16,10 @@ from retina.config import GRADES
 from retina.metrics import grading
 
 Ints = npt.NDArray[np.int64]
-KNOWN = {"val": ("train",), "test": ("train", "val")}
+KNOWN_SPLITS = {"val": ("train",), "test": ("train", "val")}
 """Whose grades are known before a split is looked at: validation chooses the model, so test must not leak into it."""
-WITHOUT_FELLOW = 0
-"""What `fellow_eye` says of an eye whose fellow it does not know."""
+DEFAULT_GRADE = 0
+"""What `fellow_eye_baseline` says of an eye whose fellow it does not know."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Baseline:
     with_fellow: int = 0
 
 
-def majority(frame: pd.DataFrame, split: str) -> Baseline:
+def majority_baseline(frame: pd.DataFrame, split: str) -> Baseline:
     """Always the commonest grade of train, on `split`.
 
     Raises:
         ValueError: no photograph in `split`, or none in train.
     """
     true = _grades(frame, split)
-    return measured(true, np.full_like(true, majority_grade(frame)))
+    return measure_baseline(true, np.full_like(true, majority_grade(frame)))
 
 
 def majority_grade(frame: pd.DataFrame) -> int:
@@ -54,7 +54,7 @@ def majority_grade(frame: pd.DataFrame) -> int:
     return int(np.bincount(_grades(frame, "train"), minlength=GRADES).argmax())
 
 
-def fellow_eye(frame: pd.DataFrame, split: str) -> Baseline:
+def fellow_eye_baseline(frame: pd.DataFrame, split: str) -> Baseline:
     """Copy the grade of the fellow eye where `fellow_grades` knows one, else say 0, on `split`.
 
     On the lists of the course that this project starts from it comes to an accuracy of 84.73% and a QWK of 0.723.
@@ -63,7 +63,7 @@ def fellow_eye(frame: pd.DataFrame, split: str) -> Baseline:
         ValueError: no photograph in `split`.
     """
     true, copied = _grades(frame, split), fellow_grades(frame, split)
-    return measured(true, copied_or_none(copied), with_fellow=int(copied.notna().sum()))
+    return measure_baseline(true, fill_unknown_fellows(copied), with_fellow=int(copied.notna().sum()))
 
 
 def fellow_grades(frame: pd.DataFrame, split: str) -> pd.Series[int]:
@@ -72,17 +72,17 @@ def fellow_grades(frame: pd.DataFrame, split: str) -> pd.Series[int]:
     It is that of the patient's photographs on the other side, in train, and for test in validation too; the worst where
     there are several. Which eye each is of does not matter: a second photograph of the same one leaks as much.
     """
-    known = frame[frame["split"].isin(KNOWN[split])].groupby("patient")["grade"].max()
+    known = frame[frame["split"].isin(KNOWN_SPLITS[split])].groupby("patient")["grade"].max()
     patients = frame.loc[frame["split"] == split, "patient"]
     return patients.map(known).astype("Int64").rename("fellow_eye").reset_index(drop=True)
 
 
-def copied_or_none(copied: pd.Series[int]) -> Ints:
+def fill_unknown_fellows(copied: pd.Series[int]) -> Ints:
     """What the baseline says, int64 (N,), from what `fellow_grades` knows."""
-    return np.asarray(copied.fillna(WITHOUT_FELLOW), dtype=np.int64)
+    return np.asarray(copied.fillna(DEFAULT_GRADE), dtype=np.int64)
 
 
-def measured(true: Ints, predicted: Ints, *, with_fellow: int = 0) -> Baseline:
+def measure_baseline(true: Ints, predicted: Ints, *, with_fellow: int = 0) -> Baseline:
     """A baseline's numbers from its grades, both int64 (N,)."""
     accuracy = grading.accuracy(true, predicted)
     return Baseline(accuracy, grading.quadratic_weighted_kappa(true, predicted), len(true), with_fellow)

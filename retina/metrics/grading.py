@@ -16,15 +16,15 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from retina.config import GRADES
-from retina.metrics.probabilities import checked
+from retina.metrics.probabilities import validate_probabilities
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-REFERABLE = 2
+REFERABLE_GRADE = 2
 """Grades from here on are sent to an ophthalmologist ("referable", ICDR moderate or worse)."""
-SPECIFICITY = 0.90
+TARGET_SPECIFICITY = 0.90
 """At which the sensitivity is told."""
-ROUNDING = 1e-9
+SHARE_TOLERANCE = 1e-9
 """A share that is short of a wanted one by no more has reached it: in binary 1 - 0.9 is less than 0.1."""
 
 
@@ -63,10 +63,10 @@ class GradeMetrics:
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; NaN, which JSON lacks, becomes null."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: null(value) for name, value in told.items()}
+        return {name: to_json_value(value) for name, value in told.items()}
 
 
-def measure(
+def compute_metrics(
     grades: npt.ArrayLike, probabilities: npt.ArrayLike, predicted: npt.ArrayLike | None = None
 ) -> GradeMetrics:
     """All metrics of one model on one split.
@@ -84,7 +84,7 @@ def measure(
     p = np.asarray(probabilities, dtype=np.float64)
     if p.shape != (len(true), GRADES):
         raise ValueError(f"probabilities have the shape {p.shape}, allowed: ({len(true)}, {GRADES})")
-    checked(p)
+    validate_probabilities(p)
     guess = p.argmax(axis=1) if predicted is None else _grades(predicted)
     if guess.shape != true.shape:
         raise ValueError(f"predicted has the shape {guess.shape}, allowed: {true.shape}")
@@ -101,15 +101,15 @@ def measure(
         precision=tuple(sk.precision_score(true, guess, **by_grade).tolist()),
         auc=_mean_of_known(areas),
         auc_by_grade=areas,
-        referable_auc=_auc(true >= REFERABLE, referable(p)),
-        sensitivity_at_90_specificity=sensitivity_at_specificity(true >= REFERABLE, referable(p)),
+        referable_auc=_auc(true >= REFERABLE_GRADE, referable_probability(p)),
+        sensitivity_at_90_specificity=sensitivity_at_specificity(true >= REFERABLE_GRADE, referable_probability(p)),
         confusion_matrix=confusion_matrix(true, guess),
     )
 
 
-def referable(probabilities: Floats) -> Floats:
+def referable_probability(probabilities: Floats) -> Floats:
     """The probability of grade 2 or worse, shape (N,), from those of the five grades, shape (N, 5)."""
-    return np.asarray(probabilities[:, REFERABLE:].sum(axis=1))
+    return np.asarray(probabilities[:, REFERABLE_GRADE:].sum(axis=1))
 
 
 def accuracy(grades: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
@@ -145,12 +145,12 @@ def auc_one_vs_rest(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> floa
 
 def auc_by_grade(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, ...]:
     """Area under the ROC curve of each grade against the rest, 5 values; NaN for a grade that none or all have."""
-    true, p = _grades(grades), checked(probabilities)
+    true, p = _grades(grades), validate_probabilities(probabilities)
     return tuple(_auc(true == grade, p[:, grade]) for grade in range(GRADES))
 
 
 def sensitivity_at_specificity(
-    positive: npt.NDArray[np.bool_], score: Floats, specificity: float = SPECIFICITY
+    positive: npt.NDArray[np.bool_], score: Floats, specificity: float = TARGET_SPECIFICITY
 ) -> float:
     """The highest sensitivity of all thresholds with at least `specificity`; NaN where all or none are positive.
 
@@ -167,7 +167,7 @@ def sensitivity_at_specificity(
     if positive.all() or not positive.any():
         return math.nan
     false_alarms, found, _ = sk.roc_curve(positive, score, drop_intermediate=False)
-    return float(found[1 - false_alarms >= specificity - ROUNDING].max())
+    return float(found[1 - false_alarms >= specificity - SHARE_TOLERANCE].max())
 
 
 def _mean_of_known(values: npt.ArrayLike) -> float:
@@ -191,10 +191,10 @@ def _grades(values: npt.ArrayLike) -> Ints:
     return grades.astype(np.int64)
 
 
-def null(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """A number, or an array or tuple of numbers, as JSON has it: plain, and null where it is NaN."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [null(one) for one in value]
+        return [to_json_value(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
-from retina.metrics.probabilities import checked
+from retina.metrics.grading import REFERABLE_GRADE, SHARE_TOLERANCE, TARGET_SPECIFICITY, referable_probability
+from retina.metrics.probabilities import validate_probabilities
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-SENSITIVITY = 0.87
+TARGET_SENSITIVITY = 0.87
 """With a specificity of 0.90 what the first autonomous system showed in its trial, 87.2% and 90.7% (Abràmoff et al.
 2018, doi 10.1038/s41746-018-0040-6)."""
 
@@ -28,7 +28,7 @@ class OperatingPoint:
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in metrics.json."""
-        target = {"sensitivity": SENSITIVITY, "specificity": SPECIFICITY}
+        target = {"sensitivity": TARGET_SENSITIVITY, "specificity": TARGET_SPECIFICITY}
         return {"threshold": self.threshold, "chosen_on": "val", "target": target, "met": self.met}
 
     def refers(self, probabilities: Floats) -> npt.NDArray[np.bool_] | None:
@@ -37,10 +37,14 @@ class OperatingPoint:
         Raises:
             ValueError: a row is no probabilities: nobody is "not referable" because of NaN.
         """
-        return None if self.threshold is None else referable(checked(probabilities)) >= self.threshold
+        return (
+            None
+            if self.threshold is None
+            else referable_probability(validate_probabilities(probabilities)) >= self.threshold
+        )
 
 
-def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
+def choose_operating_point(grades: Ints, probabilities: Floats) -> OperatingPoint:
     """The threshold to use, from validation alone.
 
     Of the thresholds that meet both targets the one with the most to spare, that is the largest smaller margin, since
@@ -55,17 +59,19 @@ def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
         No threshold where all photographs are of referable eyes, or none.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
+        ValueError: a row is no probabilities, see `retina.metrics.probabilities.validate_probabilities`.
     """
-    probabilities = checked(probabilities)
-    positive = grades >= REFERABLE
+    probabilities = validate_probabilities(probabilities)
+    positive = grades >= REFERABLE_GRADE
     if positive.all() or not positive.any():
         return OperatingPoint(None, met=False)
-    false_alarms, sensitivity, scores = sk.roc_curve(positive, referable(probabilities), drop_intermediate=False)
+    false_alarms, sensitivity, scores = sk.roc_curve(
+        positive, referable_probability(probabilities), drop_intermediate=False
+    )
     specificity = 1 - false_alarms
-    spare = np.minimum(sensitivity - SENSITIVITY, specificity - SPECIFICITY)
-    met = bool(spare.max() >= -ROUNDING)
-    allowed = np.where(specificity >= SPECIFICITY - ROUNDING, sensitivity, -1.0)
+    spare = np.minimum(sensitivity - TARGET_SENSITIVITY, specificity - TARGET_SPECIFICITY)
+    met = bool(spare.max() >= -SHARE_TOLERANCE)
+    allowed = np.where(specificity >= TARGET_SPECIFICITY - SHARE_TOLERANCE, sensitivity, -1.0)
     at = int((spare if met else allowed).argmax())  # of equal ones the first: the highest threshold
     return OperatingPoint(_between(scores, at), met)
 

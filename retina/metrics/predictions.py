@@ -11,13 +11,23 @@ import pandas as pd
 
 from retina.config import GRADES
 from retina.metrics import baselines
-from retina.metrics.probabilities import checked
+from retina.metrics.probabilities import validate_probabilities
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
-COLUMNS = ["split", "image", "patient", "eye", "grade", "predicted", *PROBABILITIES, "majority", "fellow_eye"]
-"""Of predictions.csv: the last two are what the baselines say, `fellow_eye` is empty where it does not know."""
+PROBABILITY_COLUMNS = [f"p{grade}" for grade in range(GRADES)]
+PREDICTION_COLUMNS = [
+    "split",
+    "image",
+    "patient",
+    "eye",
+    "grade",
+    "predicted",
+    *PROBABILITY_COLUMNS,
+    "majority",
+    "fellow_eye",
+]
+"""Of predictions.csv: the last two are what the baselines say, `fellow_eye_baseline` is empty where it does not know."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,13 @@ class SplitPredictions:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, split: str) -> Self:
-        """The rows of `split` in a table that has `COLUMNS`, such as best/predictions.csv.
+        """The rows of `split` in a table that has `PREDICTION_COLUMNS`, such as best/predictions.csv.
 
         Raises:
             ValueError: a column is missing, no row is of `split`, a grade or patient is missing, or a row's five
                 numbers are no probabilities.
         """
-        if missing := [name for name in COLUMNS if name not in frame]:
+        if missing := [name for name in PREDICTION_COLUMNS if name not in frame]:
             raise ValueError(f"the predictions lack the columns {', '.join(missing)}")
         rows = frame[frame["split"] == split]
         if rows.empty:
@@ -61,10 +71,12 @@ class SplitPredictions:
         return cls(
             grades=rows["grade"].to_numpy(dtype=np.int64),
             predicted=rows["predicted"].to_numpy(dtype=np.int64),
-            probabilities=checked(rows[PROBABILITIES].to_numpy(dtype=np.float64), f"predictions of {split}"),
+            probabilities=validate_probabilities(
+                rows[PROBABILITY_COLUMNS].to_numpy(dtype=np.float64), f"predictions of {split}"
+            ),
             patients=pd.factorize(rows["patient"])[0].astype(np.int64),
             majority=rows["majority"].to_numpy(dtype=np.int64),
-            fellow_eye=baselines.copied_or_none(copied) if copied.notna().any() else None,
+            fellow_eye=baselines.fill_unknown_fellows(copied) if copied.notna().any() else None,
             with_fellow=int(copied.notna().sum()),
         )
 
@@ -82,6 +94,6 @@ class SplitPredictions:
         copied = {} if self.fellow_eye is None else {"fellow_eye": self.fellow_eye}
         return {"majority": self.majority, **copied}
 
-    def as_if_alone(self) -> SplitPredictions:
+    def with_ungrouped_photographs(self) -> SplitPredictions:
         """The same with every photograph a patient of its own: what who forgets that eyes come in pairs would see."""
         return replace(self, patients=np.arange(len(self)))

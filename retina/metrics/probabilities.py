@@ -18,11 +18,11 @@ NO_GRADE = -1
 SUM_TOLERANCE = 1e-3
 """By which the five may miss 1. A softmax in float32 misses it by 1e-6, five numbers of four digits by 2.5e-4."""
 
-COLDEST, HOTTEST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """A temperature beyond these says that the probabilities are useless, or perfect, which they are on few photographs."""
 
 
-def problems(
+def find_problems(
     probabilities: npt.ArrayLike, grades: npt.ArrayLike | None = None, referable: npt.ArrayLike | None = None
 ) -> list[str]:
     """What is wrong with each photograph's output, N texts; empty where it can be used.
@@ -53,7 +53,7 @@ def problems(
     return [str(one) for one in found]
 
 
-def checked(probabilities: npt.ArrayLike, what: str = "probabilities") -> Floats:
+def validate_probabilities(probabilities: npt.ArrayLike, what: str = "probabilities") -> Floats:
     """The probabilities (N, 5) as float64.
 
     Raises:
@@ -61,7 +61,7 @@ def checked(probabilities: npt.ArrayLike, what: str = "probabilities") -> Floats
             many rows and, of the first, which and why.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    bad = [(row, problem) for row, problem in enumerate(problems(p)) if problem]
+    bad = [(row, problem) for row, problem in enumerate(find_problems(p)) if problem]
     if bad:
         row, problem = bad[0]
         raise ValueError(f"{what}: {len(bad)} of {len(p)} rows cannot be used; row {row}: {problem}")

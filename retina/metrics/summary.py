@@ -18,11 +18,11 @@ from retina.metrics.bootstrap import RESAMPLES
 from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
 from retina.metrics.vectorized import VectorizedMetrics
-from retina.metrics.verdict import COMPARED, verdict
+from retina.metrics.verdict import COMPARED_METRICS, verdict
 
 Floats = npt.NDArray[np.float64]
 DISTANCES = ("ece", "ece_calibrated")
-"""Numbers whose interval is that of `bootstrap.interval_of_distance`."""
+"""Numbers whose interval is that of `bootstrap.distance_interval`."""
 
 
 def summarize(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
@@ -38,11 +38,11 @@ def summarize(frame: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
         "temperature", "operating_point", and for "val" and "test" the numbers, their 95% "intervals" and "baselines".
 
     Raises:
-        ValueError: as `SplitPredictions.of`, or as `retina.metrics.grading.measure`.
+        ValueError: as `SplitPredictions.of`, or as `retina.metrics.grading.compute_metrics`.
     """
     seen = {split: SplitPredictions.of(frame, split) for split in ("val", "test")}
-    temperature = calibration.temperature(seen["val"].grades, seen["val"].probabilities)
-    point = operating_point.choose(seen["val"].grades, seen["val"].probabilities)
+    temperature = calibration.fit_temperature(seen["val"].grades, seen["val"].probabilities)
+    point = operating_point.choose_operating_point(seen["val"].grades, seen["val"].probabilities)
     told = {
         name: summarize_split(split, temperature, point, resamples=resamples, seed=seed) for name, split in seen.items()
     }
@@ -58,17 +58,17 @@ def summarize_split(
     seen: SplitPredictions, temperature: float, point: OperatingPoint, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """What metrics.json says of one split, measured with a temperature and operating point that are given."""
-    calibrated = calibration.tempered(seen.probabilities, temperature)
+    calibrated = calibration.apply_temperature(seen.probabilities, temperature)
     operated = _operated(seen, point)
     numbers = {
-        **grading.measure(seen.grades, seen.probabilities, seen.predicted).as_json(),
+        **grading.compute_metrics(seen.grades, seen.probabilities, seen.predicted).as_json(),
         "ece": calibration.expected_calibration_error(seen.grades, seen.probabilities),
         "ece_calibrated": calibration.expected_calibration_error(seen.grades, calibrated),
         "nll": _negative_log_likelihood(seen, seen.probabilities),
         "nll_calibrated": _negative_log_likelihood(seen, calibrated),
         "operating": operated,
     }
-    drawn = bootstrap.distributions(
+    drawn = bootstrap.resample_metrics(
         VectorizedMetrics(seen, calibrated, point), seen.n_patients, len(seen), resamples=resamples, seed=seed
     )
     flat = {**numbers, **{f"operating_{name}": value for name, value in operated.items()}}
@@ -84,12 +84,12 @@ def summarize_split(
 
 def _operated(seen: SplitPredictions, point: OperatingPoint) -> dict[str, float | None]:
     refers = point.refers(seen.probabilities)
-    positive = seen.grades >= grading.REFERABLE
+    positive = seen.grades >= grading.REFERABLE_GRADE
     if refers is None:
         return {"sensitivity": None, "specificity": None}
     rates = {"labels": [False, True], "average": None, "zero_division": np.nan}
     specificity, sensitivity = sk.recall_score(positive, refers, **rates)
-    return {"sensitivity": grading.null(sensitivity), "specificity": grading.null(specificity)}
+    return {"sensitivity": grading.to_json_value(sensitivity), "specificity": grading.to_json_value(specificity)}
 
 
 def _negative_log_likelihood(seen: SplitPredictions, probabilities: Floats) -> float:
@@ -101,7 +101,7 @@ def _intervals(drawn: Floats, value: Any, name: str) -> Any:
         return [_intervals(one, number, name) for one, number in zip(drawn, value, strict=True)]
     if value is None:
         return None
-    found = bootstrap.interval_of_distance(value, drawn) if name in DISTANCES else bootstrap.interval(drawn)
+    found = bootstrap.distance_interval(value, drawn) if name in DISTANCES else bootstrap.percentile_interval(drawn)
     # where every resample says the same, all photographs or none being right, the bootstrap knows no uncertainty at all
     return _plain(found) if found and found[0] < found[1] else None
 
@@ -113,8 +113,10 @@ def _plain(between: tuple[float, float] | None) -> list[float] | None:
 def _baselines(seen: SplitPredictions, drawn: dict[str, Floats]) -> dict[str, dict[str, Any]]:
     told = {}
     for name, guess in seen.baselines.items():
-        found = baselines.measured(seen.grades, guess)
-        gain = {number: _plain(bootstrap.interval(drawn[f"{number} over {name}"])) for number in COMPARED}
+        found = baselines.measure_baseline(seen.grades, guess)
+        gain = {
+            number: _plain(bootstrap.percentile_interval(drawn[f"{number} over {name}"])) for number in COMPARED_METRICS
+        }
         told[name] = {"accuracy": found.accuracy, "qwk": found.qwk, "gain": gain, "n": len(seen)}
     told["majority"]["grade"] = int(seen.majority[0])
     if "fellow_eye" in told:

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from retina.config import GRADES
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
+from retina.metrics.grading import REFERABLE_GRADE, SHARE_TOLERANCE, TARGET_SPECIFICITY, referable_probability
 from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
-from retina.metrics.verdict import COMPARED
+from retina.metrics.verdict import COMPARED_METRICS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -37,10 +37,10 @@ class VectorizedMetrics:
         self._matrices = {name: self._sum(_one_hot(seen.grades, guess)) for name, guess in matrices.items()}
         self._gaps, self._losses = {}, {}
         for end, told in {"": seen.probabilities, "_calibrated": calibrated}.items():
-            self._gaps[f"ece{end}"] = self._sum(calibration.gaps_by_bin(seen.grades, told))
+            self._gaps[f"ece{end}"] = self._sum(calibration.calibration_gaps(seen.grades, told))
             self._losses[f"nll{end}"] = self._sum(_loss(seen.grades, told)[:, None])
         refers = point.refers(seen.probabilities)
-        positive = seen.grades >= REFERABLE
+        positive = seen.grades >= REFERABLE_GRADE
         told_right = (
             np.zeros((len(seen), 2)) if refers is None else np.stack([positive & refers, ~positive & ~refers], 1)
         )
@@ -49,15 +49,15 @@ class VectorizedMetrics:
         self._by_grade = [
             RankedScores.of(seen.grades == grade, seen.probabilities[:, grade]) for grade in range(GRADES)
         ]
-        self._referable = RankedScores.of(positive, referable(seen.probabilities))
+        self._referable = RankedScores.of(positive, referable_probability(seen.probabilities))
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Every number under each of R weightings, float64 (P, R) with weights of 0 and more."""
         n = np.bincount(self._seen.patients) @ weights
-        told = of_matrices(_matrices(self._matrices["model"], weights))
+        told = metrics_of_matrices(_matrices(self._matrices["model"], weights))
         for name in self._seen.baselines:
-            other = of_matrices(_matrices(self._matrices[name], weights))
-            told |= {f"{number} over {name}": told[number] - other[number] for number in COMPARED}
+            other = metrics_of_matrices(_matrices(self._matrices[name], weights))
+            told |= {f"{number} over {name}": told[number] - other[number] for number in COMPARED_METRICS}
         told |= {name: np.abs(gaps.T @ weights).sum(axis=0) / n for name, gaps in self._gaps.items()}
         told |= {name: (losses.T @ weights)[0] / n for name, losses in self._losses.items()}
         told |= self._operating(weights)
@@ -80,7 +80,7 @@ class VectorizedMetrics:
         return {"operating_sensitivity": _ratio(found, positive), "operating_specificity": _ratio(spared, negative)}
 
 
-def of_matrices(matrices: Floats) -> dict[str, Floats]:
+def metrics_of_matrices(matrices: Floats) -> dict[str, Floats]:
     """What R confusion matrices tell, float64 (5, 5, R), rows true grades; defined as in `retina.metrics.grading`."""
     n, true, guess = matrices.sum(axis=(0, 1)), matrices.sum(axis=1), matrices.sum(axis=0)
     right = np.einsum("iir->ir", matrices)
@@ -129,7 +129,9 @@ class RankedScores:
         n_positive, n_negative = positives.sum(axis=0), below[-1]
         lower = below[self.lower]
         pairs = (positives * (lower + below[self.no_higher])).sum(axis=0) / 2  # a tie is half won
-        spared = lower >= (SPECIFICITY - ROUNDING) * n_negative  # at the threshold that just finds the positive
+        spared = (
+            lower >= (TARGET_SPECIFICITY - SHARE_TOLERANCE) * n_negative
+        )  # at the threshold that just finds the positive
         found = np.where(n_negative > 0, (positives * spared).sum(axis=0), np.nan)
         return _ratio(pairs, n_positive * n_negative), _ratio(found, n_positive)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SPLITS = {"val": "validation", "test": "test"}
+SPLIT_NAMES = {"val": "validation", "test": "test"}
 """Keys of metrics.json and what a person calls them."""
-NAMES = {"qwk": "QWK", "accuracy": "accuracy"}
-COMPARED = tuple(NAMES)
+METRIC_NAMES = {"qwk": "QWK", "accuracy": "accuracy"}
+COMPARED_METRICS = tuple(METRIC_NAMES)
 """By these a model is compared with its baselines."""
-FEWEST = 6
+MIN_PATIENTS = 6
 """Patients below which nothing is claimed: of two patients a quarter of models worth their baseline would look better
 in every resample, of five 3%."""
 
@@ -28,7 +28,7 @@ def known_patients(split: Mapping[str, Any]) -> int | None:
     return patients if patients is not None and patients < split["n"] else None
 
 
-def resampled(split: Mapping[str, Any]) -> str:
+def resampling_unit(split: Mapping[str, Any]) -> str:
     """What its intervals are drawn from."""
     if known_patients(split) is not None:
         return "the patients"
@@ -39,20 +39,22 @@ def verdict(split: Mapping[str, Any], where: str) -> str:
     """Better than its baselines or not, by accuracy and by QWK; one line.
 
     A model is better by a number if what it has more than the baseline is above 0 for every baseline: the whole 95%
-    interval of it, with both in the same resamples of patients. Of fewer than `FEWEST` patients none is called better.
+    interval of it, with both in the same resamples of patients. Of fewer than `MIN_PATIENTS` patients none is called better.
 
     Args:
         split: a split of metrics.json.
         where: what a person calls it.
     """
     others: Mapping[str, Any] = split["baselines"]
-    is_enough = split["patients"] >= FEWEST
-    won = [name for name in COMPARED if is_enough and all(_is_above(one["gain"][name]) for one in others.values())]
-    lost = [number for number in COMPARED if number not in won]
-    by = f" by {NAMES[won[0]]} but not by {NAMES[lost[0]]}" if won and lost else ""
-    scarce = "" if is_enough else f", where {split['patients']} of at least {FEWEST} patients are too few to tell"
+    is_enough = split["patients"] >= MIN_PATIENTS
+    won = [
+        name for name in COMPARED_METRICS if is_enough and all(_is_above(one["gain"][name]) for one in others.values())
+    ]
+    lost = [number for number in COMPARED_METRICS if number not in won]
+    by = f" by {METRIC_NAMES[won[0]]} but not by {METRIC_NAMES[lost[0]]}" if won and lost else ""
+    scarce = "" if is_enough else f", where {split['patients']} of at least {MIN_PATIENTS} patients are too few to tell"
     head = f"{'Better' if won else 'Not better'} than {_count(len(others))} on {where}{by}{scarce}"
-    return f"{head}: {'; '.join(_told(split, number) for number in COMPARED)}."
+    return f"{head}: {'; '.join(_told(split, number) for number in COMPARED_METRICS)}."
 
 
 def _is_above(interval: list[float] | None) -> bool:
@@ -67,4 +69,4 @@ def _told(split: Mapping[str, Any], number: str) -> str:
     between = split["intervals"][number]
     shown = f" [{between[0]:.3f}, {between[1]:.3f}]" if between else ""
     others = [f"{one[number]:.3f} ({baseline_name(name, one)})" for name, one in split["baselines"].items()]
-    return f"{NAMES[number]} {split[number]:.3f}{shown} against {' and '.join(others)}"
+    return f"{METRIC_NAMES[number]} {split[number]:.3f}{shown} against {' and '.join(others)}"

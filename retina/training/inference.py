@@ -17,11 +17,11 @@ from retina.config import GRADES
 from retina.data.loader import BatchPlan, SplitView, load
 from retina.errors import ModelOutputError
 from retina.metrics import grading
-from retina.metrics.probabilities import problems
+from retina.metrics.probabilities import find_problems
 from retina.training import losses, microbatch
 
 FOLDS = 5
-EVALUATION_PIXELS = 128 * 224 * 224
+MAX_BATCH_PIXELS = 128 * 224 * 224
 """Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
 
 
@@ -45,12 +45,12 @@ class Evaluation:
     @property
     def ungraded(self) -> int:
         """Photographs of which the model's output is no probabilities."""
-        return sum(map(bool, problems(self.probabilities, self.predicted)))
+        return sum(map(bool, find_problems(self.probabilities, self.predicted)))
 
     @property
     def metrics(self) -> grading.GradeMetrics:
         """Accuracy, QWK and the rest. Raises ValueError where a photograph is ungraded."""
-        return grading.measure(self.grades, self.probabilities, self.predicted)
+        return grading.compute_metrics(self.grades, self.probabilities, self.predicted)
 
 
 def evaluate(
@@ -74,13 +74,13 @@ def evaluate(
         TrainError: a single photograph does not fit into memory.
         ModelOutputError: the grader's output on a photograph is not finite.
     """
-    raw = outputs(grader, part, device=device, precision=precision, flips=flips)
-    seen = decode_outputs(raw, part, losses.output_decoder_of(grader))
+    raw = compute_outputs(grader, part, device=device, precision=precision, flips=flips)
+    seen = decode_outputs(raw, part, losses.get_output_decoder(grader))
     _refuse_ungraded(seen.ungraded, len(part))
     return seen
 
 
-def outputs(
+def compute_outputs(
     grader: nn.Module,
     part: SplitView,
     *,
@@ -134,7 +134,7 @@ def decode_outputs(raw: torch.Tensor, part: SplitView, reading: losses.OutputDec
     return Evaluation(float(loss), grades, logs.exp().cpu().numpy(), predicted.cpu().numpy())
 
 
-def validate(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
+def evaluate_cross_fitted(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
     """Fit a reading's cut-points on all of a validation split, and judge it as if it had not seen it.
 
     What is said of each fifth of the patients comes from cut-points fitted on the other four. Cut-points that are
@@ -201,4 +201,4 @@ def _pieces(
 
 def _batch(part: SplitView) -> int:
     size = int(part.pixels.shape[1])
-    return max(1, min(128, EVALUATION_PIXELS // size**2))
+    return max(1, min(128, MAX_BATCH_PIXELS // size**2))

@@ -27,7 +27,7 @@ from torch import nn
 from retina.config import GRADES
 from retina.metrics.probabilities import NO_GRADE
 
-OUTPUTS = {"cross_entropy": GRADES, "emd": GRADES, "corn": GRADES - 1, "mse": 1, "huber": 1}
+N_OUTPUTS = {"cross_entropy": GRADES, "emd": GRADES, "corn": GRADES - 1, "mse": 1, "huber": 1}
 """Raw outputs of a network, by the loss that it is trained with."""
 
 CANDIDATES = 64
@@ -93,7 +93,7 @@ class OutputDecoder(nn.Module):
     @property
     def is_fitted(self) -> bool:
         """Whether it has cut-points."""
-        return OUTPUTS[self.loss] == 1
+        return N_OUTPUTS[self.loss] == 1
 
     @property
     def problem(self) -> str:
@@ -108,7 +108,7 @@ class OutputDecoder(nn.Module):
     def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read a batch; in `raw`'s precision."""
         raw = _nan_unless_finite(raw)
-        if OUTPUTS[self.loss] == GRADES:
+        if N_OUTPUTS[self.loss] == GRADES:
             probabilities = raw.softmax(dim=1)
             return probabilities, no_grade_unless_valid(raw.argmax(dim=1), probabilities)
         if self.is_fitted:
@@ -139,7 +139,7 @@ class OutputDecoder(nn.Module):
             self.spread.fill_(_fit_spread(score, grades, cutpoints))
 
 
-def output_decoder_of(net: nn.Module) -> OutputDecoder:
+def get_output_decoder(net: nn.Module) -> OutputDecoder:
     """The reading that belongs to a network; of one that brings none, that of five logits."""
     reading = getattr(net, "reading", None)
     return reading if isinstance(reading, OutputDecoder) else OutputDecoder()
@@ -153,7 +153,7 @@ def log_probabilities(reading: OutputDecoder, raw: torch.Tensor) -> tuple[torch.
     these are exact. Nor has ONNX the products that corn asks for.
     """
     raw = _nan_unless_finite(raw)
-    if OUTPUTS[reading.loss] == GRADES:
+    if N_OUTPUTS[reading.loss] == GRADES:
         logs = raw.log_softmax(dim=1)
         return logs, no_grade_unless_valid(raw.argmax(dim=1), logs.exp())
     if reading.is_fitted:

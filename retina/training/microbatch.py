@@ -45,12 +45,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
 
 
-def reason_of(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """The error's first line, cut to 160 characters, or its type where it has no text."""
     return first_line(error, 160)
 
 
-def pieces(count: int, at_most: int) -> list[slice]:
+def split_into_chunks(count: int, at_most: int) -> list[slice]:
     """0 to `count` in as few slices of 1 to `at_most` as cover it in order, their sizes differing by one at most."""
     number = math.ceil(count / at_most)
     edges = [count * index // number for index in range(number + 1)]
@@ -76,13 +76,13 @@ def run_in_chunks(
         TrainError: memory is short for single photographs too. Whatever else `work` raises is passed on.
     """
     while True:
-        cut = pieces(count, at_most)
+        cut = split_into_chunks(count, at_most)
         try:
             return work(cut), at_most
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            reason = reason_of(error)
+            reason = error_reason(error)
         # not before here, outside of the handler, are the tensors free that the traceback holds
         gc.collect()
         if device.type == "cuda":
@@ -104,7 +104,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return nullcontext() if precision is torch.float32 else torch.autocast(device.type, dtype=precision)
 
 
-class Gradients:
+class GradientAccumulator:
     """Fills a network's gradients with those of a batch's mean loss, weighted by class.
 
     Attributes:
@@ -127,7 +127,7 @@ class Gradients:
         self._precision, self._scaler, self._smoothing = precision, scaler, config.label_smoothing
         weights = _class_weights(config, train)
         self._class_weights = weights.to(device)
-        self._reading = losses.output_decoder_of(net)
+        self._reading = losses.get_output_decoder(net)
         self._photograph_weights = weights.double().numpy()[train.grades]  # on the host: no need to ask the device
 
     def __call__(self, drawn: BatchPlan, seed: int, where: str) -> tuple[torch.Tensor, list[torch.Tensor]]:

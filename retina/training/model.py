@@ -17,7 +17,7 @@ from torch import nn
 from retina.config import TrialConfig
 from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
 from retina.results.checksums import digest
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 HEAD_WIDTHS: dict[int, tuple[int, ...]] = {2: (50,), 3: (256, 50)}
 """Hidden widths by `head_layers`. Two layers are the report's: Linear(in, 50), ReLU, Dropout, Linear(50, 5)."""
@@ -59,7 +59,7 @@ def build(config: TrialConfig, image_size: int, weights: StateDict | None = None
     return grader
 
 
-def weights_name(arch: str) -> str:
+def weights_file_name(arch: str) -> str:
     """The file name under which torchvision publishes the default weights of `arch`."""
     return Path(torchvision.models.get_model_weights(arch).DEFAULT.url).name
 
@@ -77,7 +77,7 @@ def load_weights(arch: str, source: Path | None = None) -> StateDict:
     if source is not None:
         file = _find(arch, source)
     else:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / weights_name(arch)
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights_file_name(arch)
         if not file.is_file():
             _fetch(torchvision.models.get_model_weights(arch).DEFAULT.url, file)
     _refuse_damaged(file)
@@ -92,7 +92,7 @@ def head(features: int, config: TrialConfig) -> nn.Sequential:
     for width in HEAD_WIDTHS[config.head_layers]:
         layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(config.dropout)]
         features = width
-    return nn.Sequential(*layers, nn.Linear(features, OUTPUTS[config.loss]))
+    return nn.Sequential(*layers, nn.Linear(features, N_OUTPUTS[config.loss]))
 
 
 def _load_backbone(net: nn.Module, weights: StateDict, arch: str) -> None:
@@ -137,8 +137,8 @@ def _find(arch: str, source: Path) -> Path:
         raise WeightsError(f"--weights {source}: no such file or folder")
     found = sorted(file for file in source.iterdir() if file.name.startswith(arch) and file.suffix in {".pth", ".pt"})
     if not found:
-        raise WeightsError(f"--weights {source}: holds no file {arch}*.pth ({weights_name(arch)}, say)")
-    exact = [file for file in found if file.name == weights_name(arch)]
+        raise WeightsError(f"--weights {source}: holds no file {arch}*.pth ({weights_file_name(arch)}, say)")
+    exact = [file for file in found if file.name == weights_file_name(arch)]
     return exact[0] if exact else found[0]
 
 

@@ -10,14 +10,14 @@ from torch import nn
 
 from retina.config import TrialConfig
 
-WARM_UP = 10
+EMA_WARM_UP_STEPS = 10
 
 
 def create_optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW as `config` says; the backbone in a second group where it learns otherwise than the head."""
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     groups: list[dict[str, Any]] = [{"params": list(net.parameters())}]
-    behind = backbone(net)
+    behind = backbone_modules(net)
     # also where it only begins later: torch's fused SGD takes no group in which some parameters have no momentum yet
     if (config.backbone_rate != 1 or config.freeze_epochs) and behind:
         mine = {id(parameter) for module in behind for parameter in module.parameters()}
@@ -45,7 +45,7 @@ def create_scheduler(
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def backbone(net: nn.Module) -> list[nn.Module]:
+def backbone_modules(net: nn.Module) -> list[nn.Module]:
     """All of a torchvision ResNet but its head `fc`; empty for a network that has no such head."""
     children = dict(net.named_children())
     return [child for name, child in children.items() if name != "fc"] if "fc" in children else []
@@ -53,7 +53,7 @@ def backbone(net: nn.Module) -> list[nn.Module]:
 
 def set_frozen(net: nn.Module, *, frozen: bool) -> None:
     """Let the backbone of a network in training mode learn, or keep it as it is, batch statistics included."""
-    for module in backbone(net):
+    for module in backbone_modules(net):
         module.requires_grad_(not frozen)
         if frozen:
             module.eval()
@@ -80,7 +80,7 @@ class ModelEma:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the other's weights after its `step`-th step, 1 for the first."""
-        keep = min(self._decay, (1 + step) / (WARM_UP + step))
+        keep = min(self._decay, (1 + step) / (EMA_WARM_UP_STEPS + step))
         for mine, theirs in self._pairs:
             if mine.is_floating_point():
                 mine.lerp_(theirs, 1 - keep)

@@ -20,7 +20,7 @@ from retina.metrics import grading
 from retina.metrics.probabilities import NO_GRADE
 from retina.training import losses, microbatch, model, optim
 from retina.training.epochs import EpochResult
-from retina.training.inference import Evaluation, decode_outputs, outputs, validate
+from retina.training.inference import Evaluation, compute_outputs, decode_outputs, evaluate_cross_fitted
 
 MAX_DEVICE_CACHE_SHARE = 0.2
 """Of a trial's share of the GPU's memory: as much may hold photographs, so that none need be sent in an epoch."""
@@ -116,14 +116,14 @@ class TrainingRun(Iterator[EpochResult]):
         self.model = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._epoch = 0
         self._abandoned = False
-        self._precision = precision_of(config.precision, device)
+        self._precision = select_precision(config.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
-        self._reading = losses.output_decoder_of(self.model)
+        self._reading = losses.get_output_decoder(self.model)
         self._steps_an_epoch = math.ceil(len(train) / config.batch_size)
         self._optimizer = optim.create_optimizer(config, self.model)
         self._schedule = optim.create_scheduler(config, self._optimizer, self._steps_an_epoch)
         self._averaged = optim.ModelEma(self.model, config.ema) if config.ema else None
-        self._gradients = microbatch.Gradients(
+        self._gradients = microbatch.GradientAccumulator(
             config,
             self.model,
             train,
@@ -208,13 +208,13 @@ class TrainingRun(Iterator[EpochResult]):
 
     def _outputs(self, part: SplitView) -> torch.Tensor:
         flips = self.config.flips
-        return outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
+        return compute_outputs(self.judged, part, device=self.device, precision=self._precision, flips=flips)
 
     def _validate(self, epoch: int) -> Evaluation:
         """Judge the validation split, on which the cut-points of an ordinal model are fitted too."""
         raw = self._outputs(self._val)
         try:
-            val = validate(raw, self._val, self._reading)
+            val = evaluate_cross_fitted(raw, self._val, self._reading)
         except ModelOutputError as error:
             raise TrainError(f"epoch {epoch}: the validation loss is nan: {error}") from None
         if not math.isfinite(val.loss):
@@ -271,14 +271,14 @@ class TrainingRun(Iterator[EpochResult]):
                 raise
             # not tried again: some of the parameters may have been updated
             raise TrainError(
-                f"{where}: out of memory in the optimizer's step ({microbatch.reason_of(error)}); "
+                f"{where}: out of memory in the optimizer's step ({microbatch.error_reason(error)}); "
                 "a smaller arch, optimizer=sgd or a larger share of the GPU (resources.gpu) needs less"
             ) from error
         self._scaler.update()
         self._schedule.step()
 
 
-def precision_of(wish: str, device: torch.device) -> torch.dtype:
+def select_precision(wish: str, device: torch.device) -> torch.dtype:
     """The dtype to compute in. "auto": bfloat16 where the hardware has it, float16 on older tensor cores, else float32.
 
     Pascal cards (compute capability 6) have no fast half precision, and CPUs without avx512_bf16 or amx emulate it.

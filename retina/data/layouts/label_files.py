@@ -264,7 +264,9 @@ def _template(file: Path) -> frozenset[str]:
     """The words of a label file's name that are not its split's: equal for trainLabels.csv and testLabels.csv."""
     if _SOLUTION in file.name.lower():
         return frozenset({"labels"})
-    return frozenset(word for word in split_words.words(file.stem) if word not in split_words.SPLITS and len(word) > 1)
+    return frozenset(
+        word for word in split_words.words(file.stem) if word not in split_words.SPLIT_BY_WORD and len(word) > 1
+    )
 
 
 def _read(

@@ -10,7 +10,7 @@ _SYNONYMS = {
     "val": ("val", "valid", "validation", "eval", "dev"),
     "test": ("test", "testing", "holdout"),
 }
-SPLITS = {"": "", **{word: split for split, words in _SYNONYMS.items() for word in words}}
+SPLIT_BY_WORD = {"": "", **{word: split for split, words in _SYNONYMS.items() for word in words}}
 """The split that a word stands for, in small letters; "" leaves it open."""
 ORDER = ("train", "val", "test")
 
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 @lru_cache(maxsize=1024)
 def of_word(text: str) -> str | None:
     """The split that a cell of a split column names, "" for an empty one; None where it names none."""
-    return SPLITS.get(re.sub(r"[\s_-]+", "", text.lower()))
+    return SPLIT_BY_WORD.get(re.sub(r"[\s_-]+", "", text.lower()))
 
 
 def of_folder(name: str) -> str:
@@ -33,12 +33,12 @@ def of_folder(name: str) -> str:
     if found:
         return found
     left = [word for word in words(name) if word not in _FILLERS and len(word) > 1]
-    return SPLITS.get(left[0], "") if len(left) == 1 else ""
+    return SPLIT_BY_WORD.get(left[0], "") if len(left) == 1 else ""
 
 
 def of_name(name: str) -> str:
     """The one split whose word is part of a name: "trainLabels_cropped", "a. Training Set"; "" for none or several."""
-    found = {SPLITS[word] for word in words(name) if SPLITS.get(word)}
+    found = {SPLIT_BY_WORD[word] for word in words(name) if SPLIT_BY_WORD.get(word)}
     return found.pop() if len(found) == 1 else ""
 
 

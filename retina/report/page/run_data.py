@@ -18,8 +18,8 @@ from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
-PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
-_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
+PROBABILITY_COLUMNS = [f"p{grade}" for grade in range(GRADES)]
+_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITY_COLUMNS]
 """Those that every version wrote."""
 ENOUGH = 10
 """Trials with a value from which on importances are told."""
@@ -218,5 +218,5 @@ def _predictions(folder: RunFolder) -> pd.DataFrame | None:
     rows = found[0]
     frame = pd.DataFrame(rows or {name: [] for name in _PREDICTION_COLUMNS})
     if "predicted" not in frame:
-        frame["predicted"] = frame[PROBABILITIES].to_numpy(dtype=float).argmax(axis=1) if rows else []
+        frame["predicted"] = frame[PROBABILITY_COLUMNS].to_numpy(dtype=float).argmax(axis=1) if rows else []
     return frame.astype({"grade": "int64", "predicted": "int64"})
