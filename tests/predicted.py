@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina.metrics.predictions import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from retina.metrics.predictions import PREDICTION_COLUMNS
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 
 CUTS = np.array([0.0, 0.4, 1.0, 1.6])
 CENTRES = np.array([-1.0, 0.2, 0.7, 1.3, 2.0])

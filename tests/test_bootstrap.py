@@ -13,7 +13,7 @@ from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
 from retina.metrics.summary import summarize_split
 
-POINT = OperatingPoint(0.3, met=True)
+POINT = OperatingPoint(threshold=0.3, chosen_on="val", met=True)
 NUMBERS = ["accuracy", "qwk", "referable_auc", "sensitivity_at_90_specificity", "nll", "operating_specificity"]
 
 
@@ -43,10 +43,10 @@ def test_the_seed_alone_decides_over_the_resamples() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    truth = numbers(measured(SplitPredictions.of(predictions(60_000, seed=99), "test"), resamples=1))
+    truth = numbers(measured(SplitPredictions.from_frame(predictions(60_000, seed=99), "test"), resamples=1))
     samples, held = 80, dict.fromkeys(NUMBERS, 0)
     for seed in range(samples):
-        told = measured(SplitPredictions.of(predictions(100, seed=seed), "test"), 200)
+        told = measured(SplitPredictions.from_frame(predictions(100, seed=seed), "test"), 200)
         for name in NUMBERS:
             low, high = told["intervals"][name]
             held[name] += low <= truth[name] <= high
@@ -57,7 +57,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
     def ratio(alike: float) -> float:
-        seen = SplitPredictions.of(predictions(400, alike=alike), "test")
+        seen = SplitPredictions.from_frame(predictions(400, alike=alike), "test")
         width = {}
         for how, one in (("patient", seen), ("photograph", seen.with_ungrouped_photographs())):
             low, high = measured(one, 1_000)["intervals"]["nll"]
@@ -76,7 +76,7 @@ def test_a_number_that_is_mostly_undefined_has_no_interval() -> None:
 
 
 def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_does() -> None:
-    seen = SplitPredictions.of(predictions(80), "test")
+    seen = SplitPredictions.from_frame(predictions(80), "test")
     grades = np.where(seen.grades == 4, 3, seen.grades)
     grades[np.flatnonzero(seen.patients == 5)] = 4
     told = measured(SplitPredictions(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
@@ -86,7 +86,7 @@ def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_do
 
 
 def test_of_a_single_patient_nothing_can_be_said() -> None:
-    told = measured(SplitPredictions.of(predictions(1), "test"))
+    told = measured(SplitPredictions.from_frame(predictions(1), "test"))
     assert told["patients"] == 1
     flat = [one for value in told["intervals"].values() for one in (value if isinstance(value, list) else [value])]
     assert flat
@@ -108,13 +108,13 @@ def test_the_calibration_error_of_an_honest_model_is_compatible_with_none() -> N
 
 def test_the_calibration_error_of_a_dishonest_model_is_held_too() -> None:
     truth, held = (
-        measured(SplitPredictions.of(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"],
+        measured(SplitPredictions.from_frame(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"],
         0,
     )
     assert truth > 0.1
     for seed in range(25):
-        low, high = measured(SplitPredictions.of(predictions(100, sharpness=20, seed=seed), "test"), 200)["intervals"][
-            "ece"
-        ]
+        low, high = measured(SplitPredictions.from_frame(predictions(100, sharpness=20, seed=seed), "test"), 200)[
+            "intervals"
+        ]["ece"]
         held += low <= truth <= high
     assert held >= 20  # a true 95% gives 19 or fewer of 25 with a chance of 0.1%

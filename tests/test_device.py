@@ -89,7 +89,7 @@ def test_an_epoch_halts_a_gpu_at_its_end_alone(*, stays: bool) -> None:
     train = SplitView(resident(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
     training = start_training(config, train, train, device=device)
     next(training)
-    how = training._gradients
+    how = training._accumulator
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -25,7 +25,7 @@ from retina.export import check, folder, graphs
 from retina.export.grader import Exported, load
 from retina.export.write import export
 from retina.metrics.calibration import apply_temperature
-from retina.metrics.grading import referable_probability
+from retina.metrics.probabilities import referable_probability
 from retina.predict import predict
 from retina.results import files, run_folder
 from retina.system import temporary_files

@@ -94,7 +94,7 @@ def test_the_rate_that_is_told_is_the_head_s_and_both_follow_the_schedule(schedu
 def test_averaged_weights_are_the_moving_average_of_the_trained_ones() -> None:
     run = start(ema=0.9, epochs=1, batch_size=2, learning_rate=0.1)
     wanted = copied(run)["conv1.weight"]
-    step, update = 0, run._averaged.update if run._averaged else None
+    step, update = 0, run._ema.update if run._ema else None
 
     def watched(at: int) -> None:
         nonlocal step, wanted
@@ -105,8 +105,8 @@ def test_averaged_weights_are_the_moving_average_of_the_trained_ones() -> None:
         assert update is not None
         update(at)
 
-    assert run._averaged is not None
-    run._averaged.update = watched  # type: ignore[method-assign]
+    assert run._ema is not None
+    run._ema.update = watched  # type: ignore[method-assign]
     next(run)
     assert step == 4
     torch.testing.assert_close(run.weights()["conv1.weight"], wanted)

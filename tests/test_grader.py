@@ -12,7 +12,7 @@ from retina.export import graphs
 from retina.export.folder import CutPoints
 from retina.export.grader import Grader
 from retina.metrics.calibration import apply_temperature
-from retina.metrics.grading import referable_probability
+from retina.metrics.probabilities import referable_probability
 from retina.training.losses import N_OUTPUTS, OutputDecoder, log_probabilities
 
 

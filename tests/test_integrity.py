@@ -396,7 +396,7 @@ def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Pat
     for door in (best_trial.load_trial, lambda *given: best_trial.evaluate_best_trial(*given, world.data, "val_qwk")):
         message = refusal(door, mine, TRIAL)
         assert f"{TRIAL}/model.pt: was changed or damaged" in message
-        assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
+        assert f"{mine.best / 'model.pt'} is an undamaged copy of the weights: copy it there" in message
     assert (mine.best / "metrics.json").read_bytes() == before
     save(altered(torch.load(own / "model.pt", weights_only=True)), mine.best / "model.pt")
     assert "put a copy of the file back" in refusal(best_trial.load_trial, mine, TRIAL)

@@ -10,7 +10,8 @@ import pytest
 from predicted import predictions
 from sklearn import metrics as sk
 
-from retina.metrics.predictions import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from retina.metrics.predictions import PREDICTION_COLUMNS
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.metrics.summary import summarize
 
 FEW = 200
@@ -161,7 +162,7 @@ class TestVerdict:
         few = test[test["patient"].isin(test["patient"].unique()[:patients])].assign(grade=[2, 1] * patients)
         found = told(pd.concat([frame[frame["split"] == "val"], few.assign(predicted=few["grade"])]))
         assert found["test"]["baselines"]["majority"]["gain"]["qwk"][0] > 0
-        little = ", where 5 of at least 6 patients are too few to tell"
+        little = ", where 5 patients are too few (at least 6 are required)"
         begin = "Better than its baseline on test" if is_enough else f"Not better than its baseline on test{little}"
         assert found["verdict"].startswith(f"{begin}: QWK 1.000")
 

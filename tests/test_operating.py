@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.metrics.grading import referable_probability
 from retina.metrics.operating_point import OperatingPoint, choose_operating_point
+from retina.metrics.probabilities import referable_probability
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -54,9 +54,11 @@ def test_it_is_the_best_of_all_thresholds(drawn: Drawn) -> None:
 
 def test_it_lies_half_way_between_two_photographs() -> None:
     point = choose_operating_point(np.array([0, 1, 2, 4]), of_scores([0.1, 0.2, 0.6, 0.7]))
-    assert point == OperatingPoint(pytest.approx(0.4), met=True)
+    target = {"sensitivity": 0.87, "specificity": 0.9}
+    assert point == OperatingPoint(threshold=point.threshold, chosen_on="val", target=target, met=True)
+    assert point.threshold == pytest.approx(0.4)
     told = {"threshold": point.threshold, "chosen_on": "val", "met": True}
-    assert point.as_json() == {**told, "target": {"sensitivity": 0.87, "specificity": 0.9}}
+    assert point.as_json() == {**told, "target": target}
 
 
 def test_where_only_everybody_or_nobody_can_be_referred_nobody_is() -> None:
@@ -74,5 +76,5 @@ def test_one_in_ten_false_alarms_are_a_specificity_of_ninety_per_cent() -> None:
 @pytest.mark.parametrize("grades", [[0, 1, 0], [2, 3, 4]])
 def test_without_both_kinds_of_eyes_there_is_nothing_to_choose(grades: list[int]) -> None:
     point = choose_operating_point(np.array(grades), of_scores([0.1, 0.5, 0.9]))
-    assert point == OperatingPoint(None, met=False)
+    assert (point.threshold, point.met) == (None, False)
     assert point.refers(of_scores([0.9])) is None

@@ -20,7 +20,7 @@ from retina.data import dataset, quality
 from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError
 from retina.metrics.calibration import apply_temperature
-from retina.metrics.grading import referable_probability
+from retina.metrics.probabilities import referable_probability
 from retina.predict import images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
 from retina.results import files

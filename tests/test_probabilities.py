@@ -184,7 +184,7 @@ def test_a_test_split_that_overflows_decides_nothing(loss: str) -> None:
 @pytest.mark.parametrize("row", NO_PROBABILITIES)
 def test_no_number_is_made_of_what_is_no_probabilities(row: list[float]) -> None:
     grades, p = np.array([0, 2, 3]), np.array([FAIR, row, FAIR])
-    point = operating_point.OperatingPoint(0.5, met=True)
+    point = operating_point.OperatingPoint(threshold=0.5, chosen_on="val", met=True)
     doors: list[Any] = [
         lambda: grading.compute_metrics(grades, p),
         lambda: grading.auc_by_grade(grades, p),

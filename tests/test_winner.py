@@ -154,7 +154,7 @@ def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crow
     _, data, _ = crowned
     folder = RunFolder.create(tmp_path / "mine")
     folder.record_trial(TRIAL, best_epoch=1)
-    with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
+    with pytest.raises(ResultsError, match=r"t0003/model\.pt: is missing"):
         best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
     files.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
     with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.audit.labels import SPLITS, settled
+from retina.audit.labels import SPLITS_AND_UNSET, settled
 from retina.data import duplicates
 
 
@@ -20,7 +20,8 @@ class Group:
         rows: their positions in the manifest's table, ascending; two or more.
         exact: whether all their decoded pixels are the same.
         grades: that they are labelled with, ascending, each once.
-        splits: that they are in, each once, in the order of `labels.SPLITS`; "" where the layout gives no split at all.
+        splits: that they are in, each once, in the order of `labels.SPLITS_AND_UNSET`; "" where the layout gives no
+            split at all.
         patients: how many they are labelled as.
         blank: whether they are of one colour all over; a sweep does not join such.
     """
@@ -67,7 +68,7 @@ def _group(frame: pd.DataFrame, seen: Sequence[PhotographFindings], rows: tuple[
         rows=rows,
         exact=len({seen[row].digest for row in rows}) == 1,
         grades=tuple(sorted(set(mine["grade"].tolist()))),
-        splits=tuple(split for split in SPLITS if (mine["split"] == split).any()),
+        splits=tuple(split for split in SPLITS_AND_UNSET if (mine["split"] == split).any()),
         patients=int(mine["patient"].nunique()),
         blank=all(seen[row].blank for row in rows),
     )

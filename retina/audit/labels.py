@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retina.config import GRADES
+from retina.config.splits import SPLITS
 from retina.data.layouts.file_index import own_name
 from retina.metrics import baselines
 from retina.metrics.baselines import KNOWN_SPLITS, Baseline
 
-SPLITS = ("train", "val", "test", "")
+SPLITS_AND_UNSET = (*SPLITS, "")
 """In the order in which they are shown; "" is what the layout leaves open, see `settled`."""
 
 
@@ -67,7 +68,7 @@ class Labels:
         """`counts` with "" counted as a sweep does, see the function of this name."""
         given = self.counts.index.to_series()
         counts: pd.DataFrame = self.counts.groupby(settled(given), sort=False).sum()
-        return counts.loc[[split for split in SPLITS if split in counts.index]]
+        return counts.loc[[split for split in SPLITS_AND_UNSET if split in counts.index]]
 
     @property
     def photographs(self) -> int:
@@ -83,7 +84,9 @@ def settled(splits: pd.Series[str]) -> pd.Series[str]:
 def count(frame: pd.DataFrame) -> Labels:
     """Count a manifest's table (see `retina.data.manifest.COLUMNS`)."""
     counts = pd.crosstab(frame["split"], frame["grade"]).reindex(
-        index=[split for split in SPLITS if (frame["split"] == split).any()], columns=range(GRADES), fill_value=0
+        index=[split for split in SPLITS_AND_UNSET if (frame["split"] == split).any()],
+        columns=range(GRADES),
+        fill_value=0,
     )
     frame = frame.assign(split=settled(frame["split"]))
     held_out = [split for split in KNOWN_SPLITS if {split, "train"} <= set(frame["split"])]

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, SyntheticConfig
+from retina.config.splits import SPLITS
 from retina.data import duplicates, layouts, perceptual_hash, split, synthetic
 from retina.data.cache.pixel_cache import PixelCache, cache_folder, cannot_keep, mapped, open_cache
 from retina.data.duplicates import Duplicates
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many photographs of how many are."""
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, parse, yaml_reader
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data import dataset, fundus, layouts, synthetic
 from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError, first_line
@@ -23,8 +24,7 @@ from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
-from retina.metrics.predictions import PROBABILITY_COLUMNS
-from retina.metrics.probabilities import find_problems
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.results import checksums, schemas, table_reader
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
@@ -69,7 +69,7 @@ def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
     Raises:
         ResultsError: best/predictions.csv is damaged.
     """
-    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
+    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else EVALUATED_SPLITS))
     if isinstance(found, Sample):
         return found
     log.info("note: the photographs of %s cannot be read: %s", folder.name, found)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.metrics.grading import REFERABLE_GRADE
-from retina.metrics.verdict import METRIC_NAMES, SPLIT_NAMES, baseline_name, known_patients, resampling_unit
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.probabilities import REFERABLE_GRADE
+from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results import readers, schemas
 from retina.results.run_folder import SPEC_REMEDY, RunFolder
 
@@ -106,7 +107,7 @@ class CardData:
         rows = []
         for name in ("sensitivity", "specificity"):
             cells = []
-            for split in SPLIT_NAMES:
+            for split in EVALUATED_SPLITS:
                 one = self.metrics[split]
                 value = (one.get("operating") or {}).get(name)
                 cells.append(cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
@@ -195,7 +196,7 @@ class CardData:
     def _rows(self, labels: Mapping[str, str]) -> Rows:
         rows = []
         for key, label in labels.items():
-            both = [self.metrics[split] for split in SPLIT_NAMES]
+            both = [self.metrics[split] for split in EVALUATED_SPLITS]
             rows.append([label, *(cell(one.get(key), _intervals(one, key)) for one in both)])
         return [row for row in rows if set(row[1:]) != {NOTHING}]
 

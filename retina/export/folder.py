@@ -25,7 +25,8 @@ import retina
 from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError
-from retina.metrics.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, SUM_TOLERANCE
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE
 from retina.results import checksums, files
 from retina.results.checksums import SUMS
 
@@ -84,19 +85,6 @@ class Preprocess(Frozen):
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
         mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in (self.mean, self.std))
         return (images - mean) / std
-
-
-class OperatingPoint(Frozen):
-    """Who is referred: whose P(grade >= 2), as the graphs' `referable_score` gives it, is `threshold` or more."""
-
-    threshold: float | None = Field(
-        ge=0,
-        le=1 + SUM_TOLERANCE,  # a hair above 1 refers nobody
-        description="None where validation had no referable eye, or only such",
-    )
-    chosen_on: str
-    target: dict[str, float] = Field(default_factory=dict)
-    met: bool = Field(description="whether the target was reached where the threshold was chosen")
 
 
 class Calibration(Frozen):

@@ -14,7 +14,7 @@ from torch import nn
 from retina.config import TrialConfig
 from retina.errors import ResultsError, first_line, one_line
 from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
-from retina.metrics.grading import REFERABLE_GRADE
+from retina.metrics.probabilities import REFERABLE_GRADE
 from retina.training import model
 from retina.training.inference import with_flip_tta
 from retina.training.losses import get_output_decoder, log_probabilities, no_grade_unless_valid

@@ -14,6 +14,7 @@ import torch
 
 import retina
 from retina.config import TrialConfig, parse
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
 from retina.export import check, graphs
@@ -37,7 +38,6 @@ from retina.export.folder import (
     Preprocess,
 )
 from retina.export.grader import Grader, build
-from retina.metrics.verdict import SPLIT_NAMES
 from retina.results import checksums, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.system import temporary_files
@@ -147,8 +147,8 @@ def _read_metrics(file: Path) -> Mapping[str, Any]:
     metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY)
     if metrics is None:  # _refuse_missing has seen it: it was taken away since
         readers.refuse(file, "is not there", run_folder.METRICS_REMEDY)
-    known = {split: metrics.get(split, {}) for split in SPLIT_NAMES}
-    lacking = [f"{split}.{name}" for split in SPLIT_NAMES for name in NEEDED if known[split].get(name) is None]
+    known = {split: metrics.get(split, {}) for split in EVALUATED_SPLITS}
+    lacking = [f"{split}.{name}" for split in EVALUATED_SPLITS for name in NEEDED if known[split].get(name) is None]
     if lacking:
         readers.refuse(file, f"should hold {', '.join(lacking)}", run_folder.METRICS_REMEDY)
     return metrics

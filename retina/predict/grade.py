@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina.config import GRADES
 from retina.data import fundus, quality
 from retina.errors import DataError
-from retina.export.folder import Folder, OperatingPoint, read
-from retina.metrics.probabilities import find_problems
+from retina.export.folder import Folder, read
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.predict.runtime import Runtime, Wish, open_runtime
 from retina.system.printable import printable
 
-PROBABILITY_COLUMNS = [f"p{grade}" for grade in range(GRADES)]
 DTYPES = {
     "image": "str",
     "grade": "Int64",

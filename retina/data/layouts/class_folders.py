@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from retina.config.splits import SPLITS
 from retina.data.formats import is_image, own_name
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import Tree
@@ -42,7 +43,7 @@ def find(tree: Tree, top: Path, reader: GradeReader) -> list[ClassFolders]:
         by_base[folder.parent if split else folder].append((split, folder))
     found = []
     for base, tops in by_base.items():
-        ordered = sorted(tops, key=lambda one: (split_words.ORDER.index(one[0]) if one[0] else -1, one[1]))
+        ordered = sorted(tops, key=lambda one: (SPLITS.index(one[0]) if one[0] else -1, one[1]))
         named = [split for split, _ in ordered if split]
         if "" in {split for split, _ in ordered} and named:  # grades in a folder and in its train/: two sets
             found += [ClassFolders(base, (one,)) for one in ordered]

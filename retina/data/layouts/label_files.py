@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
+from retina.config.splits import SPLITS
 from retina.data.formats import is_image, own_name, suffix_of
 from retina.data.layouts import columns, split_words
 from retina.data.layouts.columns import Columns
@@ -117,7 +118,7 @@ def find(
         wanted = _nearest(tree, place.root, config, reader, index)
     if not wanted:
         return None
-    wanted.sort(key=lambda one: split_words.ORDER.index(one.split) if one.split else -1)
+    wanted.sort(key=lambda one: SPLITS.index(one.split) if one.split else -1)
     names = Counter(one.file.name for one in wanted)
     sources = [one.file.name if names[one.file.name] == 1 else _inside(one.file, place.root) for one in wanted]
     wanted = [replace(one, source=source) for one, source in zip(wanted, sources, strict=True)]

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 import psutil
 
+from retina.config.splits import SPLITS
 from retina.data.fundus import LONGEST, Pixels
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import Tree
@@ -90,11 +91,11 @@ def _parts(file: Path, names: AbstractSet[str]) -> dict[str, str]:
         split = split_words.of_word(word)
         if not split or split in parts.values():
             problem = f"is of the same split as {split}_images" if split else "is of no split"
-            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(split_words.ORDER)}, each once")
+            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(SPLITS)}, each once")
         if lacking := {f"{word}_images", f"{word}_labels"} - names:
             raise DataError(f"{file}: the array {name} is there without {lacking.pop()}")
         parts[word] = split
-    return dict(sorted(parts.items(), key=lambda part: split_words.ORDER.index(part[1])))
+    return dict(sorted(parts.items(), key=lambda part: SPLITS.index(part[1])))
 
 
 def _half(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> Labels:

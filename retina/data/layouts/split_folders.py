@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from retina.config.splits import SPLITS
 from retina.data.layouts import split_words
 from retina.data.layouts.photograph_index import PhotographIndex
 from retina.data.layouts.validation import Labels, Row
@@ -35,6 +36,6 @@ def split_by_folders(lists: list[Labels], index: PhotographIndex) -> None:
 def note_of_folders(rows: Iterable[Row]) -> list[str]:
     """What a person should know of rows whose split a folder says; empty where there are none."""
     counts = Counter(split_words.of_word(row.split) for row in rows if row.split_from == "folder" and row.split)
-    listed = ", ".join(f"{split} {counts[split]:,}" for split in split_words.ORDER if counts[split])
+    listed = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS if counts[split])
     note = f"the splits are those of folders: {listed} photographs; data.split=by_patient makes new ones"
     return [note] if counts else []

@@ -12,7 +12,6 @@ _SYNONYMS = {
 }
 SPLIT_BY_WORD = {"": "", **{word: split for split, words in _SYNONYMS.items() for word in words}}
 """The split that a word stands for, in small letters; "" leaves it open."""
-ORDER = ("train", "val", "test")
 
 _FILLERS = {"set", "images", "image", "imgs", "data", "dataset", "photos", "photographs", "folder", "split", "fundus"}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")

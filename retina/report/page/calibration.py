@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE_GRADE, referable_probability
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import PROBABILITY_COLUMNS, RunData, number
+from retina.report.page.run_data import RunData, number
 from retina.report.page.svg import Picture
 
 BINS = 10

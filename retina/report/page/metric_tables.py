@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
-from retina.metrics.verdict import SPLIT_NAMES, baseline_name, known_patients, resampling_unit
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.verdict import baseline_name, known_patients, resampling_unit
 from retina.report.ensemble_results import NUMBERS, EnsembleResult
 from retina.report.figures import BLUES, ink_on
 from retina.report.page.run_data import number
@@ -55,7 +56,7 @@ class Matrix:
 
 def splits(best: Told) -> dict[str, str]:
     """The splits that the best model was judged on: key and heading."""
-    told = {key: best[key] for key in SPLIT_NAMES if isinstance(best.get(key), Mapping)}
+    told = {key: best[key] for key in EVALUATED_SPLITS if isinstance(best.get(key), Mapping)}
     return {key: _heading(SPLIT_NAMES[key], one) for key, one in told.items()}
 
 
@@ -119,7 +120,9 @@ def baseline_notes(best: Told) -> list[str]:
 
 def ways(made: list[EnsembleResult]) -> list[Line]:
     """The best trial alone, the ensemble and the soup: `NUMBERS` on validation, then on test."""
-    return [Line(way.name, [_cell(way.told[split], key) for split in SPLIT_NAMES for key in NUMBERS]) for way in made]
+    return [
+        Line(way.name, [_cell(way.told[split], key) for split in EVALUATED_SPLITS for key in NUMBERS]) for way in made
+    ]
 
 
 def matrices(best: Told) -> Iterator[Matrix]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
+from retina.config.splits import SPLIT_NAMES
 from retina.evaluation.comparison import FOLDER
-from retina.metrics.verdict import SPLIT_NAMES
 from retina.report.page.run_data import RunData, number, word
 from retina.report.terminal import tables
 from retina.report.terminal.live_view import clock

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina.config import GRADES, TrialConfig
+from retina.config import TrialConfig
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.report import ensemble_results
 from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
-PROBABILITY_COLUMNS = [f"p{grade}" for grade in range(GRADES)]
 _PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITY_COLUMNS]
 """Those that every version wrote."""
 ENOUGH = 10
