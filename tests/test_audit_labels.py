@@ -14,14 +14,17 @@ from pages import read
 
 from retina import cli
 from retina.audit import findings, labels, page, runner
+from retina.audit.labels import SPLITS_AND_UNSET
 from retina.config import GRADES, DataConfig
 from retina.data import layouts
 from retina.data.split import assign_splits
 
-SPLITS = ("train", "val", "test", "")
 ROWS = st.lists(
     st.tuples(
-        st.sampled_from("abcdefgh"), st.sampled_from(["left", "right", ""]), st.sampled_from(SPLITS), st.integers(0, 4)
+        st.sampled_from("abcdefgh"),
+        st.sampled_from(["left", "right", ""]),
+        st.sampled_from(SPLITS_AND_UNSET),
+        st.integers(0, 4),
     ),
     min_size=1,
     max_size=30,
@@ -76,7 +79,7 @@ def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
     found = labels.summarize(audited.frame(rows))
     assert found.photographs == len(rows) == sum(found.eyes.values())
     assert list(found.counts.columns) == list(range(GRADES))
-    for split in SPLITS:
+    for split in SPLITS_AND_UNSET:
         mine = [grade for _, _, of, grade in rows if of == split]
         assert (split in found.counts.index) == bool(mine)
         if mine:

@@ -17,7 +17,7 @@ from tiny import AUGMENTATIONS, part
 from retina.config import TrialConfig
 from retina.data.loader import SplitView, load, plan_batches, upload_if_fits
 from retina.training import microbatch, model
-from retina.training.inference import evaluate, outputs
+from retina.training.inference import compute_outputs, evaluate
 from retina.training.trainer import start_training
 
 META = torch.device("meta")
@@ -25,10 +25,12 @@ META = torch.device("meta")
 
 def gradients(
     config: TrialConfig, train: SplitView, device: torch.device
-) -> tuple[torch.nn.Module, microbatch.Gradients]:
+) -> tuple[torch.nn.Module, microbatch.GradientAccumulator]:
     net = model.build(config, image_size=16).to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    how = microbatch.Gradients(config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler)
+    how = microbatch.GradientAccumulator(
+        config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler
+    )
     return net, how
 
 
@@ -73,8 +75,8 @@ def test_photographs_are_judged_in_float32_to_the_letter() -> None:
 def test_a_gpu_says_what_the_cpu_says() -> None:
     net = model.build(TrialConfig(pretrained=False), image_size=64).eval()
     of = part([0, 1, 2, 3, 4], 64)
-    here = outputs(net, of, device=torch.device("cpu"))
-    there = outputs(net.cuda(), of, device=torch.device("cuda"))
+    here = compute_outputs(net, of, device=torch.device("cpu"))
+    there = compute_outputs(net.cuda(), of, device=torch.device("cuda"))
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
 
 
@@ -87,7 +89,7 @@ def test_an_epoch_halts_a_gpu_at_its_end_alone(*, stays: bool) -> None:
     train = SplitView(upload_if_fits(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
     training = start_training(config, train, train, device=device)
     next(training)
-    how = training._gradients
+    how = training._accumulator
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -24,8 +24,8 @@ from retina.errors import ResultsError
 from retina.export import check, folder, graphs
 from retina.export.grader import Exported, load
 from retina.export.write import export
-from retina.metrics.calibration import tempered
-from retina.metrics.grading import referable
+from retina.metrics.calibration import apply_temperature
+from retina.metrics.probabilities import referable_probability
 from retina.predict import predict
 from retina.results import files, run_folder
 from retina.system import temporary_files
@@ -142,8 +142,8 @@ def test_the_graphs_give_what_training_evaluates_at_the_temperature(world: World
         by_pt2 = [output.numpy() for output in module(torch.from_numpy(images))]
     assert seen.probabilities.std(axis=0).max() > 0.05, "a model that gives all the same would prove nothing"
     for probabilities, grade, referable_score in (graded_by_onnx(world.exported, pixels), by_pt2):
-        np.testing.assert_allclose(probabilities, tempered(seen.probabilities, temperature), atol=1e-4)
-        np.testing.assert_allclose(referable_score, referable(seen.probabilities), atol=1e-4)
+        np.testing.assert_allclose(probabilities, apply_temperature(seen.probabilities, temperature), atol=1e-4)
+        np.testing.assert_allclose(referable_score, referable_probability(seen.probabilities), atol=1e-4)
         assert (grade.dtype, probabilities.dtype, referable_score.dtype) == (np.int64, np.float32, np.float32)
         assert grade.tolist() == seen.predicted.tolist()
 

@@ -26,7 +26,7 @@ from retina.errors import TrainError
 from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
-from retina.training.microbatch import is_out_of_memory, pieces
+from retina.training.microbatch import is_out_of_memory, split_into_chunks
 from retina.training.trainer import TrainingRun, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1, 0, 0, 2, 0])
@@ -120,7 +120,7 @@ def assert_close(one: TrainingRun, other: TrainingRun) -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_pieces_cover_a_batch_evenly(count: int, at_most: int) -> None:
-    cut = pieces(count, at_most)
+    cut = split_into_chunks(count, at_most)
     edges = [0, *(piece.stop for piece in cut)]
     assert [piece.start for piece in cut] == edges[:-1]
     assert edges[-1] == count

@@ -19,7 +19,7 @@ from retina.report.page import calibration, gradcam, mistakes, plot_style
 from retina.report.page.run_data import Searched, rungs
 from retina.report.page.search import Scale
 from retina.sweep.scheduler import ResumableASHAScheduler
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,7 +72,7 @@ def lab(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("styles", [plot_style.STATES, plot_style.SPLITS], ids=["states", "splits"])
+@pytest.mark.parametrize("styles", [plot_style.STATES, plot_style.SPLIT_STYLES], ids=["states", "splits"])
 def test_colours_are_told_apart_by_the_colour_blind_and_never_alone(styles: dict[str, plot_style.Style]) -> None:
     for one, other in itertools.combinations(styles.values(), 2):
         for matrix in (np.eye(3), *map(np.array, BLINDNESS.values())):
@@ -160,12 +160,12 @@ def test_the_stage_that_is_looked_at_can_say_where() -> None:
     assert gradcam.heatmaps(Staged(), torch.rand(1, 3, 64, 64), torch.tensor([4])).shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("loss", N_OUTPUTS)
 def test_every_kind_of_network_has_a_score_that_rises_with_the_grades_probability(loss: str) -> None:
     torch.manual_seed(0)
     net = nn.Linear(1, 1)
     net.reading = OutputDecoder(loss)  # type: ignore[assignment]
-    raw = torch.randn(6, OUTPUTS[loss]).requires_grad_()
+    raw = torch.randn(6, N_OUTPUTS[loss]).requires_grad_()
     grades = torch.tensor([0, 1, 2, 3, 4, 2])
     (slopes,) = torch.autograd.grad(gradcam.score(net, raw, grades).sum(), raw)
     assert torch.isfinite(slopes).all()
@@ -182,7 +182,7 @@ def test_a_sure_score_still_has_a_slope(loss: str, sure: float) -> None:
     net.reading = reading = OutputDecoder(loss)  # type: ignore[assignment]
     if reading.is_fitted:
         reading.spread.fill_(0.02)
-    raw = torch.full((1, OUTPUTS[loss]), sure).requires_grad_()
+    raw = torch.full((1, N_OUTPUTS[loss]), sure).requires_grad_()
     (slopes,) = torch.autograd.grad(gradcam.score(net, raw, reading(raw)[1]).sum(), raw)
     assert slopes.abs().max() > 0
 

@@ -22,13 +22,13 @@ from tiny import DATA, counts, photographs
 
 from retina import cli
 from retina.config import DataConfig
+from retina.config.splits import SPLITS
 from retina.data import synthetic
 from retina.data.cache import pixel_cache
 from retina.data.dataset import FundusDataset, prepare, skipped_rows, synthetic_folder
 from retina.errors import DataError
 from retina.system import file_modes
 
-SPLITS = ("train", "val", "test")
 LEVELS = {f"{patient}_{eye}": patient % 5 for patient in range(1, 11) for eye in ("left", "right")}
 
 

@@ -21,8 +21,8 @@ from retina.evaluation import best_trial, ensemble
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model
-from retina.training.inference import outputs, validate
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.inference import compute_outputs, evaluate_cross_fitted
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 
 class Bright(nn.Module):
@@ -30,7 +30,7 @@ class Bright(nn.Module):
 
     def __init__(self, loss: str) -> None:
         super().__init__()
-        self.fc = nn.Linear(1, OUTPUTS[loss])
+        self.fc = nn.Linear(1, N_OUTPUTS[loss])
         self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -221,12 +221,12 @@ def test_cut_points_are_not_judged_by_the_photographs_they_were_fitted_on(tmp_pa
     for seed in range(2):
         net = Bright("mse")
         net.load_state_dict({"fc.weight": torch.full((1, 1), 40.0 + seed), "fc.bias": torch.zeros(1)}, strict=False)
-        validate(outputs(net, val, device=tiny.CPU), val, net.reading)
+        evaluate_cross_fitted(compute_outputs(net, val, device=tiny.CPU), val, net.reading)
         trials.append((0.5 - seed / 10, net.state_dict(), config(loss="mse")))
     folder = sweep(tmp_path / "x", trials)
     said = combine(folder, data)
     judge = best_trial.TrialEvaluator(config(loss="mse"), trials[0][1], data)
-    assert said["single"]["val"]["qwk"] == pytest.approx(judge.validated().metrics.qwk)
+    assert said["single"]["val"]["qwk"] == pytest.approx(judge.evaluate_validation().metrics.qwk)
     assert said["single"]["val"]["qwk"] < judge(val).metrics.qwk, "what they were fitted on flatters"
     assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.split_view("test")).metrics.qwk)
     crowned = best_trial.evaluate_best_trial(folder, "t0000", data, "val_qwk")

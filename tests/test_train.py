@@ -23,7 +23,7 @@ from retina.training import losses as loss_functions
 from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
-from retina.training.trainer import GradingTask, TrainingRun, precision_of, start_training
+from retina.training.trainer import GradingTask, TrainingRun, select_precision, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -288,7 +288,7 @@ def test_evaluation_keeps_the_order_and_gives_probabilities(small: None) -> None
     np.testing.assert_allclose(seen.probabilities, logits.detach().softmax(1), atol=1e-5)
     own = seen.probabilities[np.arange(131), many.grades]
     assert seen.loss == pytest.approx(-np.log(own).mean(), rel=1e-5)
-    assert seen.metrics.qwk == grading.measure(many.grades, seen.probabilities).qwk
+    assert seen.metrics.qwk == grading.compute_metrics(many.grades, seen.probabilities).qwk
 
 
 def test_evaluation_changes_nothing(small: None) -> None:
@@ -329,8 +329,8 @@ def test_automatic_precision_is_the_gpus_best(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert precision_of("auto", torch.device("cuda")) is dtype
-    assert precision_of("float32", torch.device("cuda")) is torch.float32
+    assert select_precision("auto", torch.device("cuda")) is dtype
+    assert select_precision("float32", torch.device("cuda")) is torch.float32
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_automatic_precision_is_what_the_cpu_has(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert precision_of("auto", CPU) is dtype
-    assert precision_of("float16", CPU) is torch.float16
+    assert select_precision("auto", CPU) is dtype
+    assert select_precision("float16", CPU) is torch.float16
 
 
 def test_a_task_goes_to_the_workers_with_its_weights() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from retina.config import GRADES
 from retina.data.formats import strip_image_suffix
 from retina.metrics import baselines
-from retina.metrics.baselines import KNOWN, Baseline
+from retina.metrics.baselines import KNOWN_SPLITS, Baseline
 
 SPLITS = ("train", "val", "test", "")
 """The splits in the order of display; "" for rows without one, see `effective_splits`."""
@@ -83,7 +83,9 @@ def effective_splits(splits: pd.Series[str]) -> pd.Series[str]:
 def summarize(frame: pd.DataFrame) -> LabelStatistics:
     """Return the statistics of a manifest's table (see `retina.data.manifest.COLUMNS`)."""
     counts = pd.crosstab(frame["split"], frame["grade"]).reindex(
-        index=[split for split in SPLITS if (frame["split"] == split).any()], columns=range(GRADES), fill_value=0
+        index=[split for split in SPLITS_AND_UNSET if (frame["split"] == split).any()],
+        columns=range(GRADES),
+        fill_value=0,
     )
     frame = frame.assign(split=effective_splits(frame["split"]))
     held_out = [split for split in KNOWN if {split, "train"} <= set(frame["split"])]
@@ -96,8 +98,8 @@ def summarize(frame: pd.DataFrame) -> LabelStatistics:
         eyes={eye: int((frame["eye"] == eye).sum()) for eye in ("left", "right", "")},
         both_eyes=int((eyes_of == 2).sum()),
         overlaps=overlaps,
-        majority={split: baselines.majority(frame, split) for split in held_out},
-        fellow_eye={overlap.split: baselines.fellow_eye(frame, overlap.split) for overlap in overlaps},
+        majority={split: baselines.majority_baseline(frame, split) for split in held_out},
+        fellow_eye={overlap.split: baselines.fellow_eye_baseline(frame, overlap.split) for overlap in overlaps},
     )
 
 

@@ -89,7 +89,7 @@ def _judge(folder: RunFolder, cell: ComparisonRun, photographs: FundusDataset) -
         "data_fingerprint": photographs.fingerprint,
     }
     place = folder.root / FOLDER
-    files.write_frame(place / f"{cell.slug}.csv", best_trial.predictions_of(photographs.frame, {"test": seen}))
+    files.write_frame(place / f"{cell.slug}.csv", best_trial.predictions_frame(photographs.frame, {"test": seen}))
     files.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
     return told
 

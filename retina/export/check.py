@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, parse, yaml_reader
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data import dataset, fundus, layouts, synthetic
 from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError, SpecError, first_line
@@ -23,8 +24,7 @@ from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
-from retina.metrics.predictions import PROBABILITIES
-from retina.metrics.probabilities import problems
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.results import checksums, schemas, table_reader
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
@@ -69,7 +69,7 @@ def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
     Raises:
         ResultsError: best/predictions.csv is damaged.
     """
-    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
+    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else EVALUATED_SPLITS))
     if isinstance(found, Sample):
         return found
     log.info("note: the photographs of %s cannot be read: %s", folder.name, found)
@@ -97,7 +97,7 @@ def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file:
     plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is of before the temperature
     batches = [preprocess.normalised(pixels) for pixels in _batches(seen.pixels)]
     found, grades, scores = _graded(lambda images: plain(torch.from_numpy(images)), batches)
-    bad = [problem for problem in problems(found, grades, scores) if problem]
+    bad = [problem for problem in find_problems(found, grades, scores) if problem]
     if bad:
         raise ResultsError(f"{file}: on {len(bad)} of {len(found)} photographs ({seen.origin}) {bad[0]}")
     is_recorded = np.isfinite(seen.recorded).all(axis=1)
@@ -146,11 +146,13 @@ def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: P
 
 def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
     """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
-    names = ["split", "image", "grade", *PROBABILITIES]
+    names = ["split", "image", "grade", *PROBABILITY_COLUMNS]
     file = folder.best / "predictions.csv"
     found = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
     rows = [row for row in (found[0] if found else []) if row["split"] in splits]
-    frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
+    frame = pd.DataFrame(rows, columns=names).astype(
+        {"grade": np.int64, **dict.fromkeys(PROBABILITY_COLUMNS, np.float64)}
+    )
     return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which
 
 
@@ -159,8 +161,12 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
     try:
         config, is_drawn = _config(folder)
         manifest = layouts.read(config)
-        told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
-        told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
+        told = manifest.frame.merge(
+            recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
+        )
+        told[PROBABILITY_COLUMNS] = told[PROBABILITY_COLUMNS].where(
+            ~told.duplicated(["image", "grade"], keep=False), axis=0
+        )
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.metrics.grading import REFERABLE
-from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.probabilities import REFERABLE_GRADE
+from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results import readers, schemas
 from retina.results.run_folder import SPEC_REMEDY, RunFolder
 
 NUMBERS = {
-    **NAMES,
+    **METRIC_NAMES,
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auc": "AUC, mean of the grades",
@@ -83,12 +84,12 @@ class CardData:
         """Photographs of a split of metrics.json, and patients where it tells."""
         told: Told = self.metrics[split]
         patients = known_patients(told)
-        return f"{SPLITS[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
+        return f"{SPLIT_NAMES[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
 
     @property
     def resampled(self) -> str:
         """What the intervals are drawn from."""
-        return resampled(self.metrics["test"])
+        return resampling_unit(self.metrics["test"])
 
     @property
     def results(self) -> Rows:
@@ -106,7 +107,7 @@ class CardData:
         rows = []
         for name in ("sensitivity", "specificity"):
             cells = []
-            for split in SPLITS:
+            for split in EVALUATED_SPLITS:
                 one = self.metrics[split]
                 value = (one.get("operating") or {}).get(name)
                 cells.append(cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
@@ -117,7 +118,7 @@ class CardData:
     def baselines(self) -> Rows:
         """A row a baseline that needs no photograph: its name, split, QWK and accuracy, and what the model has more."""
         rows = []
-        for split, name in SPLITS.items():
+        for split, name in SPLIT_NAMES.items():
             for kind, one in (self.metrics[split].get("baselines") or {}).items():
                 gain: Told = one.get("gain") or {}
                 shown = [cell(one.get(number)) for number in ("qwk", "accuracy")]
@@ -151,7 +152,7 @@ class CardData:
     def referable(self) -> list[list[int]]:
         """A pair a split of `photographs`: not referable, referable."""
         rows = [[int(count) for count in row[2:]] for row in self.photographs]
-        return [[sum(row[:REFERABLE]), sum(row[REFERABLE:])] for row in rows]
+        return [[sum(row[:REFERABLE_GRADE]), sum(row[REFERABLE_GRADE:])] for row in rows]
 
     @property
     def scarce(self) -> list[str]:
@@ -195,7 +196,7 @@ class CardData:
     def _rows(self, labels: Mapping[str, str]) -> Rows:
         rows = []
         for key, label in labels.items():
-            both = [self.metrics[split] for split in SPLITS]
+            both = [self.metrics[split] for split in EVALUATED_SPLITS]
             rows.append([label, *(cell(one.get(key), _intervals(one, key)) for one in both)])
         return [row for row in rows if set(row[1:]) != {NOTHING}]
 

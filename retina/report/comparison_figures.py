@@ -23,7 +23,7 @@ from retina.evaluation.comparison_runs import ComparisonRun
 from retina.report import figures
 from retina.results.run_folder import RunFolder
 
-SPLITS = {"train": "Train", "test": "Test"}
+TRACKED_SPLITS = {"train": "Train", "test": "Test"}
 # Okabe and Ito's vermilion and blue; the split is told by the line, and once more by the marker
 _COLOURS = {False: "#d55e00", True: "#0072b2"}
 _STYLES = {
@@ -83,7 +83,7 @@ def accuracy(of_one: list[ComparisonRun], commonest: tuple[int, float] | None = 
     axes = figure.add_subplot()
     followed = False
     for cell in of_one:
-        for split, name in SPLITS.items():
+        for split, name in TRACKED_SPLITS.items():
             points = cell.curves[["epoch", f"{split}_accuracy"]].apply(pd.to_numeric).dropna()
             if points.empty:
                 continue

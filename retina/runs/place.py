@@ -9,7 +9,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.config import sweep as sweep_file
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
-from retina.evaluation.best_trial import FILES
+from retina.evaluation.best_trial import BEST_TRIAL_FILES
 from retina.evaluation.comparison_runs import SHARED
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
@@ -117,7 +117,7 @@ def is_crowned(folder: RunFolder, trial_id: str) -> bool:
     """Whether `best/` is of this run and its best epoch, and its files are as they were written."""
     file = folder.best / "metrics.json"
     try:
-        checksums.verify_best(folder.best, *FILES)
+        checksums.verify_best(folder.best, *BEST_TRIAL_FILES)
         told = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY) or {}
     except ResultsError as error:
         log.warning("note: the best run is evaluated again: %s", str(error).partition(";\n")[0])

@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE, referable
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import PROBABILITIES, RunData, number
+from retina.report.page.run_data import RunData, number
 from retina.report.page.svg import Picture
 
 BINS = 10
@@ -42,11 +42,11 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     grades, p = _of(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
     axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
-    _bins(axes, grades, p, plot_style.SPLITS["val"], "as it is", with_bars=True)
+    _bins(axes, grades, p, plot_style.SPLIT_STYLES["val"], "as it is", with_bars=True)
     heat = number((facts.best or {}).get("temperature"))
     if heat is not None:
-        tempered = calibration.tempered(p, heat)
-        _bins(axes, grades, tempered, plot_style.SPLITS["test"], f"at the temperature {heat:.2f} of validation")
+        tempered = calibration.apply_temperature(p, heat)
+        _bins(axes, grades, tempered, plot_style.SPLIT_STYLES["test"], f"at the temperature {heat:.2f} of validation")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -79,11 +79,11 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
     told: list[str] = []
     for split, name in NAMES.items():
         grades, p = _of(predictions, split)
-        positive = grades >= REFERABLE
+        positive = grades >= REFERABLE_GRADE
         if not len(grades) or positive.all() or not positive.any():
             continue
-        false_alarms, found, _ = sk.roc_curve(positive, referable(p))
-        style, area = plot_style.SPLITS[split], sk.auc(false_alarms, found)
+        false_alarms, found, _ = sk.roc_curve(positive, referable_probability(p))
+        style, area = plot_style.SPLIT_STYLES[split], sk.auc(false_alarms, found)
         label = f"{name}, AUC {area:.3f}"
         axes.plot(false_alarms, found, color=style.colour, linestyle=style.line, linewidth=1.8, label=label)
         told.append(label)
@@ -113,9 +113,9 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
 
 def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) -> None:
     """Where the operating point lies, and where the grades do."""
-    style = plot_style.SPLITS[split]
+    style = plot_style.SPLIT_STYLES[split]
     rows = predictions[predictions["split"] == split]
-    positive, called = rows["grade"] >= REFERABLE, rows["predicted"] >= REFERABLE
+    positive, called = rows["grade"] >= REFERABLE_GRADE, rows["predicted"] >= REFERABLE_GRADE
     at = ((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum())
     axes.plot(*at, style.marker, color=style.colour, markerfacecolor="white", markersize=6, zorder=3)
     operating = ((facts.best or {}).get(split) or {}).get("operating") or {}
@@ -130,4 +130,4 @@ def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) ->
 
 def _of(predictions: pd.DataFrame, split: str) -> tuple[Ints, Floats]:
     rows = predictions[predictions["split"] == split]
-    return rows["grade"].to_numpy(dtype=np.int64), rows[PROBABILITIES].to_numpy(dtype=np.float64)
+    return rows["grade"].to_numpy(dtype=np.int64), rows[PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)

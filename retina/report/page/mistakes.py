@@ -22,13 +22,13 @@ from retina.config import GRADE_NAMES, DataConfig, TrialConfig
 from retina.data import dataset, fundus, layouts
 from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
-from retina.metrics.probabilities import NO_GRADE
+from retina.metrics.probabilities import NO_GRADE, PROBABILITY_COLUMNS
 from retina.report.page import gradcam
-from retina.report.page.run_data import PROBABILITIES, RunData
+from retina.report.page.run_data import RunData
 from retina.results import checksums
 from retina.results.files import read_json
 from retina.training import model
-from retina.training.losses import output_decoder_of
+from retina.training.losses import get_output_decoder
 from retina.training.trainer import default_device
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def worst(predictions: pd.DataFrame, shown: int = SHOWN) -> tuple[str, pd.DataFr
     """
     tested = (predictions["split"] == "test").any()
     rows = predictions[predictions["split"] == ("test" if tested else "val")]
-    p = rows[PROBABILITIES].to_numpy(dtype=np.float64)
+    p = rows[PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
     sure = p[np.arange(len(rows)), rows["predicted"].to_numpy(dtype=np.int64)]
     wrong = rows.assign(sure=sure)[rows["predicted"] != rows["grade"]]
     return "test" if tested else "validation", wrong.sort_values("sure", ascending=False, kind="stable").head(shown)
@@ -126,7 +126,7 @@ def _shown(facts: RunData, predictions: pd.DataFrame, device: torch.device) -> M
     called = torch.tensor(rows["predicted"].tolist(), device=device)
     maps = torch.cat([gradcam.heatmaps(net, images[[i]], called[[i]]) for i in range(len(images))])
     with torch.inference_mode():
-        _, again = output_decoder_of(net)(net(images))
+        _, again = get_output_decoder(net)(net(images))
     if bool((again == NO_GRADE).any()):
         raise ResultsError(f"{facts.folder.best / 'model.pt'}: the model's output on some of them is not finite")
     about = _about(predictions, split, rows, maps) + _caveat(int((again != called).sum()), flips=trial.flips)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
+from retina.config.splits import SPLIT_NAMES
 from retina.evaluation.comparison import FOLDER
-from retina.metrics.verdict import SPLITS
 from retina.report.page.run_data import RunData, number, word
 from retina.report.terminal import tables
 from retina.report.terminal.live_view import clock
@@ -65,7 +65,9 @@ def settings(facts: RunData) -> list[tuple[str, str]]:
 def data(facts: RunData) -> list[tuple[str, int, list[int]]]:
     """Photographs by split and grade: split, all, and five counts."""
     told = (facts.notes.get("data") or {}).get("photographs") or {}
-    return [(SPLITS.get(name, name), int(one["n"]), [int(n) for n in one["by_grade"]]) for name, one in told.items()]
+    return [
+        (SPLIT_NAMES.get(name, name), int(one["n"]), [int(n) for n in one["by_grade"]]) for name, one in told.items()
+    ]
 
 
 def data_facts(facts: RunData) -> list[tuple[str, str]]:

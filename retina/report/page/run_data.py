@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina.config import GRADES, TrialConfig
+from retina.config import TrialConfig
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.report import ensemble_results
 from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
 
-PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
-_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
+_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITY_COLUMNS]
 """Those that every version wrote."""
 ENOUGH = 10
 """Trials with a value from which on importances are told."""
@@ -218,5 +218,5 @@ def _predictions(folder: RunFolder) -> pd.DataFrame | None:
     rows = found[0]
     frame = pd.DataFrame(rows or {name: [] for name in _PREDICTION_COLUMNS})
     if "predicted" not in frame:
-        frame["predicted"] = frame[PROBABILITIES].to_numpy(dtype=float).argmax(axis=1) if rows else []
+        frame["predicted"] = frame[PROBABILITY_COLUMNS].to_numpy(dtype=float).argmax(axis=1) if rows else []
     return frame.astype({"grade": "int64", "predicted": "int64"})
