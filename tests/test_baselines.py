@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from retina.config import DataConfig
 from retina.data.layouts import read
 from retina.data.split import assign_splits
-from retina.metrics.baselines import Baseline, fellow_eye, fellow_grades, majority, majority_grade
+from retina.metrics.baselines import Baseline, fellow_eye_baseline, fellow_grades, majority_baseline, majority_grade
 
 Row = tuple[str, str, int]
 
@@ -71,7 +71,7 @@ def test_the_course_s_lists_are_graded_without_a_photograph(shared: Path) -> Non
     assert round(found.accuracy, 4) == 0.8473
     assert round(found.qwk, 3) == 0.723
     # whatever is cut out of train for validation, whose grades are known before test is looked at
-    assert fellow_eye(assign_splits(manifest, DataConfig()).frame, "test") == found
-    always = majority(manifest.frame, "test")
+    assert fellow_eye_baseline(assign_splits(manifest, DataConfig()).frame, "test") == found
+    always = majority_baseline(manifest.frame, "test")
     assert always.qwk == 0
     assert always.accuracy == pytest.approx((manifest.frame.query("split == 'test'")["grade"] == 0).mean())

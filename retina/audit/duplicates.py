@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.audit.labels import SPLITS, effective_splits
+from retina.audit.labels import SPLITS_AND_UNSET, effective_splits
 from retina.data import duplicates
 
 
@@ -20,7 +20,7 @@ class DuplicateGroup:
         rows: their positions in the manifest's table, ascending; two or more.
         is_exact: whether all their decoded pixels are equal.
         grades: their different grades, ascending.
-        splits: their different splits, in the order of `labels.SPLITS`; "" if the layout gives no split at all.
+        splits: their different splits, in the order of `labels.SPLITS_AND_UNSET`; "" if the layout gives no split at all.
         patients: number of patients that they are labelled as.
         is_blank: whether they are all of one colour; a sweep does not join such photographs.
     """
@@ -72,7 +72,7 @@ def _to_group(frame: pd.DataFrame, photographs: Sequence[PhotographFindings], ro
         rows=rows,
         is_exact=len({photographs[row].digest for row in rows}) == 1,
         grades=tuple(sorted(set(group_frame["grade"].tolist()))),
-        splits=tuple(split for split in SPLITS if (group_frame["split"] == split).any()),
+        splits=tuple(split for split in SPLITS_AND_UNSET if (group_frame["split"] == split).any()),
         patients=int(group_frame["patient"].nunique()),
         is_blank=all(photographs[row].is_blank for row in rows),
     )

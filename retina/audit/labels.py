@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retina.config import GRADES
+from retina.config.splits import SPLITS
 from retina.data.formats import strip_image_suffix
 from retina.metrics import baselines
 from retina.metrics.baselines import KNOWN_SPLITS, Baseline
 
-SPLITS = ("train", "val", "test", "")
+SPLITS_AND_UNSET = (*SPLITS, "")
 """The splits in the order of display; "" for rows without one, see `effective_splits`."""
 
 
@@ -67,7 +68,7 @@ class LabelStatistics:
         """`counts` by the splits that a sweep uses, see `effective_splits`."""
         splits = self.counts.index.to_series()
         counts: pd.DataFrame = self.counts.groupby(effective_splits(splits), sort=False).sum()
-        return counts.loc[[split for split in SPLITS if split in counts.index]]
+        return counts.loc[[split for split in SPLITS_AND_UNSET if split in counts.index]]
 
     @property
     def photographs(self) -> int:
@@ -88,7 +89,7 @@ def summarize(frame: pd.DataFrame) -> LabelStatistics:
         fill_value=0,
     )
     frame = frame.assign(split=effective_splits(frame["split"]))
-    held_out = [split for split in KNOWN if {split, "train"} <= set(frame["split"])]
+    held_out = [split for split in KNOWN_SPLITS if {split, "train"} <= set(frame["split"])]
     overlaps = [overlap for split in held_out if (overlap := _overlap(frame, split))]
     eyes_of = frame[frame["eye"] != ""].groupby("patient")["eye"].nunique()
     return LabelStatistics(
@@ -114,7 +115,7 @@ def _names_a_patient(patient: str, image: str, path: str) -> bool:
 
 def _overlap(frame: pd.DataFrame, split: str) -> Overlap | None:
     is_in_split = frame["split"] == split
-    others = [other for other in KNOWN[split] if (frame["split"] == other).any()]
+    others = [other for other in KNOWN_SPLITS[split] if (frame["split"] == other).any()]
     shared = is_in_split & frame["patient"].isin(frame.loc[frame["split"].isin(others), "patient"])
     if not shared.any():
         return None

@@ -53,10 +53,10 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
     """
     config, weights = load_trial(folder, trial_id)
     row = folder.recorded(trial_id)
-    judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
-    seen = {"val": judge.validated(), "test": judge(photographs.split_view("test"))}
-    predictions = predictions_of(photographs.frame, seen)
-    told = summary.summarize(predictions)
+    evaluator = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
+    evaluations = {"val": evaluator.evaluate_validation(), "test": evaluator(photographs.split_view("test"))}
+    predictions = predictions_frame(photographs.frame, evaluations)
+    summarized = summary.summarize(predictions)
     metrics: dict[str, Any] = {
         "verdict": summarized.pop("verdict"),
         "trial_id": trial_id,
@@ -143,11 +143,11 @@ class TrialEvaluator:
         Args:
             refit: replace the model's cut-points with those fitted on the whole validation split.
         """
-        part = self._photographs.split_view("val")
-        raw = outputs(self._net, part, device=self._device, flips=self._flips)
-        mine = output_decoder_of(self._net)
-        with self._named():
-            return validate(raw, part, mine if refit else copy.deepcopy(mine))
+        val = self._photographs.split_view("val")
+        raw = compute_outputs(self._net, val, device=self._device, flips=self._flips)
+        decoder = get_output_decoder(self._net)
+        with self._prefix_errors():
+            return evaluate_cross_fitted(raw, val, decoder if refit else copy.deepcopy(decoder))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the model's state dict, on the CPU."""

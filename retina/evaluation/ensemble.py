@@ -59,12 +59,13 @@ def build_ensemble(folder: RunFolder, photographs: FundusDataset, metric: str, s
     kept_trials = [name for name in folder.ranking(metric, sign) if (folder.trial(name) / "model.pt").is_file()]
     if len(kept_trials) < 2:
         return {}
-    val = {name: _judge(folder, name, photographs).validated() for name in kept}
-    members, of_soup, state = _soup(folder, kept, photographs, val, (metric, sign))
-    test = photographs.split_view("test")  # all is chosen now
-    seen = {name: {"val": val[name], "test": _judge(folder, name, photographs)(test)} for name in kept}
-    everyone = {split: _mean([seen[name][split] for name in kept]) for split in SPLITS}
-    soup = seen[kept[0]]
+    best = kept_trials[0]
+    val = {name: _evaluator(folder, name, photographs).evaluate_validation() for name in kept_trials}
+    members, soup_val, state = _cook_soup(folder, kept_trials, photographs, val, (metric, sign))
+    test = photographs.split_view("test")  # everything is chosen now
+    by_trial = {name: {"val": val[name], "test": _evaluator(folder, name, photographs)(test)} for name in kept_trials}
+    ensemble = {split: _mean([by_trial[name][split] for name in kept_trials]) for split in EVALUATED_SPLITS}
+    soup = by_trial[best]
     if len(members) > 1:
         config, _ = best_trial.load_trial(folder, best)
         soup = {"val": soup_val, "test": best_trial.TrialEvaluator(config, state, photographs, "the soup")(test)}

@@ -172,7 +172,7 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
         with tempfile.TemporaryDirectory() as place:
             some = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
-            probabilities = frame.loc[cache.kept_rows, PROBABILITIES].to_numpy(dtype=np.float64)
+            probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_drawn else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, SpecError, OSError) as error:

@@ -162,9 +162,9 @@ class GradientAccumulator:
         if self._device.type == "cuda":
             torch.cuda.manual_seed_all(seed)
         self._net.zero_grad(set_to_none=True)
-        total = float(self._photograph_weights[drawn.indices].sum())
-        summed, guesses = zip(*(self._piece(drawn[piece], total) for piece in cut), strict=True)
-        return sum(summed[1:], start=summed[0]), list(guesses)
+        total_weight = float(self._photograph_weights[batch.indices].sum())
+        chunk_losses, predicted = zip(*(self._backward(batch[chunk], total_weight) for chunk in chunks), strict=True)
+        return sum(chunk_losses[1:], start=chunk_losses[0]), list(predicted)
 
     def _backward(self, chunk: BatchPlan, total_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of one chunk of a batch, and return its loss and predicted grades.

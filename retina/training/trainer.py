@@ -87,8 +87,8 @@ class GradingTask:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # all batches of an epoch but the last have one size
             memory = torch.cuda.get_device_properties(device).total_memory
-            most_bytes = int(MAX_DEVICE_CACHE_SHARE * min(1.0, self.gpu_share) * memory)
-        train, val, test = (self.photographs.split_view(name, device, most_bytes) for name in ("train", "val", "test"))
+            max_bytes = int(MAX_DEVICE_CACHE_SHARE * min(1.0, self.gpu_share) * memory)
+        train, val, test = (self.photographs.split_view(name, device, max_bytes) for name in SPLITS)
         weights = self.weights.get(config.arch)
         return start_training(
             config, train, val, test=test if self.track_test else None, weights=weights, device=device
@@ -190,7 +190,7 @@ class TrainingRun(Iterator[EpochResult]):
 
     def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """See `Training`."""
-        self.judged.load_state_dict(model_state)
+        self.evaluated_model.load_state_dict(model_state)
         if state["trained"]:
             self.model.load_state_dict(state["trained"])
         self._optimizer.load_state_dict(
@@ -230,7 +230,7 @@ class TrainingRun(Iterator[EpochResult]):
             optim.set_frozen(self.model, frozen=epoch <= self.config.freeze_epochs)
         step_losses, step_predictions, step_indices = [], [], []
         learning_rate = math.nan
-        drawing = plan_batches(
+        batches = plan_batches(
             self._train,
             batch_size=self.config.batch_size,
             augmentation=self.config.augmentation,
@@ -244,17 +244,17 @@ class TrainingRun(Iterator[EpochResult]):
             where = f"epoch {epoch}, step {step}"
             self._raise_if_cancelled(where)
             # seeded by the step, so that a resumed epoch repeats itself
-            loss, guessed = self._gradients(drawn, derive_seed(self.config.seed, epoch, step), where)
+            loss, predicted = self._accumulator(batch, derive_seed(self.config.seed, epoch, step), where)
             self._update(where)
             if self._ema:
                 self._ema.update((epoch - 1) * self._steps_per_epoch + step)
             if self.device.type == "cpu":  # on other devices, reading the loss would make the host wait in each step
                 _raise_unless_finite(loss[None], epoch, step)
             step_losses.append(loss)
-            guesses += guessed
-            batches.append(drawn.indices)
-        _finite(torch.stack(step_losses), epoch)
-        sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
+            step_predictions += predicted
+            step_indices.append(batch.indices)
+        _raise_unless_finite(torch.stack(step_losses), epoch)
+        sizes = torch.tensor([len(indices) for indices in step_indices], dtype=torch.float64)
         train_loss = (torch.stack(step_losses).cpu().double() * sizes).sum() / sizes.sum()
         true, guess = self._train.grades[np.concatenate(step_indices)], torch.cat(step_predictions).cpu().numpy()
         if ungraded := int((guess == NO_GRADE).sum()):  # the emd loss of a logit of minus infinity is finite

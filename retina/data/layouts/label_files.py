@@ -311,7 +311,7 @@ def _words_without_split(file: Path) -> frozenset[str]:
     if _SOLUTION in file.name.lower():
         return frozenset({"labels"})
     return frozenset(
-        word for word in split_words.words_in(file.stem) if word not in split_words.SPLITS and len(word) > 1
+        word for word in split_words.words_in(file.stem) if word not in split_words.SPLIT_BY_WORD and len(word) > 1
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from retina.config.splits import SPLITS
 from retina.data.layouts import split_words
 from retina.data.layouts.photograph_index import PhotographIndex
 from retina.data.layouts.validation import LabelList, Row

@@ -10,7 +10,7 @@ _SYNONYMS = {
     "val": ("val", "valid", "validation", "eval", "dev"),
     "test": ("test", "testing", "holdout"),
 }
-SPLITS = {"": "", **{word: split for split, words_in in _SYNONYMS.items() for word in words_in}}
+SPLIT_BY_WORD = {"": "", **{word: split for split, words_in in _SYNONYMS.items() for word in words_in}}
 """Lower-case words and the split that each names; "" names none."""
 ORDER = ("train", "val", "test")
 """The order in which splits are listed."""
@@ -22,7 +22,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 @lru_cache(maxsize=1024)
 def parse_split(text: str) -> str | None:
     """Return the split that a cell of a split column names; "" for an empty cell, None for any other word."""
-    return SPLITS.get(re.sub(r"[\s_-]+", "", text.lower()))
+    return SPLIT_BY_WORD.get(re.sub(r"[\s_-]+", "", text.lower()))
 
 
 def split_of_folder(name: str) -> str:
@@ -34,12 +34,12 @@ def split_of_folder(name: str) -> str:
     if split:
         return split
     remaining = [word for word in words_in(name) if word not in _FILLERS and len(word) > 1]
-    return SPLITS.get(remaining[0], "") if len(remaining) == 1 else ""
+    return SPLIT_BY_WORD.get(remaining[0], "") if len(remaining) == 1 else ""
 
 
 def split_in_name(name: str) -> str:
     """Return the only split named in "trainLabels_cropped" or "a. Training Set"; "" if a name has none or several."""
-    splits = {SPLITS[word] for word in words_in(name) if SPLITS.get(word)}
+    splits = {SPLIT_BY_WORD[word] for word in words_in(name) if SPLIT_BY_WORD.get(word)}
     return splits.pop() if len(splits) == 1 else ""
 
 
