@@ -20,7 +20,8 @@ class DuplicateGroup:
         rows: their positions in the manifest's table, ascending; two or more.
         is_exact: whether all their decoded pixels are equal.
         grades: their different grades, ascending.
-        splits: their different splits, in the order of `labels.SPLITS_AND_UNSET`; "" if the layout gives no split at all.
+        splits: their different splits, in the order of `labels.SPLITS_AND_UNSET`; "" if the layout gives no split at
+            all.
         patients: number of patients that they are labelled as.
         is_blank: whether they are all of one colour; a sweep does not join such photographs.
     """

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES, DataConfig, SyntheticConfig
+from retina.config.splits import SPLITS
 from retina.data import layouts, perceptual_hash, split, synthetic
 from retina.data.cache.pixel_cache import PixelCache, cache_folder, map_array_file, open_cache, storage_error
 from retina.data.duplicates import Duplicates, find_groups
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(activity, done, total)`; the numbers count photographs."""
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
