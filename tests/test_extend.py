@@ -13,7 +13,7 @@ from retina.errors import SpecError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep.dry_run import plan
-from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
+from retina.sweep.resume import WITHOUT_EXTENSION
 
 CODE = environment.code()
 
@@ -30,7 +30,7 @@ def test_to_extend_adds_trials_to_those_that_were_planned(tmp_path: Path) -> Non
     assert (ledger.spec.planned_trials, ledger.remaining) == (7, 3)
     assert noted(root) == [{"changes": [], "extend": 3}]
     assert run(ledger) == ["t0004", "t0005", "t0006"]
-    assert recorded_spec(ledger.folder) == spec_of(trials=7)
+    assert ledger.folder.spec() == spec_of(trials=7)
 
 
 def test_to_extend_one_that_was_interrupted_adds_to_what_is_left(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_sweep_that_a_limit_ended_gets_trials_on_top_of_those_it_has(tmp_path:
     assert go_on(root, higher).remaining == 2  # the sweep file still says four trials
     run(go_on(root, higher))
     assert go_on(root, higher, extend=3).remaining == 3
-    assert recorded_spec(RunFolder.open(root)).planned_trials == 8
+    assert RunFolder.open(root).spec().planned_trials == 8
 
 
 @pytest.mark.parametrize(

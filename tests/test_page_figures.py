@@ -1,4 +1,4 @@
-"""What the page's figures are made of: scales, rungs, colours, bins, and Grad-CAM."""
+"""What the page's figures are made of: scales, colours, bins, and Grad-CAM."""
 
 import itertools
 import re
@@ -12,23 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
-from pages import SPEC, config
+from pages import config
 from torch import nn
 
 from retina.report.page import calibration, gradcam, mistakes, plot_style
-from retina.report.page.run_data import Searched, rungs
+from retina.report.page.run_data import Searched
 from retina.report.page.search import Scale
-from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.training.losses import OUTPUTS, OutputDecoder
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.sampled_from([1.5, 2.0, 2.5, 3.0, 4.0]), st.integers(1, 60))
-def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: int) -> None:
-    early = SPEC.early_stop.model_copy(update={"grace_epochs": grace, "eta": eta})
-    epochs = SPEC.parameters["epochs"].model_copy(update={"value": longest})
-    spec = SPEC.model_copy(update={"early_stop": early, "parameters": {**SPEC.parameters, "epochs": epochs}})
-    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).standing()]
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())

@@ -15,7 +15,7 @@ from retina.config import DataConfig
 from retina.errors import ResultsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.resume import recorded_spec, reopened
+from retina.sweep.resume import reopened
 
 CODE, code_now = environment.code(), environment.code
 OTHER_CODE = {"version": "0.0.1", "git": "0123456789ab-dirty", "source": "fedcba987654"}
@@ -33,13 +33,13 @@ def test_a_sweep_that_is_as_it_was_goes_on(tmp_path: Path, caplog: pytest.LogCap
     assert ledger.remaining == 2
     assert run(ledger) == ["t0002", "t0003"]
     assert noted(folder.root) == [{"changes": [], "extend": 0}]
-    assert recorded_spec(folder) == spec_of()
+    assert folder.spec() == spec_of()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_sweep_goes_on_from_the_file_that_it_wrote(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x", spec_of(method="grid", trials=None, parameters=GRID))
-    assert go_on(folder.root, recorded_spec(folder)).remaining == 4
+    assert go_on(folder.root, folder.spec()).remaining == 4
 
 
 def test_each_time_that_it_goes_on_is_noted_with_its_circumstances(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_changed_sweep_file_is_refused_and_the_change_shown(
     ((change,), extend) = noted(root)[0].values()
     assert (extend, change) == (0, said.splitlines()[0])
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [f"note: {change}"]
-    assert recorded_spec(RunFolder.open(root)) == spec_of(**changes)
+    assert RunFolder.open(root).spec() == spec_of(**changes)
     run(ledger)
     assert refused(root, spec_of())  # now it is the other one that has changed
     assert go_on(root, spec_of(**changes)).remaining == 0

@@ -232,6 +232,20 @@ def drawn_folder(config: SyntheticConfig) -> Path:
     )
 
 
+def located(config: DataConfig) -> DataConfig:
+    """Return `config` with the folder of the drawn photographs as its path if its path is "synthetic".
+
+    Raises:
+        DataError: the drawn photographs are no longer there.
+    """
+    if config.path != "synthetic":
+        return config
+    folder = drawn_folder(config.synthetic)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: the drawn photographs are no longer there")
+    return config.model_copy(update={"path": str(folder), "layout": "eyepacs"})
+
+
 def _drawn(config: DataConfig, say: Progress) -> Manifest:
     folder = drawn_folder(config.synthetic)
     try:
@@ -246,7 +260,7 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
         raise
     except OSError as error:
         raise cannot_keep(folder.parent, error) from None
-    read = layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"}))
+    read = layouts.read(located(config))
     return replace(read, layout="synthetic", unused=Unused())
 
 

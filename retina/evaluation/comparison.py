@@ -8,16 +8,14 @@ Nothing is chosen here: the epoch of each model is the one that validation chose
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
-from retina.config import DataConfig, parse
 from retina.data.dataset import FundusDataset, Progress, prepare
 from retina.errors import ResultsError, RetinaError, one_line
 from retina.evaluation import best_trial
 from retina.evaluation.comparison_runs import ComparisonRun
 from retina.results import files, readers, schemas
-from retina.results.run_folder import SPEC_REMEDY, RunFolder
+from retina.results.run_folder import RunFolder
 
 FOLDER = "comparison"
 
@@ -100,9 +98,7 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> FundusDataset:
     Raises:
         RetinaError: they are not there any more, or not the same.
     """
-    file: Path = folder.root / "sweep.yaml"
-    data = readers.read_yaml(file, schemas.RecordedSweep, SPEC_REMEDY).get("data")
-    photographs = prepare(parse(DataConfig, data, f"{file}: data"), progress)
+    photographs = prepare(folder.data_config(), progress)
     then = _fingerprint(folder)
     if photographs.fingerprint != then:
         raise ResultsError(

@@ -14,15 +14,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 
-from retina.config import TrialConfig
-from retina.errors import ResultsError, as_disk_error
+from retina.config import DataConfig, SweepSpec, TrialConfig
+from retina.config.sweep import parse_recorded
+from retina.errors import ResultsError, SpecError, as_disk_error
 from retina.results import files, readers, schemas, table_reader
 from retina.system import file_modes, locks, temporary_files
 from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
@@ -326,6 +327,38 @@ class RunFolder:
             if row.get("state") in {"COMPLETE", "PRUNED"} and pd.notna(row.get(metric))
         ]
         return [trial_id for _, trial_id in sorted(scored, key=lambda pair: -pair[0])]
+
+    def spec(self, *, allow_no_parameters: bool = False) -> SweepSpec:
+        """Read sweep.yaml, also as an earlier version wrote it: see `retina.config.sweep.parse_recorded`.
+
+        Args:
+            allow_no_parameters: whether the file may lack `parameters`, as for a reader that only lists them.
+
+        Raises:
+            ResultsError: the file is missing or damaged; names the line, the key, its value and what is allowed.
+        """
+        file = self.root / "sweep.yaml"
+        document = readers.read_yaml(file, SPEC_REMEDY)
+
+        def position(key: tuple[Hashable, ...]) -> str:
+            line = document.line_of(key)
+            return str(file) if line is None else f"{file}: line {line}"
+
+        try:
+            return parse_recorded(document.content, position, allow_no_parameters=allow_no_parameters)
+        except SpecError as error:
+            raise readers.refusal(error, SPEC_REMEDY) from None
+
+    def data_config(self) -> DataConfig:
+        """Return the data section of sweep.yaml: which photographs the sweep was run on.
+
+        Raises:
+            ResultsError: as `spec`; or there is no data section, for which no default is assumed.
+        """
+        spec = self.spec(allow_no_parameters=True)
+        if "data" not in spec.model_fields_set:
+            readers.refuse(self.root / "sweep.yaml", "data: is required to find the photographs", SPEC_REMEDY)
+        return spec.data
 
     def note(self, **values: Any) -> None:
         """Add to environment.json, or change there, what is known of the sweep as a whole."""

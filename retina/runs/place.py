@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 
 from retina.config import DataConfig, TrialConfig
-from retina.config import sweep as sweep_file
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
 from retina.evaluation.best_trial import FILES
@@ -36,9 +35,7 @@ def refuse_others(wanted: Plan) -> None:
     folder = RunFolder.open(wanted.root)
     if "study" in folder.notes():
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
-    file = folder.root / "sweep.yaml"
-    readers.read_yaml(file, None, run_folder.SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
-    before = sweep_file.load(file)
+    before = folder.spec()
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others are like it

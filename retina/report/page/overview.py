@@ -28,7 +28,7 @@ def first_line(facts: RunData) -> str:
     """The verdict; before there is one, how the sweep stands."""
     if facts.best and facts.best.get("verdict"):
         return str(facts.best["verdict"])
-    planned = facts.spec.get("trials") or len(facts.rows)
+    planned = facts.spec.trials or len(facts.rows)
     if facts.ended and facts.ended == facts.count("FAIL") and not facts.ranking:
         return f"No result: all {facts.ended} trials that have ended failed."
     if not facts.ranking:

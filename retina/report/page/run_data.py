@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina.config import GRADES, TrialConfig
+from retina.config import GRADES, SweepSpec
+from retina.config.search_space import Parameter
 from retina.report import ensemble_results
 from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
-from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 _PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
@@ -65,7 +66,7 @@ class RunData:
     """
 
     folder: RunFolder
-    spec: dict[str, Any]
+    spec: SweepSpec
     notes: dict[str, Any]
     trials: pd.DataFrame
     history: pd.DataFrame
@@ -77,17 +78,12 @@ class RunData:
     @property
     def metric(self) -> str:
         """What the sweep goes by."""
-        return str(self.spec["metric"]["name"])
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
-        return 1 if self.spec["metric"]["goal"] == "maximize" else -1
+        return self.spec.metric.name
 
     @cached_property
     def ranking(self) -> list[str]:
         """The trials that have a value, running ones included, best first; equal ones as they were started."""
-        values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.sign
+        values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.spec.metric.sign
         of_use = values[values.notna() & (self.trials["state"] != "FAIL")]
         order = of_use.sort_values(ascending=False, kind="stable").index
         return [str(trial) for trial in self.trials.loc[order, "trial_id"]]
@@ -100,22 +96,8 @@ class RunData:
     @cached_property
     def searched(self) -> list[Searched]:
         """The parameters that could differ between trials, in the sweep file's order."""
-        found = [_searched(name, told) for name, told in self.spec["parameters"].items()]
+        found = [_searched(name, parameter) for name, parameter in self.spec.parameters.items()]
         return [one for one in found if one.ends or len(one.choices) > 1]
-
-    @cached_property
-    def rungs(self) -> list[int]:
-        """Epochs after which ASHA may stop a trial, ascending; empty where nothing stops one."""
-        early = self.spec.get("early_stop") or {}
-        return rungs(int(early["grace_epochs"]), float(early["eta"]), self.longest) if _stops(early) else []
-
-    @property
-    def longest(self) -> int:
-        """The most epochs that a trial can ask for."""
-        told = self.spec["parameters"].get("epochs")
-        if told is None:
-            return int(TrialConfig.model_fields["epochs"].default)
-        return int(max(told.get("values") or [told.get("value", told.get("max"))]))
 
     def count(self, *states: str) -> int:
         """How many trials are in one of `states`."""
@@ -133,10 +115,10 @@ def read(folder: RunFolder) -> RunData:
     Raises:
         ResultsError: a file of it is damaged; names it.
     """
-    spec = _spec(folder)
+    spec = folder.spec()
     notes = folder.notes()
     trials = folder.trials()
-    left = int(spec.get("trials") or 0) - int(trials["state"].isin(FINISHED).sum())
+    left = (spec.trials or 0) - int(trials["state"].isin(FINISHED).sum())
     metrics = folder.best / "metrics.json"
     is_judged = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
     if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
@@ -153,16 +135,6 @@ def read(folder: RunFolder) -> RunData:
         ways=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
         state=list_sweeps.state_of(folder, notes, left=left),
     )
-
-
-def rungs(grace: int, eta: float, longest: int) -> list[int]:
-    """ASHA's rungs at `grace` x `eta`^k that lie before the last of `longest` epochs, as the epochs that end them."""
-    found: list[int] = []
-    milestone = float(grace)
-    while milestone < longest:
-        found.append(math.ceil(milestone))
-        milestone *= eta
-    return found
 
 
 def word(value: Any) -> str:
@@ -188,24 +160,14 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _stops(early: Mapping[str, Any]) -> bool:
-    return early.get("type") == "asha" and "grace_epochs" in early and float(early.get("eta", 0)) > 1
-
-
-def _spec(folder: RunFolder) -> dict[str, Any]:
-    return readers.read_yaml(folder.root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
-
-
-def _searched(name: str, told: Mapping[str, Any]) -> Searched:
+def _searched(name: str, parameter: Parameter) -> Searched:
     when = {
-        other: tuple(word(one) for one in (wanted if isinstance(wanted, list) else [wanted]))
-        for other, wanted in (told.get("when") or {}).items()
+        other: tuple(word(value) for value in (values if isinstance(values, list) else [values]))
+        for other, values in parameter.when.items()
     }
-    distribution = str(told.get("distribution") or "")
-    if distribution:
-        return Searched(name, "log" in distribution, (float(told["min"]), float(told["max"])), (), when)
-    values = told["values"] if told.get("values") is not None else [told.get("value")]
-    return Searched(name, False, None, tuple(word(value) for value in values), when)
+    if parameter.distribution:
+        return Searched(name, parameter.is_log, parameter.bounds(), (), when)
+    return Searched(name, False, None, tuple(word(value) for value in parameter.choices()), when)
 
 
 def _predictions(folder: RunFolder) -> pd.DataFrame | None:

@@ -85,7 +85,7 @@ def _history(facts: RunData) -> Iterator[Picture]:
         value = number(row[facts.metric])
         if value is not None and row["state"] != "FAIL":
             _point(axes, (place, value), row)
-            if not bests or (value - bests[-1][1]) * facts.sign > 0:
+            if not bests or (value - bests[-1][1]) * facts.spec.metric.sign > 0:
                 bests.append((place, value))
         elif row["state"] == "FAIL":
             style = plot_style.STATES["FAIL"]
@@ -111,7 +111,7 @@ def _parallel(facts: RunData) -> Iterator[Picture]:
     rows = _valued(facts)
     values = np.array([number(row[facts.metric]) for row in rows], dtype=np.float64)
     span = max(float(np.ptp(values)), 1e-9)
-    shares = (values - values.min()) / span if facts.sign > 0 else (values.max() - values) / span
+    shares = (values - values.min()) / span if facts.spec.metric.sign > 0 else (values.max() - values) / span
     width = max(plot_style.WIDTH, 1.15 * (len(scales) + 1))
     figure, axes = plot_style.canvas(width, 3.7)
     axes.grid(visible=False)
@@ -127,7 +127,7 @@ def _parallel(facts: RunData) -> Iterator[Picture]:
         svg.of_trial(line, str(row["trial_id"]))
     for place, scale in enumerate(scales):
         _axis(axes, place, [((at - scale.low) / (scale.high - scale.low), text) for at, text in scale.ticks()])
-    low, high = (values.min(), values.max()) if facts.sign > 0 else (values.max(), values.min())
+    low, high = (values.min(), values.max()) if facts.spec.metric.sign > 0 else (values.max(), values.min())
     _axis(axes, len(scales), [(step, f"{low + step * (high - low):.3g}") for step in (0.0, 0.25, 0.5, 0.75, 1.0)])
     if unused:
         axes.text(-0.05, UNUSED, "not used", ha="right", va="center", fontsize=plot_style.TEXT, color=plot_style.MUTED)

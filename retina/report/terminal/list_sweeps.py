@@ -15,7 +15,7 @@ from rich.text import Text
 from retina.errors import ResultsError, as_disk_error
 from retina.report.terminal.live_view import clock
 from retina.results import checksums, readers, schemas
-from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
 _FILES = ("sweep.yaml", "environment.json", "trials.csv", "study.db")
 """A folder that holds one of them is a sweep's, or what is left of it."""
@@ -90,12 +90,12 @@ def _summary(root: Path) -> Summary:
 
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
-    spec = readers.read_yaml(root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
+    spec = folder.spec()
     notes = folder.notes()
     if not notes.get("started"):
         raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
-    metric, sign = spec["metric"]["name"], 1 if spec["metric"]["goal"] == "maximize" else -1
-    finished, planned = len(folder.trial_ids(*FINISHED)), spec.get("trials") or len(folder.trial_ids())
+    metric = spec.metric.name
+    finished, planned = len(folder.trial_ids(*FINISHED)), spec.trials or len(folder.trial_ids())
     rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
@@ -108,7 +108,7 @@ def _read(root: Path) -> Summary:
         finished=finished,
         failed=len(folder.trial_ids("FAIL")),
         metric=metric,
-        best=max(scored, key=lambda pair: sign * pair[1], default=None),
+        best=max(scored, key=lambda pair: spec.metric.sign * pair[1], default=None),
         test_qwk=metrics["test"].get("qwk"),
         seconds_ago=(datetime.now(UTC) - datetime.fromisoformat(notes["started"])).total_seconds(),
     )
