@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from retina.report.terminal.live_view import SHOWN_RUNNING, Rung, Running, Status, clock, view
+from retina.report.terminal.live_view import SHOWN_RUNNING, clock, view
+from retina.results.status import Rung, Running, Status
 from retina.system.hardware import GpuLoad, Load
 
 GIB = 2**30

@@ -294,7 +294,7 @@ def test_photographs_that_are_gone_cost_their_pictures_only(
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "empty"))
     shown = written(copied)
     assert "The pictures cannot be shown" in shown.section("mistakes").words
-    assert "not there any more" in shown.section("mistakes").words
+    assert "no longer there" in shown.section("mistakes").words
     assert len(shown.trials()) == len(STATES)
 
 

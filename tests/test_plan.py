@@ -23,10 +23,11 @@ from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache.pixel_cache import cache_folder
 from retina.errors import DiskError
-from retina.report.terminal import plan as report
+from retina.report.terminal import tables
 from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import Plan
 from retina.sweep import dry_run as planning
 from retina.sweep.dry_run import (
     FIRST_TRIALS,
@@ -68,9 +69,9 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def words(planned: report.Plan, width: int = 120) -> str:
+def words(planned: Plan, width: int = 120) -> str:
     file = StringIO()
-    Console(width=width, file=file).print(report.table(planned))
+    Console(width=width, file=file).print(tables.plan(planned))
     return file.getvalue()
 
 

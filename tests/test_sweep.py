@@ -19,9 +19,9 @@ from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTa
 from retina.config import TrialConfig
 from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
-from retina.report.terminal.live_view import Status
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import Status
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger

@@ -64,13 +64,13 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
     from retina.data import dataset
-    from retina.report.terminal import plan as report
+    from retina.report.terminal import tables
     from retina.sweep import api, dry_run, ray_backend
 
     ray_backend.silence_libraries(verbose=False)
     spec, _ = api.to_run(spec, place, going)
     console.out.print(spec.to_yaml())
-    console.show(report.table(dry_run.plan(spec, place.results / spec.name)))
+    console.show(tables.plan(dry_run.plan(spec, place.results / spec.name)))
     found = dataset.find(spec.data)  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from retina.system.printable import PrintableFormatter, printable
 
 if TYPE_CHECKING:
-    from retina.report.terminal.live_view import Status
+    from retina.results.status import Status
 
 
 class PrintableConsole(Console):

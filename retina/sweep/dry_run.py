@@ -13,10 +13,9 @@ import torch
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
-from retina.report.terminal.plan import Plan
 from retina.results.run_folder import FINISHED, RunFolder
+from retina.results.status import Plan
 from retina.sweep.cluster import fitting, share_on
-from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy
 from retina.system.hardware import cores
 from retina.training import model
@@ -41,7 +40,7 @@ def plan(spec: SweepSpec, root: Path) -> Plan:
     return Plan(
         trials=left,
         first=[(name, config.model_dump(include=set(spec.parameters))) for name, config in asked],
-        rungs=[rung.epoch for rung in ResumableASHAScheduler(spec).standing()],
+        rungs=spec.rungs(),
         epochs=left * spec.max_epochs,
         slots=slots,
         bytes_needed=bytes_needed(spec, slots),

@@ -12,8 +12,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from retina.errors import one_line
-from retina.report.page.run_data import ENOUGH
 from retina.results.run_folder import RunFolder
+from retina.results.status import ENOUGH
 from retina.sweep import study_file
 from retina.sweep.study import INDEX
 from retina.sweep.study_file import STUDY_FILE
@@ -35,8 +35,8 @@ def importances(folder: RunFolder) -> dict[str, float]:
 
     Returns:
         Shares by parameter, adding up to 1, the largest first. Empty where fewer than
-        `retina.report.page.run_data.ENOUGH` trials have a value, no parameter differs between them, all came to the
-        same value, or there is no readable study.
+        `retina.results.status.ENOUGH` trials have a value, no parameter differs between them, all came to the same
+        value, or there is no readable study.
     """
     file, name = folder.root / STUDY_FILE, folder.notes().get("study")
     if name is None or not file.is_file():

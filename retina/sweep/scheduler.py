@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
-from retina.report.terminal.live_view import Rung
+from retina.results.status import Rung
 
 BEST = "best"
 """The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from retina.report.terminal.live_view import Running, Status
 from retina.results.run_folder import FINISHED
+from retina.results.status import Running, Status
 from retina.sweep.ledger import Ledger
 from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.system import hardware

@@ -18,9 +18,10 @@ import retina
 from retina.errors import ResultsError, as_disk_error
 from retina.report import ensemble_results
 from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
-from retina.report.page.run_data import ENOUGH, RunData
+from retina.report.page.run_data import RunData
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import ENOUGH
 from retina.system import output_files
 
 FILE = "report.html"

@@ -22,8 +22,6 @@ from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 _PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
 """Those that every version wrote."""
-ENOUGH = 10
-"""Trials with a value from which on importances are told."""
 
 
 @dataclass(frozen=True)

@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from retina.results.run_folder import FINISHED
-from retina.system.hardware import Load
+from retina.results.status import Rung, Status
 
 SHOWN_RUNNING = 16
-
-
-@dataclass(frozen=True)
-class Running:
-    """A trial that is under way: `epoch` of `epochs` are over, `value` is its best so far (None before the first)."""
-
-    trial: str
-    epoch: int
-    epochs: int
-    value: float | None
-    images_per_second: float | None
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A rung as it stands: after `epoch` epochs; `trials` have come to it, and the next must reach `cutoff`."""
-
-    epoch: int
-    trials: int
-    cutoff: float | None
-
-
-@dataclass(frozen=True)
-class Status:
-    """A sweep at one moment.
-
-    Attributes:
-        name: the sweep's.
-        metric: what it goes by.
-        planned: trials that it is to run.
-        states: how many are COMPLETE, PRUNED, FAIL, RUNNING.
-        best: trial and value of the best so far.
-        running: the trials under way.
-        rungs: where trials are stopped early, the lowest first.
-        slots: trials that fit the cluster at once.
-        seconds: for which the sweep has run.
-        seconds_left: about so long yet; None while nothing can be said.
-        load: of this machine.
-    """
-
-    name: str
-    metric: str
-    planned: int
-    states: dict[str, int]
-    best: tuple[str, float] | None
-    running: list[Running] = field(default_factory=list)
-    rungs: list[Rung] = field(default_factory=list)
-    slots: int = 1
-    seconds: float = 0.0
-    seconds_left: float | None = None
-    load: Load | None = None
 
 
 def view(status: Status) -> RenderableType:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
 from retina.results.run_folder import PARAMETERS, RunFolder
+from retina.results.status import Plan
 from retina.system.printable import printable
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
@@ -98,6 +100,20 @@ def duplicates(summary: dict[str, Any]) -> str:
     )
 
 
+def plan(planned: Plan) -> Group:
+    """Return a table of the first trials and the numbers of a sweep that is to start."""
+    shown = [_first_trials(planned)] if planned.first else []
+    numbers = Table.grid(padding=(0, 2))
+    rungs = ", ".join(str(epoch) for epoch in planned.rungs)
+    numbers.add_row("rungs", f"after epochs {rungs}" if rungs else "none: every trial runs to its end")
+    numbers.add_row("at most", f"{planned.epochs} epochs in {planned.trials} trials")
+    numbers.add_row("at once", f"{planned.slots} on this machine")
+    disk = f"{planned.bytes_needed / 1e9:.2f} GB at most for the results, {planned.bytes_free / 1e9:.2f} GB are free"
+    problem = ": not enough, it would not start" if planned.bytes_needed > planned.bytes_free else ""
+    numbers.add_row("disk", disk + problem)
+    return Group(*shown, numbers)
+
+
 def predictions(frame: pd.DataFrame) -> Table:
     """Grades and probabilities of photographs."""
     table = Table(box=SIMPLE_HEAD)
@@ -106,6 +122,18 @@ def predictions(frame: pd.DataFrame) -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(_short(value) for value in row))
     return table
+
+
+def _first_trials(planned: Plan) -> Table:
+    first = Table(title="Would start first", title_justify="left", box=SIMPLE_HEAD)
+    trials = planned.first
+    is_single = len(trials) == 1
+    names = [name for name in trials[0][1] if is_single or len({str(values[name]) for _, values in trials}) > 1]
+    for column in ("trial", *names):
+        first.add_column(column, justify="left" if column == "trial" else "right", no_wrap=True)
+    for trial, values in trials:
+        first.add_row(trial, *(_short(values[name]) for name in names))
+    return first
 
 
 def _short(value: Any) -> str:
