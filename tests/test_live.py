@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from retina.report.terminal.live_view import SHOWN_RUNNING, clock, view
-from retina.results.status import Rung, Running, Status
+from retina.results.status import RungStatus, RunningTrial, SweepStatus
 from retina.system.hardware import GpuLoad, Load
 
 GIB = 2**30
@@ -21,13 +21,13 @@ UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 CALM = settings(max_examples=60, deadline=None)
 
 
-def running(number: int, **changes: Any) -> Running:
-    return Running(
+def running(number: int, **changes: Any) -> RunningTrial:
+    return RunningTrial(
         **{"trial": f"t{number:04d}", "epoch": 3, "epochs": 9, "value": 0.5, "images_per_second": 80.4, **changes}
     )
 
 
-def status(**changes: Any) -> Status:
+def status(**changes: Any) -> SweepStatus:
     """A sweep in the middle of its work on a machine with a GPU."""
     usual = {
         "name": "demo",
@@ -36,22 +36,22 @@ def status(**changes: Any) -> Status:
         "states": {"COMPLETE": 4, "PRUNED": 5, "FAIL": 1, "RUNNING": 2},
         "best": ("t0003", 0.71234),
         "running": [running(10), running(11, epoch=0, value=None, images_per_second=None)],
-        "rungs": [Rung(2, 8, 0.4567), Rung(6, 3, None)],
+        "rungs": [RungStatus(2, 8, 0.4567), RungStatus(6, 3, None)],
         "slots": 3,
         "seconds": 3725.0,
         "seconds_left": 8000.0,
         "load": Load(0.873, [GpuLoad(0.95, 12 * GIB, 80 * GIB)]),
     }
-    return Status(**{**usual, **changes})
+    return SweepStatus(**{**usual, **changes})
 
 
-def lines(shown: Status, width: int = 100) -> list[str]:
+def lines(shown: SweepStatus, width: int = 100) -> list[str]:
     file = StringIO()
     Console(width=width, file=file).print(view(shown))
     return file.getvalue().splitlines()
 
 
-def rows(shown: Status, width: int = 100) -> dict[str, str]:
+def rows(shown: SweepStatus, width: int = 100) -> dict[str, str]:
     """What stands to the right of each word at the left; lines that follow it without a word of their own, too."""
     found: dict[str, str] = {}
     last = ""
@@ -130,13 +130,13 @@ def test_the_bar_grows_with_the_trials_that_are_done() -> None:
 
 
 def test_a_metric_where_less_is_better_is_told_by_its_own_name() -> None:
-    said = rows(status(metric="val_loss", best=("t0001", 0.31), rungs=[Rung(2, 8, 0.9)]))
+    said = rows(status(metric="val_loss", best=("t0001", 0.31), rungs=[RungStatus(2, 8, 0.9)]))
     assert said["best val_loss"] == "0.31 by t0001"
     assert said["rungs"] == "epoch 2: 8 trials, needs 0.9"
 
 
 def test_before_the_first_trial_nothing_is_made_up() -> None:
-    bare = Status(name="demo", metric="val_qwk", planned=20, states={}, best=None)
+    bare = SweepStatus(name="demo", metric="val_qwk", planned=20, states={}, best=None)
     said = rows(bare)
     assert said["trials"].splitlines()[0] == "0 of 20 done"
     assert said["best val_qwk"] == "none yet"
@@ -178,7 +178,7 @@ def test_more_running_trials_than_there_is_room_for_are_counted() -> None:
 SHARES = st.floats(0, 1)
 VALUES = st.none() | st.floats(-1, 1) | st.floats(0, 1e6)
 RUNNINGS = st.builds(
-    Running,
+    RunningTrial,
     trial=st.integers(0, 99999).map("t{:04d}".format),
     epoch=st.integers(0, 500),
     epochs=st.integers(1, 500),
@@ -188,18 +188,18 @@ RUNNINGS = st.builds(
 
 
 @st.composite
-def moments(draw: st.DrawFn) -> Status:
+def moments(draw: st.DrawFn) -> SweepStatus:
     """A moment of one and the same sweep, whose two trials run on a machine with two GPUs."""
     gpu = st.builds(GpuLoad, SHARES, st.integers(0, 80 * GIB), st.just(80 * GIB))
     states = draw(st.dictionaries(st.sampled_from(["COMPLETE", "PRUNED", "FAIL", "RUNNING"]), st.integers(0, 100000)))
-    return Status(
+    return SweepStatus(
         name="demo",
         metric="val_accuracy",
         planned=draw(st.integers(1, 100000)),
         states=states,
         best=draw(st.none() | st.tuples(st.just("t0001"), st.floats(-1, 1e6))),
         running=[draw(RUNNINGS), draw(RUNNINGS)],
-        rungs=[Rung(epoch, draw(st.integers(0, 100000)), draw(VALUES)) for epoch in (1, 3, 9, 27)],
+        rungs=[RungStatus(epoch, draw(st.integers(0, 100000)), draw(VALUES)) for epoch in (1, 3, 9, 27)],
         slots=draw(st.integers(0, 1000)),
         seconds=draw(st.floats(0, 1e7)),
         seconds_left=draw(st.none() | st.floats(0, 1e7)),
@@ -209,7 +209,7 @@ def moments(draw: st.DrawFn) -> Status:
 
 @CALM
 @given(moments(), st.sampled_from([60, 80, 100]))
-def test_it_keeps_its_lines_whatever_the_numbers_are(moment: Status, width: int) -> None:
+def test_it_keeps_its_lines_whatever_the_numbers_are(moment: SweepStatus, width: int) -> None:
     shown = lines(moment, width)
     words = [re.split(r"\s\s", line)[0] for line in shown]
     assert len(shown) == 15
@@ -224,7 +224,7 @@ def test_the_lines_follow_the_running_trials_alone() -> None:
     for number in (0, 1, 5, SHOWN_RUNNING, SHOWN_RUNNING + 1, 40):
         at_work = status(running=[running(n) for n in range(number)])
         idle = dataclasses.replace(
-            at_work, states={}, best=None, seconds_left=None, rungs=[Rung(2, 0, None), Rung(6, 0, None)]
+            at_work, states={}, best=None, seconds_left=None, rungs=[RungStatus(2, 0, None), RungStatus(6, 0, None)]
         )
         assert len(lines(at_work)) == len(lines(idle))
         counts.append(len(lines(at_work)))

@@ -27,7 +27,7 @@ from retina.report.terminal import tables
 from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.results.status import Plan
+from retina.results.status import SweepPlan
 from retina.sweep import dry_run as planning
 from retina.sweep.dry_run import (
     FIRST_TRIALS,
@@ -69,7 +69,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def words(planned: Plan, width: int = 120) -> str:
+def words(planned: SweepPlan, width: int = 120) -> str:
     file = StringIO()
     Console(width=width, file=file).print(tables.plan(planned))
     return file.getvalue()

@@ -21,7 +21,7 @@ from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.results.status import Status
+from retina.results.status import SweepStatus
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
@@ -357,7 +357,7 @@ def test_the_rungs_remember_the_trials_before(tmp_path: Path) -> None:
 
 
 def test_whoever_watches_sees_the_sweep_as_it_goes(tmp_path: Path) -> None:
-    seen: list[Status] = []
+    seen: list[SweepStatus] = []
     spec = spec_of(trials=8, budget={"hours": 1})
     sweep(spec, tmp_path / "replay", watch=seen.append)
     assert seen

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from retina.system.printable import PrintableFormatter, printable
 
 if TYPE_CHECKING:
-    from retina.results.status import Status
+    from retina.results.status import SweepStatus
 
 
 class PrintableConsole(Console):
@@ -54,7 +54,7 @@ def show(table: RenderableType) -> None:
 
 
 @contextmanager
-def live() -> Iterator[Callable[[Status], None] | None]:
+def live() -> Iterator[Callable[[SweepStatus], None] | None]:
     """The view of a running sweep, in a terminal; elsewhere None, and the lines of the log say the same."""
     if not out.is_terminal:
         yield None
@@ -62,7 +62,7 @@ def live() -> Iterator[Callable[[Status], None] | None]:
     with ExitStack() as shown:
         opened: list[Live] = []
 
-        def watch(status: Status) -> None:
+        def watch(status: SweepStatus) -> None:
             from retina.report.terminal.live_view import view  # noqa: PLC0415  # only where a view is shown
 
             if not opened:  # only now: a bar may have been here before

@@ -7,12 +7,12 @@ from typing import Any
 
 from retina.system.hardware import Load
 
-ENOUGH = 10
+MIN_TRIALS_FOR_IMPORTANCE = 10
 """The fewest trials with a value for which parameter importances are computed."""
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningTrial:
     """A trial that is running.
 
     Attributes:
@@ -31,7 +31,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Rung:
+class RungStatus:
     """A rung of ASHA: a number of epochs after which a trial may be stopped.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Status:
+class SweepStatus:
     """A sweep at one moment.
 
     Attributes:
@@ -68,8 +68,8 @@ class Status:
     planned: int
     states: dict[str, int]
     best: tuple[str, float] | None
-    running: list[Running] = field(default_factory=list)
-    rungs: list[Rung] = field(default_factory=list)
+    running: list[RunningTrial] = field(default_factory=list)
+    rungs: list[RungStatus] = field(default_factory=list)
     slots: int = 1
     seconds: float = 0.0
     seconds_left: float | None = None
@@ -77,7 +77,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What a sweep would do.
 
     Attributes:

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
-from retina.results.status import Rung
+from retina.results.status import RungStatus
 
 BEST = "best"
 """The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""
@@ -92,14 +92,14 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         for epoch in sorted(values):
             super().on_trial_result(None, _Named(name), {EPOCH: epoch, BEST: values[epoch]})
 
-    def standing(self) -> list[Rung]:
+    def standing(self) -> list[RungStatus]:
         """The rungs at which a trial may be stopped, the lowest first."""
         found = []
         for milestone, recorded in reversed(self._brackets[0]._rungs):  # noqa: SLF001  # debug_string() is all there is
             if milestone < self._longest:
                 cutoff = self._brackets[0].cutoff(recorded)
                 value = None if cutoff is None else float(self._metric_op * cutoff)
-                found.append(Rung(math.ceil(milestone), len(recorded), value))
+                found.append(RungStatus(math.ceil(milestone), len(recorded), value))
         return found
 
 

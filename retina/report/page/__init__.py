@@ -21,7 +21,7 @@ from retina.report.page import calibration, curves, metric_tables, mistakes, ove
 from retina.report.page.run_data import RunData
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.results.status import ENOUGH
+from retina.results.status import MIN_TRIALS_FOR_IMPORTANCE
 from retina.system import output_files
 
 FILE = "report.html"
@@ -108,7 +108,7 @@ def _results(told: RunData, importances: Mapping[str, float], device: torch.devi
         "search": search.pictures(told),
         "slices": search.slices(told),
         "importances": overview.importances(dict(importances)),
-        "enough": ENOUGH,
+        "enough": MIN_TRIALS_FOR_IMPORTANCE,
         "curves": curves.pictures(told),
         "chances": calibration.pictures(told),
         "mistakes": mistakes.find(told, device),

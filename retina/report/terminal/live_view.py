@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.results.run_folder import FINISHED
-from retina.results.status import Rung, Status
+from retina.results.status import RungStatus, SweepStatus
 
 SHOWN_RUNNING = 16
 
 
-def view(status: Status) -> RenderableType:
+def view(status: SweepStatus) -> RenderableType:
     """The whole picture; its lines keep their places, as many as there are rungs, GPUs and running trials."""
     table = Table.grid(padding=(0, 2))
     label = f"best {status.metric}"  # the longest
@@ -42,7 +42,7 @@ def clock(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _rung(rung: Rung) -> str:
+def _rung(rung: RungStatus) -> str:
     wanted = "" if rung.cutoff is None else f", needs {rung.cutoff:.3g}"
     return f"epoch {rung.epoch}: {rung.trials} trials{wanted}"
 
@@ -51,7 +51,7 @@ def _left(seconds: float | None) -> str:
     return "time left not known yet" if seconds is None else f"about {clock(seconds)} left"
 
 
-def _load(status: Status) -> str:
+def _load(status: SweepStatus) -> str:
     lines = [f"{len(status.running)} of {status.slots} places for trials taken"]
     if status.load:
         lines[0] += f"   CPU {status.load.cpu:.0%}"
@@ -61,7 +61,7 @@ def _load(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _running(status: Status) -> Table:
+def _running(status: SweepStatus) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("running", "epoch", status.metric, "img/s"):
         table.add_column(column, justify="left" if column == "running" else "right", no_wrap=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from retina.config import GRADE_NAMES
 from retina.results.run_folder import PARAMETERS, RunFolder
-from retina.results.status import Plan
+from retina.results.status import SweepPlan
 from retina.system.printable import printable
 
 SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
@@ -100,7 +100,7 @@ def duplicates(summary: dict[str, Any]) -> str:
     )
 
 
-def plan(planned: Plan) -> Group:
+def plan(planned: SweepPlan) -> Group:
     """Return a table of the first trials and the numbers of a sweep that is to start."""
     shown = [_first_trials(planned)] if planned.first else []
     numbers = Table.grid(padding=(0, 2))
@@ -124,7 +124,7 @@ def predictions(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _first_trials(planned: Plan) -> Table:
+def _first_trials(planned: SweepPlan) -> Table:
     first = Table(title="Would start first", title_justify="left", box=SIMPLE_HEAD)
     trials = planned.first
     is_single = len(trials) == 1
