@@ -25,8 +25,8 @@ from tiny import DATA, config, photographs
 from retina.config import TrialConfig
 from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
-from retina.evaluation import comparison_runs
-from retina.evaluation.comparison_runs import ComparisonRun
+from retina.evaluation import comparison
+from retina.evaluation.comparison import ComparisonRun
 from retina.report import comparison_figures
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
@@ -265,12 +265,12 @@ def test_the_matrices_are_normalised_as_scikit_learn_does(matrix: np.ndarray) ->
 
 def test_the_highest_accuracies_are_told_as_in_the_report_and_the_chosen_ones_beside() -> None:
     compared = [some(pretrained=False, arch="resnet18", tracked=False), some(pretrained=True)]
-    assert comparison_runs.highest(compared) == [
+    assert comparison.highest(compared) == [
         "ResNet18 (w/o pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_test: 81.17 %",
     ]
-    assert comparison_runs.chosen(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
+    assert comparison.chosen(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
 
 
 def test_the_sweep_that_comes_along_is_a_comparison_and_keeps_all_its_models() -> None:

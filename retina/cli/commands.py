@@ -107,7 +107,7 @@ def train_networks(options: argparse.Namespace) -> int:
 
 
 def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
-    from retina.evaluation import comparison_runs
+    from retina.evaluation import comparison
     from retina.report import comparison_figures, figures
     from retina.report.terminal import best_model
 
@@ -121,7 +121,7 @@ def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
         drawn = [*figures.draw(folder), *drawn]
     if has_best:
         console.show(best_model.best(folder))
-    console.out.print(f"\n{comparison_runs.describe(comparison_runs.read(folder))}")
+    console.out.print(f"\n{comparison.describe(comparison.read(folder))}")
     _page_at_the_end(folder)
     drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
     console.out.print(

@@ -17,9 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from retina.config import GRADES
 from retina.data.dataset import FundusDataset, Progress
 from retina.errors import ResultsError
-from retina.evaluation import comparison_runs
-from retina.evaluation.comparison import FOLDER, evaluate_runs
-from retina.evaluation.comparison_runs import ComparisonRun
+from retina.evaluation import comparison
+from retina.evaluation.comparison import FOLDER, ComparisonRun, evaluate_runs
 from retina.report import figures
 from retina.results.run_folder import RunFolder
 
@@ -48,13 +47,13 @@ def draw(folder: RunFolder, photographs: FundusDataset | None = None, progress: 
 
     Returns:
         The figures: accuracy_<network>.png and confusion_matrix_<network>_<pretrained or scratch>.png. Empty where the
-        run is no comparison: `retina.evaluation.comparison_runs.read` finds fewer than two pairs of network and
+        run is no comparison: `retina.evaluation.comparison.read` finds fewer than two pairs of network and
         pretraining.
 
     Raises:
         ResultsError: a file of the run is damaged; names it.
     """
-    compared = comparison_runs.read(folder)
+    compared = comparison.read(folder)
     if len(compared) < 2:
         return []
     place = folder.root / FOLDER

@@ -9,7 +9,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
 from retina.evaluation.best_trial import FILES
-from retina.evaluation.comparison_runs import SHARED
+from retina.evaluation.comparison import SHARED
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep

@@ -10,7 +10,7 @@ from typing import Any
 
 from retina.config import DataConfig, TrialConfig, parse
 from retina.config.sweep import SweepSpec
-from retina.evaluation.comparison_runs import COMPARED, SHARED
+from retina.evaluation.comparison import COMPARED, SHARED
 
 WHERE = "retina train"
 METRIC = "val_accuracy"

@@ -16,7 +16,7 @@ from retina.config import TrialConfig
 from retina.data.dataset import FundusDataset, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.evaluation.comparison_runs import titled
+from retina.evaluation.comparison import titled
 from retina.results import checkpoints, files
 from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
