@@ -265,12 +265,12 @@ def test_the_matrices_are_normalised_as_scikit_learn_does(matrix: np.ndarray) ->
 
 def test_the_highest_accuracies_are_told_as_in_the_report_and_the_chosen_ones_beside() -> None:
     compared = [some(pretrained=False, arch="resnet18", tracked=False), some(pretrained=True)]
-    assert comparison.highest(compared) == [
+    assert comparison.highest_accuracies(compared) == [
         "ResNet18 (w/o pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_test: 81.17 %",
     ]
-    assert comparison.chosen(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
+    assert comparison.accuracies_at_best_epoch(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
 
 
 def test_the_sweep_that_comes_along_is_a_comparison_and_keeps_all_its_models() -> None:

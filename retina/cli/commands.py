@@ -121,7 +121,7 @@ def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
         drawn = [*figures.draw(folder), *drawn]
     if has_best:
         console.show(best_model.best(folder))
-    console.out.print(f"\n{comparison.describe(comparison.read(folder))}")
+    console.out.print(f"\n{comparison.describe(comparison.read_runs(folder))}")
     _page_at_the_end(folder)
     drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
     console.out.print(

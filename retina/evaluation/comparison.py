@@ -19,9 +19,9 @@ from retina.evaluation import best_trial
 from retina.results import files, readers, schemas
 from retina.results.run_folder import PARAMETERS, RunFolder
 
-FOLDER = "comparison"
-COMPARED = ("arch", "pretrained")
-SHARED = [name for name in PARAMETERS if name not in COMPARED]
+COMPARISON_FOLDER = "comparison"
+COMPARED_SETTINGS = ("arch", "pretrained")
+SHARED_SETTINGS = [name for name in PARAMETERS if name not in COMPARED_SETTINGS]
 """What the runs of a comparison must agree in."""
 _FOLLOWED = {"train": "train_accuracy", "test": "test_accuracy"}
 
@@ -61,7 +61,7 @@ class ComparisonRun:
     @property
     def title(self) -> str:
         """In the report's words: ResNet18 (w/ pretraining)."""
-        return titled(self.arch, pretrained=self.pretrained)
+        return run_title(self.arch, pretrained=self.pretrained)
 
     @property
     def slug(self) -> str:
@@ -73,25 +73,25 @@ class ComparisonRun:
         value = pd.to_numeric(self.curves[_FOLLOWED[split]]).max()
         return None if pd.isna(value) else float(value)
 
-    def at_chosen(self, split: str) -> float | None:
+    def accuracy_at_best_epoch(self, split: str) -> float | None:
         """The accuracy on "train" or "test" at the epoch that validation chose; None where it is not known."""
         values = pd.to_numeric(self.curves.loc[self.curves["epoch"] == self.epoch, _FOLLOWED[split]]).dropna()
         return None if values.empty else float(values.iloc[0])
 
 
-def titled(arch: str, *, pretrained: bool) -> str:
+def run_title(arch: str, *, pretrained: bool) -> str:
     """A run in the report's words: ResNet18 (w/ pretraining)."""
     return f"{_network(arch)} ({_how(pretrained)})"
 
 
-def read(folder: RunFolder) -> list[ComparisonRun]:
+def read_runs(folder: RunFolder) -> list[ComparisonRun]:
     """The trials of a run that differ in network and pretraining alone, each pair once, sorted by them.
 
     Empty where some differ in anything else, or two in nothing; with one trial alone it is no comparison yet.
     """
     rows = [folder.recorded(trial_id) for trial_id in folder.trial_ids()]
-    keys = {tuple(row.get(name) for name in COMPARED) for row in rows}
-    if len(keys) < len(rows) or any(len({row.get(name) for row in rows}) > 1 for name in SHARED):
+    keys = {tuple(row.get(name) for name in COMPARED_SETTINGS) for row in rows}
+    if len(keys) < len(rows) or any(len({row.get(name) for row in rows}) > 1 for name in SHARED_SETTINGS):
         return []
     history = folder.history()
     cells = [
@@ -108,7 +108,7 @@ def read(folder: RunFolder) -> list[ComparisonRun]:
     return sorted(cells, key=lambda cell: (int(cell.arch.removeprefix("resnet")), cell.pretrained))
 
 
-def highest(cells: list[ComparisonRun]) -> list[str]:
+def highest_accuracies(cells: list[ComparisonRun]) -> list[str]:
     """The highest accuracies in the report's form, a line a model and split that was followed."""
     lines = []
     for cell in cells:
@@ -119,11 +119,11 @@ def highest(cells: list[ComparisonRun]) -> list[str]:
     return lines
 
 
-def chosen(cells: list[ComparisonRun]) -> list[str]:
+def accuracies_at_best_epoch(cells: list[ComparisonRun]) -> list[str]:
     """The test accuracies at the epochs that validation chose, a line a model; empty where test was not followed."""
     lines = []
     for cell in cells:
-        value = cell.at_chosen("test")
+        value = cell.accuracy_at_best_epoch("test")
         if value is not None:
             lines.append(f"{cell.title}: {100 * value:.2f} % at epoch {cell.epoch}")
     return lines
@@ -131,8 +131,8 @@ def chosen(cells: list[ComparisonRun]) -> list[str]:
 
 def describe(cells: list[ComparisonRun]) -> str:
     """The highest accuracies, and what the honest ones are; empty before the first epoch."""
-    lines = highest(cells)
-    by_validation = chosen(cells)
+    lines = highest_accuracies(cells)
+    by_validation = accuracies_at_best_epoch(cells)
     if lines:
         lines = ["The highest accuracies of any epoch:", *lines]
     if by_validation:
@@ -180,7 +180,9 @@ def evaluate_runs(
 def _stored(folder: RunFolder, cell: ComparisonRun) -> dict[str, Any] | None:
     """What an earlier call has found, if it was of the same weights and photographs."""
     try:
-        told = readers.read_object(folder.root / FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again")
+        told = readers.read_object(
+            folder.root / COMPARISON_FOLDER / f"{cell.slug}.json", schemas.Compared, "it is made again"
+        )
     except ResultsError as error:
         log.warning("note: %s", one_line(error, 1000))
         return None
@@ -207,7 +209,7 @@ def _judge(folder: RunFolder, cell: ComparisonRun, photographs: FundusDataset) -
         "loss": seen.loss,
         "data_fingerprint": photographs.fingerprint,
     }
-    place = folder.root / FOLDER
+    place = folder.root / COMPARISON_FOLDER
     files.write_frame(place / f"{cell.slug}.csv", best_trial.predictions_of(photographs.frame, {"test": seen}))
     files.write_json(place / f"{cell.slug}.json", told)  # last: it says that the evaluation is whole
     return told

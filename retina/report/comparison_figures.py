@@ -18,7 +18,7 @@ from retina.config import GRADES
 from retina.data.dataset import FundusDataset, Progress
 from retina.errors import ResultsError
 from retina.evaluation import comparison
-from retina.evaluation.comparison import FOLDER, ComparisonRun, evaluate_runs
+from retina.evaluation.comparison import COMPARISON_FOLDER, ComparisonRun, evaluate_runs
 from retina.report import figures
 from retina.results.run_folder import RunFolder
 
@@ -47,16 +47,16 @@ def draw(folder: RunFolder, photographs: FundusDataset | None = None, progress: 
 
     Returns:
         The figures: accuracy_<network>.png and confusion_matrix_<network>_<pretrained or scratch>.png. Empty where the
-        run is no comparison: `retina.evaluation.comparison.read` finds fewer than two pairs of network and
+        run is no comparison: `retina.evaluation.comparison.read_runs` finds fewer than two pairs of network and
         pretraining.
 
     Raises:
         ResultsError: a file of the run is damaged; names it.
     """
-    compared = comparison.read(folder)
+    compared = comparison.read_runs(folder)
     if len(compared) < 2:
         return []
-    place = folder.root / FOLDER
+    place = folder.root / COMPARISON_FOLDER
     drawn: dict[str, Figure] = {}
     for arch in dict.fromkeys(cell.arch for cell in compared):
         of_one = [cell for cell in compared if cell.arch == arch and not cell.curves.empty]

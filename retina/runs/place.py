@@ -9,7 +9,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
 from retina.evaluation.best_trial import FILES
-from retina.evaluation.comparison import SHARED
+from retina.evaluation.comparison import SHARED_SETTINGS
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
@@ -39,7 +39,7 @@ def refuse_others(wanted: Plan) -> None:
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others are like it
-        changed += _changes(config, wanted.configs[0], SHARED)
+        changed += _changes(config, wanted.configs[0], SHARED_SETTINGS)
     if changed:
         raise ResultsError(
             f"{folder.root}: was trained with other settings: {'; '.join(changed[:4])}\n"

@@ -16,7 +16,7 @@ from retina.config import TrialConfig
 from retina.data.dataset import FundusDataset, Progress, find, prepare
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.evaluation.comparison import titled
+from retina.evaluation.comparison import run_title
 from retina.results import checkpoints, files
 from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
 from retina.runs import place
@@ -94,7 +94,7 @@ def _weights(configs: list[TrialConfig], source: Path | None) -> dict[str, model
 
 def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTask) -> None:
     """One run from wherever it is to its end, COMPLETE or FAIL."""
-    mine, name = folder.trial(trial_id), titled(config.arch, pretrained=config.pretrained)
+    mine, name = folder.trial(trial_id), run_title(config.arch, pretrained=config.pretrained)
     values = config.model_dump(mode="json")
     folder.record_trial(trial_id, state="RUNNING", reason=None, **values)
     try:
@@ -172,7 +172,7 @@ def _tell(folder: RunFolder, trial_id: str, config: TrialConfig, result: EpochRe
         told.append(f"test {result.test_accuracy:.2%}")
     of = f"epoch {result.epoch} of {config.epochs}"
     best = ", the best on validation so far" if better else ""
-    log.info("%s, %s: %s%s", titled(config.arch, pretrained=config.pretrained), of, ", ".join(told), best)
+    log.info("%s, %s: %s%s", run_title(config.arch, pretrained=config.pretrained), of, ", ".join(told), best)
     measures = "  ".join(f"{key} {value:.4g}" for key, value in asdict(result).items() if value is not None)
     log.debug("  %s", measures)
     folder.log(trial_id, f"{of}: {measures}")

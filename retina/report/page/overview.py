@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
-from retina.evaluation.comparison import FOLDER
+from retina.evaluation.comparison import COMPARISON_FOLDER
 from retina.metrics.verdict import SPLITS
 from retina.report.page.run_data import RunData, number, word
 from retina.report.terminal import tables
@@ -122,7 +122,7 @@ def is_dirty(facts: RunData) -> bool:
 
 def comparison(facts: RunData) -> list[Image]:
     """The figures of a comparison of networks, if `retina.report.comparison_figures` has drawn any."""
-    files = sorted((facts.folder.root / FOLDER).glob("*.png"))
+    files = sorted((facts.folder.root / COMPARISON_FOLDER).glob("*.png"))
     return [Image(_uri(file.read_bytes()), file.stem.replace("_", " ")) for file in files]
 
 
