@@ -158,13 +158,13 @@ def test_links_in_circles_are_refused_by_what_the_commands_call(tmp_path: Path) 
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     with pytest.raises(ResultsError, match="loop: cannot be read: Too many levels of symbolic links"):
-        RunFolder.refuse_taken(loop)
+        RunFolder.ensure_free(loop)
     for folder in (loop, loop / "a", tmp_path / LONG):
         with pytest.raises(DataError, match="cannot be written: "):
             synthetic.draw(folder, SyntheticConfig())
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "absent")
-    RunFolder.refuse_taken(nowhere)  # a folder can be made there
+    RunFolder.ensure_free(nowhere)  # a folder can be made there
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="both", data=DATA, method="grid", parameters={"arch": {"values": ["resnet18", "resnet50"]}}
         )
         write_text(folder.root / "sweep.yaml", whole.to_yaml())
-        folder.note(data=photographs().summary())
+        folder.update_metadata(data=photographs().summary())
         for number, (arch, pretrained) in enumerate(GRID):
             settings = record(folder, f"t{number:04d}", arch=arch, pretrained=pretrained)
             torch.manual_seed(number)
@@ -148,7 +148,7 @@ def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytes
 def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("comparison"))
     folder = RunFolder.open(tmp_path / "both")
-    folder.note(data={**folder.notes()["data"], "fingerprint": "another"})
+    folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "photographs, grades or splits have changed since the run" in told.text
 
@@ -156,7 +156,7 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
 @pytest.mark.usefixtures("_unpainted")
 def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
-    folder.note(data={**folder.notes()["data"], "fingerprint": "another"})  # the sweep was forced on
+    folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})  # the sweep was forced on
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
 

@@ -25,7 +25,7 @@ def sweep(results: Path, name: str = "demo", *, hours_ago: float = 2.0, trials: 
     """A sweep that was begun and has no trial yet."""
     folder = RunFolder.create(results / name)
     started = datetime.now(UTC) - timedelta(hours=hours_ago)
-    folder.note(started=started.isoformat(timespec="seconds"))
+    folder.update_metadata(started=started.isoformat(timespec="seconds"))
     write_text(
         folder.root / "sweep.yaml", SweepSpec(name=name, trials=trials, parameters=PARAMETERS, **changes).to_yaml()
     )
@@ -40,7 +40,7 @@ def finished(results: Path, name: str = "demo", **changes: Any) -> RunFolder:
     folder.record_trial("t0001", state="PRUNED", val_qwk=0.75, val_loss=2.0)
     folder.record_trial("t0002", state="FAIL", reason="the loss is nan")
     write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"n": 8, "qwk": 0.625}})
-    folder.note(ended_by="", interrupted=False, best="t0001")
+    folder.update_metadata(ended_by="", interrupted=False, best="t0001")
     return folder
 
 
@@ -83,7 +83,7 @@ def test_a_line_a_sweep(tmp_path: Path) -> None:
 def test_a_sweep_that_a_process_runs_is_running_until_that_process_ends(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
     folder.record_trial("t0000", state="RUNNING", val_qwk=0.5)
-    folder.note(ended_by="budget.hours=1")  # before it went on
+    folder.update_metadata(ended_by="budget.hours=1")  # before it went on
     with held_elsewhere(folder.root) as other:
         assert one(tmp_path).state == "running"
         assert one(tmp_path).best == ("t0000", 0.5)  # of a trial that still runs
@@ -91,23 +91,23 @@ def test_a_sweep_that_a_process_runs_is_running_until_that_process_ends(tmp_path
         other.kill()
         other.wait()
         assert one(tmp_path).state == "ended by budget.hours=1"
-    folder.note(ended_by="")
+    folder.update_metadata(ended_by="")
     assert one(tmp_path).state == "interrupted"
 
 
 def test_looking_does_not_keep_the_sweep_from_running(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
-    with folder.held():
+    with folder.lock():
         pass
     assert one(tmp_path).state == "interrupted"
-    with folder.held():
+    with folder.lock():
         assert one(tmp_path).state == "running"
 
 
 def test_a_sweep_that_a_limit_ended_says_which(tmp_path: Path) -> None:
     folder = sweep(tmp_path, budget={"max_failed": 1})
     folder.record_trial("t0000", state="FAIL", reason="the loss is nan")
-    folder.note(ended_by="budget.max_failed=1", interrupted=False, best=None)
+    folder.update_metadata(ended_by="budget.max_failed=1", interrupted=False, best=None)
     found = one(tmp_path)
     assert (found.state, found.finished, found.failed, found.best) == ("ended by budget.max_failed=1", 1, 1, None)
 
@@ -123,14 +123,14 @@ def test_a_sweep_with_trials_left_is_interrupted(tmp_path: Path, states: list[st
 def test_a_sweep_without_its_winner_is_not_finished(tmp_path: Path) -> None:
     folder = sweep(tmp_path, trials=1)
     folder.record_trial("t0000", state="COMPLETE", val_qwk=0.5)
-    folder.note(ended_by="")  # killed while the best model was evaluated: --resume does that
+    folder.update_metadata(ended_by="")  # killed while the best model was evaluated: --resume does that
     assert one(tmp_path).state == "interrupted"
 
 
 def test_a_sweep_whose_trials_all_failed_is_finished_and_has_no_best(tmp_path: Path) -> None:
     folder = sweep(tmp_path, trials=1)
     folder.record_trial("t0000", state="FAIL", val_qwk=0.9)
-    folder.note(ended_by="", interrupted=False, best=None)
+    folder.update_metadata(ended_by="", interrupted=False, best=None)
     found = one(tmp_path)
     assert (found.state, found.failed, found.best, found.test_qwk) == ("finished", 1, None, None)
     assert shown([found])[1] == ["demo", "finished", "1 of 1, 1 failed", "-", "-", "2 h"]

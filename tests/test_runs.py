@@ -210,7 +210,7 @@ def test_load_refuses_a_sweep_and_a_folder_in_use(home: Path, copy: Path, capsys
     with held_elsewhere(copy):
         assert train(home, "copy", "-l") == 2
     assert "is being run by another process" in capsys.readouterr().err
-    RunFolder.open(copy).note(study="copy-123")
+    RunFolder.open(copy).update_metadata(study="copy-123")
     assert train(home, "copy", "-l") == 2
     assert "is a sweep's" in capsys.readouterr().err
 
@@ -312,7 +312,7 @@ def test_a_run_that_begins_anew_has_no_epochs_of_before_and_a_reason_that_can_be
     table.write_text("".join([*lines, last.replace("COMPLETE", "RUNNING")]))  # its checkpoint is not there
     monkeypatch.setattr(TrainingRun, "__next__", fail)
     assert train(home, "copy", "--load", "true") == 1
-    row = RunFolder.open(copy).recorded("t0001")
+    row = RunFolder.open(copy).trial_row("t0001")
     assert (row["state"], "best_epoch" in row) == ("FAIL", False)
     assert row["reason"][:12] == reason[:12]
     assert len(row["reason"]) <= 4000

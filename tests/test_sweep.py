@@ -195,7 +195,7 @@ def test_the_hours_of_an_interrupted_sweep_count_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "replay")
     write_text(folder.root / "sweep.yaml", spec.to_yaml())
     assert Ledger.create(spec, folder).ended_by() == ""
-    folder.note(seconds=3600.0)
+    folder.update_metadata(seconds=3600.0)
     assert Ledger.open(spec, folder).ended_by() == "budget.hours=1"
 
 
@@ -374,7 +374,7 @@ def test_whoever_watches_sees_the_sweep_as_it_goes(tmp_path: Path) -> None:
 def test_a_worker_s_words_go_to_its_trial_s_log(tmp_path: Path) -> None:
     _, folder = sweep(spec_of(trials=2), tmp_path / "replay", Talking())
     for name in ("t0000", "t0001"):
-        rate = folder.recorded(name)["learning_rate"]
+        rate = folder.trial_row(name)["learning_rate"]
         log = (folder.trial(name) / "log.txt").read_text()
         assert f"a word about {rate:.6g}" in log
     assert "a warning" in (folder.trial("t0000") / "log.txt").read_text()  # Python says the same one once

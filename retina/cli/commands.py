@@ -113,7 +113,7 @@ def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
-        console.err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
+        console.err.print(f"{trial_id} FAIL: {folder.trial_row(trial_id).get('reason', '')}")
     with shown(console.out) as progress:
         drawn = comparison_figures.draw(folder, photographs, progress)
     has_best = (folder.best / "metrics.json").is_file()

@@ -42,7 +42,7 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
         ModelOutputError: the model's output on a photograph is not finite; `best/` stays as it was.
     """
     config, weights = load_trial(folder, trial_id)
-    row = folder.recorded(trial_id)
+    row = folder.trial_row(trial_id)
     judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
     seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
     predictions = predictions_of(photographs.frame, seen)

@@ -89,7 +89,7 @@ def read_runs(folder: RunFolder) -> list[ComparisonRun]:
 
     Empty where some differ in anything else, or two in nothing; with one trial alone it is no comparison yet.
     """
-    rows = [folder.recorded(trial_id) for trial_id in folder.trial_ids()]
+    rows = [folder.trial_row(trial_id) for trial_id in folder.trial_ids()]
     keys = {tuple(row.get(name) for name in COMPARED_SETTINGS) for row in rows}
     if len(keys) < len(rows) or any(len({row.get(name) for row in rows}) > 1 for name in SHARED_SETTINGS):
         return []
@@ -233,7 +233,7 @@ def _photographs(folder: RunFolder, progress: Progress | None) -> FundusDataset:
 
 def _fingerprint(folder: RunFolder) -> str | None:
     """Of the photographs that the run was trained on."""
-    told: dict[str, str] = folder.notes().get("data") or {}
+    told: dict[str, str] = folder.metadata().get("data") or {}
     return told.get("fingerprint")
 
 

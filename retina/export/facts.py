@@ -52,7 +52,7 @@ class CardData:
         Raises:
             ResultsError: a file of the run is damaged.
         """
-        return cls(metrics, run.spec(allow_no_parameters=True), run.notes(), _states(run))
+        return cls(metrics, run.spec(allow_no_parameters=True), run.metadata(), _states(run))
 
     @property
     def data(self) -> Told:

@@ -137,7 +137,7 @@ def confusion_matrices(cell: ComparisonRun, told: dict[str, Any], file: Path) ->
 
 def _commonest(folder: RunFolder) -> tuple[int, float] | None:
     try:
-        told = folder.notes()["data"]["photographs"]
+        told = folder.metadata()["data"]["photographs"]
         train, test = (np.array(told[split]["by_grade"], dtype=np.int64) for split in ("train", "test"))
         grade = int(train.argmax())
         return (grade, float(test[grade] / test.sum())) if test.sum() else None

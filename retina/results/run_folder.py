@@ -32,7 +32,7 @@ from retina.system.printable import printable
 log = logging.getLogger(__name__)
 
 PARAMETERS = list(TrialConfig.model_fields)
-MEASURES = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
+METRIC_COLUMNS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
 """Validation metrics of a trial's best epoch, as they stand in trials.csv."""
 TRIAL_COLUMNS = [
     "trial_id",
@@ -40,7 +40,7 @@ TRIAL_COLUMNS = [
     *PARAMETERS,
     "epochs_run",
     "best_epoch",
-    *MEASURES,
+    *METRIC_COLUMNS,
     "seconds",
     "images_per_second",
     "reason",  # why it was stopped or failed
@@ -56,14 +56,14 @@ HISTORY_COLUMNS = [
     "seconds",
     "micro_batch",  # photographs at once on the device; fewer than batch_size where memory was short
 ]
-SUMMARY = ["epochs_run", "best_epoch", *MEASURES, "seconds", "images_per_second"]
+SUMMARY_COLUMNS = ["epochs_run", "best_epoch", *METRIC_COLUMNS, "seconds", "images_per_second"]
 """What trials.csv says of a trial's epochs."""
-FLUSH_SHARE = 0.05
+MAX_FLUSH_SHARE = 0.05
 """Of the time, at most, that goes into writing the tables for epochs alone; a trial's new state is written at once."""
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 TRIALS_REMEDY = "correct it, or move it away: a sweep restores it from study.db when it goes on with --resume"
 HISTORY_REMEDY = "correct it, or put a copy of it back"
-NOTES_REMEDY = "correct it, or move it away and go on with --resume --force"
+METADATA_REMEDY = "correct it, or move it away and go on with --resume --force"
 SPEC_REMEDY = "correct it, or put a copy of it back"
 METRICS_REMEDY = "correct it, or remove best/: --resume evaluates the best trial again"
 
@@ -87,7 +87,7 @@ class RunFolder:
         Raises:
             ResultsError: when it is there already, or cannot be made.
         """
-        cls.refuse_taken(root)
+        cls.ensure_free(root)
         try:
             file_modes.make_folder(root, exist_ok=True)
             file_modes.make_folder(root / "trials")
@@ -96,7 +96,7 @@ class RunFolder:
         return cls(root)
 
     @staticmethod
-    def refuse_taken(root: Path, going_on: str = "go on with it (--resume)") -> None:
+    def ensure_free(root: Path, going_on: str = "go on with it (--resume)") -> None:
         """Stop where a new folder would overwrite something, or has no place. What a killed process left is nothing.
 
         Args:
@@ -154,7 +154,7 @@ class RunFolder:
         return folder
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep every other process from running this sweep meanwhile; the lock goes with the process, however it ends.
 
         Raises:
@@ -162,22 +162,22 @@ class RunFolder:
         """
         lock = locks.acquire(self.root, locks.SECONDS)
         if lock is None:
-            self._refuse_running()
+            self._raise_running()
         try:
             yield
         finally:
             lock.release()
 
-    def refuse_running(self) -> None:
+    def ensure_not_running(self) -> None:
         """Stop where another process runs the sweep just now.
 
         Raises:
             ResultsError: one does.
         """
         if self.is_running:
-            self._refuse_running()
+            self._raise_running()
 
-    def _refuse_running(self) -> NoReturn:
+    def _raise_running(self) -> NoReturn:
         raise ResultsError(f"{self.root}: this sweep is being run by another process; wait for it or end it")
 
     @property
@@ -238,15 +238,15 @@ class RunFolder:
         self._history.setdefault(trial_id, {})[epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
         self._history_lines.pop(trial_id, None)
 
-    def forget_epochs(self, trial_id: str, *, after: int = 0) -> None:
-        """Take a trial's epochs after one out of history.csv, and `SUMMARY` out of its row, which is to be made anew.
+    def drop_epochs(self, trial_id: str, *, after: int = 0) -> None:
+        """Take a trial's epochs after one out of history.csv, and `SUMMARY_COLUMNS`, to be made anew, out of its row.
 
         It is written with the next `record_trial`.
         """
         left = {epoch: row for epoch, row in self._history.get(trial_id, {}).items() if epoch <= after}
         self._history[trial_id] = left
         self._history_lines.pop(trial_id, None)
-        for key in SUMMARY:
+        for key in SUMMARY_COLUMNS:
             self._trials.get(trial_id, {}).pop(key, None)
 
     def flush(self) -> bool:
@@ -271,10 +271,10 @@ class RunFolder:
                 log.warning("%s: the tables cannot be written now: %s", self.root, error.strerror)
             self.is_flushed = False
         now = time.monotonic()
-        self._rest_until = now + (now - started) / FLUSH_SHARE
+        self._rest_until = now + (now - started) / MAX_FLUSH_SHARE
         return self.is_flushed
 
-    def recorded(self, trial_id: str) -> dict[str, Any]:
+    def trial_row(self, trial_id: str) -> dict[str, Any]:
         """What is known of a trial; empty where it is unknown."""
         return dict(self._trials.get(trial_id, {}))
 
@@ -296,7 +296,7 @@ class RunFolder:
         found = {}
         for trial_id, row in self._trials.items():
             missing = [name for name in PARAMETERS if name not in row]
-            if any(name in row for name in MEASURES) and "best_epoch" not in row:
+            if any(name in row for name in METRIC_COLUMNS) and "best_epoch" not in row:
                 missing.append("best_epoch")
             if missing or "state" not in row:
                 shown = ", ".join((missing or ["state"])[:4])
@@ -360,17 +360,17 @@ class RunFolder:
             readers.refuse(self.root / "sweep.yaml", "data: is required to find the photographs", SPEC_REMEDY)
         return spec.data
 
-    def note(self, **values: Any) -> None:
+    def update_metadata(self, **values: Any) -> None:
         """Add to environment.json, or change there, what is known of the sweep as a whole."""
-        files.write_json(self.root / "environment.json", {**self.notes(), **values})
+        files.write_json(self.root / "environment.json", {**self.metadata(), **values})
 
-    def notes(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What environment.json says; empty before anything was noted.
 
         Raises:
             ResultsError: it is damaged.
         """
-        return readers.read_object(self.root / "environment.json", schemas.Notes, NOTES_REMEDY) or {}
+        return readers.read_object(self.root / "environment.json", schemas.Notes, METADATA_REMEDY) or {}
 
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""

@@ -18,7 +18,7 @@ from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
 from retina.evaluation.comparison import run_title
 from retina.results import checkpoints, files
-from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
+from retina.results.run_folder import HISTORY_COLUMNS, METRIC_COLUMNS, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
 from retina.system import temporary_files
@@ -68,7 +68,7 @@ def train(
             log.warning("note: %s", warning)
         if not load:
             place.create(wanted, photographs)
-    with RunFolder(wanted.root).held():
+    with RunFolder(wanted.root).lock():
         folder = RunFolder.open(wanted.root)
         temporary_files.remove_partials(folder.root)
         if photographs:
@@ -84,7 +84,7 @@ def train(
             photographs = photographs or prepare(wanted.data, progress)
             place.refuse_changed(folder, photographs)
             best_trial.evaluate_best_trial(folder, best, photographs, METRIC)
-        folder.note(ended_by="", interrupted=False, best=best)
+        folder.update_metadata(ended_by="", interrupted=False, best=best)
     return folder, photographs
 
 
@@ -101,7 +101,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
         files.write_json(mine / "config.json", values)
         training, past = _taken_up(folder, trial_id, lambda: task(config))
         if not past:
-            folder.forget_epochs(trial_id)  # of an attempt whose checkpoint is lost
+            folder.drop_epochs(trial_id)  # of an attempt whose checkpoint is lost
         log.info("%s %s", name, f"goes on after epoch {len(past)}" if past else "begins")
         for result in training:
             past.append(asdict(result))
@@ -160,7 +160,7 @@ def _enter(folder: RunFolder, trial_id: str, epoch: dict[str, Any]) -> None:
         trial_id,
         epochs_run=epochs[-1]["epoch"],
         best_epoch=best["epoch"],
-        **{key: best.get(key) for key in MEASURES},
+        **{key: best.get(key) for key in METRIC_COLUMNS},
         seconds=sum(row.get("seconds", 0.0) for row in epochs),
         images_per_second=sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs),
     )

@@ -38,7 +38,7 @@ def importances(folder: RunFolder) -> dict[str, float]:
         `retina.results.status.MIN_TRIALS_FOR_IMPORTANCE` trials have a value, no parameter differs between them, all
         came to the same value, or there is no readable study.
     """
-    file, name = folder.root / STUDY_FILE, folder.notes().get("study")
+    file, name = folder.root / STUDY_FILE, folder.metadata().get("study")
     if name is None or not file.is_file():
         return {}
     try:

@@ -30,7 +30,7 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
         SpecError: a grid that is to be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
     """
     before = folder.spec()
-    as_before = spec.planned_trials in {before.planned_trials, folder.notes().get(WITHOUT_EXTENSION)}
+    as_before = spec.planned_trials in {before.planned_trials, folder.metadata().get(WITHOUT_EXTENSION)}
     if as_before:  # the sweep file, or the command
         spec = spec.model_copy(update={"trials": before.planned_trials})
     if not extend:
@@ -65,7 +65,7 @@ def reopened(
     _refuse_incomparable(root, before, spec)
     changes = _changes(folder, before, spec, photographs, extend)
     _refuse_changes(changes, force=force)
-    notes = folder.notes()
+    notes = folder.metadata()
     limit = limit_reached(spec, folder, float(notes.get("seconds") or 0))
     if extend and limit:
         raise ResultsError(
@@ -77,7 +77,7 @@ def reopened(
     again = {**environment.environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
     said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
-    folder.note(
+    folder.update_metadata(
         resumed=[*(notes.get("resumed") or []), again],
         data=photographs.summary(),
         code=again["code"],
@@ -86,7 +86,7 @@ def reopened(
     ledger = Ledger.open(spec, folder)
     _tell_damaged(folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
-    folder.note(ended_by=limit)
+    folder.update_metadata(ended_by=limit)
     return folder, ledger
 
 
@@ -146,7 +146,7 @@ def _changes(
 ) -> list[str]:
     """What is not as it was, a line each; empty where the sweep is the same. Photographs are compared if given."""
     changes = []
-    notes = folder.notes()
+    notes = folder.metadata()
     if spec.planned_trials == _total(folder, before, extend):
         spec = spec.model_copy(update={"trials": before.trials})
     then, now = before.to_yaml().splitlines(), spec.to_yaml().splitlines()
@@ -171,7 +171,7 @@ def _changes(
 
 def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
     """The trials of a sweep to which `extend` are added and nothing else is changed."""
-    if extend and folder.notes().get("ended_by"):  # a limit ended it early: N more are N more than it has
+    if extend and folder.metadata().get("ended_by"):  # a limit ended it early: N more are N more than it has
         return len(folder.trial_ids(*FINISHED)) + extend
     return before.planned_trials + extend
 

@@ -33,7 +33,7 @@ class StatusReporter:
 def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepStatus:
     """The sweep as it stands, `slots` trials at once fitting the cluster."""
     folder, metric = ledger.folder, ledger.spec.metric.name
-    rows = [folder.recorded(name) for name in folder.trial_ids()]
+    rows = [folder.trial_row(name) for name in folder.trial_ids()]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if row["state"] != "FAIL" and metric in row]
     running = [
         RunningTrial(
@@ -64,7 +64,7 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepSt
 def _seconds_left(ledger: Ledger, running: list[RunningTrial]) -> float | None:
     """By the epochs that a trial took so far on average and the time that an epoch took; no longer than the budget."""
     folder = ledger.folder
-    ended = [int(folder.recorded(name).get("epochs_run", 0)) for name in folder.trial_ids(*FINISHED)]
+    ended = [int(folder.trial_row(name).get("epochs_run", 0)) for name in folder.trial_ids(*FINISHED)]
     done = sum(ended) + sum(trial.epoch for trial in running)
     left = None
     if ended and done:

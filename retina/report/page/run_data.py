@@ -114,7 +114,7 @@ def read(folder: RunFolder) -> RunData:
         ResultsError: a file of it is damaged; names it.
     """
     spec = folder.spec()
-    notes = folder.notes()
+    notes = folder.metadata()
     trials = folder.trials()
     left = (spec.trials or 0) - int(trials["state"].isin(FINISHED).sum())
     metrics = folder.best / "metrics.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.report.page.run_data import RunData, number, word
-from retina.results.run_folder import MEASURES, PARAMETERS
+from retina.results.run_folder import METRIC_COLUMNS, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
 NAMES = {"trial_id": "trial", "images_per_second": "images/s", "reason": "why it ended"}
@@ -51,7 +51,7 @@ def table(facts: RunData) -> Table:
     """All trials of a sweep."""
     varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
     same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
-    measures = [facts.metric, *(name for name in MEASURES if name != facts.metric)]
+    measures = [facts.metric, *(name for name in METRIC_COLUMNS if name != facts.metric)]
     names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "minutes", "images_per_second"]
     names.append("reason")
     told = [{**row, "minutes": _minutes(row["seconds"])} for row in facts.rows]

@@ -91,12 +91,12 @@ def _summary(root: Path) -> Summary:
 def _read(root: Path) -> Summary:
     folder = RunFolder.open(root)
     spec = folder.spec()
-    notes = folder.notes()
+    notes = folder.metadata()
     if not notes.get("started"):
         raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
     metric = spec.metric.name
     finished, planned = len(folder.trial_ids(*FINISHED)), spec.trials or len(folder.trial_ids())
-    rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
+    rows = [folder.trial_row(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
         checksums.verify_best(folder.best, "metrics.json")
