@@ -98,7 +98,11 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "step",
-    ["retina.results.run_folder.RunFolder.note", "retina.sweep.ledger.Ledger.open", "retina.sweep.resume.write_text"],
+    [
+        "retina.results.run_folder.RunFolder.update_metadata",
+        "retina.sweep.ledger.Ledger.open",
+        "retina.sweep.resume.write_text",
+    ],
 )
 def test_killed_before_it_was_extended_it_is_extended_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from retina.report.terminal.live_view import SHOWN_RUNNING, clock, view
+from retina.report.terminal.live_view import SHOWN_RUNNING, format_duration, render
 from retina.results.status import RungStatus, RunningTrial, SweepStatus
 from retina.system.hardware import GpuLoad, Load
 
@@ -47,7 +47,7 @@ def status(**changes: Any) -> SweepStatus:
 
 def lines(shown: SweepStatus, width: int = 100) -> list[str]:
     file = StringIO()
-    Console(width=width, file=file).print(view(shown))
+    Console(width=width, file=file).print(render(shown))
     return file.getvalue().splitlines()
 
 
@@ -63,7 +63,7 @@ def rows(shown: SweepStatus, width: int = 100) -> dict[str, str]:
 
 
 def seconds_of(said: str) -> int:
-    """The duration that `clock` said, read back."""
+    """The duration that `format_duration` said, read back."""
     assert re.fullmatch(r"\d+ (d|h|min|s)( \d+ (h|min|s))?", said)
     numbers, units = said.split()[::2], said.split()[1::2]
     return sum(int(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
@@ -90,13 +90,13 @@ def seconds_of(said: str) -> int:
     ],
 )
 def test_a_duration_is_said_as_people_do(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @CALM
 @given(st.floats(0, 1e9))
 def test_a_duration_leaves_out_less_than_a_part_in_twenty_four(seconds: float) -> None:
-    left_out = round(seconds) - seconds_of(clock(seconds))
+    left_out = round(seconds) - seconds_of(format_duration(seconds))
     assert 0 <= left_out <= seconds / 24
 
 
@@ -104,7 +104,7 @@ def test_a_duration_leaves_out_less_than_a_part_in_twenty_four(seconds: float) -
 @given(st.floats(0, 1e7), st.floats(0, 1e7))
 def test_a_longer_duration_never_sounds_shorter(one: float, other: float) -> None:
     short, long = sorted((one, other))
-    assert seconds_of(clock(short)) <= seconds_of(clock(long))
+    assert seconds_of(format_duration(short)) <= seconds_of(format_duration(long))
 
 
 def test_everything_that_a_watcher_wants_to_know_is_there() -> None:

@@ -151,7 +151,7 @@ def test_the_sweep_file_says_what_was_trained(home: Path) -> None:
 
 
 def test_it_is_listed_as_finished(home: Path) -> None:
-    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "first"]
+    (found,) = [one for one in list_sweeps.read_summaries(home / "results") if one.name == "first"]
     assert (found.state, found.planned, found.finished, found.metric) == ("finished", 2, 2, "val_accuracy")
 
 
@@ -266,7 +266,7 @@ def test_what_was_killed_goes_on_and_comes_to_the_same(home: Path, capsys: pytes
     assert done.returncode == 9, done.stdout + done.stderr
     root = home / "results" / "killed"
     assert history(root).empty
-    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "killed"]
+    (found,) = [one for one in list_sweeps.read_summaries(home / "results") if one.name == "killed"]
     assert found.state == "interrupted"
     assert train(home, "killed", "--load", "true", "-v", "2") == 0
     printed = capsys.readouterr().out

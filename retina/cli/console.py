@@ -63,12 +63,12 @@ def live() -> Iterator[Callable[[SweepStatus], None] | None]:
         opened: list[Live] = []
 
         def watch(status: SweepStatus) -> None:
-            from retina.report.terminal.live_view import view  # noqa: PLC0415  # only where a view is shown
+            from retina.report.terminal.live_view import render  # noqa: PLC0415  # only where a view is shown
 
             if not opened:  # only now: a bar may have been here before
                 opened.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))
                 Lines.live = True
-            opened[0].update(view(status), refresh=True)
+            opened[0].update(render(status), refresh=True)
 
         try:
             yield watch

@@ -12,7 +12,7 @@ from retina.config import GRADE_NAMES, GRADES
 from retina.metrics.verdict import SPLITS, baseline_name, known_patients, resampled
 from retina.report.ensemble_results import NUMBERS, EnsembleResult
 from retina.report.figures import BLUES, ink_on
-from retina.report.page.run_data import number
+from retina.report.page.run_data import finite_or_none
 from retina.report.terminal.best_model import SHOWN
 
 BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
@@ -154,7 +154,7 @@ def _heading(name: str, told: Told) -> str:
 
 
 def _operating(best: Told) -> list[Line]:
-    threshold = number((best.get("operating_point") or {}).get("threshold"))
+    threshold = finite_or_none((best.get("operating_point") or {}).get("threshold"))
     if threshold is None:
         return []
     return [
@@ -182,7 +182,7 @@ def _cell(told: Told, key: str, grade: int | None = None) -> TableCell:
 
 
 def _three(value: Any) -> str:
-    found = number(value)
+    found = finite_or_none(value)
     return "" if found is None else f"{found:.3f}"
 
 

@@ -25,7 +25,7 @@ _PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedParameter:
     """A parameter that the sweep searched.
 
     Attributes:
@@ -44,7 +44,7 @@ class Searched:
 
     def is_used(self, row: Mapping[str, Any]) -> bool:
         """Whether a trial, a row of trials.csv, uses it."""
-        return all(word(row[other]) in wanted for other, wanted in self.when.items())
+        return all(format_setting(row[other]) in wanted for other, wanted in self.when.items())
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RunData:
         return [{str(key): value for key, value in row.items()} for row in self.trials.to_dict(orient="records")]
 
     @cached_property
-    def searched(self) -> list[Searched]:
+    def searched(self) -> list[SearchedParameter]:
         """The parameters that could differ between trials, in the sweep file's order."""
         found = [_searched(name, parameter) for name, parameter in self.spec.parameters.items()]
         return [one for one in found if one.ends or len(one.choices) > 1]
@@ -131,11 +131,11 @@ def read(folder: RunFolder) -> RunData:
         best=best,
         predictions=_predictions(folder) if best is not None else None,
         ways=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
-        state=list_sweeps.state_of(folder, notes, left=left),
+        state=list_sweeps.sweep_state(folder, notes, left=left),
     )
 
 
-def word(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting as it is shown: `true`, `0.001`, `adamw`; empty where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
@@ -149,7 +149,7 @@ def word(value: Any) -> str:
         return str(value)
 
 
-def number(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """A finite number, or None."""
     try:
         found = float(value)
@@ -158,14 +158,14 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _searched(name: str, parameter: Parameter) -> Searched:
+def _searched(name: str, parameter: Parameter) -> SearchedParameter:
     when = {
-        other: tuple(word(value) for value in (values if isinstance(values, list) else [values]))
+        other: tuple(format_setting(value) for value in (values if isinstance(values, list) else [values]))
         for other, values in parameter.when.items()
     }
     if parameter.distribution:
-        return Searched(name, parameter.is_log, parameter.bounds(), (), when)
-    return Searched(name, False, None, tuple(word(value) for value in parameter.choices()), when)
+        return SearchedParameter(name, parameter.is_log, parameter.bounds(), (), when)
+    return SearchedParameter(name, False, None, tuple(format_setting(value) for value in parameter.choices()), when)
 
 
 def _predictions(folder: RunFolder) -> pd.DataFrame | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from retina.report.page.run_data import RunData, number, word
+from retina.report.page.run_data import RunData, finite_or_none, format_setting
 from retina.results.run_folder import METRIC_COLUMNS, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
@@ -71,7 +71,7 @@ def _cell(value: Any, column: Column) -> TrialCell:
         return TrialCell("", None)
     if not column.numeric:
         return TrialCell(text, text)
-    found = number(value)
+    found = finite_or_none(value)
     if found is None:
         return TrialCell(text, None)
     if column.name == "minutes":
@@ -80,18 +80,18 @@ def _cell(value: Any, column: Column) -> TrialCell:
 
 
 def _minutes(seconds: Any) -> float | None:
-    found = number(seconds)
+    found = finite_or_none(seconds)
     return None if found is None else found / 60
 
 
 def _is_numeric(name: str, rows: list[dict[str, Any]]) -> bool:
     told = [row[name] for row in rows if _word(row[name])]
-    return name not in TEXTS and all(number(value) is not None and not _is_truth(value) for value in told)
+    return name not in TEXTS and all(finite_or_none(value) is not None and not _is_truth(value) for value in told)
 
 
 def _is_truth(value: Any) -> bool:
-    return word(value) in {"true", "false"}
+    return format_setting(value) in {"true", "false"}
 
 
 def _word(value: Any) -> str:
-    return word(value).strip()
+    return format_setting(value).strip()

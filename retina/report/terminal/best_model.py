@@ -28,7 +28,7 @@ SHOWN = {
 Metrics = Mapping[str, Any]
 
 
-def best(folder: RunFolder) -> RenderableType:
+def render(folder: RunFolder) -> RenderableType:
     """The best model's numbers on validation and test, 100 columns wide at most.
 
     Of a sweep that an earlier version judged it shows what that version knew.

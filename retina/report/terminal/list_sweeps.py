@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.errors import ResultsError, as_disk_error
-from retina.report.terminal.live_view import clock
+from retina.report.terminal.live_view import format_duration
 from retina.results import checksums, readers, schemas
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
@@ -22,7 +22,7 @@ _FILES = ("sweep.yaml", "environment.json", "trials.csv", "study.db")
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """One sweep.
 
     Attributes:
@@ -48,7 +48,7 @@ class Summary:
     seconds_ago: float | None = None
 
 
-def summaries(results: Path) -> list[Summary]:
+def read_summaries(results: Path) -> list[SweepSummary]:
     """The sweeps in a folder, the newest first; what cannot be read is named as such.
 
     Raises:
@@ -65,7 +65,7 @@ def summaries(results: Path) -> list[Summary]:
     return sorted(found, key=lambda one: (one.seconds_ago is None, one.seconds_ago, one.name))
 
 
-def table(found: list[Summary]) -> Table:
+def table(found: list[SweepSummary]) -> Table:
     """A line a sweep."""
     shown = Table(box=SIMPLE_HEAD)
     for column in ("sweep", "state", "trials", "best", "test QWK", "age"):
@@ -74,21 +74,27 @@ def table(found: list[Summary]) -> Table:
         trials = f"{one.finished} of {one.planned}" + (f", {one.failed} failed" if one.failed else "")
         best = "-" if one.best is None else f"{one.metric} {one.best[1]:.3f} by {one.best[0]}"
         test = "-" if one.test_qwk is None else f"{one.test_qwk:.3f}"
-        age = "-" if one.seconds_ago is None else clock(one.seconds_ago) if one.seconds_ago >= 0 else "in the future"
+        age = (
+            "-"
+            if one.seconds_ago is None
+            else format_duration(one.seconds_ago)
+            if one.seconds_ago >= 0
+            else "in the future"
+        )
         # Text: a folder's name, or what is wrong with it, may look like rich's markup
         shown.add_row(Text(one.name), Text(one.state), trials if one.planned else "-", best, test, age)
     return shown
 
 
-def _summary(root: Path) -> Summary:
+def _summary(root: Path) -> SweepSummary:
     try:
         return _read(root)
     except OSError as error:  # ResultsError is one; what helps is in `retina report`'s words
         problem = " ".join(str(error).partition(";\n")[0].split()).replace(f"{root}/", "")
-    return Summary(root.name, f"unreadable: {problem[:80]}")
+    return SweepSummary(root.name, f"unreadable: {problem[:80]}")
 
 
-def _read(root: Path) -> Summary:
+def _read(root: Path) -> SweepSummary:
     folder = RunFolder.open(root)
     spec = folder.spec()
     notes = folder.metadata()
@@ -101,9 +107,9 @@ def _read(root: Path) -> Summary:
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
         checksums.verify_best(folder.best, "metrics.json")
     metrics = readers.read_object(folder.best / "metrics.json", schemas.Metrics, METRICS_REMEDY) or {"test": {}}
-    return Summary(
+    return SweepSummary(
         name=root.name,
-        state=state_of(folder, notes, left=planned - finished),
+        state=sweep_state(folder, notes, left=planned - finished),
         planned=planned,
         finished=finished,
         failed=len(folder.trial_ids("FAIL")),
@@ -114,8 +120,8 @@ def _read(root: Path) -> Summary:
     )
 
 
-def state_of(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
-    """A sweep's state, as in `Summary`; `left` are the trials that are still to end."""
+def sweep_state(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
+    """A sweep's state, as in `SweepSummary`; `left` are the trials that are still to end."""
     if folder.is_running:
         return "running"
     if notes.get("ended_by"):

@@ -13,7 +13,7 @@ from retina.results.status import RungStatus, SweepStatus
 SHOWN_RUNNING = 16
 
 
-def view(status: SweepStatus) -> RenderableType:
+def render(status: SweepStatus) -> RenderableType:
     """The whole picture; its lines keep their places, as many as there are rungs, GPUs and running trials."""
     table = Table.grid(padding=(0, 2))
     label = f"best {status.metric}"  # the longest
@@ -27,12 +27,12 @@ def view(status: SweepStatus) -> RenderableType:
     table.add_row(label, best)
     if status.rungs:
         table.add_row("rungs", "\n".join(_rung(rung) for rung in status.rungs))
-    table.add_row("time", f"{clock(status.seconds)} used, {_left(status.seconds_left)}")
+    table.add_row("time", f"{format_duration(status.seconds)} used, {_left(status.seconds_left)}")
     table.add_row("load", _load(status))
     return Group(Text(f"Sweep {status.name}", style="bold"), table, _running(status))
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as a person says it: 42 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
     whole = round(seconds)
     for unit, size, lower, lower_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
@@ -48,7 +48,7 @@ def _rung(rung: RungStatus) -> str:
 
 
 def _left(seconds: float | None) -> str:
-    return "time left not known yet" if seconds is None else f"about {clock(seconds)} left"
+    return "time left not known yet" if seconds is None else f"about {format_duration(seconds)} left"
 
 
 def _load(status: SweepStatus) -> str:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 SECONDS_A_LINE = 20.0
 Clock = Callable[[], float]
-Say = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many are; the first time with those that had been before."""
 
 
@@ -34,14 +34,14 @@ class Pace:
 
 
 @contextmanager
-def shown(console: Console, clock: Clock = time.monotonic) -> Iterator[Say]:
+def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[ReportProgress]:
     """Show what is said: a bar for each thing, one after another, gone when it is done; lines where no terminal is."""
     with (_bars if console.is_terminal else _lines)(console, clock) as say:
         yield say
 
 
 @contextmanager
-def _bars(console: Console, clock: Clock) -> Iterator[Say]:
+def _bars(console: Console, clock: Clock) -> Iterator[ReportProgress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +65,7 @@ def _bars(console: Console, clock: Clock) -> Iterator[Say]:
 
 
 @contextmanager
-def _lines(console: Console, clock: Clock) -> Iterator[Say]:
+def _lines(console: Console, clock: Clock) -> Iterator[ReportProgress]:
     paces: dict[str, Pace] = {}
     last = 0.0
 

@@ -62,7 +62,7 @@ def files(folder: RunFolder) -> Table:
     return table
 
 
-def decoding(photographs: int, seconds: float) -> str:
+def decoding_speed(photographs: int, seconds: float) -> str:
     """Say how many photographs were decoded, in how many seconds, and how many a second that is."""
     return f"{photographs:,} photographs decoded in {seconds:,.1f} s, {photographs / seconds:,.1f} a second"
 
