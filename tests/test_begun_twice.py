@@ -88,7 +88,7 @@ def test_a_link_to_an_empty_folder_and_one_to_none_lead_to_the_results(tmp_path:
         begin(link)
         assert link.is_symlink()
         assert (target / "sweep.yaml").read_text() == YAML
-        with pytest.raises(ResultsError, match="is there already"):
+        with pytest.raises(ResultsError, match="already exists"):
             begin(link)
 
 
@@ -106,7 +106,7 @@ def test_a_mounted_folder_gets_the_files_since_it_cannot_be_replaced(
     monkeypatch.setattr(Path, "rename", busy)
     assert begin(root).metadata()["data"]
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
-    with pytest.raises(ResultsError, match="is there already"):
+    with pytest.raises(ResultsError, match="already exists"):
         begin(root)
 
 
@@ -143,7 +143,7 @@ def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_
         names = {file.name for file in root.iterdir()}
         assert {name for name in names if name.startswith(".")} <= {".lock", ".lock.soft"}
         assert "trials" in names
-        with pytest.raises(ResultsError, match="is there already"):
+        with pytest.raises(ResultsError, match="already exists"):
             environment.begin(root, photographs, YAML)
 
 

@@ -142,7 +142,7 @@ def test_a_path_that_can_never_be_there_is_refused_by_every_command(
     assert {file.name for file in tmp_path.iterdir()} == {"plain", "loop"}
 
 
-@pytest.mark.parametrize(("name", "reason"), [("n", "File name too long"), ("loop/n", "is no folder")])
+@pytest.mark.parametrize(("name", "reason"), [("n", "File name too long"), ("loop/n", "is not a folder")])
 def test_a_results_folder_that_can_never_be_made_is_refused_also_by_resume(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

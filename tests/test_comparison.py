@@ -141,7 +141,7 @@ def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytes
     folder.record_trial("t0002", state="COMPLETE", best_epoch=3)
     assert names(comparison_figures.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"})
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
-    assert "t0002/model.pt: is not there; keep.trials" in told.text
+    assert "t0002/model.pt: is missing; keep.trials" in told.text
 
 
 @pytest.mark.usefixtures("_unpainted")

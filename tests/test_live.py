@@ -114,7 +114,7 @@ def test_everything_that_a_watcher_wants_to_know_is_there() -> None:
     assert said["best val_qwk"] == "0.7123 by t0003"
     assert said["rungs"] == "epoch 2: 8 trials, needs 0.457\nepoch 6: 3 trials"
     assert said["time"] == "1 h 2 min used, about 2 h 13 min left"
-    assert said["load"] == "2 of 3 places for trials taken   CPU 87%\nGPU 0 95%, 12.0 of 80 GiB"
+    assert said["load"] == "2 of 3 slots for trials in use   CPU 87%\nGPU 0 95%, 12.0 of 80 GiB"
 
 
 def test_each_running_trial_has_its_line() -> None:
@@ -141,7 +141,7 @@ def test_before_the_first_trial_nothing_is_made_up() -> None:
     assert said["trials"].splitlines()[0] == "0 of 20 done"
     assert said["best val_qwk"] == "none yet"
     assert said["time"] == "0 s used, time left not known yet"
-    assert said["load"] == "0 of 1 places for trials taken"
+    assert said["load"] == "0 of 1 slots for trials in use"
     assert "rungs" not in said
     assert lines(bare)[-1].split() == ["running", "epoch", "val_qwk", "img/s"]
 
@@ -152,7 +152,7 @@ def test_a_sweep_of_no_trials_is_shown_too() -> None:
 
 def test_without_a_gpu_none_is_spoken_of() -> None:
     said = rows(status(load=Load(0.5, [])))
-    assert said["load"] == "2 of 3 places for trials taken   CPU 50%"
+    assert said["load"] == "2 of 3 slots for trials in use   CPU 50%"
 
 
 def test_each_gpu_has_its_line() -> None:

@@ -425,8 +425,8 @@ def test_a_dry_run_that_could_never_start_is_refused(home: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--results", "small.yaml"], "small.yaml is no folder; choose another --results"),
-        (["--results", "/dev/null"], "/dev/null is no folder"),
+        (["--results", "small.yaml"], "small.yaml is not a folder; choose another --results"),
+        (["--results", "/dev/null"], "/dev/null is not a folder"),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: no such file or folder"),
         (["--extend", "3"], "is not the results folder of a sweep"),
         (["--trials", str(10**30)], "should be less than or equal to 1000000"),

@@ -113,7 +113,7 @@ def prepare(
 
 
 def test_prepare_says_how_fast_it_was(prepare: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     printed = prepare()
     assert re.search(r"decoding photographs: 6 of 24, [\d,.]+ a second, \d:\d\d:\d\d left\n", printed)
     assert re.search(r"decoding photographs: 24 of 24, [\d,.]+ a second\n", printed)
@@ -123,7 +123,7 @@ def test_prepare_says_how_fast_it_was(prepare: Callable[[], str], monkeypatch: p
 
 def test_prepare_goes_on_where_it_was_interrupted(prepare: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "SECONDS_A_LINE", 0.0)
+        patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         patch.setattr(Pace, "__call__", interrupt)
         printed = prepare(code=130)
     (kept,) = re.findall(r"stopped; the (\d+) of 24 photographs that are decoded are kept", printed)

@@ -180,7 +180,7 @@ def test_equal_trials_are_ranked_as_they_were_started(folder: RunFolder) -> None
 
 def test_a_taken_folder_is_not_overwritten(folder: RunFolder) -> None:
     said = refused(RunFolder.create, folder.root)
-    assert said.startswith(f"{folder.root} is there already and will not be overwritten;")
+    assert said.startswith(f"{folder.root} already exists and will not be overwritten;")
     assert "--resume" in said
     assert (folder.root / "sweep.yaml").read_text() == "name: mine\n"
 
@@ -189,8 +189,8 @@ def test_an_empty_folder_is_not_taken_but_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (RunFolder.create(tmp_path / "empty").root / "trials").is_dir()
     (tmp_path / "file").write_text("")
-    assert "is there already" in refused(RunFolder.create, tmp_path / "file")
-    problem = f"cannot be made: {tmp_path}/file is no folder; choose another --results"
+    assert "already exists" in refused(RunFolder.create, tmp_path / "file")
+    problem = f"cannot be made: {tmp_path}/file is not a folder; choose another --results"
     assert refused(RunFolder.create, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {problem}"
 
 

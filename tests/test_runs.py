@@ -158,7 +158,7 @@ def test_it_is_listed_as_finished(home: Path) -> None:
 def test_what_is_there_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (home / "results" / "first" / "trials.csv").read_bytes()
     assert train(home, "first") == 2
-    assert "is there already and will not be overwritten" in capsys.readouterr().err
+    assert "already exists and will not be overwritten" in capsys.readouterr().err
     assert (home / "results" / "first" / "trials.csv").read_bytes() == before
 
 

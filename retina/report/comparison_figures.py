@@ -90,7 +90,7 @@ def accuracy(of_one: list[ComparisonRun], commonest: tuple[int, float] | None = 
             x, y = points.to_numpy(dtype=np.float64).T
             line, marker = _STYLES[split, cell.pretrained]
             look: dict[str, Any] = {"color": _COLOURS[cell.pretrained], "linestyle": line, "marker": marker}
-            axes.plot(x, 100 * y, label=f"{name} ({cell.how})", markersize=5, linewidth=1.8, **look)
+            axes.plot(x, 100 * y, label=f"{name} ({cell.pretraining})", markersize=5, linewidth=1.8, **look)
     if followed and commonest is not None:
         label = f"Test (always grade {commonest[0]}, the commonest of train)"
         axes.axhline(100 * commonest[1], color=_DARK, linewidth=1.2, linestyle=":", label=label, zorder=1.5)
@@ -128,7 +128,7 @@ def confusion_matrices(cell: ComparisonRun, told: dict[str, Any], file: Path) ->
     figure = Figure(figsize=(14.4, 6.3), layout="constrained")
     grid = figure.add_gridspec(1, 2)
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    title = f"Normalized Confusion Matrix ({cell.network} {cell.how})"
+    title = f"Normalized Confusion Matrix ({cell.network} {cell.pretraining})"
     chosen = f"test, {numbers}, epoch {cell.epoch} (chosen on validation)"
     figures.draw_confusion_matrix(left, counts, f"{title}\n{chosen}")
     figures.draw_confusion_matrix(right, counts, f"{title}\neach row by itself: shares of a true grade", by_row=True)

@@ -13,8 +13,9 @@ from sklearn import metrics as sk
 
 from retina.metrics import calibration
 from retina.metrics.grading import REFERABLE, referable
+from retina.metrics.predictions import PROBABILITIES
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import PROBABILITIES, RunData, finite_or_none
+from retina.report.page.run_data import RunData, finite_or_none
 from retina.report.page.svg import Picture
 
 BINS = 10

@@ -22,9 +22,10 @@ from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import dataset, fundus, layouts
 from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
+from retina.metrics.predictions import PROBABILITIES
 from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
-from retina.report.page.run_data import PROBABILITIES, RunData
+from retina.report.page.run_data import RunData
 from retina.results import checksums
 from retina.results.files import read_json
 from retina.training import model
