@@ -232,7 +232,7 @@ def drawn_folder(config: SyntheticConfig) -> Path:
     )
 
 
-def located(config: DataConfig) -> DataConfig:
+def resolve_synthetic(config: DataConfig) -> DataConfig:
     """Return `config` with the folder of the drawn photographs as its path if its path is "synthetic".
 
     Raises:
@@ -260,7 +260,7 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
         raise
     except OSError as error:
         raise cannot_keep(folder.parent, error) from None
-    read = layouts.read(located(config))
+    read = layouts.read(resolve_synthetic(config))
     return replace(read, layout="synthetic", unused=Unused())
 
 

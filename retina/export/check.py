@@ -159,7 +159,7 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
     try:
         config = folder.data_config()
         is_drawn = "synthetic" in {config.path, config.layout}
-        manifest = layouts.read(dataset.located(config).model_copy(update={"on_bad": "skip"}))
+        manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
         told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
         told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first

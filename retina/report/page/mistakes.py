@@ -118,7 +118,7 @@ def _shown(facts: RunData, predictions: pd.DataFrame, device: torch.device) -> M
         )
     net = _net(facts.folder.best / "model.pt", trial, size, device)
     data = facts.folder.data_config()
-    manifest = layouts.read(dataset.located(data)).frame
+    manifest = layouts.read(dataset.resolve_synthetic(data)).frame
     places = [_row_of(manifest, row) for row in rows.to_dict(orient="records")]
     rows = rows[[place is not None for place in places]]
     if rows.empty:
