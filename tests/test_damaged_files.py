@@ -163,7 +163,7 @@ EDITS = [
         lambda text: text.replace("eta: 3.0", "eta: 1.0000000001"),
         "early_stop.eta: 1.0000000001; allowed: 1.0001 and more",
     ),
-    ("sweep.yaml", lambda text: text.replace("min: 0.0001", "min: 0"), "log_uniform needs min above 0, got 0"),
+    ("sweep.yaml", lambda text: text.replace("min: 0.0001", "min: 0"), "learning_rate: 0 should be greater than 0"),
     ("sweep.yaml", lambda text: text.replace("max: 0.01", "max: 0.0001"), "min 0.0001 is not below max 0.0001"),
     (
         "sweep.yaml",
