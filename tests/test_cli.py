@@ -181,7 +181,7 @@ def test_a_machine_that_fails_is_said_without_a_traceback(
     def fail(_: Path) -> None:
         raise OSError(number, os.strerror(number), "results/x")
 
-    monkeypatch.setattr(list_sweeps, "summaries", fail)
+    monkeypatch.setattr(list_sweeps, "read_summaries", fail)
     assert cli.main(["list", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"results/x: {os.strerror(number)}\n"
 
@@ -222,7 +222,7 @@ def test_an_interruption_before_anything_was_begun_advises_no_resume(
         raise KeyboardInterrupt
 
     (tmp_path / "x").mkdir()  # a mounted volume, say
-    monkeypatch.setattr(api, "sweep", stopped)
+    monkeypatch.setattr(api, "run_sweep", stopped)
     monkeypatch.setattr(training, "train", stopped)
     assert cli.main([*command, "--results", str(tmp_path)]) == 130
     said = capsys.readouterr()
