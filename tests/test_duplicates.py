@@ -205,7 +205,7 @@ def test_duplicates_across_given_splits_are_told_and_listed(tmp_path: Path) -> N
     )
     assert "1 group of identical photographs has conflicting grades" in made.warnings[1]
     results = environment.begin(tmp_path / "run", made, "name: run\n")
-    assert results.notes()["data"]["duplicates"]["across_splits"] == 2
+    assert results.metadata()["data"]["duplicates"]["across_splits"] == 2
     with (tmp_path / "run" / "duplicates.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     told = [(row["group"], row["image"], row["grade"], row["conflicting_grades"]) for row in listed]

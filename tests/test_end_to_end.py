@@ -206,7 +206,7 @@ def test_a_finished_sweep_is_never_overwritten(home: Path) -> None:
     before = (home / "results" / "tiny" / "trials.csv").read_bytes()
     again = run("--space", "tiny.yaml", cwd=home)
     assert again.returncode == 2
-    assert "is there already and will not be overwritten" in again.stderr
+    assert "already exists and will not be overwritten" in again.stderr
     assert "--resume" in again.stderr
     assert (home / "results" / "tiny" / "trials.csv").read_bytes() == before
 

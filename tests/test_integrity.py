@@ -341,11 +341,11 @@ def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
     told = (run / "best" / "metrics.json").read_text()
     files.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
     mine = RunFolder.open(run)
-    for door in (best_model.best, figures.draw):
+    for door in (best_model.render, figures.draw):
         assert "metrics.json: was changed or damaged" in refusal(door, mine)
     files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
-    mine.note(started="2026-01-01T00:00:00+00:00")
-    (listed,) = list_sweeps.summaries(run.parent)
+    mine.update_metadata(started="2026-01-01T00:00:00+00:00")
+    (listed,) = list_sweeps.read_summaries(run.parent)
     assert listed.state.startswith("unreadable: best/metrics.json: was changed or damaged")
 
 

@@ -1,4 +1,4 @@
-"""What the page's figures are made of: scales, rungs, colours, bins, and Grad-CAM."""
+"""What the page's figures are made of: scales, colours, bins, and Grad-CAM."""
 
 import itertools
 import re
@@ -12,28 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
-from pages import SPEC, config
+from pages import config
 from torch import nn
 
 from retina.report.page import calibration, gradcam, mistakes, plot_style
-from retina.report.page.run_data import Searched, rungs
+from retina.report.page.run_data import SearchedParameter
 from retina.report.page.search import Scale
-from retina.sweep.scheduler import ResumableASHAScheduler
-from retina.training.losses import N_OUTPUTS, OutputDecoder
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.sampled_from([1.5, 2.0, 2.5, 3.0, 4.0]), st.integers(1, 60))
-def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: int) -> None:
-    early = SPEC.early_stop.model_copy(update={"grace_epochs": grace, "eta": eta})
-    epochs = SPEC.parameters["epochs"].model_copy(update={"value": longest})
-    spec = SPEC.model_copy(update={"early_stop": early, "parameters": {**SPEC.parameters, "epochs": epochs}})
-    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).current_rungs()]
+from retina.training.losses import OUTPUTS, OutputDecoder
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())
 def test_a_value_stands_between_the_ends_of_its_range(value: float, is_log: bool) -> None:
-    scale = Scale.of(Searched("learning_rate", is_log, (1e-6, 1e-1), (), {}))
+    scale = Scale.of(SearchedParameter("learning_rate", is_log, (1e-6, 1e-1), (), {}))
     place = scale.place({"learning_rate": value})
     assert place is not None
     assert -1e-9 <= place <= 1 + 1e-9
@@ -44,11 +34,11 @@ def test_a_value_stands_between_the_ends_of_its_range(value: float, is_log: bool
 
 
 def test_a_setting_that_is_not_used_has_no_place() -> None:
-    momentum = Scale.of(Searched("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
+    momentum = Scale.of(SearchedParameter("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
     rows = [config(number).model_dump() for number in (0, 1)]
     assert [row["optimizer"] for row in rows] == ["sgd", "adamw"]
     assert [momentum.raw(row) for row in rows] == [0.9, None]
-    choices = Scale.of(Searched("pretrained", False, None, ("true", "false"), {}))
+    choices = Scale.of(SearchedParameter("pretrained", False, None, ("true", "false"), {}))
     assert [choices.raw({"pretrained": value}) for value in (True, np.False_, "False", "?")] == [0.0, 1.0, 1.0, None]
 
 

@@ -123,5 +123,5 @@ def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeyp
     assert refusals == ["node b: no"]
     assert limits.stop_all()
     assert ledger.close() == ""
-    assert ledger.folder.recorded(name)["state"] == "RUNNING"  # it is left for --resume
+    assert ledger.folder.trial_row(name)["state"] == "RUNNING"  # it is left for --resume
     assert ledger.ask() == (name, config)

@@ -15,11 +15,10 @@ import onnxruntime
 import pandas as pd
 import torch
 
-from retina.config import GRADES, DataConfig, parse, yaml_reader
-from retina.config.splits import EVALUATED_SPLITS
+from retina.config import GRADES
 from retina.data import dataset, fundus, layouts, synthetic
 from retina.data.cache.pixel_cache import open_cache
-from retina.errors import DataError, ResultsError, SpecError, first_line
+from retina.errors import DataError, ResultsError, first_line
 from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
@@ -159,14 +158,11 @@ def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
 def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
     """Some photographs of the run; why there are none where they cannot be read."""
     try:
-        config, is_drawn = _config(folder)
-        manifest = layouts.read(config)
-        told = manifest.frame.merge(
-            recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
-        )
-        told[PROBABILITY_COLUMNS] = told[PROBABILITY_COLUMNS].where(
-            ~told.duplicated(["image", "grade"], keep=False), axis=0
-        )
+        config = folder.data_config()
+        is_drawn = "synthetic" in {config.path, config.layout}
+        manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
+        told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
+        told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:
@@ -175,22 +171,8 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
             probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_drawn else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
-    except (DataError, SpecError, OSError) as error:
+    except (DataError, OSError) as error:  # a ResultsError is an OSError
         return first_line(error)
-
-
-def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
-    """Where the run's photographs are, and whether they are drawn ones; those are where they were drawn to."""
-    file = folder.root / "sweep.yaml"
-    try:
-        values: Any = yaml_reader.read(file).content["data"]
-        config = parse(DataConfig, {**values, "on_bad": "skip"}, str(file))
-    except (KeyError, TypeError):
-        raise SpecError(f"{file}: does not say where its photographs are") from None
-    if config.path != "synthetic":
-        return config, config.layout == "synthetic"
-    drawn = dataset.synthetic_folder(config.synthetic)
-    return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
 
 
 def _drawn(size: int) -> Pixels:

@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 
 from retina.config import DataConfig, TrialConfig
-from retina.config import sweep as sweep_file
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
-from retina.evaluation.best_trial import BEST_TRIAL_FILES
-from retina.evaluation.comparison_runs import SHARED
+from retina.evaluation.best_trial import FILES
+from retina.evaluation.comparison import SHARED_SETTINGS
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.runs.plan import METRIC, Plan, as_sweep
@@ -24,7 +23,7 @@ def refuse_taken(wanted: Plan) -> None:
     Raises:
         ResultsError: it is there already and not empty, or cannot be made.
     """
-    RunFolder.refuse_taken(wanted.root, "go on with what it holds (--load 1)")
+    RunFolder.ensure_free(wanted.root, "go on with what it holds (--load 1)")
 
 
 def refuse_others(wanted: Plan) -> None:
@@ -34,15 +33,13 @@ def refuse_others(wanted: Plan) -> None:
         ResultsError: it is no results folder, a sweep's, or of other settings; names the first differences.
     """
     folder = RunFolder.open(wanted.root)
-    if "study" in folder.notes():
+    if "study" in folder.metadata():
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
-    file = folder.root / "sweep.yaml"
-    readers.read_yaml(file, None, run_folder.SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
-    before = sweep_file.load(file)
+    before = folder.spec()
     asked = wanted.data.model_copy(update={"layout": before.data.layout})
     changed = _changes(before.data, asked, list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others are like it
-        changed += _changes(config, wanted.configs[0], SHARED)
+        changed += _changes(config, wanted.configs[0], SHARED_SETTINGS)
     if changed:
         raise ResultsError(
             f"{folder.root}: was trained with other settings: {'; '.join(changed[:4])}\n"
@@ -61,7 +58,7 @@ def refuse_changed(folder: RunFolder, photographs: FundusDataset) -> None:
     Raises:
         ResultsError: they are not.
     """
-    then = (folder.notes().get("data") or {}).get("fingerprint")
+    then = (folder.metadata().get("data") or {}).get("fingerprint")
     if then is None:
         raise ResultsError(
             f"{folder.root / 'environment.json'}: is not there, or does not say of which photographs the runs are;\n"
@@ -81,15 +78,15 @@ def begin(folder: RunFolder, wanted: Plan, photographs: FundusDataset) -> None:
         ResultsError: the photographs are not those of the runs that are there.
     """
     refuse_changed(folder, photographs)
-    notes = folder.notes()
+    notes = folder.metadata()
     if folder.trial_ids():
         now = environment.environment()
         if (notes.get("code") or {}).get("source") != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
-        folder.note(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
+        folder.update_metadata(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
     there = [*folder.configs().values(), *wanted.configs]
     files.write_text(folder.root / "sweep.yaml", _sweep_yaml(wanted, there, photographs))
-    folder.note(interrupted=True)  # until it has ended
+    folder.update_metadata(interrupted=True)  # until it has ended
 
 
 def keep_weights(folder: RunFolder) -> None:
@@ -108,8 +105,8 @@ def settle(folder: RunFolder) -> str | None:
     if not folder.flush():
         raise DiskError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
     keep_weights(folder)
-    seconds = sum(float(folder.recorded(trial_id).get("seconds", 0)) for trial_id in folder.trial_ids())
-    folder.note(seconds=round(seconds, 1))
+    seconds = sum(float(folder.trial_row(trial_id).get("seconds", 0)) for trial_id in folder.trial_ids())
+    folder.update_metadata(seconds=round(seconds, 1))
     return next(iter(folder.ranking(METRIC, 1)), None)
 
 
@@ -127,13 +124,13 @@ def is_crowned(folder: RunFolder, trial_id: str) -> bool:
 
 def best_epoch(folder: RunFolder, trial_id: str) -> int:
     """The epoch that a run's weights are of."""
-    return int(folder.recorded(trial_id)["best_epoch"])  # `RunFolder.configs` has seen to it that it is there
+    return int(folder.trial_row(trial_id)["best_epoch"])  # `RunFolder.configs` has seen to it that it is there
 
 
 def missing(folder: RunFolder, wanted: Plan) -> list[TrialConfig]:
     """The wanted runs that are not there, unfinished, or failed: what failed for want of disk may now succeed."""
     complete = [
-        one for trial_id, one in folder.configs().items() if folder.recorded(trial_id).get("state") == "COMPLETE"
+        one for trial_id, one in folder.configs().items() if folder.trial_row(trial_id).get("state") == "COMPLETE"
     ]
     return [config for config in wanted.configs if config not in complete]
 

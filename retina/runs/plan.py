@@ -10,7 +10,7 @@ from typing import Any
 
 from retina.config import DataConfig, TrialConfig, parse
 from retina.config.sweep import SweepSpec
-from retina.evaluation.comparison_runs import COMPARED, SHARED
+from retina.evaluation.comparison import COMPARED_SETTINGS, SHARED_SETTINGS
 
 WHERE = "retina train"
 METRIC = "val_accuracy"
@@ -65,11 +65,11 @@ def plan(
 def as_sweep(name: str, runs: Iterable[TrialConfig], data: DataConfig) -> SweepSpec:
     """A sweep of just these runs: a grid where they are one, else their list."""
     configs = list(runs)
-    shared = {key: getattr(configs[0], key) for key in SHARED if key != "seed"}
+    shared = {key: getattr(configs[0], key) for key in SHARED_SETTINGS if key != "seed"}
     default = TrialConfig()
     settings = {key: {"value": value} for key, value in shared.items() if value != getattr(default, key)}
-    cells = [{key: getattr(config, key) for key in COMPARED} for config in configs]
-    values = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in COMPARED}
+    cells = [{key: getattr(config, key) for key in COMPARED_SETTINGS} for config in configs]
+    values = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in COMPARED_SETTINGS}
     is_grid = len(values["arch"]) * len(values["pretrained"]) == len(cells)
     whole = {
         "name": name,
@@ -79,7 +79,7 @@ def as_sweep(name: str, runs: Iterable[TrialConfig], data: DataConfig) -> SweepS
         "seed": configs[0].seed,
         "trials": len(cells),
         "early_stop": {"type": "none"},
-        "parameters": {**{key: {"values": values[key]} for key in COMPARED}, **settings},
+        "parameters": {**{key: {"values": values[key]} for key in COMPARED_SETTINGS}, **settings},
         "start": [] if is_grid else cells,
         "keep": {"trials": len(cells)},
         "track_test": True,

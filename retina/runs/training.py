@@ -16,9 +16,9 @@ from retina.config import TrialConfig
 from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
 from retina.errors import RetinaError, one_line
 from retina.evaluation import best_trial
-from retina.evaluation.comparison_runs import titled
+from retina.evaluation.comparison import run_title
 from retina.results import checkpoints, files
-from retina.results.run_folder import HISTORY_COLUMNS, MEASURES, RunFolder
+from retina.results.run_folder import HISTORY_COLUMNS, METRIC_COLUMNS, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
 from retina.system import temporary_files
@@ -68,7 +68,7 @@ def train(
             log.warning("note: %s", warning)
         if not load:
             place.create(wanted, photographs)
-    with RunFolder(wanted.root).held():
+    with RunFolder(wanted.root).lock():
         folder = RunFolder.open(wanted.root)
         temporary_files.remove_partials(folder.root)
         if photographs:
@@ -84,7 +84,7 @@ def train(
             photographs = photographs or prepare(wanted.data, progress)
             place.refuse_changed(folder, photographs)
             best_trial.evaluate_best_trial(folder, best, photographs, METRIC)
-        folder.note(ended_by="", interrupted=False, best=best)
+        folder.update_metadata(ended_by="", interrupted=False, best=best)
     return folder, photographs
 
 
@@ -94,14 +94,14 @@ def _weights(configs: list[TrialConfig], source: Path | None) -> dict[str, model
 
 def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTask) -> None:
     """One run from wherever it is to its end, COMPLETE or FAIL."""
-    mine, name = folder.trial(trial_id), titled(config.arch, pretrained=config.pretrained)
+    mine, name = folder.trial(trial_id), run_title(config.arch, pretrained=config.pretrained)
     values = config.model_dump(mode="json")
     folder.record_trial(trial_id, state="RUNNING", reason=None, **values)
     try:
         files.write_json(mine / "config.json", values)
         training, past = _taken_up(folder, trial_id, lambda: task(config))
         if not past:
-            folder.forget_epochs(trial_id)  # of an attempt whose checkpoint is lost
+            folder.drop_epochs(trial_id)  # of an attempt whose checkpoint is lost
         log.info("%s %s", name, f"goes on after epoch {len(past)}" if past else "begins")
         for result in training:
             past.append(asdict(result))
@@ -160,7 +160,7 @@ def _enter(folder: RunFolder, trial_id: str, epoch: dict[str, Any]) -> None:
         trial_id,
         epochs_run=epochs[-1]["epoch"],
         best_epoch=best["epoch"],
-        **{key: best.get(key) for key in MEASURES},
+        **{key: best.get(key) for key in METRIC_COLUMNS},
         seconds=sum(row.get("seconds", 0.0) for row in epochs),
         images_per_second=sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs),
     )
@@ -172,7 +172,7 @@ def _tell(folder: RunFolder, trial_id: str, config: TrialConfig, result: EpochRe
         told.append(f"test {result.test_accuracy:.2%}")
     of = f"epoch {result.epoch} of {config.epochs}"
     best = ", the best on validation so far" if better else ""
-    log.info("%s, %s: %s%s", titled(config.arch, pretrained=config.pretrained), of, ", ".join(told), best)
+    log.info("%s, %s: %s%s", run_title(config.arch, pretrained=config.pretrained), of, ", ".join(told), best)
     measures = "  ".join(f"{key} {value:.4g}" for key, value in asdict(result).items() if value is not None)
     log.debug("  %s", measures)
     folder.log(trial_id, f"{of}: {measures}")

@@ -93,7 +93,7 @@ def run_sweep(
             nodes = Nodes(share, photographs)
             nodes.check(root if going.on else root.parent)
             folder = RunFolder.open(root) if going.on else environment.begin(root, photographs, spec.to_yaml())
-            held.enter_context(folder.held())
+            held.enter_context(folder.lock())
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
             folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
@@ -101,7 +101,7 @@ def run_sweep(
         if not outcome.interrupted:
             process.check()  # the signal came when the last trial had just ended
             _judge(spec, folder, outcome, photographs)
-        folder.note(interrupted=outcome.interrupted, best=outcome.best)
+        folder.update_metadata(interrupted=outcome.interrupted, best=outcome.best)
         return folder, outcome
 
 
@@ -119,11 +119,11 @@ def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[Sw
         going = ResumeOptions()
     if going.on:
         folder = RunFolder.open(root)
-        folder.refuse_running()
+        folder.ensure_not_running()
         spec = resumed_spec(folder, spec, going.extend)
         refuse_changed(folder, spec, extend=going.extend, force=going.force)  # once more when the photographs are known
         return spec, going
-    RunFolder.refuse_taken(root)
+    RunFolder.ensure_free(root)
     return spec, going
 
 

@@ -42,7 +42,7 @@ class Ledger:
         self._has_weights: dict[str, bool] = {}  # of the trials that have ended
         self._disk_is_full = False
         self._spoken = self._ticked = time.monotonic()
-        self._started = self._spoken - float(folder.notes().get("seconds") or 0)
+        self._started = self._spoken - float(folder.metadata().get("seconds") or 0)
 
     @classmethod
     def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
@@ -55,7 +55,7 @@ class Ledger:
                 if not ledger._hand_over(name, config):
                     log.info("%s  lies outside the changed space: the search does not learn from it", name)
             ledger._run_unsaved_again()
-            folder.note(study=ledger._study.name)
+            folder.update_metadata(study=ledger._study.name)
             ledger._study.retire_others()
         ledger._settle_weights()
         return ledger
@@ -72,7 +72,7 @@ class Ledger:
         """
         restore.remove_partials(folder)
         database = folder.root / STUDY_FILE
-        problem, name = study_file.find_damage(database), folder.notes().get("study")
+        problem, name = study_file.damage(database), folder.metadata().get("study")
         if not problem and database.exists():
             found = restore.study_with_trials(database) if name is None else name
             if found is None:  # killed before its first trial
@@ -94,7 +94,7 @@ class Ledger:
         database = folder.root / STUDY_FILE
         if not is_noted:
             log.warning("note: %s does not name the study; %s holds %r, which goes on", NOTES, database, name)
-            folder.note(study=name)
+            folder.update_metadata(study=name)
         with study_file.storage_errors(database):
             tried = restore.recorded_configs(folder, spec.metric.name)
             ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried))
@@ -129,7 +129,7 @@ class Ledger:
 
     def values(self, name: str) -> dict[int, float]:
         """A trial's best value so far after each of its epochs."""
-        return curve.best_so_far(self.spec.metric, self.folder.epochs(name), self.folder.recorded(name))
+        return curve.best_so_far(self.spec.metric, self.folder.epochs(name), self.folder.trial_row(name))
 
     def ask(self) -> tuple[str, TrialConfig]:
         """The next trial, entered in the tables: one that was left unfinished, else a new one."""
@@ -168,7 +168,7 @@ class Ledger:
         if known:
             return
         told = "  ".join(f"{key} {_short(value)}" for key, value in measures.items() if value is not None)
-        of = f"epoch {epoch} of {self.folder.recorded(name)['epochs']}"
+        of = f"epoch {epoch} of {self.folder.trial_row(name)['epochs']}"
         self._log(name, f"{of}: {told}")
         if time.monotonic() - self._spoken > QUIET_SECONDS:
             metric = self.spec.metric.name
@@ -186,8 +186,8 @@ class Ledger:
         were in: its epochs after `epoch` are forgotten, so that the best epoch stays the one whose weights are there.
         The study keeps the values that it has: the settings do reach them.
         """
-        if int(self.folder.recorded(name).get("best_epoch", 0)) > epoch:
-            self.folder.forget_epochs(name, after=epoch)
+        if int(self.folder.trial_row(name).get("best_epoch", 0)) > epoch:
+            self.folder.drop_epochs(name, after=epoch)
             self._summarise(name)
             self._log(name, f"the weights of a later epoch are lost: its epochs after {epoch} are forgotten")
 
@@ -205,7 +205,7 @@ class Ledger:
         self._untold[name] = (state, reason)
         self._tell_study()
         self._log(name, f"{state}{': ' + reason if reason else ''}")
-        row = self.folder.recorded(name)
+        row = self.folder.trial_row(name)
         metric = self.spec.metric.name
         score = f"{metric} {_short(row[metric])} at epoch {row['best_epoch']}" if metric in row else ""
         self._say(name, state, "; ".join(part for part in (score, reason) if part))
@@ -215,7 +215,7 @@ class Ledger:
         if time.monotonic() - self._ticked > TICK_SECONDS:
             self._ticked = time.monotonic()
             with self._side_file():
-                self.folder.note(seconds=round(self.seconds, 1))
+                self.folder.update_metadata(seconds=round(self.seconds, 1))
             if self._untold and self.folder.flush():
                 self._tell_study()
 
@@ -236,11 +236,11 @@ class Ledger:
                 self.end(name, "PRUNED", f"{stopped}{early}")
         best = self.best
         if best:
-            row = self.folder.recorded(best)
+            row = self.folder.trial_row(best)
             with self._side_file():
                 self._study.record_best(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
         with self._side_file():
-            self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
+            self.folder.update_metadata(ended_by=limit, seconds=round(self.seconds, 1))
         if self.folder.flush():
             self._tell_study()
         restore.remove_partials(self.folder)
@@ -267,7 +267,7 @@ class Ledger:
         """The tables are written before the study is told, so the study may lack a trial's end."""
         self._study.retire_others()
         for name, trial in self._study.trials.items():
-            row = self.folder.recorded(name)
+            row = self.folder.trial_row(name)
             state = row.get("state")
             if state in FINISHED and not trial.state.is_finished():
                 self._study.tell(name, str(state), self.values(name), str(row.get(REASON, "")))
@@ -283,15 +283,15 @@ class Ledger:
     def _run_unsaved_again(self) -> None:
         """Let the trials be asked for again that failed for want of disk."""
         for name in self.folder.trial_ids("FAIL"):
-            if checkpoints.NOT_SAVED in str(self.folder.recorded(name).get(REASON)) and name in self._study.trials:
+            if checkpoints.NOT_SAVED in str(self.folder.trial_row(name).get(REASON)) and name in self._study.trials:
                 log.info("%s  failed for want of disk and runs again", name)
                 if checkpoints.newest(self.folder.trial(name)) is None:  # it begins anew, as one that knows no epoch
-                    self.folder.forget_epochs(name)
+                    self.folder.drop_epochs(name)
                 self.folder.record_trial(name, state="RUNNING", reason=None)
                 self._study.run_again(name, self.values(name))
 
     def _has_lost_epochs(self, name: str) -> bool:
-        return len(self.folder.epochs(name)) < int(self.folder.recorded(name).get("epochs_run", 0))
+        return len(self.folder.epochs(name)) < int(self.folder.trial_row(name).get("epochs_run", 0))
 
     def _restore_rows(self) -> None:
         """Enter the trials again that trials.csv has lost: their settings, their epochs, and what became of them.
@@ -302,7 +302,7 @@ class Ledger:
         found: list[tuple[str, FrozenTrial, TrialConfig]] = []
         for name, trial in self._study.trials.items():
             is_begun = trial.state.is_finished() or trial.intermediate_values
-            if is_begun and not self.folder.recorded(name):
+            if is_begun and not self.folder.trial_row(name):
                 config = restore.recorded_config(self.folder, name) or self._study.config_of(trial)
                 found.append((name, trial, config or restore.refuse_lost_settings(self.folder, name)))
         for name, trial, config in found:
@@ -344,7 +344,7 @@ class Ledger:
         for result in saved.past if saved.epoch not in known else ():
             self.epoch(name, result["epoch"], result)
         self.taken_up(name, saved.epoch)
-        best = self.folder.recorded(name).get("best_epoch")
+        best = self.folder.trial_row(name).get("best_epoch")
         return "" if best == saved.epoch else f"its checkpoint is of epoch {saved.epoch}, the best one is {best}"
 
     def _hand_over_unknown(self, configs: Mapping[str, TrialConfig]) -> None:
@@ -365,7 +365,7 @@ class Ledger:
 
     def _hand_over(self, name: str, config: TrialConfig) -> bool:
         """Hand a trial to the study that only the tables know; returns whether it lies in the space."""
-        row = self.folder.recorded(name)
+        row = self.folder.trial_row(name)
         inside = self._study.learn(name, config, str(row["state"]), self.values(name), str(row.get(REASON, "")))
         if not inside and row["state"] == "RUNNING":
             reason = "outside the space since it was changed"
@@ -384,7 +384,7 @@ class Ledger:
             try:
                 if name not in kept:
                     checkpoints.drop(folder)
-                elif not checkpoints.keep(folder, int(self.folder.recorded(name)["best_epoch"])):
+                elif not checkpoints.keep(folder, int(self.folder.trial_row(name)["best_epoch"])):
                     continue  # nothing is settled: what there is may have to be dropped yet
             except OSError as error:  # must not turn what the trial has reached into a failure
                 log.warning("%s  its weights could not be kept: %s", name, error)
@@ -430,7 +430,7 @@ def limit_reached(spec: SweepSpec, folder: RunFolder, seconds: float) -> str:
     if budget.max_failed is not None and len(folder.trial_ids("FAIL")) >= budget.max_failed:
         return f"budget.max_failed={budget.max_failed}"
     if metric.target is not None:
-        rows = (folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
+        rows = (folder.trial_row(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
         values = [metric.sign * float(row[metric.name]) for row in rows if row.get(metric.name) is not None]
         if values and max(values) >= metric.sign * metric.target:
             return f"metric.target={metric.target:g}"

@@ -8,13 +8,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
+from retina.config.sweep import MAX_TRIALS, SweepSpec
 from retina.data.dataset import FundusDataset
 from retina.errors import ResultsError, SpecError
 from retina.results import checksums, environment
 from retina.results.files import write_text
-from retina.results.readers import read_yaml
-from retina.results.run_folder import FINISHED, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, RunFolder
 from retina.sweep.ledger import Ledger, limit_reached
 
 log = logging.getLogger(__name__)
@@ -24,25 +23,14 @@ WITHOUT_EXTENSION = "trials_without_extension"
 SHOWN_CHANGES = 6
 
 
-def recorded_spec(folder: RunFolder) -> SweepSpec:
-    """The sweep that a results folder is of.
-
-    Raises:
-        SpecError: its sweep.yaml cannot be used.
-    """
-    file = folder.root / "sweep.yaml"
-    read_yaml(file, None, SPEC_REMEDY)  # as a file of ours: it may be a folder, or no text
-    return load_recorded(file)
-
-
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
     """`spec` with the trials that the sweep is to have in the end: what earlier and this `--extend` added included.
 
     Raises:
         SpecError: a grid that is to be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
     """
-    before = recorded_spec(folder)
-    as_before = spec.planned_trials in {before.planned_trials, folder.notes().get(WITHOUT_EXTENSION)}
+    before = folder.spec()
+    as_before = spec.planned_trials in {before.planned_trials, folder.metadata().get(WITHOUT_EXTENSION)}
     if as_before:  # the sweep file, or the command
         spec = spec.model_copy(update={"trials": before.planned_trials})
     if not extend:
@@ -73,11 +61,11 @@ def reopened(
             force helps. Names the first differences.
     """
     folder = RunFolder.open(root)
-    before = recorded_spec(folder)
+    before = folder.spec()
     _refuse_incomparable(root, before, spec)
     changes = _changes(folder, before, spec, photographs, extend)
     _refuse_changes(changes, force=force)
-    notes = folder.notes()
+    notes = folder.metadata()
     limit = limit_reached(spec, folder, float(notes.get("seconds") or 0))
     if extend and limit:
         raise ResultsError(
@@ -89,7 +77,7 @@ def reopened(
     again = {**environment.environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
     said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
-    folder.note(
+    folder.update_metadata(
         resumed=[*(notes.get("resumed") or []), again],
         data=photographs.summary(),
         code=again["code"],
@@ -98,7 +86,7 @@ def reopened(
     ledger = Ledger.open(spec, folder)
     _tell_damaged(folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
-    folder.note(ended_by=limit)
+    folder.update_metadata(ended_by=limit)
     return folder, ledger
 
 
@@ -114,7 +102,7 @@ def refuse_changed(folder: RunFolder, spec: SweepSpec, *, extend: int, force: bo
     Raises:
         ResultsError: as `reopened`, but for the photographs.
     """
-    before = recorded_spec(folder)
+    before = folder.spec()
     if spec.data.layout == "auto":
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"layout": before.data.layout})})
     _refuse_incomparable(folder.root, before, spec)
@@ -158,7 +146,7 @@ def _changes(
 ) -> list[str]:
     """What is not as it was, a line each; empty where the sweep is the same. Photographs are compared if given."""
     changes = []
-    notes = folder.notes()
+    notes = folder.metadata()
     if spec.planned_trials == _total(folder, before, extend):
         spec = spec.model_copy(update={"trials": before.trials})
     then, now = before.to_yaml().splitlines(), spec.to_yaml().splitlines()
@@ -183,7 +171,7 @@ def _changes(
 
 def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
     """The trials of a sweep to which `extend` are added and nothing else is changed."""
-    if extend and folder.notes().get("ended_by"):  # a limit ended it early: N more are N more than it has
+    if extend and folder.metadata().get("ended_by"):  # a limit ended it early: N more are N more than it has
         return len(folder.trial_ids(*FINISHED)) + extend
     return before.planned_trials + extend
 

@@ -12,9 +12,10 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from retina.metrics import calibration
-from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
+from retina.metrics.grading import REFERABLE, referable
+from retina.metrics.predictions import PROBABILITIES
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import RunData, number
+from retina.report.page.run_data import RunData, finite_or_none
 from retina.report.page.svg import Picture
 
 BINS = 10
@@ -42,8 +43,8 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     grades, p = _of(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
     axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
-    _bins(axes, grades, p, plot_style.SPLIT_STYLES["val"], "as it is", with_bars=True)
-    heat = number((facts.best or {}).get("temperature"))
+    _bins(axes, grades, p, plot_style.SPLITS["val"], "as it is", with_bars=True)
+    heat = finite_or_none((facts.best or {}).get("temperature"))
     if heat is not None:
         tempered = calibration.apply_temperature(p, heat)
         _bins(axes, grades, tempered, plot_style.SPLIT_STYLES["test"], f"at the temperature {heat:.2f} of validation")
@@ -54,7 +55,7 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     plot_style.legend(figure, columns=1)
     told = (facts.best or {}).get(split, {})
     errors = {"as it is": told.get("ece"), "at that temperature": told.get("ece_calibrated")}
-    known = [f"{value:.3f} {name}" for name, value in errors.items() if number(value) is not None]
+    known = [f"{value:.3f} {name}" for name, value in errors.items() if finite_or_none(value) is not None]
     each = "a tenth of the photographs" if len(grades) >= BINS else "a photograph"
     note = f"On {NAMES[split]}, n = {len(grades):,}: each point {each}, bars 95% (Wilson)."
     note += f" Expected calibration error {', '.join(known)}." if known else ""
@@ -97,7 +98,7 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
     plot_style.legend(figure, columns=1)
     point = (facts.best or {}).get("operating_point") or {}
     note = "Referable: grade 2 or worse. "
-    threshold = number(point.get("threshold"))
+    threshold = finite_or_none(point.get("threshold"))
     if threshold is not None:
         aim = point.get("target") or {}
         wanted = " and ".join(f"{name} {share:.0%}" for name, share in aim.items())
@@ -119,7 +120,10 @@ def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) ->
     at = ((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum())
     axes.plot(*at, style.marker, color=style.colour, markerfacecolor="white", markersize=6, zorder=3)
     operating = ((facts.best or {}).get(split) or {}).get("operating") or {}
-    sensitivity, specificity = number(operating.get("sensitivity")), number(operating.get("specificity"))
+    sensitivity, specificity = (
+        finite_or_none(operating.get("sensitivity")),
+        finite_or_none(operating.get("specificity")),
+    )
     if sensitivity is not None and specificity is not None:
         label = f"{NAMES[split]}: sensitivity {sensitivity:.1%}, specificity {specificity:.1%}"
         axes.plot(

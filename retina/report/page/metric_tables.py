@@ -13,7 +13,7 @@ from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
 from retina.metrics.verdict import baseline_name, known_patients, resampling_unit
 from retina.report.ensemble_results import NUMBERS, EnsembleResult
 from retina.report.figures import BLUES, ink_on
-from retina.report.page.run_data import number
+from retina.report.page.run_data import finite_or_none
 from retina.report.terminal.best_model import SHOWN
 
 BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
@@ -159,7 +159,7 @@ def _heading(name: str, told: Told) -> str:
 
 
 def _operating(best: Told) -> list[Line]:
-    threshold = number((best.get("operating_point") or {}).get("threshold"))
+    threshold = finite_or_none((best.get("operating_point") or {}).get("threshold"))
     if threshold is None:
         return []
     return [
@@ -187,7 +187,7 @@ def _cell(told: Told, key: str, grade: int | None = None) -> TableCell:
 
 
 def _three(value: Any) -> str:
-    found = number(value)
+    found = finite_or_none(value)
     return "" if found is None else f"{found:.3f}"
 
 

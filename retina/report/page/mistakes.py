@@ -18,11 +18,12 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from retina.config import GRADE_NAMES, DataConfig, TrialConfig
+from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import dataset, fundus, layouts
 from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
-from retina.metrics.probabilities import NO_GRADE, PROBABILITY_COLUMNS
+from retina.metrics.predictions import PROBABILITIES
+from retina.metrics.probabilities import NO_GRADE
 from retina.report.page import gradcam
 from retina.report.page.run_data import RunData
 from retina.results import checksums
@@ -116,11 +117,12 @@ def _shown(facts: RunData, predictions: pd.DataFrame, device: torch.device) -> M
             f"{file}: the photographs were prepared by version {config.get('preprocessing')} of the crop"
         )
     net = _net(facts.folder.best / "model.pt", trial, size, device)
-    manifest = _manifest(facts.spec)
+    data = facts.folder.data_config()
+    manifest = layouts.read(dataset.resolve_synthetic(data)).frame
     places = [_row_of(manifest, row) for row in rows.to_dict(orient="records")]
     rows = rows[[place is not None for place in places]]
     if rows.empty:
-        raise DataError(f"none of them is among the photographs in {_where(facts.spec)}")
+        raise DataError(f"none of them is among the photographs in {data.path}")
     pixels = np.stack([_pixels(manifest.iloc[place], size) for place in places if place is not None])
     images = (to_float(torch.from_numpy(pixels).to(device)) - mean) / std
     called = torch.tensor(rows["predicted"].tolist(), device=device)
@@ -163,24 +165,6 @@ def _net(file: Path, trial: TrialConfig, size: int, device: torch.device) -> nn.
     net = model.build(trial.model_copy(update={"pretrained": False}), size)
     net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return net.to(device).eval()
-
-
-def _where(spec: dict[str, Any]) -> str:
-    return str(spec.get("data", {}).get("path"))
-
-
-def _manifest(spec: dict[str, Any]) -> pd.DataFrame:
-    """The photographs that the sweep was run on; drawn ones only where they still lie in the cache folder."""
-    try:
-        config = DataConfig(**spec["data"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError("sweep.yaml does not say which photographs they are") from None
-    if config.path != "synthetic":
-        return layouts.read(config).frame
-    folder = dataset.synthetic_folder(config.synthetic)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: the drawn photographs are not there any more")
-    return layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"})).frame
 
 
 def _row_of(manifest: pd.DataFrame, told: dict[Any, Any]) -> int | None:
