@@ -18,7 +18,7 @@ from torch import nn
 from retina.report.page import calibration, gradcam, mistakes, plot_style
 from retina.report.page.run_data import SearchedParameter
 from retina.report.page.search import Scale
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())

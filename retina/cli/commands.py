@@ -71,7 +71,9 @@ def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
     spec, _ = api.to_run(spec, place, going)
     console.out.print(spec.to_yaml())
     console.show(tables.plan(dry_run.plan(spec, place.results / spec.name)))
-    found = dataset.find(spec.data)  # last: what is planned can be read where the photographs are still to come
+    found = dataset.read_manifest(
+        spec.data
+    )  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
     notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
@@ -241,7 +243,7 @@ def audit_data(options: argparse.Namespace) -> int:
     config = data_arguments.config_of(options, "retina data audit")
     layouts.resolve_path(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
-    page.refuse_foreign(file)  # before minutes are spent on what could not be written
+    page.ensure_replaceable(file)  # before minutes are spent on what could not be written
     with show_progress(console.out) as progress:
         found = runner.audit(config, progress)
         console.show(terminal.render(found))  # before the page, which a full disk may cost us

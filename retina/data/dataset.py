@@ -249,14 +249,15 @@ def resolve_synthetic(config: DataConfig) -> DataConfig:
     """
     if config.path != "synthetic":
         return config
-    folder = drawn_folder(config.synthetic)
+    folder = synthetic_folder(config.synthetic)
     if not folder.is_dir():
         raise DataError(f"{folder}: the drawn photographs are no longer there")
     return config.model_copy(update={"path": str(folder), "layout": "eyepacs"})
 
 
-def _drawn(config: DataConfig, say: Progress) -> Manifest:
-    folder = drawn_folder(config.synthetic)
+def _draw_manifest(config: DataConfig, report_progress: Progress) -> Manifest:
+    """Draw the synthetic photographs unless they are in the cache, and return their manifest."""
+    folder = synthetic_folder(config.synthetic)
     try:
         if not folder.is_dir():  # the folder gets its name when it is complete, so an existing one needs no lock
             file_modes.make_folder(cache_folder(), exist_ok=True)
@@ -268,9 +269,9 @@ def _drawn(config: DataConfig, say: Progress) -> Manifest:
     except RetinaError:  # includes DiskError, which is an OSError too
         raise
     except OSError as error:
-        raise cannot_keep(folder.parent, error) from None
-    read = layouts.read(resolve_synthetic(config))
-    return replace(read, layout="synthetic", unused=Unused())
+        raise storage_error(folder.parent, error) from None
+    manifest = layouts.read(resolve_synthetic(config))
+    return replace(manifest, layout="synthetic", unused=Unused())
 
 
 def _fingerprint(frame: pd.DataFrame) -> str:

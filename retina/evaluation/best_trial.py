@@ -53,10 +53,10 @@ def evaluate_best_trial(folder: RunFolder, trial_id: str, photographs: FundusDat
     """
     config, weights = load_trial(folder, trial_id)
     row = folder.trial_row(trial_id)
-    judge = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
-    seen = {"val": judge.validated(), "test": judge(photographs.part("test"))}
-    predictions = predictions_of(photographs.frame, seen)
-    told = summary.summarize(predictions)
+    evaluator = TrialEvaluator(config, weights, photographs, f"trial {trial_id}")
+    evaluations = {"val": evaluator.evaluate_validation(), "test": evaluator(photographs.split_view("test"))}
+    predictions = predictions_frame(photographs.frame, evaluations)
+    summarized = summary.summarize(predictions)
     metrics: dict[str, Any] = {
         "verdict": summarized.pop("verdict"),
         "trial_id": trial_id,

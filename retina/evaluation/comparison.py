@@ -203,7 +203,7 @@ def _evaluate(folder: RunFolder, run: ComparisonRun, photographs: FundusDataset)
     if not file.is_file():
         raise ResultsError(f"{file}: is missing; keep.trials sets how many trials keep their weights")
     config, weights = best_trial.load_trial(folder, run.trial_id)
-    predictions = best_trial.TrialEvaluator(config, weights, photographs)(photographs.part("test"))
+    predictions = best_trial.TrialEvaluator(config, weights, photographs)(photographs.split_view("test"))
     result = {
         "trial_id": run.trial_id,
         "network": run.network,
@@ -215,7 +215,7 @@ def _evaluate(folder: RunFolder, run: ComparisonRun, photographs: FundusDataset)
         "data_fingerprint": photographs.fingerprint,
     }
     target = folder.root / COMPARISON_FOLDER
-    frame = best_trial.predictions_of(photographs.frame, {"test": predictions})
+    frame = best_trial.predictions_frame(photographs.frame, {"test": predictions})
     files.write_frame(target / f"{run.slug}.csv", frame)
     files.write_json(target / f"{run.slug}.json", result)  # last: its presence means that the evaluation is complete
     return result

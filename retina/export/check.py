@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from retina.config import GRADES
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data import dataset, fundus, layouts, synthetic
 from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError, first_line
@@ -161,8 +162,12 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
         config = folder.data_config()
         is_drawn = "synthetic" in {config.path, config.layout}
         manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
-        told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
-        told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
+        told = manifest.frame.merge(
+            recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
+        )
+        told[PROBABILITY_COLUMNS] = told[PROBABILITY_COLUMNS].where(
+            ~told.duplicated(["image", "grade"], keep=False), axis=0
+        )
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:

@@ -8,8 +8,9 @@ from typing import Any
 
 from retina.config import GRADE_NAMES, GRADES, SweepSpec, TrialConfig
 from retina.config.search_space import Parameter
-from retina.metrics.grading import REFERABLE
-from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.probabilities import REFERABLE_GRADE
+from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results.run_folder import RunFolder
 
 NUMBERS = {
@@ -85,7 +86,7 @@ class CardData:
         return f"{SPLIT_NAMES[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
 
     @property
-    def resampled(self) -> str:
+    def resampling_unit(self) -> str:
         """What the intervals are drawn from."""
         return resampling_unit(self.metrics["test"])
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import FundusDataset
 from retina.errors import DiskError, ResultsError
-from retina.evaluation.best_trial import FILES
+from retina.evaluation.best_trial import BEST_TRIAL_FILES
 from retina.evaluation.comparison import SHARED_SETTINGS
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder

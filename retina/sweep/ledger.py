@@ -72,7 +72,7 @@ class Ledger:
         """
         restore.remove_partials(folder)
         database = folder.root / STUDY_FILE
-        problem, name = study_file.damage(database), folder.metadata().get("study")
+        problem, name = study_file.find_damage(database), folder.metadata().get("study")
         if not problem and database.exists():
             found = restore.study_with_trials(database) if name is None else name
             if found is None:  # killed before its first trial

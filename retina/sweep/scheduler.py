@@ -13,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
 from retina.results.status import RungStatus
+from retina.sweep.trial_report import METRIC, TIME_ATTR
 
 START_SECONDS = 300.0
 """A trial that has waited this long for its own worker to start gets the next worker that becomes free."""

@@ -12,8 +12,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE, referable
-from retina.metrics.predictions import PROBABILITIES
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
 from retina.report.page.run_data import RunData, finite_or_none
 from retina.report.page.svg import Picture
@@ -43,7 +42,7 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     grades, p = _of(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
     axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
-    _bins(axes, grades, p, plot_style.SPLITS["val"], "as it is", with_bars=True)
+    _bins(axes, grades, p, plot_style.SPLIT_STYLES["val"], "as it is", with_bars=True)
     heat = finite_or_none((facts.best or {}).get("temperature"))
     if heat is not None:
         tempered = calibration.apply_temperature(p, heat)
@@ -103,13 +102,13 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
         aim = point.get("target") or {}
         wanted = " and ".join(f"{name} {share:.0%}" for name, share in aim.items())
         met = "is met there" if point.get("met") else "is not met there by any threshold"
-        note += f"Operating point: P(referable) of {threshold:.3f} or more, chosen on validation" + (
+        note += f"Operating point: P(referable_probability) of {threshold:.3f} or more, chosen on validation" + (
             f"; the target, {wanted}, {met}." if wanted else "."
         )
     else:
         note += "No operating point was chosen."
     note += " Hollow marks: what the grades themselves come to."
-    return [svg.picture(figure, "roc", "ROC of referable", note, f"ROC curves: {'; '.join(told)}")]
+    return [svg.picture(figure, "roc", "ROC of referable_probability", note, f"ROC curves: {'; '.join(told)}")]
 
 
 def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) -> None:

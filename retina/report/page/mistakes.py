@@ -22,8 +22,7 @@ from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import dataset, fundus, layouts
 from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
-from retina.metrics.predictions import PROBABILITIES
-from retina.metrics.probabilities import NO_GRADE
+from retina.metrics.probabilities import NO_GRADE, PROBABILITY_COLUMNS
 from retina.report.page import gradcam
 from retina.report.page.run_data import RunData
 from retina.results import checksums

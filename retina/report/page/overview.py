@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
+from retina.config.splits import SPLIT_NAMES
 from retina.evaluation.comparison import COMPARISON_FOLDER
-from retina.metrics.verdict import SPLITS
 from retina.report.page.run_data import RunData, finite_or_none, format_setting
 from retina.report.terminal import tables
 from retina.report.terminal.live_view import format_duration

@@ -13,14 +13,14 @@ import pandas as pd
 
 from retina.config import SweepSpec
 from retina.config.search_space import Parameter
-from retina.metrics.predictions import PROBABILITIES
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.report import ensemble_results
 from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
-_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
+_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITY_COLUMNS]
 """The columns of predictions.csv that every version has written."""
 
 

@@ -40,7 +40,7 @@ def render(folder: RunFolder) -> RenderableType:
     checksums.verify_best(folder.best, "metrics.json")
     file = folder.best / "metrics.json"
     metrics = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
-    if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *SPLITS)):
+    if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *EVALUATED_SPLITS)):
         readers.refuse(file, "is missing, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
     title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
@@ -72,7 +72,7 @@ def _rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
     yield "ECE", *(_cell(metrics[split], "ece") for split in EVALUATED_SPLITS)
     yield (
         f"  at temperature {_format(metrics.get('temperature'))}",
-        *(_cell(metrics[split], "ece_calibrated") for split in SPLITS),
+        *(_cell(metrics[split], "ece_calibrated") for split in EVALUATED_SPLITS),
     )
     for key in ("recall", "precision"):
         for grade, name in enumerate(GRADE_NAMES):
@@ -80,11 +80,14 @@ def _rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
 
 
 def _baselines(metrics: Metrics, key: str) -> Iterator[tuple[str, ...]]:
-    baselines = {split: metrics[split].get("baselines", {}) for split in SPLITS}
+    baselines = {split: metrics[split].get("baselines", {}) for split in EVALUATED_SPLITS}
     for name in ("majority", "fellow_eye"):
         of_splits = [of_split[name] for of_split in baselines.values() if name in of_split]
         if of_splits:
-            cells = [_format(baselines[split][name].get(key)) if name in baselines[split] else "" for split in SPLITS]
+            cells = [
+                _format(baselines[split][name].get(key)) if name in baselines[split] else ""
+                for split in EVALUATED_SPLITS
+            ]
             yield f"  {baseline_name(name, of_splits[-1])}", *cells
 
 
