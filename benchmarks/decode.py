@@ -44,7 +44,7 @@ from retina.data.cache.pixel_cache import open_cache
 from retina.data.fundus import Pixels, find_disc, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
 from retina.results.environment import environment
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 
 A_CORE = 500
 """Photographs of a build for each core: enough that the start of the processes weighs as little as in a real one."""
@@ -148,8 +148,8 @@ def builds(files: list[Path], size: int, repeats: int, place: Path) -> dict[str,
     manifest = Manifest(frame, "eyepacs", place)
     built, alone, bare = (np.zeros(repeats) for _ in range(3))
     for turn in range(repeats):
-        alone[turn] = _side_by_side([files[:: cores()]], size)
-        bare[turn] = _side_by_side([files[first :: cores()] for first in range(cores())], size)
+        alone[turn] = _side_by_side([files[:: available_cores()]], size)
+        bare[turn] = _side_by_side([files[first :: available_cores()] for first in range(available_cores())], size)
         folder = place / f"cache-{turn}"
         started = time.perf_counter()
         open_cache(manifest, size, folder=folder)
@@ -158,13 +158,13 @@ def builds(files: list[Path], size: int, repeats: int, place: Path) -> dict[str,
     return {
         "size": size,
         "photographs": len(files),
-        "cores": cores(),
+        "cores": available_cores(),
         "a_second": spread(built),
         "one_process_a_second": spread(alone),
         "bare_processes_a_second": spread(bare),
-        "share_of_cores": spread(built / (cores() * alone)),
+        "share_of_cores": spread(built / (available_cores() * alone)),
         "share_of_bare": spread(built / bare),
-        "bare_share_of_cores": spread(bare / (cores() * alone)),
+        "bare_share_of_cores": spread(bare / (available_cores() * alone)),
     }
 
 
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512])
     parser.add_argument("--repeats", type=int, default=5, help="turns of each way, a photograph each")
     parser.add_argument("--builds", type=int, default=3, help="caches built a size; 0 for none")
-    parser.add_argument("--photographs", type=int, default=A_CORE * cores(), help="of each build")
+    parser.add_argument("--photographs", type=int, default=A_CORE * available_cores(), help="of each build")
     parser.add_argument("--out", type=Path, default=Path("decode.json"))
     options = parser.parse_args()
     files = sorted(file for file in options.data.iterdir() if file.suffix.lower() in {".jpg", ".jpeg"})

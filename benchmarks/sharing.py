@@ -43,7 +43,7 @@ from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 from retina.training.epochs import EpochResult
 from retina.training.trainer import GradingTask, TrainingRun, default_device, start_training
 
@@ -170,8 +170,8 @@ def device_shared(photographs: FundusDataset, arch: str, batch_size: int) -> lis
     spawn = multiprocessing.get_context("spawn")
     config = TrialConfig(arch=arch, pretrained=False, batch_size=batch_size, epochs=10_000, augmentation="rotate")
     rows = []
-    for count in (one for one in TRIALS_AT_ONCE if default_device().type == "cuda" or one <= 2 * cores()):
-        threads = max(1, cores() // count)
+    for count in (one for one in TRIALS_AT_ONCE if default_device().type == "cuda" or one <= 2 * available_cores()):
+        threads = max(1, available_cores() // count)
         ends = [spawn.Pipe() for _ in range(count)]
         processes = [spawn.Process(target=_train, args=(photographs, config, threads, theirs)) for _, theirs in ends]
         for process in processes:

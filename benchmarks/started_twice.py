@@ -57,7 +57,7 @@ def _start(root: Path, photographs: FundusDataset, begun: bool, barrier: Barrier
     spec = SweepSpec(name=root.name, trials=2, parameters={"learning_rate": {"values": [1e-3, 1e-2]}})
     barrier.wait()
     try:
-        folder = RunFolder.open(root) if begun else environment.begin(root, photographs, spec.to_yaml())
+        folder = RunFolder.open(root) if begun else environment.create_run_folder(root, photographs, spec.to_yaml())
         with folder.lock():
             time.sleep(SECONDS_HELD * 10 if begun else SECONDS_HELD)
         told.put("won")

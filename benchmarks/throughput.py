@@ -42,7 +42,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import FundusDataset, prepare
 from retina.data.loader import BatchPlan, SplitView, load
 from retina.results.environment import environment
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 from retina.training import microbatch, model
 from retina.training.trainer import default_device, select_precision, start_training
 
@@ -332,7 +332,9 @@ def main() -> None:
     parser.add_argument("--data", default="synthetic", help="as the sweep's --data: a folder, a label file, an npz")
     parser.add_argument("--augmentation", default="rotate", help="ours; see TrialConfig")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--workers", type=int, default=max(2, min(cores(), 8)), help="loader processes of the others")
+    parser.add_argument(
+        "--workers", type=int, default=max(2, min(available_cores(), 8)), help="loader processes of the others"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("throughput.json"))
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from retina.system import shadowing
 
 def main(*first: str) -> int:
     """Run the command line with the process's own arguments behind `first`; returns its exit code."""
-    shadowing.exit_if_hidden()
+    shadowing.exit_if_shadowed()
     import signal  # noqa: PLC0415  # after the check
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -8,7 +8,7 @@ defect and keeps its traceback. Each child is also the fitting builtin, so that 
 import errno
 from pathlib import Path
 
-FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Of a disk that is full, or over its quota: wherever it is mounted, there is no room on it."""
 _MACHINE = (
     *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO"),
@@ -64,8 +64,8 @@ class DiskError(ResultsError):
     exit_code = 1
 
 
-def as_disk_error(
-    where: Path | str, what: str, error: OSError, remedy: str = "", *, mistake: type[RetinaError] = ResultsError
+def wrap_os_error(
+    where: Path | str, what: str, error: OSError, remedy: str = "", *, fallback: type[RetinaError] = ResultsError
 ) -> RetinaError:
     """Return the error to raise for one of the operating system about a file.
 
@@ -77,9 +77,9 @@ def as_disk_error(
         mistake: what it is where a person has put something else there, or may not read it.
 
     Returns:
-        A `DiskError` where the disk is at fault, else a `mistake`.
+        A `DiskError` where the disk is at fault, else a `fallback`.
     """
-    kind = DiskError if error.errno in DISK_ERRNOS else mistake
+    kind = DiskError if error.errno in DISK_ERRNOS else fallback
     return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 

@@ -95,11 +95,11 @@ def _quickly(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
     from retina.export import check, folder, graphs
 
     files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
-    agreement = folder.read(world.exported).description.check
-    monkeypatch.setattr(graphs, "trace", lambda *_: None)
-    monkeypatch.setattr(graphs, "pt2", lambda *_: files[0])
-    monkeypatch.setattr(graphs, "onnx", lambda *_: files[1])
-    monkeypatch.setattr(check, "compare", lambda *_: agreement)
+    agreement = folder.read_export(world.exported).description.check
+    monkeypatch.setattr(graphs, "export_program", lambda *_: None)
+    monkeypatch.setattr(graphs, "serialize_pt2", lambda *_: files[0])
+    monkeypatch.setattr(graphs, "serialize_onnx", lambda *_: files[1])
+    monkeypatch.setattr(check, "compare_graphs", lambda *_: agreement)
 
 
 @pytest.fixture

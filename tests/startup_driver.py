@@ -38,7 +38,7 @@ def kill(name: str) -> None:
 
 def main(mode: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    with process.stoppable():
+    with process.handle_stop_signals():
         try:
             with connected(None, "startup") as guard:
                 assert guard is not None

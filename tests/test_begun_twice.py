@@ -27,7 +27,7 @@ YAML = spec_of(name="x").to_yaml()
 
 
 def begin(root: Path) -> RunFolder:
-    return environment.begin(root, tiny.photographs(), YAML)
+    return environment.create_run_folder(root, tiny.photographs(), YAML)
 
 
 def dead_process() -> int:
@@ -53,9 +53,9 @@ def test_of_two_processes_one_has_the_folder_and_the_other_says_so(tmp_path: Pat
 
 
 def test_a_folder_that_another_process_makes_is_left_alone(tmp_path: Path) -> None:
-    live = tmp_path / f".x.{temporary_files.tag()}.new"  # of a process that lives: this one
+    live = tmp_path / f".x.{temporary_files.unique_tag()}.new"  # of a process that lives: this one
     live.mkdir(parents=True)
-    left = tmp_path / f".x.{temporary_files.tag().replace(str(os.getpid()), str(dead_process()))}.new"
+    left = tmp_path / f".x.{temporary_files.unique_tag().replace(str(os.getpid()), str(dead_process()))}.new"
     left.mkdir()
     begin(tmp_path / "x")
     assert live.is_dir()
@@ -67,11 +67,11 @@ def test_who_comes_second_is_refused_and_changes_nothing(tmp_path: Path, monkeyp
     first = environment.environment
 
     def meanwhile() -> dict[str, Any]:
-        monkeypatch.setattr(environment, "environment", first)
+        monkeypatch.setattr(environment, "describe_environment", first)
         begin(root)
         return first()
 
-    monkeypatch.setattr(environment, "environment", meanwhile)
+    monkeypatch.setattr(environment, "describe_environment", meanwhile)
     with pytest.raises(ResultsError, match="another process has begun it just now") as caught:
         begin(root)
     assert caught.value.exit_code == 2
@@ -134,17 +134,17 @@ def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_
     photographs = tiny.photographs()
     with volume() as root:
         RunFolder.ensure_free(root)
-        left = root / f".demo.{temporary_files.tag().replace(str(os.getpid()), str(dead_process()))}.new"
+        left = root / f".demo.{temporary_files.unique_tag().replace(str(os.getpid()), str(dead_process()))}.new"
         left.mkdir()  # of a process that was killed while it began
         RunFolder.ensure_free(root)
-        folder = environment.begin(root, photographs, YAML)
+        folder = environment.create_run_folder(root, photographs, YAML)
         assert folder.metadata()["data"]["fingerprint"] == photographs.fingerprint
         assert (root / "sweep.yaml").read_text() == YAML
         names = {file.name for file in root.iterdir()}
         assert {name for name in names if name.startswith(".")} <= {".lock", ".lock.soft"}
         assert "trials" in names
         with pytest.raises(ResultsError, match="already exists"):
-            environment.begin(root, photographs, YAML)
+            environment.create_run_folder(root, photographs, YAML)
 
 
 def test_a_disk_that_fills_up_leaves_a_volume_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_a_volume_as_it_was(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fsync", full)
     with volume() as root:
         with pytest.raises(DiskError, match=f"^{root}: cannot be made"):
-            environment.begin(root, photographs, YAML)
+            environment.create_run_folder(root, photographs, YAML)
         assert list(root.iterdir()) == []
 
 
@@ -230,7 +230,7 @@ def test_a_lock_goes_with_its_process_also_on_a_disk_without_locks(
 def test_what_killed_processes_left_is_removed_and_nothing_of_a_live_one(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x")
     gone = f"{dead_process()}"
-    mine, dead = temporary_files.tag(), temporary_files.tag().replace(str(os.getpid()), gone)
+    mine, dead = temporary_files.unique_tag(), temporary_files.unique_tag().replace(str(os.getpid()), gone)
     elsewhere = f"00000000-{gone}-00000000"
     left = [f".report.html.{dead}.partial", f"trials/t0000/.config.json.{gone}.partial", f"best/.a.{dead}.partial"]
     kept = [f"trials/t0001/.config.json.{mine}.partial", f".model.pt.{elsewhere}.partial"]
@@ -258,7 +258,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_of_a_live_one(tmp_pat
 def test_what_a_live_process_renames_while_it_is_looked_at_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, done = tmp_path / f".checkpoint_partial_{temporary_files.tag()}", tmp_path / "checkpoint_00001"
+    made, done = tmp_path / f".checkpoint_partial_{temporary_files.unique_tag()}", tmp_path / "checkpoint_00001"
     made.mkdir()
     (made / "model.pt").write_text("whole")
     is_dir = Path.is_dir

@@ -38,10 +38,10 @@ def test_it_is_what_sha256sum_reads_and_writes(folder: Path) -> None:
         pytest.skip("this system has no sha256sum")
     command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
     assert subprocess.run(command, cwd=folder, check=False).returncode == 0
-    before = checksums.listed(folder)
+    before = checksums.read_sums(folder)
     for written in ("sha256sum *.* > SHA256SUMS", "sha256sum * > SHA256SUMS", "sha256sum --binary ./* > SHA256SUMS"):
         subprocess.run(["/bin/sh", "-c", written], cwd=folder, check=True)
-        assert checksums.listed(folder) == before
+        assert checksums.read_sums(folder) == before
 
 
 def test_whole_files_pass(folder: Path) -> None:
@@ -99,8 +99,8 @@ def test_without_a_list_nothing_is_verified_unless_one_is_needed(
     assert not checksums.verify(folder, ["a.json"], "")
     assert "SHA256SUMS: is missing" in refusal(folder, "a.json", needed=True)
     with caplog.at_level(logging.INFO, "retina"):
-        checksums.tell_unverified(folder)
-        checksums.tell_unverified(folder)
+        checksums.log_unverified(folder)
+        checksums.log_unverified(folder)
     assert [record.getMessage() for record in caplog.records] == [
         f"note: {folder} has no SHA256SUMS (retina 0.1.0 wrote none): its files cannot be verified"
     ]
@@ -111,7 +111,7 @@ def test_an_update_vouches_only_for_what_was_written(folder: Path) -> None:
     (folder / "figure.png").write_bytes(b"new")
     (folder / "b c.csv").unlink()
     checksums.update(folder, ["figure.png", "b c.csv"])
-    assert set(checksums.listed(folder) or {}) == {"a.json", "model.pt", "figure.png"}
+    assert set(checksums.read_sums(folder) or {}) == {"a.json", "model.pt", "figure.png"}
     assert checksums.verify(folder, ["figure.png", "model.pt"], "")
     assert "a.json: was changed" in refusal(folder, "a.json")
     (folder / checksums.SUMS).unlink()

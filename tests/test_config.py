@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from retina.config import DataConfig, SyntheticConfig, TrialConfig, parse
-from retina.config.validation import nearest
+from retina.config.validation import suggest
 from retina.errors import SpecError
 
 KNOWN = ", ".join(TrialConfig.model_fields)
@@ -127,5 +127,5 @@ def test_a_refused_value_is_also_a_value_error() -> None:
 
 
 def test_the_nearest_word_is_a_hint_only_where_it_is_near() -> None:
-    assert nearest("epoch", ["epochs", "seed"]) == "did you mean 'epochs'?"
-    assert nearest("q", ["epochs", "seed"]) == "known: epochs, seed"
+    assert suggest("epoch", ["epochs", "seed"]) == "did you mean 'epochs'?"
+    assert suggest("q", ["epochs", "seed"]) == "known: epochs, seed"

@@ -51,7 +51,7 @@ def where(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command reads is what is tested: it starts no Ray, trains, evaluates and paints nothing."""
-    code = environment.code()
+    code = environment.code_version()
 
     @contextlib.contextmanager
     def connected(*_: Any, **__: Any) -> Iterator[None]:
@@ -61,7 +61,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
-    monkeypatch.setattr(environment, "code", lambda: code)
+    monkeypatch.setattr(environment, "code_version", lambda: code)
     monkeypatch.setattr(api, "connected", connected)
     monkeypatch.setattr(api, "share_of_a_trial", lambda *_: TrialResources(1, 0))
     monkeypatch.setattr(api, "slots", lambda *_: 1)

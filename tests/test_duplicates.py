@@ -204,7 +204,7 @@ def test_duplicates_across_given_splits_are_told_and_listed(tmp_path: Path) -> N
         "scores are too optimistic; data.split=by_patient makes a split that keeps them together"
     )
     assert "1 group of identical photographs has conflicting grades" in made.warnings[1]
-    results = environment.begin(tmp_path / "run", made, "name: run\n")
+    results = environment.create_run_folder(tmp_path / "run", made, "name: run\n")
     assert results.metadata()["data"]["duplicates"]["across_splits"] == 2
     with (tmp_path / "run" / "duplicates.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))

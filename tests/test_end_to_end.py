@@ -163,7 +163,7 @@ def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
     matrices = {f"confusion_matrix_{part}{how}.png" for part in ("val", "test") for how in ("", "_rows")}
     whole = {"model.pt", "config.json", "metrics.json", "predictions.csv", "accuracy.png"} | matrices
     assert best == whole | {checksums.SUMS}
-    assert set(checksums.listed(folder / "best") or {}) == whole
+    assert set(checksums.read_sums(folder / "best") or {}) == whole
     assert checksums.verify(folder / "best", whole, "")
     trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     assert trials["state"].tolist() == ["COMPLETE"] * 3

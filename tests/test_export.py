@@ -22,7 +22,7 @@ from retina.data import dataset
 from retina.data.fundus import PREPROCESSING
 from retina.errors import ResultsError
 from retina.export import check, folder, graphs
-from retina.export.grader import Exported, load
+from retina.export.grader import ExportedModel, load
 from retina.export.write import export
 from retina.metrics.calibration import apply_temperature
 from retina.metrics.probabilities import referable_probability
@@ -137,7 +137,7 @@ def test_the_graphs_give_what_training_evaluates_at_the_temperature(world: World
     pixels = np.array(world.data.pixels[part.rows])
     temperature = read(world.exported / "config.json")["temperature"]
     module = graphs.load_pt2((world.exported / "model.pt2").read_bytes())
-    images = folder.read(world.exported).preprocess.normalised(pixels)
+    images = folder.read_export(world.exported).preprocess.normalize(pixels)
     with torch.inference_mode():
         by_pt2 = [output.numpy() for output in module(torch.from_numpy(images))]
     assert seen.probabilities.std(axis=0).max() > 0.05, "a model that gives all the same would prove nothing"
@@ -168,7 +168,7 @@ def test_what_is_loaded_is_what_was_written(world: World) -> None:
     before = torch.get_rng_state()
     loaded = load(world.exported)
     assert torch.equal(torch.get_rng_state(), before), "reading a model draws no random numbers"
-    assert isinstance(loaded, Exported)
+    assert isinstance(loaded, ExportedModel)
     assert not loaded.grader.training
     assert loaded.folder.description.grades == GRADE_NAMES
     seen = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -180,7 +180,7 @@ def test_what_is_loaded_is_what_was_written(world: World) -> None:
 
 
 def test_it_was_checked_on_photographs_of_the_run(world: World) -> None:
-    agreement = folder.read(world.exported).description.check
+    agreement = folder.read_export(world.exported).description.check
     assert agreement is not None
     assert (agreement.photographs, agreement.origin, agreement.other_grades) == (world.checked, "of the run", 0)
     assert 0 < agreement.onnx_difference < 1e-4
@@ -193,7 +193,7 @@ def test_it_was_checked_on_photographs_of_the_run(world: World) -> None:
 )
 def test_where_the_photographs_are_gone_it_is_checked_on_drawn_ones(run: Path, spec: str) -> None:
     (run / "sweep.yaml").write_text(spec)
-    seen = check.sample(run_folder.RunFolder.open(run), 32)
+    seen = check.load_sample(run_folder.RunFolder.open(run), 32)
     assert seen.origin.startswith("drawn for this check")
     assert seen.pixels.shape == (20, 32, 32, 3)
     assert seen.pixels.std(axis=(1, 2, 3)).min() > 10, "they show something"
@@ -205,7 +205,7 @@ def test_drawn_runs_say_that_their_photographs_are_drawn(run: Path, monkeypatch:
     labels.write_text("image,level\n1_left,0\n2_left,3\n")
     monkeypatch.setattr(dataset, "synthetic_folder", lambda _: labels.parent)
     (run / "sweep.yaml").write_text("data: {path: synthetic}")
-    seen = check.sample(run_folder.RunFolder.open(run), 32)
+    seen = check.load_sample(run_folder.RunFolder.open(run), 32)
     assert (len(seen.pixels), seen.origin) == (len(files), "of the run (drawn)")
 
 
@@ -246,7 +246,7 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
 @pytest.mark.usefixtures("_quickly")
 def test_what_a_killed_export_has_left_is_removed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(run)
-    machine, _, _ = temporary_files.tag().split("-")
+    machine, _, _ = temporary_files.unique_tag().split("-")
     for end in (".new", ".earlier.new"):
         copy(run / "export", run / f".export.{machine}-{2**22 + 1}-00000000{end}")  # a process that is gone
     before = sorted(file.name for file in run.iterdir() if "export." not in file.name)
@@ -357,7 +357,7 @@ def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> 
         run / "best" / "metrics.json", {"trial_id": "a1", "epoch": 2, "val": scores, "test": {**scores, "qwk": 0.125}}
     )
     target = export(run, tmp_path / "deep" / "model")
-    described = folder.read(target).description
+    described = folder.read_export(target).description
     assert (described.temperature, described.operating_point) == (1.0, None)
     with torch.inference_mode():
         probabilities = load(target).grader(seen)[0]

@@ -86,7 +86,7 @@ def test_photographs_whose_names_a_spreadsheet_would_run_are_compared(run: Path,
     told = [{"split": "test", "image": name, "grade": 0, **dict.fromkeys(P, 0.2)} for name in names]
     files.write_frame(run / "best" / "predictions.csv", pd.DataFrame(told))
     assert "\ntest,'=a.png," in (run / "best" / "predictions.csv").read_text()
-    seen = check.sample(RunFolder.open(run), 32)
+    seen = check.load_sample(RunFolder.open(run), 32)
     assert seen.recorded.shape == (4, 5)
     assert np.isfinite(seen.recorded).all()
 
@@ -105,7 +105,7 @@ def test_predictions_are_checked_as_the_reports_check_them(run: Path, change: An
     file = run / "best" / "predictions.csv"
     file.write_text(change(file.read_text()))
     with pytest.raises(ResultsError) as caught:
-        check.sample(RunFolder.open(run), 32)
+        check.load_sample(RunFolder.open(run), 32)
     assert str(caught.value).startswith(f"{file}: ")
     assert named in str(caught.value)
 
@@ -126,7 +126,7 @@ def test_why_the_photographs_of_a_run_are_not_looked_at_is_said(
     for path, reason in reasons.items():
         caplog.clear()
         files.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": path}})
-        seen = check.sample(RunFolder.open(run), 32)
+        seen = check.load_sample(RunFolder.open(run), 32)
         said = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
         if reason:
             assert seen.origin == "drawn for this check: the photographs of the run could not be read"

@@ -15,13 +15,13 @@ from retina.results.run_folder import RunFolder
 from retina.sweep.dry_run import plan
 from retina.sweep.resume import WITHOUT_EXTENSION
 
-CODE = environment.code()
+CODE = environment.code_version()
 
 
 @pytest.fixture(autouse=True)
 def _same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the code is, is found out once: somebody may be at work on it."""
-    monkeypatch.setattr(environment, "code", lambda: dict(CODE))
+    monkeypatch.setattr(environment, "code_version", lambda: dict(CODE))
 
 
 def test_to_extend_adds_trials_to_those_that_were_planned(tmp_path: Path) -> None:

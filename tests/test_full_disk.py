@@ -266,7 +266,7 @@ def test_a_cache_on_a_disk_that_is_at_fault_is_no_mistake_of_the_users(
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "cache"))
     photograph = decoding.draw(tmp_path / "set", 1)[0]
     (tmp_path / "set" / "labels.csv").write_text(f"image,level\n{photograph.name},0\n")
-    monkeypatch.setattr(file_modes, "make_folder", full)
+    monkeypatch.setattr(file_modes, "make_private_folder", full)
     for path, folder in ((tmp_path / "set", "cache"), ("synthetic", "cache/drawn")):
         assert cli.main(["data", "prepare", str(path), "--image-size", "64"]) == 1
         wanted = f"{tmp_path / folder}: cannot keep photographs here (set RETINA_CACHE): {os.strerror(number)}\n"

@@ -60,7 +60,7 @@ def test_the_graphs_have_the_reading_of_every_loss(loss: str) -> None:
         if grader.flips:
             raw = sum(grader.net(images.flip(axes)) for axes in ((), (2,), (3,), (2, 3))) / 4
         probabilities, grades = grader.net.reading(raw.double())
-    written = graphs.onnx(graphs.trace(grader, 8), {})
+    written = graphs.serialize_onnx(graphs.export_program(grader, 8), {})
     found = onnxruntime.InferenceSession(written).run(None, {"images": images.numpy()})
     np.testing.assert_allclose(found[0], apply_temperature(probabilities.numpy(), 1.7), atol=1e-5)
     assert found[1].tolist() == grades.tolist()

@@ -89,8 +89,8 @@ def test_a_raylet_that_dies_is_found(raylet: subprocess.Popen[bytes], tmp_path: 
 def test_a_stop_signal_explains_why_ray_has_died(raylet: subprocess.Popen[bytes]) -> None:
     """Slurm sends SIGTERM to all processes of a job, Ray's too."""
     guard = Guard(local=True)
-    with process.stoppable(), guard.watching():
-        process.note(signal.SIGTERM)
+    with process.handle_stop_signals(), guard.watching():
+        process.record_stop_signal(signal.SIGTERM)
         raylet.kill()
         with pytest.raises(KeyboardInterrupt):
             until(guard.check)
@@ -104,11 +104,11 @@ def test_a_main_thread_that_waits_inside_of_ray_is_ended(
     ended: list[tuple[int, str]] = []
     monkeypatch.setattr(guarding, "REACTION_SECONDS", 0.0)
     monkeypatch.setattr(guarding, "UNWIND_SECONDS", 60.0)
-    monkeypatch.setattr(process, "end_now", lambda code, message: ended.append((code, message)))
+    monkeypatch.setattr(process, "exit_immediately", lambda code, message: ended.append((code, message)))
     guard = Guard(local=True)
-    with process.stoppable(), guard.watching():
+    with process.handle_stop_signals(), guard.watching():
         if stopped:
-            process.note(signal.SIGHUP)
+            process.record_stop_signal(signal.SIGHUP)
         raylet.kill()
         for _ in range(3000):
             if ended:

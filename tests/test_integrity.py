@@ -18,7 +18,7 @@ from retina import cli
 from retina.errors import ModelOutputError, ResultsError
 from retina.evaluation import best_trial, ensemble
 from retina.export import folder, graphs
-from retina.export.grader import build
+from retina.export.grader import build_grader
 from retina.export.write import export
 from retina.predict import predict
 from retina.report import ensemble_results, figures
@@ -87,9 +87,9 @@ def save(state: dict[str, torch.Tensor], file: Path) -> None:
 def test_every_file_is_listed(world: World) -> None:
     for written in (world.exported, world.run / "best"):
         names = {file.name for file in written.iterdir()} - {checksums.SUMS}
-        assert set(checksums.listed(written) or {}) == names
+        assert set(checksums.read_sums(written) or {}) == names
         assert checksums.verify(written, names, "")
-    assert set(checksums.listed(world.exported) or {}) == set(folder.LISTED)
+    assert set(checksums.read_sums(world.exported) or {}) == set(folder.LISTED)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -214,7 +214,7 @@ def test_who_gets_a_grade_makes_the_run_worth_its_while(
     def some(*arguments: Any) -> runtimes.Runtime:
         ask = opened(*arguments)
 
-        def run(images: runtimes.Images) -> runtimes.Graded:
+        def run(images: runtimes.Images) -> runtimes.ModelOutputs:
             probabilities, grades, scores = ask(images)
             probabilities[1], scores[1] = np.nan, np.nan
             return probabilities, grades, scores
@@ -258,7 +258,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
 
     grader = Grader(Broken(Mean())).eval().requires_grad_(False)
     images = torch.stack([torch.full((3, 8, 8), value) for value in (-1.0, 1.0, -2.0)])
-    session = InferenceSession(graphs.onnx(graphs.trace(grader, 8), {}))
+    session = InferenceSession(graphs.serialize_onnx(graphs.export_program(grader, 8), {}))
     found = session.run(None, {"images": images.numpy()})
     assert found[1].tolist() == [0, -1, 0]
     assert [bool(one) for one in find_problems(*found)] == [False, True, False]
@@ -307,7 +307,7 @@ def test_a_run_of_the_version_before_is_exported_and_said_to_be_unverified(
 
 
 def test_an_export_says_how_near_it_is_to_the_predictions(world: World) -> None:
-    agreement = folder.read(world.exported).description.check
+    agreement = folder.read_export(world.exported).description.check
     assert agreement is not None
     assert agreement.verified
     assert agreement.recorded == len(world.paths) * 2 // 3 or agreement.recorded >= 8
@@ -355,7 +355,7 @@ def test_figures_enter_themselves(run: Path) -> None:
         mine.record_epoch(TRIAL, epoch, val_accuracy=0.5, train_accuracy=0.5)
     mine.flush()
     drawn = {file.name for file in figures.draw(mine)}
-    assert drawn < set(checksums.listed(mine.best) or {})
+    assert drawn < set(checksums.read_sums(mine.best) or {})
     assert checksums.verify(mine.best, drawn, "")
 
 
@@ -433,6 +433,6 @@ def test_weights_whose_cut_points_are_damaged_are_refused(world: World) -> None:
 
     settings = CONFIG.model_copy(update={"loss": "mse"})
     state = model.build(settings, 64).state_dict()
-    build(settings, 64, dict(state), Path("model.pt"))
+    build_grader(settings, 64, dict(state), Path("model.pt"))
     state["reading.cutpoints"] = state["reading.cutpoints"].flip(0)
-    assert "model.pt: its cut-points are" in refusal(build, settings, 64, dict(state), Path("model.pt"))
+    assert "model.pt: its cut-points are" in refusal(build_grader, settings, 64, dict(state), Path("model.pt"))

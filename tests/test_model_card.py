@@ -13,7 +13,7 @@ from exported import World
 from retina.config.sweep import parse_recorded
 from retina.export import folder, tripod
 from retina.export.card import card
-from retina.export.facts import NUMBERS, CardData, between, cell
+from retina.export.facts import METRIC_NAMES, CardData, format_cell, format_interval
 from retina.results.run_folder import RunFolder
 
 AUTHORS = "to be filled by the authors"
@@ -31,7 +31,7 @@ def facts(world: World) -> CardData:
 
 
 def rewritten(world: World, facts: CardData, **described: Any) -> str:
-    read = folder.read(world.exported)
+    read = folder.read_export(world.exported)
     return card(facts, read.description.model_copy(update=described), read.preprocess)
 
 
@@ -51,10 +51,10 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_every_number_is_the_one_in_metrics_json(text: str, facts: CardData) -> None:
     found = rows(section(text, "Results"))
     for key in ("qwk", "accuracy", "referable_auc"):
-        label = NUMBERS[key]
+        label = METRIC_NAMES[key]
         for split, shown in zip(("val", "test"), found[label], strict=True):
             told = facts.metrics[split]
-            assert shown == cell(told[key], told["intervals"][key])
+            assert shown == format_cell(told[key], told["intervals"][key])
     test = facts.metrics["test"]
     for grade, name in enumerate(("none", "mild", "moderate", "severe", "proliferative")):
         assert found[f"{grade} {name}"] == [str(count) for count in test["confusion_matrix"][grade]]  # the later table
@@ -118,7 +118,7 @@ def test_what_is_not_known_is_not_made_up(world: World, facts: CardData) -> None
     explained = "Where its output is not finite they are NaN and `grade` is -1"
     assert explained in written
     assert "nan" not in written.replace(explained, "").lower().split()
-    filled = {item.number for item in tripod.items(early, folder.read(world.exported).description) if item.known}
+    filled = {item.number for item in tripod.items(early, folder.read_export(world.exported).description) if item.known}
     assert not filled & {"5a", "10", "11", "12a", "20a", "20c", "21", "23a"}
 
 
@@ -157,7 +157,7 @@ def test_tables_are_whole(text: str) -> None:
 
 
 def test_words() -> None:
-    assert cell(None) == "-"
-    assert cell(0.5) == "0.500"
-    assert cell(0.5, [0.25, 0.75]) == "0.500 [0.250, 0.750]"
-    assert between(None) == "-"
+    assert format_cell(None) == "-"
+    assert format_cell(0.5) == "0.500"
+    assert format_cell(0.5, [0.25, 0.75]) == "0.500 [0.250, 0.750]"
+    assert format_interval(None) == "-"

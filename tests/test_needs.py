@@ -72,15 +72,15 @@ def test_versions_that_differ_are_told_all_with_both_values(tmp_path: Path) -> N
 
 
 def test_builds_of_torch_for_another_device_count_as_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "version", lambda _: "2.11.0+cu128")
+    monkeypatch.setattr(environment, "package_version", lambda _: "2.11.0+cu128")
     with_cuda = versions()
-    monkeypatch.setattr(environment, "version", lambda _: "2.11.0+cpu")
+    monkeypatch.setattr(environment, "package_version", lambda _: "2.11.0+cpu")
     assert with_cuda == versions()
 
 
 def test_another_source_of_the_package_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with marked(tmp_path) as found:
-        monkeypatch.setattr(environment, "source", lambda: "0" * 12)
+        monkeypatch.setattr(environment, "source_hash", lambda: "0" * 12)
         assert "package retina (hash of its source) 000000000000, not " in found.problem()
 
 

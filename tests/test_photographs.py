@@ -162,7 +162,7 @@ def test_drawn_photographs_are_taken_from_a_cache_that_can_only_be_read(monkeypa
     def read_only(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(file_modes, "make_folder", read_only)
+    monkeypatch.setattr(file_modes, "make_private_folder", read_only)
     monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
     assert prepare(DATA).fingerprint == first.fingerprint
 

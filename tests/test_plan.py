@@ -188,7 +188,7 @@ def test_at_worst_every_trial_runs_the_most_epochs(
 def test_how_many_fit_is_judged_without_ray(
     monkeypatch: pytest.MonkeyPatch, cores: int, gpus: int, resources: dict[str, Any], slots: int
 ) -> None:
-    monkeypatch.setattr(planning, "cores", lambda: cores)
+    monkeypatch.setattr(planning, "available_cores", lambda: cores)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert slots_here(spec_of(resources=resources)) == slots
     assert not ray.is_initialized()

@@ -21,7 +21,7 @@ from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError
 from retina.metrics.calibration import apply_temperature
 from retina.metrics.probabilities import referable_probability
-from retina.predict import images, predict, write_csv, write_json
+from retina.predict import find_images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
 from retina.results import files
 from retina.training.inference import evaluate
@@ -107,7 +107,7 @@ def test_a_batch_at_a_time(world: World, runtime: Any, monkeypatch: pytest.Monke
     def watched(*arguments: Any) -> runtimes.Runtime:
         run = opened(*arguments)
 
-        def count(given: Any) -> runtimes.Graded:
+        def count(given: Any) -> runtimes.ModelOutputs:
             sizes.append(len(given))
             return run(given)
 
@@ -340,9 +340,9 @@ def eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_files_folders_and_patterns(eyes: Path, arguments: list[str], expected: list[str]) -> None:
-    assert images(arguments) == [Path("eyes") / name for name in expected]
+    assert find_images(arguments) == [Path("eyes") / name for name in expected]
     absolute = [str(eyes.parent / argument) for argument in arguments]
-    assert images(absolute) == [eyes / name for name in expected]
+    assert find_images(absolute) == [eyes / name for name in expected]
 
 
 @pytest.mark.parametrize("argument", ["eyes", "eyes/*", "eyes/**"])
@@ -359,7 +359,7 @@ def test_what_links_lead_to_is_graded_once_and_what_is_left_is_said(
     caplog.set_level("INFO", "retina")
     monkeypatch.setattr(logging.getLogger("retina"), "propagate", True)
     own = ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.tiff", "gone.jpg", "linked/f.jpg", "linked/inner/g.png"]
-    assert sorted(images([argument])) == [Path("eyes") / name for name in [*own, "odd[1].jpg"]]
+    assert sorted(find_images([argument])) == [Path("eyes") / name for name in [*own, "odd[1].jpg"]]
     left = "not graded, since their endings are no photograph's: 2 (.csv, .dcm)"
     assert [record.getMessage() for record in caplog.records] == [f"note: {argument}: {left}"]
 
@@ -367,11 +367,11 @@ def test_what_links_lead_to_is_graded_once_and_what_is_left_is_said(
 @pytest.mark.parametrize("argument", ["eyes", "eyes/*.jpg"])
 def test_a_pipe_among_photographs_is_named_and_not_waited_for(eyes: Path, argument: str) -> None:
     os.mkfifo(eyes / "pipe.jpg")
-    message = refusal(images, [argument], kind=DataError, lines=1)
+    message = refusal(find_images, [argument], kind=DataError, lines=1)
     assert message == "eyes/pipe.jpg: is a device, a pipe or a socket, not a photograph"
 
 
 @pytest.mark.parametrize("argument", ["eyes/none.jpg", "eyes/*.gif", "eyes/*.csv", "eyes/empty", "none/*.jpg", ""])
 def test_what_matches_nothing_is_refused(eyes: Path, argument: str) -> None:
-    message = refusal(images, ["eyes/a.png", argument], kind=DataError, lines=1)
+    message = refusal(find_images, ["eyes/a.png", argument], kind=DataError, lines=1)
     assert message.startswith(f"{argument}:" if argument else "'':")

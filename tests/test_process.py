@@ -96,22 +96,22 @@ def test_a_start_that_does_not_hear_a_signal_is_ended_soon() -> None:
 
 
 def test_a_signal_that_arrives_twice_counts_once() -> None:
-    with process.stoppable():
+    with process.handle_stop_signals():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # `timeout` sends it to the process and to its group
         assert process.exit_code() == 143
         with pytest.raises(KeyboardInterrupt):
-            process.check()
+            process.raise_if_stop_requested()
 
 
 def test_a_library_that_has_taken_ctrl_c_gets_the_other_signals_too() -> None:
     heard = []
-    with process.stoppable():
+    with process.handle_stop_signals():
         signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
         signal.raise_signal(signal.SIGHUP)
         assert heard == [signal.SIGHUP]
-        assert process.asked_to_stop()
+        assert process.stop_requested()
         assert process.exit_code() == 129
 
 

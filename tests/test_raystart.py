@@ -93,7 +93,7 @@ def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
-    left = short / f"retina-ray-{temporary_files.machine()}-{2**22 + 1}-0"  # no process has this number
+    left = short / f"retina-ray-{temporary_files.machine_id()}-{2**22 + 1}-0"  # no process has this number
     left.mkdir()
     other = short / f"retina-ray-00000000-{2**22 + 1}-0"  # of a container that shares the folder: it may live
     other.mkdir()
@@ -164,7 +164,7 @@ def test_ray_s_settings_hold_while_it_starts_and_no_longer(monkeypatch: pytest.M
 
 
 def test_sigterm_while_ray_starts_acts_like_ctrl_c() -> None:
-    with process.stoppable():
+    with process.handle_stop_signals():
         with pytest.raises(KeyboardInterrupt), ray_start.driver_settings(local=True):
             raise SystemExit(signal.SIGTERM)  # what Ray's own handler does
         assert process.exit_code() == 143

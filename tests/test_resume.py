@@ -17,14 +17,14 @@ from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep.resume import reopened
 
-CODE, code_now = environment.code(), environment.code
+CODE, code_now = environment.code_version(), environment.code_version
 OTHER_CODE = {"version": "0.0.1", "git": "0123456789ab-dirty", "source": "fedcba987654"}
 
 
 @pytest.fixture(autouse=True)
 def _same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the code is, is found out once: somebody may be at work on it."""
-    monkeypatch.setattr(environment, "code", lambda: dict(CODE))
+    monkeypatch.setattr(environment, "code_version", lambda: dict(CODE))
 
 
 def test_a_sweep_that_is_as_it_was_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,11 +135,11 @@ def test_changed_code_is_refused(tmp_path: Path, code: dict[str, str | None] | N
     folder.update_metadata(code=code)
     said = refused(folder.root, spec_of())
     assert said.startswith(f"the code has changed since {folder.root} was begun ({then}")
-    assert f"source {environment.code()['source']}" in said.partition("; + ")[2]
+    assert f"source {environment.code_version()['source']}" in said.partition("; + ")[2]
     assert "--force" in said
     go_on(folder.root, spec_of(), force=True)
     assert noted(folder.root) == [{"changes": [said.splitlines()[0]], "extend": 0}]
-    assert RunFolder.open(folder.root).metadata()["code"] == environment.code()
+    assert RunFolder.open(folder.root).metadata()["code"] == environment.code_version()
     go_on(folder.root, spec_of())
 
 
@@ -159,7 +159,7 @@ def test_all_changes_at_once_are_refused_in_three_lines_and_all_noted(tmp_path: 
 
 
 def test_the_code_that_is_the_same_elsewhere_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "code", code_now)
+    monkeypatch.setattr(environment, "code_version", code_now)
     root = ran(tmp_path / "x").root
     monkeypatch.chdir(tmp_path)
     go_on(root, spec_of())

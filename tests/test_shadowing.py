@@ -18,7 +18,7 @@ def test_a_file_named_like_a_module_of_python_s_is_found(name: str, tmp_path: Pa
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.touch()
-    assert shadowing.hiding_files([str(tmp_path)]) == [str(file)]
+    assert shadowing.find_shadowing_files([str(tmp_path)]) == [str(file)]
 
 
 @pytest.mark.parametrize("name", ["train.py", "random.csv", "test/__init__.py", "logging/notes.txt", "sys.py"])
@@ -26,7 +26,7 @@ def test_other_files_are_not(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.touch()
-    assert shadowing.hiding_files([str(tmp_path), str(tmp_path / "nowhere")]) == []
+    assert shadowing.find_shadowing_files([str(tmp_path), str(tmp_path / "nowhere")]) == []
 
 
 def test_a_folder_that_may_not_be_listed_is_searched_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_a_folder_that_may_not_be_listed_is_searched_by_name(tmp_path: Path, mon
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(shadowing.os, "listdir", closed)
-    assert shadowing.hiding_files([str(tmp_path)]) == [str(tmp_path / "random.py")]
+    assert shadowing.find_shadowing_files([str(tmp_path)]) == [str(tmp_path / "random.py")]
 
 
 def test_a_current_folder_that_was_removed_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,11 +44,11 @@ def test_a_current_folder_that_was_removed_hides_nothing(tmp_path: Path, monkeyp
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert shadowing.hiding_files(["", "."]) == []
+    assert shadowing.find_shadowing_files(["", "."]) == []
 
 
 def test_python_s_own_library_hides_nothing() -> None:
-    assert shadowing.hiding_files([str(Path(shadowing.os.__file__).parent)]) == []
+    assert shadowing.find_shadowing_files([str(Path(shadowing.os.__file__).parent)]) == []
 
 
 @pytest.mark.parametrize("name", ["random.py", "logging.py", "argparse.py"])

@@ -13,7 +13,7 @@ from retina.config import DataConfig, parse
 from retina.data import formats
 from retina.data.layouts.grades import parse_grade
 from retina.errors import SpecError
-from retina.predict import images
+from retina.predict import find_images
 
 
 class TestNames:
@@ -138,7 +138,7 @@ class TestFormats:
                 text(tmp_path / grade / name, "")
         text(tmp_path / "0" / "notes.dcm", "")
         manifest = load(tmp_path)
-        assert sorted(manifest.frame["path"]) == sorted(map(str, images([str(tmp_path)])))
+        assert sorted(manifest.frame["path"]) == sorted(map(str, find_images([str(tmp_path)])))
         assert manifest.unused.in_words() == ["1 other file not used: 0/notes.dcm"]
 
 

@@ -225,7 +225,7 @@ def test_a_grid_leaves_out_what_its_conditions_rule_out() -> None:
             "optimizer": {"values": ["sgd", "adamw"]},
         },
     )
-    assert search_space.grid(spec.parameters) == [
+    assert search_space.grid_points(spec.parameters) == [
         {"optimizer": "sgd", "momentum": 0.8},
         {"optimizer": "sgd", "momentum": 0.9},
         {"optimizer": "adamw"},
@@ -243,9 +243,9 @@ def test_conditions_nest() -> None:
         },
     )
     assert search_space.search_order(spec.parameters) == ["arch", "head_layers", "dropout"]
-    assert not search_space.active(spec.parameters, "head_layers", {"arch": "resnet18"})
-    assert not search_space.active(spec.parameters, "dropout", {"arch": "resnet18"})
-    assert search_space.active(spec.parameters, "dropout", {"arch": "resnet50", "head_layers": 3})
+    assert not search_space.is_active(spec.parameters, "head_layers", {"arch": "resnet18"})
+    assert not search_space.is_active(spec.parameters, "dropout", {"arch": "resnet18"})
+    assert search_space.is_active(spec.parameters, "dropout", {"arch": "resnet50", "head_layers": 3})
 
 
 @given(
@@ -257,9 +257,9 @@ def test_conditions_nest() -> None:
 def test_a_range_admits_its_steps_and_nothing_else(low: int, width: int, step: int, value: int) -> None:
     high = low + width * step
     parameter = search_space.Parameter(distribution="int_uniform", min=low, max=high, step=step)
-    assert parameter.admits(value) == (value in range(low, high + 1, step))
-    assert not parameter.admits(value + 0.5)
-    assert not parameter.admits(True)
+    assert parameter.contains(value) == (value in range(low, high + 1, step))
+    assert not parameter.contains(value + 0.5)
+    assert not parameter.contains(True)
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml")), ids=lambda f: f.name)

@@ -24,8 +24,8 @@ from retina.predict import write_csv, write_json
 from retina.results import files, run_folder
 from retina.results.run_folder import RunFolder
 from retina.system import spreadsheet
-from retina.system.file_modes import make_folder
-from retina.system.printable import cut, printable
+from retina.system.file_modes import make_private_folder
+from retina.system.printable import printable, truncate
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\n\x00x"
 FORMULAS = ["=1+1", "+SUM(A1)", "-cmd|' /C calc'!A0", "@x", "\t=1", " =1", "'=1", '"=1', "\uff1d1", "\r=1", "=a\rb"]
@@ -44,14 +44,14 @@ def safe(cell: str) -> bool:
 @given(text=TEXTS)
 @settings(deadline=None)
 def test_no_text_is_a_formula_and_each_is_read_back(text: str) -> None:
-    assert safe(spreadsheet.as_text(text))
-    assert spreadsheet.original(spreadsheet.as_text(text)) == text
+    assert safe(spreadsheet.escape_formula(text))
+    assert spreadsheet.unescape_formula(spreadsheet.escape_formula(text)) == text
 
 
 @pytest.mark.parametrize("number", ["-0.5", "+1", "-1e-5", ".5", "12"])
 def test_numbers_stay_numbers(number: str) -> None:
-    assert spreadsheet.as_text(number) == number
-    assert spreadsheet.as_text(float(number)) == float(number)
+    assert spreadsheet.escape_formula(number) == number
+    assert spreadsheet.escape_formula(float(number)) == float(number)
 
 
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
@@ -61,7 +61,7 @@ def test_a_table_is_read_back_as_it_was(texts: list[str]) -> None:
     written = spreadsheet.to_csv(frame)
     again = pd.read_csv(io.StringIO(written, newline=""), keep_default_na=False, dtype={"image": str})
     assert all(safe(cell) for cell in again["image"])
-    pd.testing.assert_frame_equal(spreadsheet.restored(again), frame, check_dtype=False)
+    pd.testing.assert_frame_equal(spreadsheet.unescape_frame(again), frame, check_dtype=False)
 
 
 def test_the_tables_of_a_results_folder_are_read_back(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_mode_that_somebody_chose_stays(tmp_path: Path) -> None:
         report.write_text("x")
         report.chmod(0o640)
         files.write_text(report, "y", is_private=True)
-        make_folder(folder.root, exist_ok=True)
+        make_private_folder(folder.root, exist_ok=True)
     finally:
         os.umask(before)
     assert [mode(path) for path in (folder.root / "a.txt", folder.root / "b", report, folder.root)] == [
@@ -230,7 +230,7 @@ def test_what_a_library_says_is_cut_to_a_line_and_is_never_nothing() -> None:
     assert (one_line(several), one_line(several, 5), first_line(several)) == ("one two three", "one t", "one\ttwo")
     silent = [one_line(KeyError()), first_line(KeyError()), one_line(OSError("\n"))]
     assert silent == ["KeyError", "KeyError", "OSError"]
-    assert (cut("x" * 60, 60), cut("x" * 61, 60)) == ("x" * 60, "x" * 57 + "...")
+    assert (truncate("x" * 60, 60), truncate("x" * 61, 60)) == ("x" * 60, "x" * 57 + "...")
 
 
 def test_an_error_about_a_photograph_keeps_to_its_line() -> None:

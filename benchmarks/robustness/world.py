@@ -120,7 +120,7 @@ def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
     spec = SweepSpec.model_validate(sweep_file(root.name, world.photographs))
     photographs = prepare(spec.data)
     root.parent.mkdir(parents=True, exist_ok=True)
-    folder = environment.begin(root, photographs, spec.to_yaml())
+    folder = environment.create_run_folder(root, photographs, spec.to_yaml())
     ledger = Ledger.create(spec, folder)
     ends = ["PRUNED", "COMPLETE", "FAIL", "COMPLETE"] if finished else ["PRUNED", "COMPLETE", "RUNNING"]
     for number, state in enumerate(ends):

@@ -86,7 +86,7 @@ def ensure_replaceable(file: Path) -> None:
         ResultsError: if `file` exists and is no audit's page, or if no file can be written there; also as
             `retina.audit.unused.ensure_replaceable`. The exit code is 1 if the disk is at fault.
     """
-    if problem := output_files.in_the_way(
+    if problem := output_files.unwritable_reason(
         file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text
     ):
         raise ResultsError(f"{file}: {problem}")

@@ -19,7 +19,7 @@ def ensure_replaceable(page: Path) -> None:
             if the disk is at fault.
     """
     file = _table_path(page)
-    if problem := output_files.in_the_way(file, "--html", "table of unused files", _is_table):
+    if problem := output_files.unwritable_reason(file, "--html", "table of unused files", _is_table):
         raise ResultsError(f"{file}: {problem}")
 
 

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from retina.cli import commands, console, parser
 from retina.errors import RetinaError, exit_code_of
 from retina.system import process
-from retina.system.printable import shortened
+from retina.system.printable import truncate_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    with process.unread_streams_dropped(), process.stoppable():
+    with process.drop_unreadable_output(), process.handle_stop_signals():
         try:
             parser.refuse_lost_folder()
             options = parser.create(commands.COMMANDS).parse_args(arguments)
             console.log_to(console.out, verbose=getattr(options, "verbose", False))
             return int(options.command(options))
         except RetinaError as error:
-            console.err.print(shortened(str(error)))
+            console.err.print(truncate_lines(str(error)))
             return error.exit_code
         except OSError as error:
             code = exit_code_of(error)
             if code is None:
                 raise
-            console.err.print(shortened(f"{error.filename or 'a file of ours'}: {error.strerror}"))
+            console.err.print(truncate_lines(f"{error.filename or 'a file of ours'}: {error.strerror}"))
             return code
         except KeyboardInterrupt:
             console.err.print("interrupted")

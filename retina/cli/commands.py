@@ -263,7 +263,7 @@ def export_model(options: argparse.Namespace) -> int:
 
     target = write.export(options.run, options.out)
     console.out.print(f"written: {target}")
-    if agreement := folder.read(target).description.check:
+    if agreement := folder.read_export(target).description.check:
         console.out.print(f"checked: {agreement.in_words}")
     return 0
 
@@ -273,8 +273,8 @@ def grade_photographs(options: argparse.Namespace) -> int:
     from retina import predict
     from retina.report.terminal import tables
 
-    predict.refuse_taken(options.csv, options.json)  # before minutes are spent on what could not be written
-    images = predict.images(options.images)
+    predict.ensure_writable(options.csv, options.json)  # before minutes are spent on what could not be written
+    images = predict.find_images(options.images)
     frame = predict.predict(options.folder, images, runtime=options.runtime, on_bad=options.on_bad)
     for file, write in ((options.csv, predict.write_csv), (options.json, predict.write_json)):
         if file:

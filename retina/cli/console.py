@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.measure import Measurement
 from rich.segment import Segment
 
-from retina.system.printable import PrintableFormatter, printable
+from retina.system.printable import EscapingFormatter, printable
 
 if TYPE_CHECKING:
     from retina.results.status import SweepStatus
@@ -34,7 +34,7 @@ class Lines(logging.Handler):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        self.setFormatter(PrintableFormatter())
+        self.setFormatter(EscapingFormatter())
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retina.config import DataConfig, parse, yaml_reader
 from retina.errors import SpecError
-from retina.system.printable import cut
+from retina.system.printable import truncate
 
 _SHOWN = 120
 """Characters of a --set that a message repeats."""
@@ -52,7 +52,7 @@ def config_of(options: argparse.Namespace, where: str) -> DataConfig:
 
 
 def _place(override: str, _: int) -> str:
-    return f"--set {cut(override, _SHOWN)}"
+    return f"--set {truncate(override, _SHOWN)}"
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import retina
 from retina.cli import data_arguments, train_arguments
 from retina.config import SyntheticConfig
 from retina.errors import SpecError
-from retina.system.printable import printable, shortened
+from retina.system.printable import printable, truncate_lines
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it, and how to get help; exit code 2."""
-        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {truncate_lines(printable(message))}\nsee {self.prog} --help\n")
 
 
 def path(text: str) -> Path:

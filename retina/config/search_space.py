@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from retina.config import spellings
 from retina.config.trial import TrialConfig
-from retina.config.validation import Frozen, SettingError, is_recorded, nearest
-from retina.system.printable import cut
+from retina.config.validation import Frozen, SettingError, is_recorded, suggest
+from retina.system.printable import truncate
 
 MAX_GRID = 10_000
 """Points of a grid at most; ten parameters of ten values would be 10^10."""
@@ -82,7 +82,7 @@ class Parameter(Frozen):
             raise ValueError("a range has no list of values")
         return [self.value] if self.values is None else list(self.values)
 
-    def admits(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether the search could come to `value`."""
         if self.distribution is None:
             return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in self.choices())
@@ -91,9 +91,9 @@ class Parameter(Frozen):
             return False
         if self.step is None:
             return not self.is_int or value == int(value)
-        return math.isclose(value, self.on_step(value), rel_tol=1e-9, abs_tol=1e-9 * self.step)
+        return math.isclose(value, self.round_to_step(value), rel_tol=1e-9, abs_tol=1e-9 * self.step)
 
-    def on_step(self, value: float) -> float:
+    def round_to_step(self, value: float) -> float:
         """Return the decimal number nearest to `value` that a whole number of steps reaches: 0.85, not 0.8500000001."""
         if self.step is None:
             return value
@@ -107,7 +107,7 @@ class Parameter(Frozen):
         return self.min, self.max
 
     def allowed(self) -> str:
-        """What `admits` accepts, for a message."""
+        """What `contains` accepts, for a message."""
         if self.distribution is None:
             return f"one of {self.choices()}"
         low, high = self.bounds()
@@ -180,12 +180,12 @@ def search_order(space: Space) -> list[str]:
     return order
 
 
-def active(space: Space, name: str, chosen: Mapping[str, Any]) -> bool:
+def is_active(space: Space, name: str, chosen: Mapping[str, Any]) -> bool:
     """Whether parameter `name` is searched once the parameters that it depends on are `chosen`."""
     return all(other in chosen and chosen[other] in _as_list(wanted) for other, wanted in space[name].when.items())
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: Space) -> list[dict[str, Any]]:
     """Every combination of values once; a parameter whose `when` does not hold is left out of its combination."""
     order = search_order(space)
     points: list[dict[str, Any]] = []
@@ -193,7 +193,7 @@ def grid(space: Space) -> list[dict[str, Any]]:
     for combination in itertools.product(*(space[name].choices() for name in order)):
         point: dict[str, Any] = {}
         for name, value in zip(order, combination, strict=True):
-            if active(space, name, point):
+            if is_active(space, name, point):
                 point[name] = value
         if (told := tuple(point.items())) not in known:
             known.add(told)
@@ -201,23 +201,23 @@ def grid(space: Space) -> list[dict[str, Any]]:
     return points
 
 
-def point_of(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def point_from_config(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The point at which a configuration lies, as far as it is searched; None where a value lies outside the space."""
     point: dict[str, Any] = {}
     for name in search_order(space):
-        if active(space, name, point):
-            if not space[name].admits(config[name]):
+        if is_active(space, name, point):
+            if not space[name].contains(config[name]):
                 return None
             point[name] = config[name]
     return point
 
 
-def size_of_grid(space: Space) -> int:
+def grid_size(space: Space) -> int:
     """Return how many combinations of values there are, those that a `when` rules out included."""
     return math.prod(len(parameter.choices()) for parameter in space.values())
 
 
-def check_starts(space: Space, points: Sequence[Mapping[str, Any]]) -> None:
+def check_start_points(space: Space, points: Sequence[Mapping[str, Any]]) -> None:
     """See that the search could come to each of `points`, which may leave parameters open, and none is there twice.
 
     Raises:
@@ -261,20 +261,20 @@ def _is_fixed(parameter: Parameter) -> bool:
 def _check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
     for name, value in point.items():
         if name not in space:
-            raise SettingError(f"{where}: {name} is not among the parameters; {nearest(name, [*space])}", name)
-        if not space[name].admits(value):
+            raise SettingError(f"{where}: {name} is not among the parameters; {suggest(name, [*space])}", name)
+        if not space[name].contains(value):
             raise SettingError(
                 f"{where}: {name}: {value!r} is outside the space; allowed: {space[name].allowed()}"
                 " (or leave the start points out: --set start=[])",
                 name,
             )
-        if not active(space, name, point):
+        if not is_active(space, name, point):
             raise SettingError(
                 f"{where}: {name} is searched only when {space[name].when}, which does not hold there", name
             )
 
 
-def typed_parameter(name: str, parameter: Any) -> Any:
+def coerce_parameter(name: str, parameter: Any) -> Any:
     """The raw `parameter` with each value as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0).
 
     Raises:
@@ -282,7 +282,7 @@ def typed_parameter(name: str, parameter: Any) -> Any:
     """
     where = ("parameters", name)
     if name not in TrialConfig.model_fields:
-        raise SettingError(f"parameters: unknown parameter {name!r}; {spellings.nearest_setting(str(name))}", *where)
+        raise SettingError(f"parameters: unknown parameter {name!r}; {spellings.suggest_setting(str(name))}", *where)
     if not isinstance(parameter, Mapping):
         shape = f"{{values: {_shown(parameter)}}}" if isinstance(parameter, list) else f"{{value: {_shown(parameter)}}}"
         raise SettingError(f"parameters.{name}: a parameter needs a shape, such as {shape}", *where)
@@ -292,12 +292,12 @@ def typed_parameter(name: str, parameter: Any) -> Any:
         raise SettingError(f"parameters.{name}: is no number, so it has no distribution; give value or values", *where)
     typed = dict(parameter)
     if "value" in typed:
-        typed["value"] = typed_value(name, typed["value"], *where, "value")
+        typed["value"] = coerce_value(name, typed["value"], *where, "value")
     if isinstance(typed.get("values"), list):
-        typed["values"] = [typed_value(name, one, *where, "values", n) for n, one in enumerate(typed["values"])]
+        typed["values"] = [coerce_value(name, one, *where, "values", n) for n, one in enumerate(typed["values"])]
     for end in ("min", "max"):
         if typed.get(end) is not None:
-            typed_value(name, typed[end], *where, end)
+            coerce_value(name, typed[end], *where, end)
     if kind is int and typed.get("distribution") in ("uniform", "log_uniform"):
         typed["distribution"] = f"int_{typed['distribution']}"
     if isinstance(typed.get("when"), Mapping):
@@ -318,7 +318,7 @@ def known_parameters(parameters: Mapping[Any, Any]) -> dict[Any, Any]:
     return known
 
 
-def typed_value(name: Any, value: Any, *where: Hashable) -> Any:
+def coerce_value(name: Any, value: Any, *where: Hashable) -> Any:
     """`value` as `TrialConfig` would hold it; unchanged where it has no such field.
 
     Raises:
@@ -335,8 +335,8 @@ def typed_value(name: Any, value: Any, *where: Hashable) -> Any:
 
 def _typed_when(other: Any, wanted: Any, *where: Hashable) -> Any:
     if isinstance(wanted, list):
-        return [typed_value(other, one, *where, other, place) for place, one in enumerate(wanted)]
-    return typed_value(other, wanted, *where, other)
+        return [coerce_value(other, one, *where, other, place) for place, one in enumerate(wanted)]
+    return coerce_value(other, wanted, *where, other)
 
 
 def _check_when(space: Space, name: str, parameter: Parameter) -> None:
@@ -344,9 +344,9 @@ def _check_when(space: Space, name: str, parameter: Parameter) -> None:
         where = f"parameters.{name}.when"
         key = ("parameters", name, "when", other)
         if other not in space:
-            raise SettingError(f"{where}: no parameter {other!r}; {nearest(other, [*space])}", *key)
+            raise SettingError(f"{where}: no parameter {other!r}; {suggest(other, [*space])}", *key)
         for value in _as_list(wanted):
-            if not space[other].admits(value):
+            if not space[other].contains(value):
                 raise SettingError(
                     f"{where}: {other} is never {_shown(value)}; allowed: {space[other].allowed()}", *key
                 )
@@ -362,4 +362,4 @@ def _exact(number: float) -> Fraction:
 
 
 def _shown(value: Any) -> str:
-    return cut(repr(value), 80)
+    return truncate(repr(value), 80)

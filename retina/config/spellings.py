@@ -7,13 +7,13 @@ from typing import Any
 
 from retina.config.data import DataConfig
 from retina.config.trial import TrialConfig
-from retina.config.validation import SettingError, nearest
+from retina.config.validation import SettingError, suggest
 
 METHODS = {"bayes": "gp"}
 """W&B's `bayes` is a search by Gaussian process (https://docs.wandb.ai/guides/sweeps/sweep-config-keys)."""
 DISTRIBUTIONS = {"log_uniform_values": "log_uniform", "loguniform": "log_uniform"}
 """W&B's log_uniform_values and Ray Tune's loguniform: min and max are the values themselves, as ours."""
-LISTED = {"constant": "value", "categorical": "values", "choice": "values"}
+VALUE_KEYS = {"constant": "value", "categorical": "values", "choice": "values"}
 """Distributions that say no more than that there is a value, or a list of values."""
 
 _NORMAL = "uniform or log_uniform from min to max; there is no normal or beta distribution here"
@@ -106,17 +106,17 @@ def parameter(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         equivalent = _EQUIVALENTS[distribution]
         problem = f"parameters.{name}: distribution: {distribution!r} is not known; nearest here: {equivalent}"
         raise SettingError(problem, *where, "distribution")
-    if LISTED.get(distribution) in known:
+    if VALUE_KEYS.get(distribution) in known:
         del known["distribution"]
-    elif distribution in LISTED:
-        problem = f"parameters.{name}: distribution: {distribution!r} needs {LISTED[distribution]}"
+    elif distribution in VALUE_KEYS:
+        problem = f"parameters.{name}: distribution: {distribution!r} needs {VALUE_KEYS[distribution]}"
         raise SettingError(problem, *where, "distribution")
     else:
         known["distribution"] = DISTRIBUTIONS.get(distribution, distribution)
     return known
 
 
-def nearest_setting(word: str) -> str:
+def suggest_setting(word: str) -> str:
     """Return the setting of a trial that somebody means who writes `word`, as a hint; else all of them."""
     known = _SETTINGS.get(word.lower().replace("-", "_"))
-    return f"did you mean {known!r}?" if known else nearest(word, list(TrialConfig.model_fields))
+    return f"did you mean {known!r}?" if known else suggest(word, list(TrialConfig.model_fields))

@@ -14,7 +14,7 @@ from retina.config.data import DataConfig
 from retina.config.search_space import Parameter
 from retina.config.sweep_file import RawSweep
 from retina.config.trial import TrialConfig
-from retina.config.validation import RECORDED, Frozen, SettingError, Where, is_recorded, parse
+from retina.config.validation import RECORDED, Frozen, Origin, SettingError, is_recorded, parse
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
 """What a sweep may go by, and its natural goal. Always of the validation split: the test split chooses nothing."""
@@ -82,9 +82,9 @@ class EarlyStop(Frozen):
     eta: float = Field(3, gt=1)
 
 
-LEAST_ETA = 1.0001
+MIN_ETA = 1.0001
 """Below it the rungs of ASHA are too many to list."""
-LEAST_GPU = 0.0001
+MIN_GPU = 0.0001
 """Of a GPU; Ray counts shares in this unit."""
 
 
@@ -98,8 +98,8 @@ class Resources(Frozen):
     def _whole_or_fraction(self) -> Self:
         if self.gpu is not None and self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"gpu: {self.gpu:g} is more than one and no whole number")
-        if self.gpu is not None and 0 < self.gpu < LEAST_GPU:
-            raise ValueError(f"gpu: {self.gpu:g} is less than Ray can share out; allowed: 0, or {LEAST_GPU:g} and more")
+        if self.gpu is not None and 0 < self.gpu < MIN_GPU:
+            raise ValueError(f"gpu: {self.gpu:g} is less than Ray can share out; allowed: 0, or {MIN_GPU:g} and more")
         return self
 
 
@@ -141,12 +141,12 @@ class SweepSpec(Frozen):
             if is_recorded(info):
                 parameters = search_space.known_parameters(parameters)
             values["parameters"] = {
-                name: search_space.typed_parameter(name, parameter) for name, parameter in parameters.items()
+                name: search_space.coerce_parameter(name, parameter) for name, parameter in parameters.items()
             }
         start = values.get("start")
         if isinstance(start, list) and all(isinstance(point, Mapping) for point in start):
             values["start"] = [
-                {name: search_space.typed_value(name, value, "start", place, name) for name, value in point.items()}
+                {name: search_space.coerce_value(name, value, "start", place, name) for name, value in point.items()}
                 for place, point in enumerate(start)
             ]
         return values
@@ -164,7 +164,7 @@ class SweepSpec(Frozen):
             if self.start:
                 problem = "start: a grid has its own order; leave start out, or choose another method"
                 raise SettingError(problem, "start")
-            if not is_recorded(info) and (size := search_space.size_of_grid(self.parameters)) > search_space.MAX_GRID:
+            if not is_recorded(info) and (size := search_space.grid_size(self.parameters)) > search_space.MAX_GRID:
                 problem = (
                     f"method: a grid of {size:,} points; allowed: {search_space.MAX_GRID:,}; choose another method"
                 )
@@ -176,7 +176,7 @@ class SweepSpec(Frozen):
             raise SettingError(f"trials: {self.trials}: should be less than or equal to {MAX_TRIALS}", "trials")
         search_space.check_conditions(self.parameters)
         self._check_rungs()
-        search_space.check_starts(self.parameters, self.start)
+        search_space.check_start_points(self.parameters, self.start)
         if len(self.start) > self.planned_trials:
             raise SettingError(
                 f"start: {len(self.start)} points are more than trials: {self.planned_trials}; each is a trial"
@@ -197,15 +197,15 @@ class SweepSpec(Frozen):
         self._check_eta()
 
     def _check_eta(self) -> None:
-        if self.early_stop.eta < LEAST_ETA:
-            problem = f"early_stop.eta: {self.early_stop.eta!r}; allowed: {LEAST_ETA} and more"
+        if self.early_stop.eta < MIN_ETA:
+            problem = f"early_stop.eta: {self.early_stop.eta!r}; allowed: {MIN_ETA} and more"
             raise SettingError(problem, "early_stop", "eta")
 
     @property
     def planned_trials(self) -> int:
         """How many trials the sweep runs when nothing ends it before."""
         if self.method == "grid":
-            points = len(search_space.grid(self.parameters))
+            points = len(search_space.grid_points(self.parameters))
             return min(self.trials or points, points)
         return self.trials or 20
 
@@ -279,7 +279,7 @@ def load(
     return parse(SweepSpec, raw.values, raw.place)
 
 
-def parse_recorded(values: Mapping[str, Any], where: Where, *, allow_no_parameters: bool = False) -> SweepSpec:
+def parse_recorded(values: Mapping[str, Any], where: Origin, *, allow_no_parameters: bool = False) -> SweepSpec:
     """Check the values of a results folder's sweep.yaml, which an earlier version may have written.
 
     Unknown keys and parameters are ignored, missing keys get their defaults, and what only matters to a sweep that is

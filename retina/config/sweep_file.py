@@ -8,7 +8,7 @@ from typing import Any
 
 from retina.config import yaml_reader
 from retina.errors import SpecError
-from retina.system.printable import cut
+from retina.system.printable import truncate
 
 _REPLACES = {
     "value": ("values", "ordered", "distribution", "min", "max", "step"),
@@ -21,7 +21,7 @@ _REPLACES = {
 class RawSweep:
     """The raw values of a sweep, each with its origin: a line of the file, or an argument of the command line."""
 
-    def __init__(self, values: dict[str, Any], file: Path, lines: dict[yaml_reader.Key, int]) -> None:
+    def __init__(self, values: dict[str, Any], file: Path, lines: dict[yaml_reader.KeyPath, int]) -> None:
         self.values = values
         self._file = str(file)
         self._origins = {key: f"{file}:{line}" for key, line in lines.items()}
@@ -79,7 +79,7 @@ class RawSweep:
         """
         dotted, separator, written = text.partition("=")
         key = tuple(part.strip() for part in dotted.split("."))
-        place = f"--set {cut(text, 120)}"
+        place = f"--set {truncate(text, 120)}"
         if not separator or not all(key):
             raise SpecError(f"{place}: allowed: KEY=VALUE, such as data.image_size=64")
         value = yaml_reader.parse(written, lambda _: place).content
@@ -95,7 +95,7 @@ class RawSweep:
                 there = holder[part] = {}
             if not isinstance(there, dict):
                 above = ".".join(key[:depth])
-                shown = cut(repr(there), 60)
+                shown = truncate(repr(there), 60)
                 raise SpecError(f"{origin}: {above} is {shown} ({self.place(key[:depth])}), not keys and their values")
             if not there:
                 self._origins[key[:depth]] = origin

@@ -12,10 +12,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retina.errors import SpecError
-from retina.system.printable import cut
+from retina.system.printable import truncate
 
 M = TypeVar("M", bound=BaseModel)
-Where = str | Callable[[tuple[Hashable, ...]], str]
+Origin = str | Callable[[tuple[Hashable, ...]], str]
 
 
 RECORDED = {"is_recorded": True}
@@ -65,7 +65,7 @@ class Frozen(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def parse(model: type[M], values: Any, where: Where, context: dict[str, Any] | None = None) -> M:
+def parse(model: type[M], values: Any, where: Origin, context: dict[str, Any] | None = None) -> M:
     """Check `values` against `model`.
 
     Args:
@@ -85,13 +85,13 @@ def parse(model: type[M], values: Any, where: Where, context: dict[str, Any] | N
         raise SpecError(f"{where if isinstance(where, str) else where(())}: is nested too deeply") from None
 
 
-def nearest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: list[str]) -> str:
     """`known` as a hint for somebody who wrote `word`: the nearest one if there is one, else all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: Where) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], where: Origin) -> str:
     problems = error.errors(include_url=False)
     lines = [_explain_one(problem, model, where) for problem in problems[:2]]
     if len(problems) > 2:
@@ -99,14 +99,14 @@ def _explain(error: ValidationError, model: type[BaseModel], where: Where) -> st
     return "\n".join(lines)
 
 
-def _explain_one(problem: Any, model: type[BaseModel], where: Where) -> str:
+def _explain_one(problem: Any, model: type[BaseModel], where: Origin) -> str:
     cause = problem.get("ctx", {}).get("error")
     location = (*problem["loc"], *(cause.key if isinstance(cause, SettingError) else ()))
     place = where if isinstance(where, str) else where(location)
-    path = [cut(str(part) if str(part).isprintable() else repr(part), 80) for part in problem["loc"]]
+    path = [truncate(str(part) if str(part).isprintable() else repr(part), 80) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key!r}; {nearest(path[-1], _known_keys(model, path[:-1]))}"
+        return f"{place}: unknown key {key!r}; {suggest(path[-1], _known_keys(model, path[:-1]))}"
     if problem["type"] == "missing":
         return f"{place}: {key}: is required"
     given = problem["input"]
@@ -117,7 +117,7 @@ def _explain_one(problem: Any, model: type[BaseModel], where: Where) -> str:
         message = "should be text; a text that looks like something else is written in quotes"
     elif problem["type"] in {"invalid_key", "string_type"} and path and path[-1] == "[key]":
         message = "a key should be a word"
-    shown = "" if isinstance(given, dict | BaseModel) else cut(repr(given), 80)
+    shown = "" if isinstance(given, dict | BaseModel) else truncate(repr(given), 80)
     return ": ".join(part for part in (place, key, shown, message) if part)
 
 

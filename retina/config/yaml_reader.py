@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from retina.errors import DISK_ERRNOS, SpecError, as_disk_error
-from retina.system.printable import cut
+from retina.errors import DISK_ERRNOS, SpecError, wrap_os_error
+from retina.system.printable import truncate
 
-Key = tuple[Hashable, ...]
+KeyPath = tuple[Hashable, ...]
 """Where a value stands: the keys, and the places in lists, that lead to it."""
 
 MAX_BYTES = 2**20
@@ -86,9 +86,9 @@ class Document:
     """
 
     content: Any
-    lines: dict[Key, int] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
 
-    def line_of(self, key: Key) -> int | None:
+    def line_of(self, key: KeyPath) -> int | None:
         """Return the line of `key`, else of the nearest key above it; None if there is neither."""
         lengths = range(len(key), 0, -1)
         return next((self.lines[key[:length]] for length in lengths if key[:length] in self.lines), None)
@@ -106,7 +106,7 @@ def read(file: Path) -> Document:
             content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         if error.errno in DISK_ERRNOS:
-            raise as_disk_error(file, "cannot be read", error) from None
+            raise wrap_os_error(file, "cannot be read", error) from None
         raise SpecError(f"{file}: {error.strerror or error}") from None
     except ValueError as error:  # a name with NUL
         raise SpecError(f"{file}: {error}") from None
@@ -186,12 +186,12 @@ class _Values:
     """Turns composed nodes into values and notes the lines of their keys."""
 
     def __init__(self, place: Callable[[int], str]) -> None:
-        self.lines: dict[Key, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self._place = place
         self._open: set[int] = set()  # the nodes above the one in hand
         self._count = 0
 
-    def value(self, node: Node, key: Key) -> Any:
+    def value(self, node: Node, key: KeyPath) -> Any:
         """Return the value of a node that stands at `key`."""
         self._count += 1
         if self._count > MAX_VALUES:
@@ -210,14 +210,14 @@ class _Values:
         finally:
             self._open.discard(id(node))
 
-    def _sequence(self, items: list[Node], key: Key) -> list[Any]:
+    def _sequence(self, items: list[Node], key: KeyPath) -> list[Any]:
         values = []
         for place, item in enumerate(items):
             self.lines[(*key, place)] = _line(item)
             values.append(self.value(item, (*key, place)))
         return values
 
-    def _mapping(self, node: MappingNode, key: Key) -> dict[Hashable, Any]:
+    def _mapping(self, node: MappingNode, key: KeyPath) -> dict[Hashable, Any]:
         seen: dict[Hashable, int] = {}
         own: list[tuple[Hashable, Node, Node]] = []
         values: dict[Hashable, Any] = {}
@@ -298,4 +298,4 @@ def _line(part: Node | yaml.Event) -> int:
 
 def _short(text: str) -> str:
     shown = text if text.isprintable() else repr(text)
-    return repr(cut(shown, 60))
+    return repr(truncate(shown, 60))

@@ -260,8 +260,8 @@ def _draw_manifest(config: DataConfig, report_progress: Progress) -> Manifest:
     folder = synthetic_folder(config.synthetic)
     try:
         if not folder.is_dir():  # the folder gets its name when it is complete, so an existing one needs no lock
-            file_modes.make_folder(cache_folder(), exist_ok=True)
-            file_modes.make_folder(folder.parent, exist_ok=True)
+            file_modes.make_private_folder(cache_folder(), exist_ok=True)
+            file_modes.make_private_folder(folder.parent, exist_ok=True)
             with filelock.FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     progress = partial(report_progress, "drawing photographs")

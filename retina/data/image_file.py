@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from retina.data import deep_color
-from retina.errors import DISK_ERRNOS, DataError, RetinaError, as_disk_error
+from retina.errors import DISK_ERRNOS, DataError, RetinaError, wrap_os_error
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """The formats of PIL that files are opened with; the others start programs (EPS) or hold no photographs."""
@@ -95,7 +95,7 @@ def _read_pipe(pipe: Path, min_side: int | None) -> Pixels:
             copy.flush()
         except OSError as error:
             if error.errno in DISK_ERRNOS:
-                raise as_disk_error(tempfile.gettempdir(), f"{pipe} cannot be copied to here", error) from None
+                raise wrap_os_error(tempfile.gettempdir(), f"{pipe} cannot be copied to here", error) from None
             raise DataError(f"{pipe}: cannot be read: {error}") from None
         try:
             return _read(Path(copy.name), min_side)

@@ -33,7 +33,7 @@ from scipy import fft, ndimage
 
 from retina.data.fundus import Disc, Pixels, Source, find_disc, read
 from retina.data.quality import crop_disc
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 
 SIDE = 32
 MIN_DECODED_SIDE = 448
@@ -127,7 +127,7 @@ def find_near_pairs(details: Details) -> Pairs:
     if len(details) < 2:
         return np.empty((0, 2), np.int64)
     words = np.ascontiguousarray(compute_hashes(details).T)
-    with ThreadPoolExecutor(cores()) as pool:  # numpy releases the interpreter's lock
+    with ThreadPoolExecutor(available_cores()) as pool:  # numpy releases the interpreter's lock
         pairs = pool.map(lambda block: _correlated_pairs(details, _close_pairs(words, *block)), _blocks(len(details)))
         return np.concatenate(list(pairs))
 

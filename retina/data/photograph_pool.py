@@ -13,7 +13,7 @@ import pandas as pd
 from retina.data import process_pool
 from retina.data.fundus import Source
 from retina.data.layouts import npz
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 
 MAX_SERIAL_PHOTOGRAPHS = 64
 """Largest number of photographs for which no processes are started, because starting them would take longer."""
@@ -44,7 +44,7 @@ def map_photographs(
         DataError: an npz file cannot be read.
         WorkerError: a process died, which a full memory does.
     """
-    workers = workers or (cores() if len(frame) > MAX_SERIAL_PHOTOGRAPHS else 1)
+    workers = workers or (available_cores() if len(frame) > MAX_SERIAL_PHOTOGRAPHS else 1)
     results: dict[int, T] = {}
     progress(0, len(frame))
     for chunk in process_pool.map_unordered(

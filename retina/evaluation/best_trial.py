@@ -17,7 +17,7 @@ from retina.config import GRADE_NAMES, TrialConfig, parse
 from retina.data.dataset import FundusDataset
 from retina.data.fundus import PREPROCESSING
 from retina.data.loader import MEAN, STD, SplitView
-from retina.errors import ModelOutputError, ResultsError, SpecError, as_disk_error, one_line
+from retina.errors import ModelOutputError, ResultsError, SpecError, one_line, wrap_os_error
 from retina.metrics import baselines, summary
 from retina.metrics.predictions import PREDICTION_COLUMNS
 from retina.metrics.probabilities import PROBABILITY_COLUMNS
@@ -84,7 +84,7 @@ def load_trial(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str,
     if not (source / "model.pt").is_file():
         raise ResultsError(f"{source / 'model.pt'}: is missing; {folder.best} is written from the trial's weights")
     if not checksums.verify(source, ("model.pt", "config.json"), _remedy(folder, trial_id)):
-        checksums.tell_unverified(source)
+        checksums.log_unverified(source)
     try:
         config = parse(TrialConfig, files.read_json(source / "config.json"), str(source / "config.json"))
         weights: dict[str, torch.Tensor] = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
@@ -93,7 +93,7 @@ def load_trial(folder: RunFolder, trial_id: str) -> tuple[TrialConfig, dict[str,
     except ResultsError:
         raise
     except OSError as error:
-        raise as_disk_error(source / "model.pt", "cannot be read", error) from None
+        raise wrap_os_error(source / "model.pt", "cannot be read", error) from None
     except Exception as error:  # torch.load raises errors of any type
         raise ResultsError(f"{source / 'model.pt'}: cannot be read as weights: {type(error).__name__}") from None
     return config, weights
@@ -176,14 +176,14 @@ def model_config(config: TrialConfig, photographs: FundusDataset) -> dict[str, o
         "preprocessing": PREPROCESSING,
         "grades": list(GRADE_NAMES),
         "data_fingerprint": photographs.fingerprint,
-        **checksums.MARK,
+        **checksums.CONFIG_MARK,
     }
 
 
 def _remove_earlier(folder: RunFolder) -> None:
     """Remove the listed files of `best/` other than `BEST_TRIAL_FILES`, for example an earlier best trial's figures."""
     try:
-        sums = checksums.listed(folder.best) or {}
+        sums = checksums.read_sums(folder.best) or {}
     except ResultsError:  # a damaged list; it is written anew
         sums = {}
     for name in sums.keys() - set(BEST_TRIAL_FILES):
@@ -193,9 +193,9 @@ def _remove_earlier(folder: RunFolder) -> None:
 def _remedy(folder: RunFolder, trial_id: str) -> str:
     """Return the remedy for a trial's damaged weights: `best/` may hold a copy of them."""
     try:
-        trial, best = (checksums.listed(path) or {} for path in (folder.trial(trial_id), folder.best))
+        trial, best = (checksums.read_sums(path) or {} for path in (folder.trial(trial_id), folder.best))
         is_copy = "model.pt" in trial and trial["model.pt"] == best.get("model.pt")
-        if is_copy and not checksums.problem(folder.best, "model.pt", best):
+        if is_copy and not checksums.file_problem(folder.best, "model.pt", best):
             return f"{folder.best / 'model.pt'} is an undamaged copy of the weights: copy it there"
     except ResultsError:
         pass

@@ -187,7 +187,7 @@ def _stored_result(folder: RunFolder, run: ComparisonRun) -> dict[str, Any] | No
     """Return the result of an earlier call if it is of the same weights and photographs."""
     file = folder.root / COMPARISON_FOLDER / f"{run.slug}.json"
     try:
-        result = readers.read_object(file, schemas.Compared, "it is made again")
+        result = readers.read_object(file, schemas.ComparisonFile, "it is made again")
     except ResultsError as error:
         log.warning("note: %s", one_line(error, 1000))
         return None

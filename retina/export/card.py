@@ -12,7 +12,7 @@ import jinja2
 
 from retina.config import GRADE_NAMES
 from retina.export import tripod
-from retina.export.facts import CardData, settings
+from retina.export.facts import CardData, setting_rows
 from retina.export.folder import Description, Preprocess
 
 TEMPLATE = "MODEL_CARD.md.jinja"
@@ -32,7 +32,7 @@ def card(facts: CardData, described: Description, preprocess: Preprocess) -> str
         facts=facts,
         model=described,
         preprocess=preprocess,
-        settings=settings(described.trial),
+        settings=setting_rows(described.trial),
         grades=[f"{grade} {name}" for grade, name in enumerate(GRADE_NAMES)],
         data_name=Path(str(facts.data.get("path", ""))).name,
         checklist=tripod.items(facts, described),

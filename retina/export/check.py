@@ -23,7 +23,7 @@ from retina.errors import DataError, ResultsError, first_line
 from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
-from retina.export.sessions import session
+from retina.export.sessions import create_session
 from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.results import checksums, schemas, table_reader
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
@@ -34,8 +34,8 @@ RECORDED_TOLERANCE = 0.01
 """Of a probability, between a run's evaluation and now. On photographs of IDRiD at 112 px the same machine differed by
 1e-7, bfloat16 by 0.001, a decoder that moves every value by up to 1 by 0.003, by up to 3 by 0.007; 200,000 bytes of the
 weights overwritten with finite values by 0.035 to 0.14 (4 places), 20,000 by 0.005 to 0.016."""
-A_GRADE = 4
-AT_ONCE = 4
+PHOTOGRAPHS_PER_GRADE = 4
+BATCH_SIZE = 4
 """Photographs that are graded together; the first is graded alone, so that the batch is seen to vary."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Sample:
     recorded: npt.NDArray[np.float64]
 
 
-def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
+def load_sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
     """Photographs of the run, a few of each grade; drawn ones where its own cannot be read, which is said with why.
 
     Args:
@@ -79,7 +79,7 @@ def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
     return Sample(drawn, origin, np.full((len(drawn), GRADES), np.nan))
 
 
-def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file: Path) -> dict[str, Any]:
+def compare_with_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file: Path) -> dict[str, Any]:
     """Compare the model's probabilities with those that best/predictions.csv recorded when it was evaluated.
 
     Args:
@@ -95,7 +95,7 @@ def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file:
         ResultsError: a probability differs by more than `RECORDED_TOLERANCE`, or an output is not finite.
     """
     plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is of before the temperature
-    batches = [preprocess.normalised(pixels) for pixels in _batches(seen.pixels)]
+    batches = [preprocess.normalize(pixels) for pixels in _batches(seen.pixels)]
     found, grades, scores = _graded(lambda images: plain(torch.from_numpy(images)), batches)
     bad = [problem for problem in find_problems(found, grades, scores) if problem]
     if bad:
@@ -115,15 +115,15 @@ def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file:
     return {"recorded": int(is_recorded.sum()), "recorded_difference": float(apart.max())}
 
 
-def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: Preprocess) -> Check:
+def compare_graphs(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: Preprocess) -> Check:
     """Grade the photographs by torch and by both graphs.
 
     Raises:
         ResultsError: a probability differs by more than `TOLERANCE`.
     """
-    batches = [preprocess.normalised(pixels) for pixels in _batches(seen.pixels)]
+    batches = [preprocess.normalize(pixels) for pixels in _batches(seen.pixels)]
     true = _graded(lambda images: grader(torch.from_numpy(images)), batches)
-    ort = session(onnx, "model.onnx")
+    ort = create_session(onnx, "model.onnx")
     by_onnx = _graded(lambda images: ort.run(None, {"images": images}), batches)
     module = load_pt2(pt2)
     by_pt2 = _graded(lambda images: module(torch.from_numpy(images)), batches)
@@ -160,7 +160,7 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
     """Some photographs of the run; why there are none where they cannot be read."""
     try:
         config = folder.data_config()
-        is_drawn = "synthetic" in {config.path, config.layout}
+        is_synthetic = "synthetic" in {config.path, config.layout}
         manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
         told = manifest.frame.merge(
             recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
@@ -169,12 +169,12 @@ def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample 
             ~told.duplicated(["image", "grade"], keep=False), axis=0
         )
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
-        frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
+        frame = frame.groupby("grade").head(PHOTOGRAPHS_PER_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:
             some = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
             probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
-            origin = "of the run (drawn)" if is_drawn else "of the run"
+            origin = "of the run (drawn)" if is_synthetic else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, OSError) as error:  # a ResultsError is an OSError
         return first_line(error)
@@ -191,8 +191,8 @@ def _drawn(size: int) -> Pixels:
 
 def _batches(pixels: Pixels) -> Iterator[Pixels]:
     yield pixels[:1]
-    for start in range(1, len(pixels), AT_ONCE):
-        yield pixels[start : start + AT_ONCE]
+    for start in range(1, len(pixels), BATCH_SIZE):
+        yield pixels[start : start + BATCH_SIZE]
 
 
 def _graded(run: Callable[[npt.NDArray[np.float32]], Any], batches: list[npt.NDArray[np.float32]]) -> Outputs:

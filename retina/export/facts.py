@@ -13,7 +13,7 @@ from retina.metrics.probabilities import REFERABLE_GRADE
 from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results.run_folder import RunFolder
 
-NUMBERS = {
+METRIC_NAMES = {
     **METRIC_NAMES,
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -21,12 +21,12 @@ NUMBERS = {
     "referable_auc": "AUC of referable (grade 2 or worse)",
     "sensitivity_at_90_specificity": "sensitivity for referable at 90% specificity",
 }
-CALIBRATION = {"ece": "as trained", "ece_calibrated": "at the temperature, as exported"}
-BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
-FEW = 30
+CALIBRATION_NAMES = {"ece": "as trained", "ece_calibrated": "at the temperature, as exported"}
+GRADE_METRIC_NAMES = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
+MIN_PHOTOGRAPHS = 30
 """Photographs of a grade below which its recall says little: the 95% interval of 80% is then 30 points wide."""
-NOTHING = "-"
-Told = Mapping[str, Any]
+MISSING = "-"
+JsonObject = Mapping[str, Any]
 Rows = list[list[str]]
 
 
@@ -41,13 +41,13 @@ class CardData:
         states: trials that ended in each state of trials.csv.
     """
 
-    metrics: Told
+    metrics: JsonObject
     spec: SweepSpec
-    notes: Told
+    notes: JsonObject
     states: dict[str, int]
 
     @classmethod
-    def of(cls, run: RunFolder, metrics: Told) -> CardData:
+    def of(cls, run: RunFolder, metrics: JsonObject) -> CardData:
         """Read them.
 
         Raises:
@@ -56,23 +56,23 @@ class CardData:
         return cls(metrics, run.spec(allow_no_parameters=True), run.metadata(), _states(run))
 
     @property
-    def data(self) -> Told:
+    def data(self) -> JsonObject:
         """What environment.json says of the photographs; empty where it says nothing, as in runs of early versions."""
         return self.notes.get("data") or {}
 
     @property
-    def is_drawn(self) -> bool:
+    def is_synthetic(self) -> bool:
         """Whether the model has seen drawn photographs only."""
         return bool(self.data.get("layout") == "synthetic")
 
     @property
     def photographs(self) -> Rows:
         """A row a split: its name, photographs, and how many of each grade."""
-        counts: Told = self.data.get("photographs") or {}
+        counts: JsonObject = self.data.get("photographs") or {}
         return [[split, str(one["n"]), *map(str, one["by_grade"])] for split, one in counts.items()]
 
     @property
-    def of_patients(self) -> str:
+    def patient_summary(self) -> str:
         """How many patients there are, and whether they are known at all."""
         patients, total = self.data["patients"], sum(int(row[1]) for row in self.photographs)
         if patients < total:
@@ -81,7 +81,7 @@ class CardData:
 
     def size(self, split: str) -> str:
         """Photographs of a split of metrics.json, and patients where it tells."""
-        told: Told = self.metrics[split]
+        told: JsonObject = self.metrics[split]
         patients = known_patients(told)
         return f"{SPLIT_NAMES[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
 
@@ -93,12 +93,12 @@ class CardData:
     @property
     def results(self) -> Rows:
         """A row a number: its name, and validation and test with 95% intervals."""
-        return self._rows(NUMBERS)
+        return self._rows(METRIC_NAMES)
 
     @property
     def calibration(self) -> Rows:
         """The expected calibration error before and after the temperature; empty where none was fitted."""
-        return self._rows(CALIBRATION)
+        return self._rows(CALIBRATION_NAMES)
 
     @property
     def operating(self) -> Rows:
@@ -109,9 +109,9 @@ class CardData:
             for split in EVALUATED_SPLITS:
                 one = self.metrics[split]
                 value = (one.get("operating") or {}).get(name)
-                cells.append(cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
+                cells.append(format_cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
             rows.append([name, *cells])
-        return [row for row in rows if set(row[1:]) != {NOTHING}]
+        return [row for row in rows if set(row[1:]) != {MISSING}]
 
     @property
     def baselines(self) -> Rows:
@@ -119,9 +119,9 @@ class CardData:
         rows = []
         for split, name in SPLIT_NAMES.items():
             for kind, one in (self.metrics[split].get("baselines") or {}).items():
-                gain: Told = one.get("gain") or {}
-                shown = [cell(one.get(number)) for number in ("qwk", "accuracy")]
-                shown += [between(gain.get(number)) for number in ("qwk", "accuracy")]
+                gain: JsonObject = one.get("gain") or {}
+                shown = [format_cell(one.get(number)) for number in ("qwk", "accuracy")]
+                shown += [format_interval(gain.get(number)) for number in ("qwk", "accuracy")]
                 rows.append([baseline_name(kind, one), name, *shown])
         return rows
 
@@ -132,8 +132,10 @@ class CardData:
         counts = self.test_counts
         rows = []
         for grade, name in enumerate(GRADE_NAMES):
-            cells = [cell(_at(test.get(key), grade), _at(_intervals(test, key), grade)) for key in BY_GRADE]
-            rows.append([f"{grade} {name}", str(counts[grade]) if counts else NOTHING, *cells])
+            cells = [
+                format_cell(_at(test.get(key), grade), _at(_intervals(test, key), grade)) for key in GRADE_METRIC_NAMES
+            ]
+            rows.append([f"{grade} {name}", str(counts[grade]) if counts else MISSING, *cells])
         return rows
 
     @property
@@ -157,7 +159,7 @@ class CardData:
     def scarce(self) -> list[str]:
         """Grades of which test has too few photographs to say much."""
         counts = enumerate(self.test_counts)
-        return [f"{count} of {grade} {GRADE_NAMES[grade]}" for grade, count in counts if count < FEW]
+        return [f"{count} of {grade} {GRADE_NAMES[grade]}" for grade, count in counts if count < MIN_PHOTOGRAPHS]
 
     @property
     def is_split_by_patient(self) -> bool:
@@ -165,7 +167,7 @@ class CardData:
         return self.spec.data.split == "by_patient"
 
     @property
-    def effort(self) -> str:
+    def search_summary(self) -> str:
         """The search in a line: its method, trials, hours, machine, and what ended it; empty where it is not known."""
         if not self.states:
             return ""
@@ -195,26 +197,26 @@ class CardData:
         rows = []
         for key, label in labels.items():
             both = [self.metrics[split] for split in EVALUATED_SPLITS]
-            rows.append([label, *(cell(one.get(key), _intervals(one, key)) for one in both)])
-        return [row for row in rows if set(row[1:]) != {NOTHING}]
+            rows.append([label, *(format_cell(one.get(key), _intervals(one, key)) for one in both)])
+        return [row for row in rows if set(row[1:]) != {MISSING}]
 
 
-def settings(trial: TrialConfig) -> Rows:
+def setting_rows(trial: TrialConfig) -> Rows:
     """A row a setting of the chosen trial."""
     return [[name, str(value)] for name, value in trial.model_dump(mode="json").items()]
 
 
-def cell(value: Any, interval: Any = None) -> str:
+def format_cell(value: Any, interval: Any = None) -> str:
     """A number to three digits, its interval behind it if there is one."""
-    return NOTHING if value is None else " ".join(filter(None, [f"{value:.3f}", between(interval, "")]))
+    return MISSING if value is None else " ".join(filter(None, [f"{value:.3f}", format_interval(interval, "")]))
 
 
-def between(interval: Any, nothing: str = NOTHING) -> str:
+def format_interval(interval: Any, nothing: str = MISSING) -> str:
     """An interval."""
     return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else nothing
 
 
-def _intervals(split: Told, key: str) -> Any:
+def _intervals(split: JsonObject, key: str) -> Any:
     return (split.get("intervals") or {}).get(key)
 
 

@@ -40,11 +40,11 @@ ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = LISTED = (
     "MODEL_CARD.md",
 )
 FILES = (*LISTED, SUMS)
-OF_EARLIER_LAYOUTS = ("README.txt",)
+FILES_OF_EARLIER_LAYOUTS = ("README.txt",)
 LAYOUT = 3
 """Version of what the folder holds. 1 had neither graphs nor card, no temperature and no operating point. 2 had no
 SHA256SUMS, and graphs that give an output that is not finite a grade, where 3 has -1."""
-WITH_SUMS = 3
+FIRST_LAYOUT_WITH_CHECKSUMS = 3
 """The first layout that has SHA256SUMS."""
 REMEDY = (
     "export the run again (retina export RUN); "
@@ -53,8 +53,8 @@ REMEDY = (
 IMAGES, PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE = "images", "probabilities", "grade", "referable_score"
 """Names of the graphs' input, float32 (B, 3, S, S), and outputs, float32 (B, 5), int64 (B,) and float32 (B,)."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Deviation = Annotated[float, Field(ge=0.01, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+StandardDeviation = Annotated[float, Field(ge=0.01, le=1)]
 """Of values from 0 to 1, whose deviation is at most 0.5; 1 leaves them as they are. Below 0.01 inputs overflow."""
 Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 """What `retina.metrics.calibration.fit_temperature` can find."""
@@ -69,8 +69,8 @@ class Preprocess(Frozen):
     crop_version: str = Field(description="of retina.data.fundus")
     image_size: int = Field(ge=16, le=2048, description="side of the square in pixels")
     scale: Literal["0 to 1"]
-    mean: tuple[Share, Share, Share]
-    std: tuple[Deviation, Deviation, Deviation]
+    mean: tuple[UnitInterval, UnitInterval, UnitInterval]
+    std: tuple[StandardDeviation, StandardDeviation, StandardDeviation]
     graph_input: dict[str, Any] = Field(default_factory=dict, description="name, dtype and shape; for other programs")
 
     @model_validator(mode="after")
@@ -80,7 +80,7 @@ class Preprocess(Frozen):
             raise ValueError(f"graph_input.shape is {self.graph_input.get('shape')}, image_size asks for {shape}")
         return self
 
-    def normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def normalize(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Squares uint8 (B, S, S, 3) as the graphs take them, float32 (B, 3, S, S); the arithmetic of training."""
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
         mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in (self.mean, self.std))
@@ -173,7 +173,7 @@ class Description(Frozen):
 
 
 @dataclass(frozen=True)
-class Folder:
+class ExportFolder:
     """An exported folder, as far as it can be read without torch."""
 
     path: Path
@@ -189,7 +189,7 @@ class Folder:
         return checksums.verify(self.path, [name], REMEDY)
 
 
-def read(folder: Path) -> Folder:
+def read_export(folder: Path) -> ExportFolder:
     """What an exported folder says of itself.
 
     Raises:
@@ -204,15 +204,15 @@ def read(folder: Path) -> Folder:
     _refuse_newer(folder / CONFIG, described)
     description = _parse(Description, described, folder / CONFIG)
     if not is_verified:
-        checksums.verify(folder, [], REMEDY, needed=description.export >= WITH_SUMS)
-        checksums.tell_unverified(folder)
+        checksums.verify(folder, [], REMEDY, needed=description.export >= FIRST_LAYOUT_WITH_CHECKSUMS)
+        checksums.log_unverified(folder)
     preprocess = _parse(Preprocess, files.read_json(folder / PREPROCESS), folder / PREPROCESS)
     if preprocess.crop_version not in SAME_PIXELS:
         raise ResultsError(
             f"{folder / PREPROCESS}: crop_version is {preprocess.crop_version!r}, this retina ({retina.__version__}) "
             f"has {PREPROCESSING!r}; use the one that wrote it, {description.retina}"
         )
-    return Folder(folder, description, preprocess)
+    return ExportFolder(folder, description, preprocess)
 
 
 def _refuse_newer(file: Path, described: Any) -> None:

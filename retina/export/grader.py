@@ -13,7 +13,7 @@ from torch import nn
 
 from retina.config import TrialConfig
 from retina.errors import ResultsError, first_line, one_line
-from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
+from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, ExportFolder, read_export
 from retina.metrics.probabilities import REFERABLE_GRADE
 from retina.training import model
 from retina.training.inference import with_flip_tta
@@ -59,23 +59,23 @@ class Grader(nn.Module):
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """An exported model: its folder, and its grader on the CPU and in evaluation mode."""
 
-    folder: Folder
+    folder: ExportFolder
     grader: Grader
 
 
-def load(folder: Path) -> Exported:
+def load(folder: Path) -> ExportedModel:
     """The model in an exported folder, from its weights.
 
     Raises:
-        ResultsError: as `retina.export.folder.read`; or there are no weights, they are damaged or do not fit.
+        ResultsError: as `retina.export.folder.read_export`; or there are no weights, they are damaged or do not fit.
     """
-    return of_folder(read(folder))
+    return load_from_folder(read_export(folder))
 
 
-def of_folder(folder: Folder) -> Exported:
+def load_from_folder(folder: ExportFolder) -> ExportedModel:
     """The model of a folder whose descriptions are read; raises as `load`."""
     file = folder.path / WEIGHTS
     folder.verify(WEIGHTS)
@@ -84,19 +84,19 @@ def of_folder(folder: Folder) -> Exported:
     except (OSError, safetensors.SafetensorError) as error:
         raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
     described = folder.description
-    grader = build(described.trial, folder.preprocess.image_size, weights, file, described.temperature)
+    grader = build_grader(described.trial, folder.preprocess.image_size, weights, file, described.temperature)
     if described.cut_points and not _alike(described.cut_points, grader.cut_points):
         raise ResultsError(
             f"{folder.path / CONFIG}: cut_points are not those of {file.name}, {grader.cut_points};\n{REMEDY}"
         )
-    return Exported(folder, grader)
+    return ExportedModel(folder, grader)
 
 
 def _alike(one: CutPoints, other: CutPoints | None) -> bool:
     return other is not None and np.allclose([*one.cuts, one.spread], [*other.cuts, other.spread], atol=1e-6)
 
 
-def build(
+def build_grader(
     trial: TrialConfig, image_size: int, weights: dict[str, torch.Tensor], file: Path, temperature: float = 1.0
 ) -> Grader:
     """A grader with these weights, in evaluation mode.

@@ -18,7 +18,7 @@ OPSET = 18
 OUTPUTS = (PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE)
 
 
-def trace(grader: Grader, image_size: int) -> torch.export.ExportedProgram:
+def export_program(grader: Grader, image_size: int) -> torch.export.ExportedProgram:
     """The grader's graph, for any number of photographs of `image_size` pixels a side."""
     example = torch.zeros(2, 3, image_size, image_size)
     batch = torch.export.Dim("batch", min=1)
@@ -28,7 +28,7 @@ def trace(grader: Grader, image_size: int) -> torch.export.ExportedProgram:
     return program
 
 
-def pt2(program: torch.export.ExportedProgram) -> bytes:
+def serialize_pt2(program: torch.export.ExportedProgram) -> bytes:
     """The graph as torch.export.load reads it."""
     file = io.BytesIO()
     torch.export.save(program, file)
@@ -36,16 +36,16 @@ def pt2(program: torch.export.ExportedProgram) -> bytes:
 
 
 def load_pt2(content: bytes) -> torch.nn.Module:
-    """What `pt2` wrote, ready to run."""
+    """What `serialize_pt2` wrote, ready to run."""
     with _without_their_warnings():
         return torch.export.load(io.BytesIO(content)).module()
 
 
-def onnx(program: torch.export.ExportedProgram, told: Mapping[str, object]) -> bytes:
+def serialize_onnx(program: torch.export.ExportedProgram, told: Mapping[str, object]) -> bytes:
     """The graph as ONNX: `images` to `probabilities`, `grade` and `referable_score`.
 
     Args:
-        program: of `trace`.
+        program: of `export_program`.
         told: what the file says of itself, as JSON under the key of its metadata.
     """
     with _without_their_warnings():

@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 
 from retina.errors import ResultsError, first_line
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 
 ERRORS_ONLY = 3
 
 
-def session(model: bytes | Path, name: str) -> onnxruntime.InferenceSession:
+def create_session(model: bytes | Path, name: str) -> onnxruntime.InferenceSession:
     """A graph ready to run on this process's cores.
 
     Args:
@@ -25,7 +25,7 @@ def session(model: bytes | Path, name: str) -> onnxruntime.InferenceSession:
         ResultsError: it cannot be read as a graph.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()  # else it binds threads to cores that may not be ours, and says so
+    options.intra_op_num_threads = available_cores()  # else it binds threads to cores that may not be ours, and says so
     options.log_severity_level = ERRORS_ONLY
     given = model if isinstance(model, bytes) else str(model)
     try:
@@ -34,7 +34,7 @@ def session(model: bytes | Path, name: str) -> onnxruntime.InferenceSession:
         raise ResultsError(f"{name}: cannot be read as an ONNX graph: {first_line(error)}") from None
 
 
-def refuse_not_finite(file: Path) -> None:
+def ensure_finite_weights(file: Path) -> None:
     """Stop at a graph with a weight that is not finite, which its output need not show: of NaN its ReLU makes 0.
 
     For graphs that no checksum vouches for. Nothing is looked at where the package onnx is not installed.

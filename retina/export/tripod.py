@@ -123,7 +123,7 @@ def _if(condition: bool, text: str) -> str:
 
 
 def _size(facts: CardData) -> str:
-    return f"{facts.of_patients}; not calculated beforehand by this program" if facts.photographs else ""
+    return f"{facts.patient_summary}; not calculated beforehand by this program" if facts.photographs else ""
 
 
 def _code(facts: CardData, described: Description) -> str:

@@ -16,7 +16,7 @@ import retina
 from retina.config import TrialConfig, parse
 from retina.config.splits import EVALUATED_SPLITS
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
-from retina.errors import ResultsError, SpecError, as_disk_error, first_line
+from retina.errors import ResultsError, SpecError, first_line, wrap_os_error
 from retina.export import check, graphs
 from retina.export.card import card
 from retina.export.facts import CardData
@@ -24,11 +24,11 @@ from retina.export.folder import (
     CARD,
     CONFIG,
     FILES,
+    FILES_OF_EARLIER_LAYOUTS,
     IMAGES,
     LAYOUT,
     LISTED,
     METRICS,
-    OF_EARLIER_LAYOUTS,
     ONNX,
     PREPROCESS,
     PROGRAM,
@@ -37,14 +37,14 @@ from retina.export.folder import (
     Description,
     Preprocess,
 )
-from retina.export.grader import Grader, build
+from retina.export.grader import Grader, build_grader
 from retina.results import checksums, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.system import temporary_files
 from retina.training import model
 from retina.training.losses import N_OUTPUTS
 
-NEEDED = ("n", "accuracy", "qwk")
+REQUIRED_METRICS = ("n", "accuracy", "qwk")
 """What metrics.json must say of each split for a model card, whichever version wrote it."""
 
 
@@ -78,16 +78,16 @@ def export(run: Path, target: Path | None = None) -> Path:
     _refuse_taken(target)
     is_verified = checksums.verify_best(folder.best, "model.pt", CONFIG, METRICS, "predictions.csv")
     if not is_verified:
-        checksums.tell_unverified(folder.best)
+        checksums.log_unverified(folder.best)
     metrics = _read_metrics(folder.best / METRICS)
     facts, best = CardData.of(folder, metrics), _describe(folder, metrics)
     size, source = best.preprocess.image_size, folder.best / "model.pt"
     weights = _read_best(source)
-    grader = build(best.description.trial, size, weights, source, best.description.temperature)
-    seen = check.sample(folder, size, is_fitted=grader.cut_points is not None)
-    recorded = check.compare_recorded(grader, seen, best.preprocess, source)
+    grader = build_grader(best.description.trial, size, weights, source, best.description.temperature)
+    seen = check.load_sample(folder, size, is_fitted=grader.cut_points is not None)
+    recorded = check.compare_with_recorded(grader, seen, best.preprocess, source)
     program, onnx = _graphs(grader, best)
-    agreement = check.compare(grader, onnx, program, seen, best.preprocess)
+    agreement = check.compare_graphs(grader, onnx, program, seen, best.preprocess)
     agreement = agreement.model_copy(update={**recorded, "verified": is_verified})
     description = best.description.model_copy(update={"cut_points": grader.cut_points, "check": agreement})
     text = card(facts, description, best.preprocess)
@@ -105,14 +105,14 @@ def export(run: Path, target: Path | None = None) -> Path:
 
 def _graphs(grader: Grader, best: _Best) -> tuple[bytes, bytes]:
     """model.pt2 and model.onnx."""
-    program = graphs.trace(grader, best.preprocess.image_size)
+    program = graphs.export_program(grader, best.preprocess.image_size)
     told = {
         "preprocess": best.preprocess.model_dump(mode="json"),
         "grades": best.description.grades,
         "temperature": best.description.temperature,
         "flips": best.description.trial.flips,
     }
-    return graphs.pt2(program), graphs.onnx(program, told)
+    return graphs.serialize_pt2(program), graphs.serialize_onnx(program, told)
 
 
 def _refuse_missing(folder: RunFolder) -> None:
@@ -129,7 +129,7 @@ def _refuse_taken(target: Path) -> None:
     if not target.is_dir():
         raise ResultsError(f"{target}: is a file; name a folder")
     names = sorted(file.name for file in target.iterdir())
-    strange = [name for name in names if name not in (*FILES, *OF_EARLIER_LAYOUTS)]
+    strange = [name for name in names if name not in (*FILES, *FILES_OF_EARLIER_LAYOUTS)]
     if strange or (names and not _is_export(target)):
         held = ", ".join((strange or names)[:5])
         raise ResultsError(f"{target}: is not an earlier export and will not be overwritten; it holds {held}")
@@ -146,11 +146,13 @@ def _is_export(folder: Path) -> bool:
 def _read_metrics(file: Path) -> Mapping[str, Any]:
     metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY)
     if metrics is None:  # _refuse_missing has seen it: it was taken away since
-        readers.refuse(file, "is not there", run_folder.METRICS_REMEDY)
+        readers.raise_results_error(file, "is not there", run_folder.METRICS_REMEDY)
     known = {split: metrics.get(split, {}) for split in EVALUATED_SPLITS}
-    lacking = [f"{split}.{name}" for split in EVALUATED_SPLITS for name in NEEDED if known[split].get(name) is None]
+    lacking = [
+        f"{split}.{name}" for split in EVALUATED_SPLITS for name in REQUIRED_METRICS if known[split].get(name) is None
+    ]
     if lacking:
-        readers.refuse(file, f"should hold {', '.join(lacking)}", run_folder.METRICS_REMEDY)
+        readers.raise_results_error(file, f"should hold {', '.join(lacking)}", run_folder.METRICS_REMEDY)
     return metrics
 
 
@@ -214,7 +216,7 @@ def _read_best(file: Path) -> dict[str, torch.Tensor]:
         # training leaves them channels last, which safetensors does not store
         return {str(name): tensor.contiguous() for name, tensor in state.items()}
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error) from None
+        raise wrap_os_error(file, "cannot be read", error) from None
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ResultsError(f"{file}: cannot be read as weights: {first_line(error)}") from None
 
@@ -226,7 +228,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     What exports that were killed have left beside it is removed once it is there.
     """
     place = target.resolve()
-    tag = temporary_files.tag()
+    tag = temporary_files.unique_tag()
     partial, earlier = (place.with_name(f".{place.name}.{tag}{end}") for end in (".new", ".earlier.new"))
     try:
         partial.mkdir(parents=True)
@@ -235,9 +237,9 @@ def _replacing(target: Path) -> Iterator[Path]:
             place.rename(earlier)
         partial.rename(place)
         shutil.rmtree(earlier, ignore_errors=True)
-        temporary_files.remove_siblings(place)
+        temporary_files.remove_unfinished_folders(place)
     except OSError as error:
-        raise as_disk_error(target, "cannot be written", error) from None
+        raise wrap_os_error(target, "cannot be written", error) from None
     finally:
         if earlier.exists() and not place.exists():  # Ctrl-C comes here too
             earlier.rename(place)

@@ -15,7 +15,7 @@ from retina.errors import DataError
 log = logging.getLogger(__name__)
 
 
-def images(arguments: Sequence[str]) -> list[Path]:
+def find_images(arguments: Sequence[str]) -> list[Path]:
     """The photographs that a user names: files, folders with all that lies below them, and patterns (`*`, `?`, `**`).
 
     A file that is named is taken whatever its ending; of folders and patterns, those with the ending of an image. What

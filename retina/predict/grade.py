@@ -14,10 +14,10 @@ import pandas as pd
 
 from retina.data import fundus, quality
 from retina.errors import DataError
-from retina.export.folder import Folder, read
+from retina.export.folder import ExportFolder, read_export
 from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
-from retina.predict.runtime import Runtime, Wish, open_runtime
+from retina.predict.runtime import Runtime, RuntimeName, open_runtime
 from retina.system.printable import printable
 
 DTYPES = {
@@ -48,7 +48,7 @@ def predict(
     images: Sequence[Path],
     *,
     batch_size: int = 32,
-    runtime: Wish = "auto",
+    runtime: RuntimeName = "auto",
     device: str | None = None,
     on_bad: Literal["stop", "skip"] = "stop",
 ) -> pd.DataFrame:
@@ -72,11 +72,11 @@ def predict(
         the numbers are NaN.
 
     Raises:
-        ResultsError: as `retina.export.folder.read` and `retina.predict.runtime.open_runtime`.
+        ResultsError: as `retina.export.folder.read_export` and `retina.predict.runtime.open_runtime`.
         ModelOutputError: onnxruntime cannot run the model.
         DataError: photographs that cannot be read, under `on_bad` "stop"; the first ten and how many there are.
     """
-    exported = read(folder)
+    exported = read_export(folder)
     model = open_runtime(exported, runtime, device)
     if _threshold(exported.description.operating_point) is None:
         log.info("note: %s has no operating point, so nobody is called referable", folder)
@@ -103,14 +103,14 @@ def _read(path: Path, size: int) -> _Square:
     return _Square(path, fundus.to_square(photograph, size)[0], "; ".join(quality.measure(photograph).problems))
 
 
-def _grade(exported: Folder, model: Runtime, squares: list[_Square]) -> list[dict[str, Any]]:
+def _grade(exported: ExportFolder, model: Runtime, squares: list[_Square]) -> list[dict[str, Any]]:
     """A row for each, with grade and probabilities for those that could be read."""
     rows: list[dict[str, Any]] = [{"image": str(one.path), "name": "", "problem": one.problem} for one in squares]
     readable = [(row, one.pixels) for row, one in zip(rows, squares, strict=True) if one.pixels is not None]
     if not readable:
         return rows
     names, threshold = exported.description.grades, _threshold(exported.description.operating_point)
-    found = model(exported.preprocess.normalised(np.stack([pixels for _, pixels in readable])))
+    found = model(exported.preprocess.normalize(np.stack([pixels for _, pixels in readable])))
     for (row, _), problem, probabilities, grade, score in zip(readable, find_problems(*found), *found, strict=True):
         if problem:
             row["problem"] = "; ".join(filter(None, [row["problem"], f"no grade: {problem}"]))

@@ -24,7 +24,7 @@ from retina.export.folder import (
     REFERABLE_SCORE,
     REMEDY,
     WEIGHTS,
-    Folder,
+    ExportFolder,
     Preprocess,
 )
 from retina.system import hardware
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 Images = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
-Graded = tuple[Floats, npt.NDArray[np.int64], Floats]
-Runtime = Callable[[Images], Graded]
+ModelOutputs = tuple[Floats, npt.NDArray[np.int64], Floats]
+Runtime = Callable[[Images], ModelOutputs]
 """Images float32 (B, 3, S, S), normalised, to probabilities (B, 5), grades (B,) and P(grade >= 2) (B,) as the operating
 point looks at it; see `retina.export.grader.Grader`."""
-Wish = Literal["auto", "torch", "onnx"]
+RuntimeName = Literal["auto", "torch", "onnx"]
 log = logging.getLogger(__name__)
 
 
-def open_runtime(folder: Folder, wish: Wish = "auto", device: str | None = None) -> Runtime:
+def open_runtime(folder: ExportFolder, wish: RuntimeName = "auto", device: str | None = None) -> Runtime:
     """The model of an exported folder, ready to run.
 
     Args:
-        folder: as `retina.export.folder.read` gives it.
+        folder: as `retina.export.folder.read_export` gives it.
         wish: "auto" is torch where there is a GPU for it, else onnxruntime where both it and a graph are there.
         device: where torch runs it, "cpu" or "cuda:1" say; a GPU if there is one, else the CPU, if None.
 
@@ -60,11 +60,11 @@ def open_runtime(folder: Folder, wish: Wish = "auto", device: str | None = None)
     return _in_onnxruntime(folder) if chosen == "onnx" else _in_torch(folder, device)
 
 
-def _choice(folder: Folder) -> Literal["torch", "onnx"]:
+def _choice(folder: ExportFolder) -> Literal["torch", "onnx"]:
     for_torch = _is_installed("torch") and (folder.path / WEIGHTS).is_file()
     for_onnx = _is_installed("onnxruntime") and (folder.path / ONNX).is_file()
     if for_torch and for_onnx:
-        return "torch" if hardware.load().gpus else "onnx"
+        return "torch" if hardware.current_load().gpus else "onnx"
     return "onnx" if for_onnx else "torch"
 
 
@@ -75,7 +75,7 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _in_onnxruntime(folder: Folder) -> Runtime:
+def _in_onnxruntime(folder: ExportFolder) -> Runtime:
     file = folder.path / ONNX
     if not file.is_file():
         raise ResultsError(
@@ -84,14 +84,14 @@ def _in_onnxruntime(folder: Folder) -> Runtime:
         )
     if not _is_installed("onnxruntime"):
         raise ResultsError("--runtime onnx: onnxruntime is not installed; pip install onnxruntime, or --runtime torch")
-    from retina.export.sessions import refuse_not_finite, session  # noqa: PLC0415  # only who uses it needs to have it
+    from retina.export.sessions import create_session, ensure_finite_weights  # noqa: PLC0415  # only who uses it needs to have it
 
     if not folder.verify(ONNX):
-        refuse_not_finite(file)
-    graph = session(file, str(file))
+        ensure_finite_weights(file)
+    graph = create_session(file, str(file))
     _refuse_other_graph(graph, folder)
 
-    def run(images: Images) -> Graded:
+    def run(images: Images) -> ModelOutputs:
         try:
             probabilities, grades, referable = graph.run(
                 [PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE], {IMAGES: images}
@@ -103,7 +103,7 @@ def _in_onnxruntime(folder: Folder) -> Runtime:
     return run
 
 
-def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: Folder) -> None:
+def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: ExportFolder) -> None:
     """Stop at a graph that is not the one that config.json and preprocess.json describe."""
     file, size = folder.path / ONNX, folder.preprocess.image_size
     given = {one.name: one.shape for one in graph.get_inputs()}
@@ -139,7 +139,7 @@ def _told(graph: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
     return told
 
 
-def _in_torch(folder: Folder, device: str | None) -> Runtime:
+def _in_torch(folder: ExportFolder, device: str | None) -> Runtime:
     if not _is_installed("torch"):
         raise ResultsError("--runtime torch: torch is not installed; pip install torch torchvision, or --runtime onnx")
     import torch  # noqa: PLC0415  # takes seconds, and nobody who runs the other needs it
@@ -147,11 +147,11 @@ def _in_torch(folder: Folder, device: str | None) -> Runtime:
     from retina.export import grader  # noqa: PLC0415
     from retina.training.inference import disable_tf32  # noqa: PLC0415
 
-    model = grader.of_folder(folder).grader
+    model = grader.load_from_folder(folder).grader
     there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(device=there, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(images: Images) -> Graded:
+    def run(images: Images) -> ModelOutputs:
         with torch.inference_mode(), disable_tf32():
             placed = torch.from_numpy(images).to(there, memory_format=torch.channels_last)
             probabilities, grades, referable = model(placed)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina.errors import ResultsError, as_disk_error
+from retina.errors import ResultsError, wrap_os_error
 from retina.results import files
 from retina.system import output_files
 
 
-def refuse_taken(csv: Path | None, json: Path | None) -> None:
+def ensure_writable(csv: Path | None, json: Path | None) -> None:
     """Stop where grades would take the place of something else: a photograph, a list of labels.
 
     Raises:
@@ -21,7 +21,7 @@ def refuse_taken(csv: Path | None, json: Path | None) -> None:
     if csv and json and os.path.realpath(csv) == os.path.realpath(json):
         raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two")
     for file, option, is_ours in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
-        if file and (problem := output_files.in_the_way(file, option, "table of grades", is_ours)):
+        if file and (problem := output_files.unwritable_reason(file, option, "table of grades", is_ours)):
             raise ResultsError(f"{file}: {problem}")
 
 
@@ -34,7 +34,7 @@ def write_csv(frame: pd.DataFrame, file: Path) -> None:
     try:
         files.write_frame(file, frame.round(6), is_private=True)
     except OSError as error:
-        raise as_disk_error(file, "cannot be written", error) from None
+        raise wrap_os_error(file, "cannot be written", error) from None
 
 
 def write_json(frame: pd.DataFrame, file: Path) -> None:
@@ -48,7 +48,7 @@ def write_json(frame: pd.DataFrame, file: Path) -> None:
     try:
         files.write_json(file, rows, is_private=True)
     except OSError as error:
-        raise as_disk_error(file, "cannot be written", error) from None
+        raise wrap_os_error(file, "cannot be written", error) from None
 
 
 def _is_csv(text: str) -> bool:

@@ -47,10 +47,10 @@ def read(folder: RunFolder, trial_id: str) -> list[EnsembleResult]:
         ResultsError: `best/together.json` is damaged, or gone though it was written.
     """
     file = folder.best / "together.json"
-    if not file.is_file() and file.name not in (checksums.listed(folder.best) or {}):
+    if not file.is_file() and file.name not in (checksums.read_sums(folder.best) or {}):
         return []
     checksums.verify_best(folder.best, file.name)
-    told = readers.read_object(file, schemas.Together, METRICS_REMEDY)
+    told = readers.read_object(file, schemas.EnsembleFile, METRICS_REMEDY)
     return [] if told is None else _ways(told, trial_id)
 
 

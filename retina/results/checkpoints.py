@@ -75,9 +75,9 @@ def save(folder: Path, epoch: int, weights: Mapping[str, torch.Tensor], state: M
             checkpoint is intact.
     """
     target = folder / f"{_PREFIX}{epoch:05d}"
-    file_modes.make_inside(folder)
+    file_modes.make_folder_with_inherited_mode(folder)
     # a unique name: a worker of a killed sweep may still be writing its last epoch
-    partial = folder / f"{temporary_files.CHECKPOINT_PREFIX}{temporary_files.tag()}"
+    partial = folder / f"{temporary_files.CHECKPOINT_PREFIX}{temporary_files.unique_tag()}"
     try:
         partial.mkdir()
         for name, content in ((WEIGHTS_FILE, weights), (STATE_FILE, state)):
@@ -169,14 +169,14 @@ def drop(folder: Path) -> None:
 
 def _keep_sums(checkpoint: Path, folder: Path) -> None:
     """Copy the checksum of the weights from when they were saved, and add that of the configuration."""
-    sums = checksums.listed(checkpoint)
+    sums = checksums.read_sums(checkpoint)
     if sums is None:  # version 0.1.0 wrote none
         (folder / checksums.SUMS).unlink(missing_ok=True)
         return
     recorded = {WEIGHTS_FILE: sums[WEIGHTS_FILE]} if WEIGHTS_FILE in sums else {}
     if (folder / "config.json").is_file():
         recorded["config.json"] = checksums.digest(folder / "config.json")
-    checksums.record(folder, recorded)
+    checksums.write_sums(folder, recorded)
 
 
 def _checkpoints(folder: Path) -> list[Checkpoint]:

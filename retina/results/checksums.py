@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from retina.errors import ResultsError, as_disk_error
+from retina.errors import ResultsError, wrap_os_error
 from retina.results.files import write_text
 
 SUMS = "SHA256SUMS"
-MARK = {"checksums": SUMS}
+CONFIG_MARK = {"checksums": SUMS}
 """Stands in best/config.json, so that a list that was lost is told from one that 0.1.0 never wrote."""
 BEST_REMEDY = "go on with --resume (retina train: --load 1), which evaluates the best trial again and writes best/ anew"
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?([^/\0]+)")
@@ -42,7 +42,7 @@ def write(folder: Path, names: Iterable[str]) -> None:
     Raises:
         OSError: one of them cannot be read, or the sums cannot be written.
     """
-    record(folder, {name: digest(folder / name) for name in names})
+    write_sums(folder, {name: digest(folder / name) for name in names})
 
 
 def update(folder: Path, names: Iterable[str]) -> None:
@@ -54,7 +54,7 @@ def update(folder: Path, names: Iterable[str]) -> None:
         ResultsError: the sums are damaged.
         OSError: a file cannot be read, or the sums cannot be written.
     """
-    sums = listed(folder)
+    sums = read_sums(folder)
     if sums is None:
         return
     for name in names:
@@ -62,10 +62,10 @@ def update(folder: Path, names: Iterable[str]) -> None:
             sums[name] = digest(folder / name)
         else:
             sums.pop(name, None)
-    record(folder, sums)
+    write_sums(folder, sums)
 
 
-def record(folder: Path, sums: Mapping[str, str]) -> None:
+def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
     """Write these sums, by file name, as a folder's list.
 
     Raises:
@@ -74,7 +74,7 @@ def record(folder: Path, sums: Mapping[str, str]) -> None:
     write_text(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sorted(sums.items())))
 
 
-def listed(folder: Path) -> dict[str, str] | None:
+def read_sums(folder: Path) -> dict[str, str] | None:
     """The sums that a folder lists, by file name; None where it has no `SHA256SUMS`.
 
     Raises:
@@ -89,7 +89,7 @@ def listed(folder: Path) -> dict[str, str] | None:
     except UnicodeDecodeError:
         raise ResultsError(f"{file}: is no text, so it is not what sha256sum writes") from None
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error) from None
+        raise wrap_os_error(file, "cannot be read", error) from None
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         found = _LINE.fullmatch(line)
@@ -104,7 +104,7 @@ def listed(folder: Path) -> dict[str, str] | None:
     return sums
 
 
-def problem(folder: Path, name: str, sums: dict[str, str]) -> str:
+def file_problem(folder: Path, name: str, sums: dict[str, str]) -> str:
     """Why a file is not the one that `sums` lists, beginning with its path; empty where it is.
 
     Raises:
@@ -118,7 +118,7 @@ def problem(folder: Path, name: str, sums: dict[str, str]) -> str:
     except FileNotFoundError:
         return f"{file}: is missing; {SUMS} lists it"
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error) from None
+        raise wrap_os_error(file, "cannot be read", error) from None
     if found != sums[name]:
         return f"{file}: was changed or damaged: its SHA-256 is {found[:12]}..., {SUMS} has {sums[name][:12]}..."
     return ""
@@ -142,10 +142,10 @@ def verify(folder: Path, names: Iterable[str], remedy: str, *, needed: bool = Fa
     """
     kind = ResultsError
     try:
-        sums = listed(folder)
+        sums = read_sums(folder)
         if sums is None and needed:
             raise ResultsError(f"{folder / SUMS}: is missing, so {folder} cannot be verified")
-        found = next(filter(None, (problem(folder, name, sums) for name in names)), "") if sums is not None else ""
+        found = next(filter(None, (file_problem(folder, name, sums) for name in names)), "") if sums is not None else ""
     except ResultsError as error:
         found, kind = str(error), type(error)
     if found:
@@ -164,6 +164,6 @@ def verify_best(best: Path, *names: str) -> bool:
 
 
 @cache
-def tell_unverified(folder: Path) -> None:
+def log_unverified(folder: Path) -> None:
     """Say, once in a process, that a folder cannot be verified."""
     log.info("note: %s has no %s (retina 0.1.0 wrote none): its files cannot be verified", folder, SUMS)

@@ -20,17 +20,17 @@ import torch
 import retina
 from retina.data import duplicates
 from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_file_rows
-from retina.errors import ResultsError, RetinaError, as_disk_error
+from retina.errors import ResultsError, RetinaError, wrap_os_error
 from retina.results.files import write_csv, write_text
 from retina.results.run_folder import RunFolder
 from retina.system import temporary_files
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow", "scikit-learn", "pydantic")
 
 
-def begin(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
+def create_run_folder(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
     """Make a new results folder; of processes that begin one of the same name at the same time, one makes it.
 
     It is made under a temporary name beside its own and renamed when it is whole: a rename onto a folder that holds
@@ -45,9 +45,9 @@ def begin(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
     """
     RunFolder.ensure_free(root)
     place = root.resolve() if root.is_symlink() else root
-    temporary_files.remove_siblings(place)
+    temporary_files.remove_unfinished_folders(place)
     inside = place.is_dir() and not os.access(place.parent, os.W_OK)
-    new = (place if inside else place.parent) / f".{place.name}.{temporary_files.tag()}.new"
+    new = (place if inside else place.parent) / f".{place.name}.{temporary_files.unique_tag()}.new"
     try:
         _write_first_files(RunFolder.create(new), photographs, sweep_yaml)
         try:
@@ -66,7 +66,7 @@ def begin(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
             raise ResultsError(
                 f"{root}: another process has begun it just now;\nwait for that one, or choose another --name"
             ) from None
-        raise as_disk_error(root, "cannot be made", error) from None
+        raise wrap_os_error(root, "cannot be made", error) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return RunFolder.open(root)
@@ -98,7 +98,7 @@ def _move_into(new: Path, place: Path) -> None:
         OSError: it is not empty any more, or cannot be written to.
     """
     with RunFolder(place).lock():
-        there = [file for file in place.iterdir() if not temporary_files.is_begun(file, place.name)]
+        there = [file for file in place.iterdir() if not temporary_files.is_unfinished_folder(file, place.name)]
         if {file.name for file in there} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         for file in sorted(new.iterdir(), key=lambda file: file.name == "sweep.yaml"):
@@ -107,7 +107,7 @@ def _move_into(new: Path, place: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """What environment.json says before the data is known; plain JSON values."""
-    ours = code()
+    ours = code_version()
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,20 +115,20 @@ def environment() -> dict[str, Any]:
         "git": ours["git"],
         "code": ours,  # what a resume compares, and what a forced one replaces
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": available_cores(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
-def code() -> dict[str, str | None]:
-    """Which code runs: `version`, git commit, and a hash of the package's `source` that needs no git."""
-    return {"version": retina.__version__, "git": _git(), "source": source()}
+def code_version() -> dict[str, str | None]:
+    """Which code runs: `package_version`, git commit, and a hash of the package's `source_hash` that needs no git."""
+    return {"version": retina.__version__, "git": _git(), "source": source_hash()}
 
 
-def source() -> str:
+def source_hash() -> str:
     """Return 12 hexadecimal digits of a hash of the package's Python files and their relative paths."""
     here = Path(retina.__file__).parent
     digest = hashlib.sha256()
@@ -137,7 +137,7 @@ def source() -> str:
     return digest.hexdigest()[:12]
 
 
-def version(name: str) -> str:
+def package_version(name: str) -> str:
     """Return the version of an installed package, or "not installed"."""
     try:
         return importlib.metadata.version(name)

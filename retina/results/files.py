@@ -71,12 +71,12 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    if output_files.is_no_file(file):
-        raise OSError(errno.EINVAL, output_files.NO_FILE, str(file))
-    file_modes.make_inside(file.parent)
+    if output_files.is_special_file(file):
+        raise OSError(errno.EINVAL, output_files.NOT_A_REGULAR_FILE, str(file))
+    file_modes.make_folder_with_inherited_mode(file.parent)
     partial = file.with_name(temporary_files.partial_name(file.name))
     try:
-        mode = file_modes.mode_for(file, is_private=is_private)
+        mode = file_modes.replacement_mode(file, is_private=is_private)
         with open(partial, "wb", opener=file_modes.opener(mode)) as opened:  # Path.open takes none
             yield opened
             opened.flush()
@@ -102,5 +102,5 @@ def csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
 def _cell(value: Any) -> Any:
     """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
     if isinstance(value, str):
-        return spreadsheet.as_text(value.replace("\r\n", "\n").replace("\r", "\n"))
+        return spreadsheet.escape_formula(value.replace("\r\n", "\n").replace("\r", "\n"))
     return None if isinstance(value, float) and math.isnan(value) else value

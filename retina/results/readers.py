@@ -12,14 +12,14 @@ from pydantic import BaseModel
 
 from retina.config import parse, yaml_reader
 from retina.config.yaml_reader import Document
-from retina.errors import ResultsError, SpecError, as_disk_error, one_line
-from retina.system.printable import cut
+from retina.errors import ResultsError, SpecError, one_line, wrap_os_error
+from retina.system.printable import truncate
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """Of a file that is read as text; ours have a thousandth of it."""
 
 
-def refuse(where: Path | str, problem: str, remedy: str) -> NoReturn:
+def raise_results_error(where: Path | str, problem: str, remedy: str) -> NoReturn:
     """Say what is wrong with a file, and what helps.
 
     Raises:
@@ -37,24 +37,26 @@ def read_text(file: Path, remedy: str) -> str | None:
     if not os.path.lexists(file):
         return None
     try:
-        if file.is_file() and file.stat().st_size > MOST_BYTES:
-            refuse(file, f"has {file.stat().st_size:,} bytes, allowed: {MOST_BYTES:,}", remedy)
+        if file.is_file() and file.stat().st_size > MAX_BYTES:
+            raise_results_error(file, f"has {file.stat().st_size:,} bytes, allowed: {MAX_BYTES:,}", remedy)
         content = file.read_bytes()
     except ResultsError:
         raise
     except FileNotFoundError:
         if file.is_symlink():
-            refuse(file, "is a link to what is not there", remedy)
+            raise_results_error(file, "is a link to what is not there", remedy)
         return None  # taken away just now
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error, remedy) from None
+        raise wrap_os_error(file, "cannot be read", error, remedy) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        refuse(file, f"is not a text file in UTF-8 (byte {error.start} is {content[error.start]:#04x})", remedy)
+        raise_results_error(
+            file, f"is not a text file in UTF-8 (byte {error.start} is {content[error.start]:#04x})", remedy
+        )
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        refuse(file, f"is damaged: line {line} holds NUL bytes", remedy)
+        raise_results_error(file, f"is damaged: line {line} holds NUL bytes", remedy)
     return text
 
 
@@ -78,7 +80,7 @@ def read_object(file: Path, model: type[BaseModel], remedy: str) -> dict[str, An
         ResultsError: as `read_json`; or it holds something else.
     """
     text = read_text(file, remedy)
-    return None if text is None else check(_json(file, text, remedy), model, file, remedy)
+    return None if text is None else check_values(_json(file, text, remedy), model, file, remedy)
 
 
 def read_yaml(file: Path, remedy: str) -> Document:
@@ -89,17 +91,17 @@ def read_yaml(file: Path, remedy: str) -> Document:
     """
     text = read_text(file, remedy)
     if text is None:
-        refuse(file, "is not there", remedy)
+        raise_results_error(file, "is not there", remedy)
     try:
         document = yaml_reader.parse(text, lambda line: f"{file}: line {line}")
     except SpecError as error:
         raise ResultsError(f"{str(error)[:400]};\n{remedy}") from None
     if not isinstance(document.content, dict):
-        refuse(file, f"holds {_shown(document.content)}, not keys and their values", remedy)
+        raise_results_error(file, f"holds {_shown(document.content)}, not keys and their values", remedy)
     return document
 
 
-def check(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -> dict[str, Any]:
+def check_values(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -> dict[str, Any]:
     """Check values of JSON or YAML against `model`; returns them as they are.
 
     Raises:
@@ -146,4 +148,4 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _shown(value: Any) -> str:
-    return cut("nothing" if value is None else repr(value), 60)
+    return truncate("nothing" if value is None else repr(value), 60)

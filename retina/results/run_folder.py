@@ -23,7 +23,7 @@ import pandas as pd
 
 from retina.config import DataConfig, SweepSpec, TrialConfig
 from retina.config.sweep import parse_recorded
-from retina.errors import ResultsError, SpecError, as_disk_error
+from retina.errors import ResultsError, SpecError, wrap_os_error
 from retina.results import files, readers, schemas, table_reader
 from retina.system import file_modes, locks, temporary_files
 from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
@@ -94,10 +94,10 @@ class RunFolder:
         """
         cls.ensure_free(root)
         try:
-            file_modes.make_folder(root, exist_ok=True)
-            file_modes.make_folder(root / "trials")
+            file_modes.make_private_folder(root, exist_ok=True)
+            file_modes.make_private_folder(root / "trials")
         except OSError as error:
-            raise as_disk_error(root, "cannot be made", error) from None
+            raise wrap_os_error(root, "cannot be made", error) from None
         return cls(root)
 
     @staticmethod
@@ -122,7 +122,7 @@ class RunFolder:
             is_taken = path.exists() and not (path.is_dir() and temporary_files.is_empty(path))
             nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
         except OSError as error:
-            raise as_disk_error(root, "cannot be read", error) from None
+            raise wrap_os_error(root, "cannot be read", error) from None
         if is_taken:
             raise ResultsError(
                 f"{root} already exists and will not be overwritten;\n"
@@ -144,7 +144,7 @@ class RunFolder:
         try:
             is_sweep = (root / "sweep.yaml").is_file()
         except OSError as error:
-            raise as_disk_error(root, "cannot be read", error) from None
+            raise wrap_os_error(root, "cannot be read", error) from None
         if not is_sweep:
             near = sorted(file.parent.name for file in root.parent.glob("[!.]*/sweep.yaml"))
             others = f"sweeps in {root.parent}: {', '.join(near[:8])}" if near else f"{root.parent} holds no sweep"
@@ -169,7 +169,7 @@ class RunFolder:
         Raises:
             ResultsError: another process runs the sweep, or the lock file cannot be written.
         """
-        lock = locks.acquire(self.root, locks.SECONDS)
+        lock = locks.acquire(self.root, locks.TIMEOUT_SECONDS)
         if lock is None:
             self._raise_running()
         try:
@@ -309,7 +309,9 @@ class RunFolder:
                 missing.append("best_epoch")
             if missing or "state" not in row:
                 shown = ", ".join((missing or ["state"])[:4])
-                readers.refuse(self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY)
+                readers.raise_results_error(
+                    self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY
+                )
             configs[trial_id] = TrialConfig(**{name: row[name] for name in PARAMETERS})
         return configs
 
@@ -319,11 +321,11 @@ class RunFolder:
 
     def trials(self) -> pd.DataFrame:
         """Read trials.csv: one row for each trial, with the columns `TRIAL_COLUMNS`; empty before the first trial."""
-        return table_reader.frame(self._read_trials()[0], TRIAL_COLUMNS)
+        return table_reader.to_frame(self._read_trials()[0], TRIAL_COLUMNS)
 
     def history(self) -> pd.DataFrame:
         """Read history.csv: one row for each epoch of a trial, with the columns `HISTORY_COLUMNS`."""
-        return table_reader.frame(self._read_history()[0], HISTORY_COLUMNS)
+        return table_reader.to_frame(self._read_history()[0], HISTORY_COLUMNS)
 
     def ranking(self, metric: str, sign: int) -> list[str]:
         """Return the ids of the COMPLETE and PRUNED trials that have a value, the best first.
@@ -370,7 +372,9 @@ class RunFolder:
         """
         spec = self.spec(allow_no_parameters=True)
         if "data" not in spec.model_fields_set:
-            readers.refuse(self.root / "sweep.yaml", "data: is required to find the photographs", SPEC_REMEDY)
+            readers.raise_results_error(
+                self.root / "sweep.yaml", "data: is required to find the photographs", SPEC_REMEDY
+            )
         return spec.data
 
     def update_metadata(self, **values: Any) -> None:
@@ -383,12 +387,12 @@ class RunFolder:
         Raises:
             ResultsError: the file is damaged.
         """
-        return readers.read_object(self.root / "environment.json", schemas.Notes, METADATA_REMEDY) or {}
+        return readers.read_object(self.root / "environment.json", schemas.EnvironmentFile, METADATA_REMEDY) or {}
 
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""
         folder = self.trial(trial_id)
-        file_modes.make_inside(folder)
+        file_modes.make_folder_with_inherited_mode(folder)
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(printable(line.rstrip("\n"), keep="\n\t") + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 
-def refuse_lacking(values: BaseModel | None, *keys: str, under: str = "") -> None:
+def require_keys(values: BaseModel | None, *keys: str, under: str = "") -> None:
     """Say which of some keys `values` lacks, or holds nothing for.
 
     Args:
@@ -21,7 +21,7 @@ def refuse_lacking(values: BaseModel | None, *keys: str, under: str = "") -> Non
         raise ValueError(f"should hold {', '.join(lacking)}")
 
 
-def refuse_null(values: BaseModel, *keys: str) -> None:
+def forbid_null(values: BaseModel, *keys: str) -> None:
     """Say which of some keys are there and null: only a number may be, one that is not defined.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from retina.config import GRADES
-from retina.results.schema_checks import refuse_lacking, refuse_null
+from retina.results.schema_checks import forbid_null, require_keys
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
@@ -122,13 +122,13 @@ class PredictionRow(Row):
         return self
 
 
-class Plain(BaseModel):
+class JsonModel(BaseModel):
     """Plain values of JSON or YAML, whose types are not bent; keys that are not known are left alone."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class SplitCounts(Plain):
+class SplitCounts(JsonModel):
     """Photographs of a split."""
 
     n: Count
@@ -141,7 +141,7 @@ class SplitCounts(Plain):
         return self
 
 
-class DataSummary(Plain):
+class DataSummary(JsonModel):
     """What environment.json says of the photographs."""
 
     path: str | None = None
@@ -159,7 +159,7 @@ class DataSummary(Plain):
         return self
 
 
-class Code(Plain):
+class Code(JsonModel):
     """Which code ran."""
 
     version: str | None = None
@@ -167,13 +167,13 @@ class Code(Plain):
     source: str | None = None
 
 
-class Resumed(Plain):
+class ResumeEntry(JsonModel):
     """One of the times that a sweep went on."""
 
     command: str | None = None
 
 
-class Notes(Plain):
+class EnvironmentFile(JsonModel):
     """environment.json."""
 
     started: Date | None = None
@@ -184,7 +184,7 @@ class Notes(Plain):
     best: TrialId | None = None
     data: DataSummary | None = None
     code: Code | None = None
-    resumed: list[Resumed] | None = None
+    resumed: list[ResumeEntry] | None = None
     trials_without_extension: Count | None = None
     packages: dict[str, str] | None = None
     cores: int | None = None
@@ -194,7 +194,7 @@ class Notes(Plain):
     command: str | None = None
 
 
-class Baseline(Plain):
+class Baseline(JsonModel):
     """A baseline of a split."""
 
     accuracy: Fraction | None = None
@@ -206,18 +206,18 @@ class Baseline(Plain):
 
     @model_validator(mode="after")
     def _has_no_null(self) -> Self:
-        refuse_null(self, "gain", "grade", "n", "with_fellow")
+        forbid_null(self, "gain", "grade", "n", "with_fellow")
         return self
 
 
-class Operated(Plain):
+class OperatingMetrics(JsonModel):
     """What a model comes to at its operating point."""
 
     sensitivity: Fraction | None = None
     specificity: Fraction | None = None
 
 
-class Intervals(Plain):
+class Intervals(JsonModel):
     """The 95% intervals of a split's numbers, by their names; None where the bootstrap knows none."""
 
     __pydantic_extra__: dict[str, Interval | None] = Field(init=False)
@@ -227,7 +227,7 @@ class Intervals(Plain):
     auc_by_grade: IntervalByGrade | None = None
 
 
-class SplitMetrics(Plain):
+class SplitMetrics(JsonModel):
     """What metrics.json says of a split; None where a number is not defined, absent where a version did not know it."""
 
     n: Count | None = None
@@ -247,15 +247,15 @@ class SplitMetrics(Plain):
     precision: ByGrade | None = None
     auc_by_grade: ByGrade | None = None
     confusion_matrix: Matrix | None = None
-    operating: Operated | None = None
+    operating: OperatingMetrics | None = None
     intervals: Intervals | None = None
     resamples: Count | None = None
     baselines: dict[str, Baseline] | None = None
 
     @model_validator(mode="after")
     def _has_no_null(self) -> Self:
-        refuse_null(self, "n", "patients", "recall", "precision", "auc_by_grade", "confusion_matrix")
-        refuse_null(self, "operating", "intervals", "resamples", "baselines")
+        forbid_null(self, "n", "patients", "recall", "precision", "auc_by_grade", "confusion_matrix")
+        forbid_null(self, "operating", "intervals", "resamples", "baselines")
         return self
 
     @model_validator(mode="after")
@@ -266,23 +266,23 @@ class SplitMetrics(Plain):
         return self
 
 
-class Judged(SplitMetrics):
+class EvaluatedSplit(SplitMetrics):
     """The same of a model that was judged on the split: how many photographs it has every version knew."""
 
     @model_validator(mode="after")
     def _is_judged(self) -> Self:
-        refuse_lacking(self, "n")
+        require_keys(self, "n")
         return self
 
 
-class Target(Plain):
+class Target(JsonModel):
     """What an operating point is to reach."""
 
     sensitivity: Fraction
     specificity: Fraction
 
 
-class Operating(Plain):
+class RecordedOperatingPoint(JsonModel):
     """The operating point."""
 
     threshold: float | None = None
@@ -291,7 +291,7 @@ class Operating(Plain):
 
     @model_validator(mode="after")
     def _has_no_null(self) -> Self:
-        refuse_null(self, "met", "target")
+        forbid_null(self, "met", "target")
         return self
 
     @model_validator(mode="after")
@@ -301,7 +301,7 @@ class Operating(Plain):
         return self
 
 
-class Metrics(Plain):
+class Metrics(JsonModel):
     """best/metrics.json."""
 
     trial_id: TrialId
@@ -309,43 +309,43 @@ class Metrics(Plain):
     chosen_by: str | None = None
     verdict: str | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
-    operating_point: Operating | None = None
-    val: Judged | None = None
-    test: Judged
+    operating_point: RecordedOperatingPoint | None = None
+    val: EvaluatedSplit | None = None
+    test: EvaluatedSplit
 
     @model_validator(mode="after")
     def _has_no_null(self) -> Self:
-        refuse_null(self, "epoch", "chosen_by", "verdict", "temperature", "operating_point", "val")
+        forbid_null(self, "epoch", "chosen_by", "verdict", "temperature", "operating_point", "val")
         return self
 
     @model_validator(mode="after")
     def _says_what_the_verdict_is_from(self) -> Self:
         if self.verdict is not None:
-            refuse_lacking(self, "operating_point")
-            refuse_lacking(self.operating_point, "target", "met", under="operating_point")
-            refuse_lacking(self.test, "resamples", "baselines", under="test")
+            require_keys(self, "operating_point")
+            require_keys(self.operating_point, "target", "met", under="operating_point")
+            require_keys(self.test, "resamples", "baselines", under="test")
         return self
 
 
-class Member(Plain):
+class EnsembleCandidate(JsonModel):
     """One of the ways to use the kept trials."""
 
     members: Annotated[list[TrialId], Field(min_length=1)]
-    val: Judged
-    test: Judged
+    val: EvaluatedSplit
+    test: EvaluatedSplit
 
 
-class Together(Plain):
+class EnsembleFile(JsonModel):
     """best/together.json."""
 
     metric: str
-    single: Member
-    ensemble: Member
-    soup: Member
+    single: EnsembleCandidate
+    ensemble: EnsembleCandidate
+    soup: EnsembleCandidate
     better: Literal["single", "ensemble", "soup"]
 
 
-class Compared(SplitMetrics):
+class ComparisonFile(SplitMetrics):
     """A JSON file of comparison/."""
 
     trial_id: TrialId

@@ -12,9 +12,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from retina.config import TrialConfig
-from retina.results.readers import read_text, refuse
+from retina.results.readers import raise_results_error, read_text
 from retina.results.schemas import Row
-from retina.system.spreadsheet import original
+from retina.system.spreadsheet import unescape_formula
 
 
 def read_table(
@@ -42,7 +42,7 @@ def read_table(
         return None
     lines = _lines(file, text, remedy)
     if not lines:
-        refuse(file, "is not a table: it is empty, without a line of column names", remedy)
+        raise_results_error(file, "is not a table: it is empty, without a line of column names", remedy)
     _, header = lines[0]
     settings = [name for name in columns if name in TrialConfig.model_fields]
     _check_header(file, header, [name for name in columns if name not in settings or "arch" not in header], remedy)
@@ -51,19 +51,19 @@ def read_table(
     rows = []
     for number, cells in lines[1:]:
         if len(cells) != len(header):
-            refuse(f"{file}: line {number}", f"has {len(cells)} cells, allowed: {len(header)}", remedy)
-        texts = {name: cell for name, cell in zip(header, map(original, cells), strict=True) if cell != ""}
+            raise_results_error(f"{file}: line {number}", f"has {len(cells)} cells, allowed: {len(header)}", remedy)
+        texts = {name: cell for name, cell in zip(header, map(unescape_formula, cells), strict=True) if cell != ""}
         values = {**texts, **added, **_typed(f"{file}: line {number}", texts, row, settings, remedy)}
         same = tuple(values.get(name) for name in key)
         if same in seen:
             told = ", ".join(f"{name} {value}" for name, value in zip(key, same, strict=True))
-            refuse(f"{file}: line {number}", f"{told} is there already in line {seen[same]}", remedy)
+            raise_results_error(f"{file}: line {number}", f"{told} is there already in line {seen[same]}", remedy)
         seen[same] = number
         rows.append(values)
     return rows, [name for name in header if name not in columns]
 
 
-def frame(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
+def to_frame(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
     """Return typed rows as a data frame with `columns`; what a row lacks is missing there."""
     if not rows:
         return pd.DataFrame(columns=columns)
@@ -88,16 +88,16 @@ def _lines(file: Path, text: str, remedy: str) -> list[tuple[int, list[str]]]:
                 found.append((at, cells))
             at = reader.line_num + 1
     except csv.Error as error:
-        refuse(f"{file}: line {at}", f"is not a line of a table: {error}", remedy)
+        raise_results_error(f"{file}: line {at}", f"is not a line of a table: {error}", remedy)
     return found
 
 
 def _check_header(file: Path, header: list[str], columns: Sequence[str], remedy: str) -> None:
     if missing := [name for name in columns if name not in header]:
         shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        refuse(file, f"lacks the columns {shown}", remedy)
+        raise_results_error(file, f"lacks the columns {shown}", remedy)
     if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-        refuse(file, f"has the column {twice[0]!r} twice", remedy)
+        raise_results_error(file, f"has the column {twice[0]!r} twice", remedy)
 
 
 def _typed(where: str, texts: Mapping[str, str], row: type[Row], settings: list[str], remedy: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _typed(where: str, texts: Mapping[str, str], row: type[Row], settings: list[
         column = ", ".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         cell = "it is empty" if problem["input"] is None else repr(problem["input"])[:80]
-        refuse(": ".join([where, *([f"{column}: {cell}"] if column else [])]), message, remedy)
+        raise_results_error(": ".join([where, *([f"{column}: {cell}"] if column else [])]), message, remedy)
     found = {**{name: getattr(trial, name) for name in given}, **values.model_dump()}
     return {name: value for name, value in found.items() if value is not None and value == value}  # noqa: PLR0124  # NaN
 

@@ -49,7 +49,7 @@ def refuse_others(wanted: Plan) -> None:
 
 def create(wanted: Plan, photographs: FundusDataset) -> None:
     """A new results folder, whole or not there."""
-    environment.begin(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
+    environment.create_run_folder(wanted.root, photographs, _sweep_yaml(wanted, wanted.configs, photographs))
 
 
 def refuse_changed(folder: RunFolder, photographs: FundusDataset) -> None:

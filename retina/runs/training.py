@@ -22,7 +22,7 @@ from retina.results.run_folder import HISTORY_COLUMNS, METRIC_COLUMNS, RunFolder
 from retina.runs import place
 from retina.runs.plan import METRIC, Plan
 from retina.system import temporary_files
-from retina.system.printable import as_reason, printable
+from retina.system.printable import failure_reason, printable
 from retina.training import model
 from retina.training.epochs import EpochResult, Training
 from retina.training.trainer import GradingTask
@@ -112,7 +112,7 @@ def _run(folder: RunFolder, trial_id: str, config: TrialConfig, task: GradingTas
         reason = str(error) if isinstance(error, RetinaError) else f"{mine}: cannot be written to: {error.strerror}"
         with contextlib.suppress(OSError):
             files.write_text(mine / "error.txt", printable(reason, keep="\n") + "\n")
-        folder.record_trial(trial_id, state="FAIL", reason=as_reason(reason))
+        folder.record_trial(trial_id, state="FAIL", reason=failure_reason(reason))
         log.warning("%s FAIL: %s", name, " ".join(reason.split()))
     else:
         (mine / "error.txt").unlink(missing_ok=True)  # of an earlier attempt

@@ -92,14 +92,16 @@ def run_sweep(
                 guard.check()
             nodes = Nodes(share, photographs)
             nodes.check(root if going.on else root.parent)
-            folder = RunFolder.open(root) if going.on else environment.begin(root, photographs, spec.to_yaml())
+            folder = (
+                RunFolder.open(root) if going.on else environment.create_run_folder(root, photographs, spec.to_yaml())
+            )
             held.enter_context(folder.lock())
             if going.on:  # once more: another process may have run it until now
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
             folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
             outcome = run(spec, ledger, task, share, nodes=nodes, verbose=verbose, watch=watch, guard=guard)
         if not outcome.interrupted:
-            process.check()  # the signal came when the last trial had just ended
+            process.raise_if_stop_requested()  # the signal came when the last trial had just ended
             _judge(spec, folder, outcome, photographs)
         folder.update_metadata(interrupted=outcome.interrupted, best=outcome.best)
         return folder, outcome

@@ -67,7 +67,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     local = address in {None, "local"}
     with ExitStack() as stack:
         folder = stack.enter_context(ray_start.temporary_folder()) if local else None
-        with process.starting(), ray_start.driver_settings(local=local):
+        with process.exit_on_first_signal(), ray_start.driver_settings(local=local):
             context = ray_start.start(folder, **how) if local else _join(str(address), given, how)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
@@ -75,7 +75,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         stack.enter_context(ray_start.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
         stack.callback(ray.shutdown)
         stack.enter_context(guard.watching())
-        process.check()  # a signal that came meanwhile
+        process.raise_if_stop_requested()  # a signal that came meanwhile
         if context.dashboard_url:
             log.info(
                 "Ray dashboard: http://%s  (it asks for a token; `ray get-auth-token` prints it)", context.dashboard_url
@@ -121,9 +121,9 @@ def _refuse_hidden_modules() -> None:
     Raises:
         SpecError: there are such files.
     """
-    files = shadowing.hiding_files([*shadowing.folders_before_the_library(), os.curdir])
+    files = shadowing.find_shadowing_files([*shadowing.folders_before_stdlib(), os.curdir])
     if files:
-        raise SpecError(shadowing.told(files))
+        raise SpecError(shadowing.describe(files))
 
 
 def try_workers(guard: Guard | None, wish: TrialResources) -> None:

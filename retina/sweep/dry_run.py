@@ -17,7 +17,7 @@ from retina.results.run_folder import FINISHED, RunFolder
 from retina.results.status import SweepPlan
 from retina.sweep.cluster import fitting, share_on
 from retina.sweep.study import SweepStudy
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 from retina.training import model
 
 FIRST_TRIALS = 8
@@ -50,8 +50,8 @@ def plan(spec: SweepSpec, root: Path) -> SweepPlan:
 
 def slots_here(spec: SweepSpec) -> int:
     """How many trials would run at once on this machine, judged without Ray."""
-    share = share_on(spec.resources, [(cores(), torch.cuda.device_count())])
-    return max(1, fitting(cores(), torch.cuda.device_count(), share))
+    share = share_on(spec.resources, [(available_cores(), torch.cuda.device_count())])
+    return max(1, fitting(available_cores(), torch.cuda.device_count(), share))
 
 
 def bytes_needed(spec: SweepSpec, slots: int) -> int:

@@ -53,9 +53,9 @@ class RayGoneError(BaseException):
 
 
 class Guard:
-    """Checks Ray's processes in a thread of its own; `check` raises the failure it has found in the main thread.
+    """Checks Ray's processes in a thread of its own; `raise_if_stop_requested` raises the failure it has found in the main thread.
 
-    If the main thread does not call `check`, because it is blocked in Ray, the guard ends the process with exit code 1.
+    If the main thread does not call `raise_if_stop_requested`, because it is blocked in Ray, the guard ends the process with exit code 1.
     Each file of a sweep is complete at any moment, so `--resume` can continue it.
     """
 
@@ -102,7 +102,7 @@ class Guard:
         if self._failure is None:
             return
         self._reported.set()
-        process.check()
+        process.raise_if_stop_requested()
         raise self._failure
 
     def check_trials(self, *, waiting: bool) -> None:
@@ -160,10 +160,10 @@ class Guard:
             self._end(str(failure))
 
     def _end(self, message: str) -> None:
-        if process.asked_to_stop():
-            process.end_now(process.exit_code(), "stopped; go on with --resume")
+        if process.stop_requested():
+            process.exit_immediately(process.exit_code(), "stopped; go on with --resume")
         else:
-            process.end_now(ClusterError.exit_code, message)
+            process.exit_immediately(ClusterError.exit_code, message)
 
 
 def _import_trainable() -> str:
@@ -201,7 +201,7 @@ def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -
             _refuse_error(reference, pending.pop(reference), logs)
         if guard:
             guard.check()
-        process.check()
+        process.raise_if_stop_requested()
         now = time.monotonic()
         if local and pending and now - begun > DEAD_SECONDS:
             _refuse_dead(logs)

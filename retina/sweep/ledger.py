@@ -23,7 +23,7 @@ from retina.results.run_folder import FINISHED, HISTORY_COLUMNS, RunFolder
 from retina.sweep import curve, restore, study_file
 from retina.sweep.study import REASON, SweepStudy
 from retina.sweep.study_file import STUDY_FILE
-from retina.system.printable import as_reason, printable
+from retina.system.printable import failure_reason, printable
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class Ledger:
 
         The tables, the study and the log hold the reason shortened; error.txt has all of it.
         """
-        whole, reason = reason, as_reason(reason)
+        whole, reason = reason, failure_reason(reason)
         if state == "FAIL":
             with self._side_file():
                 text = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
@@ -325,7 +325,7 @@ class Ledger:
 
     def _from_study(self, name: str, trial: FrozenTrial) -> None:
         found = curve.summary_of_values(self.spec.metric, trial.intermediate_values)
-        reason = as_reason(str(trial.user_attrs.get(REASON) or ""))
+        reason = failure_reason(str(trial.user_attrs.get(REASON) or ""))
         self.folder.record_trial(name, state=trial.state.name, reason=reason or None, **found)
 
     def _absorb(self, name: str) -> str:
@@ -415,7 +415,7 @@ class Ledger:
     def _is_searched(self, key: str, config: Mapping[str, Any]) -> bool:
         parameter = self.spec.parameters.get(key)
         varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
-        return varies and search_space.active(self.spec.parameters, key, config)
+        return varies and search_space.is_active(self.spec.parameters, key, config)
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from retina.data.dataset import FundusDataset
-from retina.errors import NodeError, as_disk_error
+from retina.errors import NodeError, wrap_os_error
 from retina.sweep.cluster import TrialResources, fitting
 from retina.sweep.requirements import PREFIX, SAME_USER, DataRequirements, NodeRequirements, user, versions
 
@@ -46,7 +46,7 @@ def marked(folder: Path) -> Iterator[NodeRequirements]:
         folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError as error:
-        raise as_disk_error(folder, "cannot be written to", error) from None
+        raise wrap_os_error(folder, "cannot be written to", error) from None
     try:
         yield NodeRequirements(marker, versions())
     finally:

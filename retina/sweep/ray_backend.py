@@ -163,8 +163,8 @@ class _Acknowledge(Callback):
             return
 
         def heard(number: int, frame: FrameType | None) -> None:
-            if not process.asked_to_stop():
-                process.note(number)
+            if not process.stop_requested():
+                process.record_stop_signal(number)
             log.info("stopping; epochs that end in ten seconds count, others begin again; Ctrl-C again stops at once")
             theirs(number, frame)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from retina.system.printable import cut
+from retina.system.printable import truncate
 
 TAIL_BYTES = 50_000
 """How much of the end of a log file is read."""
@@ -94,7 +94,7 @@ def _last_match(file: Path, pattern: re.Pattern[str], levels: str = "") -> str:
 
 def _short(line: str, most: int = 300) -> str:
     plain = "".join(letter if letter.isprintable() else " " for letter in line)
-    return cut(plain, most)
+    return truncate(plain, most)
 
 
 def _text(file: Path, *, whole: bool = False) -> str:

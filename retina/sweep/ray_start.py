@@ -100,7 +100,7 @@ def _private_folder(parent: Path) -> Path | None:
     Folders of this user's processes that have ended are removed.
     """
     # with an id of the machine: containers that share `parent` number their processes alike
-    prefix = f"retina-ray-{temporary_files.machine()}-"
+    prefix = f"retina-ray-{temporary_files.machine_id()}-"
     for folder in parent.glob(f"{prefix}*"):
         pid = folder.name.removeprefix(prefix).partition("-")[0]
         with suppress(OSError):  # another process may remove it at the same time
@@ -180,7 +180,7 @@ def driver_settings(*, local: bool) -> Iterator[None]:
     except SystemExit as exited:  # raised by Ray's handler of SIGTERM, which it has installed by now
         if exited.code != signal.SIGTERM:
             raise
-        process.note(signal.SIGTERM)
+        process.record_stop_signal(signal.SIGTERM)
         raise KeyboardInterrupt from None
     finally:
         if main_thread:

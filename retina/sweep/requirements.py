@@ -19,7 +19,7 @@ import pandas as pd
 
 from retina.data.cache.pixel_cache import cache_folder, map_array_file
 from retina.data.dataset import FundusDataset, read_manifest
-from retina.errors import FULL_ERRNOS, DataError
+from retina.errors import DISK_FULL_ERRNOS, DataError
 from retina.results import environment
 
 PREFIX = ".node-check-"
@@ -31,9 +31,9 @@ _SAME_DATA = "every node needs the same photographs and labels at the same path"
 
 def versions() -> dict[str, str]:
     """Return what must be equal on all nodes. Builds of torch for the CPU or a GPU (2.11.0+cpu) count as equal."""
-    installed = {name: environment.version(name).partition("+")[0] for name in LIBRARIES}
+    installed = {name: environment.package_version(name).partition("+")[0] for name in LIBRARIES}
     return {
-        "package retina (hash of its source)": environment.source(),
+        "package retina (hash of its source)": environment.source_hash(),
         "Python": ".".join(platform.python_version_tuple()[:2]),
         **installed,
     }
@@ -75,7 +75,7 @@ class NodeRequirements:
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=root):
                 pass
         except OSError as error:
-            if error.errno in FULL_ERRNOS:  # for all nodes: said where the driver writes
+            if error.errno in DISK_FULL_ERRNOS:  # for all nodes: said where the driver writes
                 return ""
             return f"{root} cannot be written by user {user()} there ({error.strerror});\n{SAME_USER}"
         return ""

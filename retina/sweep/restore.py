@@ -39,7 +39,9 @@ def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
             raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
     for name in folder.trial_ids("COMPLETE"):
         if folder.trial_row(name).get(metric) is None:
-            readers.refuse(folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY)
+            readers.raise_results_error(
+                folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY
+            )
     return folder.configs()
 
 

@@ -162,7 +162,7 @@ def _changes(
         changes.append(
             f"{spec.data.path}: photographs, grades or splits have changed since {folder.root} began ({then_and_now})"
         )
-    code, then_code = environment.code(), notes.get("code")
+    code, then_code = environment.code_version(), notes.get("code")
     # the commit alone says little: it changes with every README, and does not with what is not committed
     if not isinstance(then_code, dict) or then_code.get("source") != code["source"]:
         changes.append(f"the code has changed since {folder.root} was begun (- {_told(then_code)}; + {_told(code)})")

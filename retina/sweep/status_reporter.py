@@ -57,7 +57,7 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepSt
         slots=slots,
         seconds=ledger.seconds,
         seconds_left=_seconds_left(ledger, running),
-        load=hardware.load(),
+        load=hardware.current_load(),
     )
 
 

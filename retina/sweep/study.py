@@ -63,7 +63,7 @@ def suggest(trial: optuna.trial.BaseTrial, spec: SweepSpec) -> TrialConfig:
     """Let `trial` suggest every parameter that is active under the values suggested before it."""
     values: dict[str, Any] = {}
     for name in search_space.search_order(spec.parameters):
-        if search_space.active(spec.parameters, name, values):
+        if search_space.is_active(spec.parameters, name, values):
             values[name] = _suggest_parameter(trial, name, spec.parameters[name])
     return TrialConfig(**{"seed": spec.seed, **values})
 
@@ -103,7 +103,7 @@ class SweepStudy:
         numbers = [trial_number(name) for name in (*tried, *_names(trials))]
         self._next = max(numbers, default=-1) + 1
         enqueued = {trial.user_attrs.get(POINT) for trial in trials}
-        points = search_space.grid(spec.parameters) if spec.method == "grid" else spec.start
+        points = search_space.grid_points(spec.parameters) if spec.method == "grid" else spec.start
         self._points = [
             point for point in points if _as_json(point) not in enqueued and not _is_tried(point, spec, tried)
         ]
@@ -304,7 +304,7 @@ class SweepStudy:
         Returns:
             Whether the configuration lies in the search space; the study cannot hold it otherwise.
         """
-        point = search_space.point_of(self._spec.parameters, config.model_dump())
+        point = search_space.point_from_config(self._spec.parameters, config.model_dump())
         if point is None or TrialConfig(**{"seed": config.seed, **point}) != config:
             return False
         if state == "RUNNING" and TrialConfig(**{"seed": self._spec.seed, **point}) != config:
@@ -401,7 +401,7 @@ def _is_tried(point: Mapping[str, Any], spec: SweepSpec, tried: Mapping[str, Tri
     """Return whether a point that leaves no parameter open is a tried configuration, apart from its seed."""
     values: dict[str, Any] = {}
     for name in search_space.search_order(spec.parameters):
-        if search_space.active(spec.parameters, name, values):
+        if search_space.is_active(spec.parameters, name, values):
             parameter = spec.parameters[name]
             if name not in point and (parameter.distribution is not None or len(parameter.choices()) > 1):
                 return False
@@ -425,4 +425,4 @@ def _suggest_parameter(trial: optuna.trial.BaseTrial, name: str, parameter: sear
     low, high = parameter.bounds()
     if parameter.is_int:
         return trial.suggest_int(name, int(low), int(high), step=int(parameter.step or 1), log=parameter.is_log)
-    return parameter.on_step(trial.suggest_float(name, low, high, step=parameter.step, log=parameter.is_log))
+    return parameter.round_to_step(trial.suggest_float(name, low, high, step=parameter.step, log=parameter.is_log))

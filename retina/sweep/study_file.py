@@ -14,7 +14,7 @@ from urllib.parse import quote
 import optuna
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from retina.errors import DiskError, ResultsError, as_disk_error, first_line, one_line
+from retina.errors import DiskError, ResultsError, first_line, one_line, wrap_os_error
 
 STUDY_FILE = "study.db"
 BUSY_SECONDS = 5.0
@@ -75,7 +75,7 @@ def find_damage(database: Path) -> str:
             raise _as_results_error(database, error) from None
         return f"is damaged: {error}"
     except OSError as error:
-        raise as_disk_error(
+        raise wrap_os_error(
             database, "cannot be read", error, "move it away: it is then made anew from the tables"
         ) from None
     return "" if tables >= _TABLES else "is a database of something else"

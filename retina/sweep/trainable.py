@@ -23,7 +23,7 @@ from retina.sweep.nodes import here
 from retina.sweep.requirements import NodeRequirements
 from retina.sweep.trial_report import TrialReport
 from retina.system import file_modes
-from retina.system.printable import PrintableFormatter
+from retina.system.printable import EscapingFormatter
 from retina.training.epochs import EpochResult, Training
 
 TrainingFactory = Callable[[TrialConfig], Training]
@@ -221,7 +221,7 @@ class _TrialLog(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.setFormatter(PrintableFormatter())
+        self.setFormatter(EscapingFormatter())
         self._file: Path | None = None
         logging.captureWarnings(capture=True)
         for name in ("retina", "py.warnings"):
@@ -234,6 +234,6 @@ class _TrialLog(logging.Handler):
         # a log that cannot be written fails no trial; `_train_epoch` reports what cannot be saved of the trial itself
         with contextlib.suppress(OSError):
             if self._file and self._file.parent.parent.is_dir():  # else it is not mounted any more: see `_train_epoch`
-                file_modes.make_inside(self._file.parent)
+                file_modes.make_folder_with_inherited_mode(self._file.parent)
                 with self._file.open("a", encoding="utf-8") as opened:
                     opened.write(self.format(record).rstrip() + "\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 _READ_WRITE = 0o666
 
 
-def make_folder(folder: Path, *, exist_ok: bool = False) -> None:
+def make_private_folder(folder: Path, *, exist_ok: bool = False) -> None:
     """Make a folder that only its owner may enter; missing folders above it are made as the umask says.
 
     Raises:
@@ -27,7 +27,7 @@ def make_folder(folder: Path, *, exist_ok: bool = False) -> None:
     folder.mkdir(mode=0o700, exist_ok=exist_ok)
 
 
-def make_inside(folder: Path) -> None:
+def make_folder_with_inherited_mode(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for those who may enter the first one that is there.
 
     Raises:
@@ -35,16 +35,16 @@ def make_inside(folder: Path) -> None:
     """
     if folder.is_dir():
         return
-    make_inside(folder.parent)
+    make_folder_with_inherited_mode(folder.parent)
     folder.mkdir(mode=folder.parent.stat().st_mode & 0o777 | 0o700, exist_ok=True)
 
 
-def mode_in(folder: Path) -> int:
+def new_file_mode(folder: Path) -> int:
     """Return the mode for a new file in `folder`: readable and writable to those to whom the folder is."""
     return folder.stat().st_mode & _READ_WRITE | 0o600
 
 
-def mode_for(file: Path, *, is_private: bool) -> int:
+def replacement_mode(file: Path, *, is_private: bool) -> int:
     """Return the mode for what takes the place of `file`: its own where it is there, else as its folder's allows.
 
     Args:
@@ -54,7 +54,7 @@ def mode_for(file: Path, *, is_private: bool) -> int:
     try:
         return file.stat().st_mode & _READ_WRITE
     except FileNotFoundError:
-        return mode_in(file.parent) & (0o600 if is_private else _READ_WRITE)
+        return new_file_mode(file.parent) & (0o600 if is_private else _READ_WRITE)
 
 
 def opener(mode: int) -> Callable[[str, int], int]:

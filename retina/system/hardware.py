@@ -26,12 +26,12 @@ class Load:
     gpus: list[GpuLoad]
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use, 1 and more; fewer than the machine has where its affinity is limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load() -> Load:
+def current_load() -> Load:
     """How busy this machine is; without GPUs where there is no NVIDIA driver."""
     return Load(cpu=psutil.cpu_percent(interval=None) / 100, gpus=_gpus())
 

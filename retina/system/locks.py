@@ -8,13 +8,13 @@ from pathlib import Path
 
 import filelock
 
-from retina.errors import as_disk_error
+from retina.errors import wrap_os_error
 
 LOCK_FILE = ".lock"
 SOFT_LOCK_FILE = ".lock.soft"
 """Instead, on a file system without locks: the lock is that the file is there. After `kill -9` the next process on the
 same machine takes it over; from another machine it is to be removed by hand."""
-SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 """How long a lock is tried for: somebody who only looks whether the sweep runs has it for a moment."""
 _NO_LOCKS = {getattr(errno, name) for name in ("ENOSYS", "ENOLCK", "EOPNOTSUPP", "ENOTSUP") if hasattr(errno, name)}
 
@@ -39,7 +39,7 @@ def acquire(root: Path, seconds: float) -> filelock.BaseFileLock | None:
         except (OSError, NotImplementedError) as error:
             told = error if isinstance(error, OSError) else OSError(errno.ENOTSUP, str(error))
             if name == SOFT_LOCK_FILE or told.errno not in _NO_LOCKS:
-                raise as_disk_error(root / name, "cannot be locked", told) from None
+                raise wrap_os_error(root / name, "cannot be locked", told) from None
         else:
             return lock
     return None

@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from retina.errors import DISK_ERRNOS, as_disk_error
+from retina.errors import DISK_ERRNOS, wrap_os_error
 
-NO_FILE = "is a device, a pipe or a socket, not a file"
+NOT_A_REGULAR_FILE = "is a device, a pipe or a socket, not a file"
 _BEGINNING = 8000
 """Characters at the start of an existing file that show which program wrote it."""
 
 
-def is_no_file(file: Path) -> bool:
+def is_special_file(file: Path) -> bool:
     """Return whether `file` is something that a rename must not take the place of: a device, a pipe, /dev/stdout.
 
     A folder is none of these: the system refuses to replace it.
@@ -31,7 +31,7 @@ def is_no_file(file: Path) -> bool:
     return of_a_process or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def in_the_way(file: Path, option: str, what: str, is_ours: Callable[[str], bool]) -> str:
+def unwritable_reason(file: Path, option: str, what: str, is_ours: Callable[[str], bool]) -> str:
     """Return why `file` cannot be written, or must stay; empty where it can be written.
 
     Args:
@@ -46,8 +46,8 @@ def in_the_way(file: Path, option: str, what: str, is_ours: Callable[[str], bool
     try:
         if file.is_dir():
             return f"is a folder; {option} takes a file"
-        if is_no_file(file):
-            return f"{NO_FILE}; {option} takes a file"
+        if is_special_file(file):
+            return f"{NOT_A_REGULAR_FILE}; {option} takes a file"
         if file.exists() and (begins := _beginning(file)) and not is_ours(begins):
             return f"is there and no {what}, so it stays; take another {option} FILE"
         above = next(folder for folder in file.absolute().parents if folder.exists())
@@ -65,7 +65,7 @@ def _unwritable(folder: Path, file: Path) -> str:
             return ""
     except OSError as error:
         if error.errno in DISK_ERRNOS:
-            raise as_disk_error(file, "cannot be written", error) from None
+            raise wrap_os_error(file, "cannot be written", error) from None
         return f"cannot be written: no file can be made in {folder}: {error.strerror}"
 
 

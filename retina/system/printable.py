@@ -11,9 +11,9 @@ _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = {"\u200c", "\u200d", "\u00ad"}
 """Formats that words of some languages, and emoji, need; they move nothing."""
 
-MOST_SHOWN = 1000
+MAX_LINE_LENGTH = 1000
 """Characters of a line of an error."""
-MOST_REASON = 4000
+MAX_REASON_LENGTH = 4000
 """Characters of why a trial has failed, as a table has it: readers of CSV refuse a cell of 131,072."""
 
 
@@ -29,12 +29,12 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(one if one in keep or _is_shown(one) else _escape(one) for one in text)
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """Return `text` with its end left out where it has more than `most` characters: a value, in a message."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def shortened(text: str, most: int = MOST_SHOWN) -> str:
+def truncate_lines(text: str, most: int = MAX_LINE_LENGTH) -> str:
     """Return `text` with the middle of each line of more than `most` characters left out: a value of a megabyte, say.
 
     The beginning names the file and the key, the end what is allowed.
@@ -44,12 +44,12 @@ def shortened(text: str, most: int = MOST_SHOWN) -> str:
     )
 
 
-def as_reason(text: str) -> str:
-    """Return text of others for one cell of a table: no control characters, `MOST_REASON` characters at most."""
-    return shortened(printable(text, keep="\n"))[:MOST_REASON]
+def failure_reason(text: str) -> str:
+    """Return text of others for one cell of a table: no control characters, `MAX_REASON_LENGTH` characters at most."""
+    return truncate_lines(printable(text, keep="\n"))[:MAX_REASON_LENGTH]
 
 
-class PrintableFormatter(logging.Formatter):
+class EscapingFormatter(logging.Formatter):
     """Formats a record printable; a text or path among its arguments stays in its line."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -34,7 +34,7 @@ _starting = False
 _raised = False
 
 
-def asked_to_stop() -> bool:
+def stop_requested() -> bool:
     """Whether a signal has asked this process to stop, or Ctrl-C was pressed."""
     return bool(_heard)
 
@@ -44,13 +44,13 @@ def exit_code() -> int:
     return 128 + (_heard[0] if _heard else signal.SIGINT)
 
 
-def note(number: int) -> None:
-    """Remember, within `stoppable`, that a stop signal arrived which another library's handler has taken."""
+def record_stop_signal(number: int) -> None:
+    """Remember, within `handle_stop_signals`, that a stop signal arrived which another library's handler has taken."""
     if _active:
         _heard.append(number)
 
 
-def check() -> None:
+def raise_if_stop_requested() -> None:
     """Raise what Ctrl-C raises if the process was asked to stop, also where a library has answered the signal.
 
     Raises:
@@ -61,7 +61,7 @@ def check() -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def handle_stop_signals() -> Iterator[None]:
     """Answer stop signals as Ctrl-C is answered, by KeyboardInterrupt; a second one ends the process at once.
 
     Ray Tune and others take Ctrl-C for themselves while they run; SIGTERM and SIGHUP are then handed to their handler.
@@ -86,7 +86,7 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def starting() -> Iterator[None]:
+def exit_on_first_signal() -> Iterator[None]:
     """End the process soon after a first signal, also where its main thread waits in a library: no work is lost yet."""
     global _starting  # noqa: PLW0603  # belongs to the process
     _starting = True
@@ -96,7 +96,7 @@ def starting() -> Iterator[None]:
         _starting = False
 
 
-def end_now(code: int, message: str = "") -> None:
+def exit_immediately(code: int, message: str = "") -> None:
     """End this process and its children without any clean-up; every file of ours is whole at any moment."""
     with suppress(OSError):
         os.write(2, f"{message}\n".encode(errors="backslashreplace") if message else b"")
@@ -128,7 +128,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         return
     _heard.append(number)
     if _raised:
-        end_now(exit_code(), "stopped at once")
+        exit_immediately(exit_code(), "stopped at once")
     theirs = signal.getsignal(signal.SIGINT)
     if callable(theirs) and theirs not in (_on_signal, signal.default_int_handler):
         theirs(number, frame)
@@ -176,12 +176,12 @@ def _later(seconds: float, function: Callable[[int], None], number: int) -> None
 
 def _end_if_starting(number: int) -> None:
     if _active and _starting:
-        end_now(128 + number, "interrupted")
+        exit_immediately(128 + number, "interrupted")
 
 
 def _end_if_active(number: int) -> None:
     if _active:
-        end_now(128 + (_heard or [number])[0], "stopped at once")
+        exit_immediately(128 + (_heard or [number])[0], "stopped at once")
 
 
 class _ReadableStream:
@@ -229,7 +229,7 @@ class _ReadableStream:
 
 
 @contextmanager
-def unread_streams_dropped() -> Iterator[None]:
+def drop_unreadable_output() -> Iterator[None]:
     """Write to stdout and stderr as long as somebody can read them."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_ReadableStream(stream) if stream else stream for stream in before)

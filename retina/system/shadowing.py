@@ -7,7 +7,7 @@ UNUSED = {"antigravity", "idlelib", "lib2to3", "test", "this", "turtle", "turtle
 """Modules of the standard library that neither this package nor what it uses imports."""
 
 
-def hiding_files(folders: list[str]) -> list[str]:
+def find_shadowing_files(folders: list[str]) -> list[str]:
     """List files in `folders` that Python would import instead of its own modules: random.py, logging/__init__.py."""
     own = os.path.dirname(os.path.realpath(os.__file__))
     found = []
@@ -30,7 +30,7 @@ def hiding_files(folders: list[str]) -> list[str]:
     return found
 
 
-def folders_before_the_library() -> list[str]:
+def folders_before_stdlib() -> list[str]:
     """List the folders that Python searches before its own library."""
     own = os.path.dirname(os.path.realpath(os.__file__))
     real = [_real(folder) for folder in sys.path]
@@ -45,16 +45,16 @@ def _real(folder: str) -> str:
         return ""
 
 
-def told(files: list[str]) -> str:
+def describe(files: list[str]) -> str:
     """Say what is wrong with the first of `files`, in one line."""
     module = os.path.basename(files[0].removesuffix("/__init__.py")).removesuffix(".py")
     more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
     return f"{files[0]}{more}: hides Python's own module {module} from libraries; rename it or run from another folder"
 
 
-def exit_if_hidden() -> None:
+def exit_if_shadowed() -> None:
     """End the process with exit code 2 where a file hides a module of the standard library from it."""
-    files = hiding_files(folders_before_the_library())
+    files = find_shadowing_files(folders_before_stdlib())
     if files:
-        sys.stderr.write(told(files) + "\n")
+        sys.stderr.write(describe(files) + "\n")
         raise SystemExit(2)

@@ -28,14 +28,14 @@ _EARLIER = re.compile(r"\.(\d+)\.(?:partial|new)$")
 """How version 0.1.0 named them: the process alone."""
 
 
-def tag() -> str:
+def unique_tag() -> str:
     """Return text for a temporary name that no other process uses, nor this one a second time."""
-    return f"{machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{machine_id()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def partial_name(name: str) -> str:
     """Return a temporary name for a file called `name`."""
-    return f".{name[:40]}.{tag()}.partial"
+    return f".{name[:40]}.{unique_tag()}.partial"
 
 
 def is_partial(name: str) -> bool:
@@ -50,7 +50,7 @@ def is_abandoned(path: Path) -> bool:
     """
     tagged, earlier = _TAG.search(path.name), _EARLIER.search(path.name)
     written = _last_written(path)
-    if tagged and tagged[1] != machine():
+    if tagged and tagged[1] != machine_id():
         return time.time() - written > OTHER_MACHINE_SECONDS
     pid = int(tagged[2]) if tagged else int(earlier[1]) if earlier else None
     return pid is None or not _is_alive(pid, written)
@@ -72,16 +72,16 @@ def remove_partials(root: Path, *skipped: str) -> list[Path]:
     return removed
 
 
-def remove_siblings(root: Path) -> None:
+def remove_unfinished_folders(root: Path) -> None:
     """Remove the folders that killed processes have left beside or in `root` while they made a folder of that name."""
     for folder in (root.parent, root):
         with contextlib.suppress(OSError):
             for path in folder.iterdir():
-                if is_begun(path, root.name) and is_abandoned(path):
+                if is_unfinished_folder(path, root.name) and is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def is_begun(path: Path, name: str) -> bool:
+def is_unfinished_folder(path: Path, name: str) -> bool:
     """Return whether `path` is named as what becomes, or would have become, a folder called `name`."""
     return path.name.startswith(f".{name}.") and path.name.endswith(".new")
 
@@ -92,7 +92,7 @@ def is_empty(folder: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return all(is_begun(path, folder.name) and is_abandoned(path) for path in folder.iterdir())
+    return all(is_unfinished_folder(path, folder.name) and is_abandoned(path) for path in folder.iterdir())
 
 
 def remove(path: Path) -> None:
@@ -140,7 +140,7 @@ def _is_alive(pid: int, written: float) -> bool:
 
 
 @cache
-def machine() -> str:
+def machine_id() -> str:
     """Eight hex digits of this machine since it was started, and of this container: within it process ids are told."""
     told = [socket.gethostname()]
     with contextlib.suppress(OSError):

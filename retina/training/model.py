@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.errors import FULL_ERRNOS, WeightsError, as_disk_error
+from retina.errors import DISK_FULL_ERRNOS, WeightsError, wrap_os_error
 from retina.results.checksums import digest
 from retina.training.losses import N_OUTPUTS, OutputDecoder
 
@@ -128,7 +128,7 @@ def _validate_sha256(file: Path) -> None:
     try:
         actual = digest(file) if named else ""
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error, mistake=WeightsError) from None
+        raise wrap_os_error(file, "cannot be read", error, fallback=WeightsError) from None
     if named and not actual.startswith(named[1]):
         raise WeightsError(
             f"{file}: is damaged: its SHA-256 begins with {actual[: len(named[1])]}, its name says {named[1]};\n"
@@ -156,8 +156,8 @@ def _download(url: str, file: Path) -> None:
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: another hash
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the server's response
-        elif isinstance(error, OSError) and error.errno in FULL_ERRNOS:  # other OSErrors may come from the network
-            raise as_disk_error(file.parent, f"cannot hold {file.name}", error) from None
+        elif isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:  # other OSErrors may come from the network
+            raise wrap_os_error(file.parent, f"cannot hold {file.name}", error) from None
         raise WeightsError(
             f"pretrained=true needs {file.name}, which could not be downloaded: {error}\n"
             f"put that file into {file.parent}, or name a file or folder with --weights,\n"
@@ -171,7 +171,7 @@ def _read_state_dict(file: Path) -> StateDict:
     except pickle.UnpicklingError:  # torch's own message advises to trust the file
         raise WeightsError(f"{file}: is no state dict, or holds more than tensors (a whole pickled model?)") from None
     except OSError as error:
-        raise as_disk_error(file, "cannot be read", error, mistake=WeightsError) from None
+        raise wrap_os_error(file, "cannot be read", error, fallback=WeightsError) from None
     except Exception as error:  # torch.load raises errors of any type
         reason = (str(error).splitlines() or ["it ends too early"])[0]
         raise WeightsError(f"{file}: cannot be read as a state dict: {reason[:160]}") from None

@@ -38,9 +38,9 @@ from retina.data.image_file import jpegs_sized_like_other_formats
 from retina.data.layouts import npz
 from retina.data.manifest import BadRow, Manifest, raise_if_bad
 from retina.data.pixel_hash import hash_file
-from retina.errors import DataError, DiskError, RetinaError, as_disk_error
+from retina.errors import DataError, DiskError, RetinaError, wrap_os_error
 from retina.system import file_modes
-from retina.system.hardware import cores
+from retina.system.hardware import available_cores
 
 CHUNK_SIZE = 16  # photographs that a process gets at a time
 MIN_PARALLEL_PHOTOGRAPHS = 64  # processes are started for at least so many photographs,
@@ -96,7 +96,7 @@ def storage_error(folder: Path, error: OSError) -> RetinaError:
     Returns:
         A `DiskError` if the disk is at fault, otherwise a `DataError`.
     """
-    return as_disk_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, mistake=DataError)
+    return wrap_os_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, fallback=DataError)
 
 
 def open_cache(
@@ -138,7 +138,7 @@ def open_cache(
         with _locked(folder, key):
             if (loaded := builder.load()) is None:
                 built = True
-                decoded, loaded = builder.build(on_bad, workers or cores(), progress or (lambda *_: None))
+                decoded, loaded = builder.build(on_bad, workers or available_cores(), progress or (lambda *_: None))
     pixels, index = loaded
     bad_rows = builder.to_bad_rows(index["bad"])
     raise_if_bad(bad_rows, manifest.root, on_bad)
@@ -203,7 +203,7 @@ def _are_rows(rows: list[Any], n: int) -> bool:
 def _locked(folder: Path, key: str) -> Iterator[None]:
     lock = FileLock(folder / f"{key}.lock")
     try:
-        file_modes.make_folder(folder, exist_ok=True)
+        file_modes.make_private_folder(folder, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -256,7 +256,7 @@ class _Builder:
             shutil.rmtree(leftover, ignore_errors=True)
         building = self.path.with_name(f"{self.path.name}.building")
         try:
-            file_modes.make_folder(building, exist_ok=True)
+            file_modes.make_private_folder(building, exist_ok=True)
             with self._open_journal(building) as journal:
                 try:
                     array_file = self._reserve(building / "pixels.npy")
@@ -272,7 +272,7 @@ class _Builder:
             raise
         except OSError as error:
             problem = "photographs cannot be decoded into it"
-            raise as_disk_error(building, problem, error, mistake=DataError) from None
+            raise wrap_os_error(building, problem, error, fallback=DataError) from None
         self._remove_outdated()
         loaded = self.load()
         if loaded is None:

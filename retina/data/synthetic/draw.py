@@ -18,8 +18,8 @@ from retina.config import SyntheticConfig
 from retina.data import process_pool
 from retina.data.synthetic.appearance import draw_appearance
 from retina.data.synthetic.photograph import draw_photograph
-from retina.errors import DataError, as_disk_error
-from retina.system.hardware import cores
+from retina.errors import DataError, wrap_os_error
+from retina.system.hardware import available_cores
 
 PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
 """Shares of the grades 0 to 4. EyePACS: its 35,126 training photographs."""
@@ -79,7 +79,7 @@ def draw(
         unfinished = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.part")
         (unfinished / "train").mkdir(parents=True)
     except OSError as error:
-        raise as_disk_error(folder, "cannot be written", error, mistake=DataError) from error
+        raise wrap_os_error(folder, "cannot be written", error, fallback=DataError) from error
     plan = assign_grades(config)
     try:
         done = 0
@@ -91,7 +91,7 @@ def draw(
         _ensure_free(folder)
         unfinished.replace(folder.resolve())
     except OSError as error:
-        raise as_disk_error(folder, "photographs cannot be drawn into it", error, mistake=DataError) from error
+        raise wrap_os_error(folder, "photographs cannot be drawn into it", error, fallback=DataError) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -114,7 +114,7 @@ def _ensure_free(folder: Path) -> None:
 def _draw_patients(folder: Path, config: SyntheticConfig, plan: Eyes, workers: int | None) -> Iterator[int]:
     """Draw all patients, in this process or in several, and yield the number of photographs of each patient."""
     jobs: list[Job] = [(folder, config.size, config.seed, list(eyes)) for _, eyes in groupby(plan, key=itemgetter(0))]
-    workers = workers or min(cores(), max(1, len(jobs) // MIN_PATIENTS_PER_PROCESS))
+    workers = workers or min(available_cores(), max(1, len(jobs) // MIN_PATIENTS_PER_PROCESS))
     yield from process_pool.map_unordered(
         _draw_patient,
         jobs,

@@ -15,7 +15,7 @@ import torch
 from markupsafe import Markup
 
 import retina
-from retina.errors import ResultsError, as_disk_error
+from retina.errors import ResultsError, wrap_os_error
 from retina.report import ensemble_results
 from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
 from retina.report.page.run_data import RunData
@@ -58,7 +58,7 @@ def write(
     try:
         write_text(target, text, is_private=True)
     except OSError as error:
-        raise as_disk_error(target, "cannot be written", error) from None
+        raise wrap_os_error(target, "cannot be written", error) from None
     return target
 
 
@@ -86,7 +86,7 @@ def render(told: RunData, importances: Mapping[str, float], *, device: torch.dev
 
 
 def _refuse_foreign(file: Path) -> None:
-    if problem := output_files.in_the_way(file, "--out", "sweep's page", lambda text: _POLICY in text):
+    if problem := output_files.unwritable_reason(file, "--out", "sweep's page", lambda text: _POLICY in text):
         raise ResultsError(f"{file}: {problem}")
 
 

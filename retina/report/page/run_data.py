@@ -120,7 +120,7 @@ def read(folder: RunFolder) -> RunData:
     metrics = folder.best / "metrics.json"
     is_evaluated = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
     if is_evaluated and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
-        checksums.tell_unverified(folder.best)
+        checksums.log_unverified(folder.best)
     best = readers.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
     return RunData(
         folder=folder,

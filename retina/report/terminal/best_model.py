@@ -41,7 +41,7 @@ def render(folder: RunFolder) -> RenderableType:
     file = folder.best / "metrics.json"
     metrics = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
     if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *EVALUATED_SPLITS)):
-        readers.refuse(file, "is missing, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
+        readers.raise_results_error(file, "is missing, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
     title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
     for split, name in SPLIT_NAMES.items():

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from retina.errors import ResultsError, as_disk_error
+from retina.errors import ResultsError, wrap_os_error
 from retina.report.terminal.live_view import format_duration
 from retina.results import checksums, readers, schemas
 from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
@@ -60,7 +60,7 @@ def read_summaries(results: Path) -> list[SweepSummary]:
         # a folder whose name begins with a dot is being made, or its process was killed while it made it
         folders = [folder for folder in results.iterdir() if not folder.name.startswith(".")]
     except OSError as error:
-        raise as_disk_error(results, "cannot be read", error) from None
+        raise wrap_os_error(results, "cannot be read", error) from None
     sweeps = [_summary(folder) for folder in folders if any(os.path.lexists(folder / name) for name in _FILES)]
     return sorted(sweeps, key=lambda sweep: (sweep.seconds_ago is None, sweep.seconds_ago, sweep.name))
 
