@@ -43,7 +43,7 @@ from rich.table import Table
 from retina.data.cache.pixel_cache import open_cache
 from retina.data.fundus import Pixels, find_disc, read_square, to_square
 from retina.data.manifest import COLUMNS, Manifest
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.system.hardware import available_cores
 
 A_CORE = 500
@@ -244,7 +244,7 @@ def main() -> None:
     if not files:
         raise SystemExit(f"{options.data}: there are no JPEGs")
     ways = [way for way in WAYS if way != "simplejpeg" or importlib.util.find_spec(way)]
-    told: dict[str, Any] = {"environment": environment(), "squares": [], "builds": []}
+    told: dict[str, Any] = {"environment": describe_environment(), "squares": [], "builds": []}
     told["options"] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     console = Console(width=170)
     with tempfile.TemporaryDirectory() as place:

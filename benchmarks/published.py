@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retina.config.sweep import SweepSpec, load
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.results.files import read_json
 from retina.results.run_folder import RunFolder
 
@@ -138,7 +138,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for name in options.cases:
         found[name] = [result_of(swept(name, CASES[name], seed, options)) for seed in options.seeds]
-        told = {"environment": environment(), "seeds": options.seeds, "cases": found}
+        told = {"environment": describe_environment(), "seeds": options.seeds, "cases": found}
         options.out.write_text(json.dumps(told, indent=1, default=str), encoding="utf-8")
         Console(width=160).print(table({name: found[name]}))
     Console(width=160).print(table(found))

@@ -45,7 +45,7 @@ from benchmarks.decode import spread
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.data import dataset, synthetic
 from retina.data.dataset import FundusDataset, prepare
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.training.trainer import start_training
 
 DRAWN = 500
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     counts = sorted(options.counts)
-    told: dict[str, Any] = {"environment": environment()}
+    told: dict[str, Any] = {"environment": describe_environment()}
     told["options"] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     values: dict[int, dict[str, list[float]]] = {count: defaultdict(list) for count in counts}
     with tempfile.TemporaryDirectory() as place:

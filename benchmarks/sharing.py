@@ -37,7 +37,7 @@ from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import FundusDataset, prepare
 from retina.data.loader import SplitView
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
@@ -200,7 +200,10 @@ def main() -> None:
     options = parser.parse_args()
     photographs = prepare(DataConfig(path=options.data, image_size=options.image_size))
     console = Console(width=120)
-    told: dict[str, Any] = {"environment": environment(), "options": {**vars(options), "out": str(options.out)}}
+    told: dict[str, Any] = {
+        "environment": describe_environment(),
+        "options": {**vars(options), "out": str(options.out)},
+    }
     if "pixels" in options.parts:
         told["pixels"] = pixels_shared(photographs)
         table = Table("processes", "PSS of the pixels, MB", "RSS, MB", box=MARKDOWN)

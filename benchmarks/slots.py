@@ -37,7 +37,7 @@ from rich.table import Table
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.sweep.cluster import share_of_a_trial
@@ -187,7 +187,7 @@ def main() -> None:
                 )  # fmt: skip
             ray.shutdown()
     Console(width=140).print(table)
-    told = {"environment": environment(), "rows": rows}
+    told = {"environment": describe_environment(), "rows": rows}
     options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 

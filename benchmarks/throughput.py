@@ -41,7 +41,7 @@ from torchvision import transforms
 from retina.config import DataConfig, TrialConfig
 from retina.data.dataset import FundusDataset, prepare
 from retina.data.loader import BatchPlan, SplitView, load
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 from retina.system.hardware import available_cores
 from retina.training import microbatch, model
 from retina.training.trainer import default_device, select_precision, start_training
@@ -353,7 +353,11 @@ def main() -> None:
                     "images_per_second": found,
                 }
             )
-            told = {"environment": environment(), "options": {**vars(options), "out": str(options.out)}, "cases": rows}
+            told = {
+                "environment": describe_environment(),
+                "options": {**vars(options), "out": str(options.out)},
+                "cases": rows,
+            }
             options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")  # a long run that is cut off has these
             print(_line(rows[-1]), flush=True)  # noqa: T201
     Console(width=170).print(report(rows))

@@ -1,27 +1,28 @@
-"""What can go wrong, by name.
+"""The package's exceptions.
 
 Every error that a user can cause is a `RetinaError` with a message of one to three lines that names the file, the key
-or row, the value, and what is allowed. The command line prints that message and exits with 2; everything else is our
-defect and keeps its traceback. Each child is also the fitting builtin, so that library users may catch either.
+or row, the value, and what is allowed. The command line prints that message and exits with code 2 or, where the class
+sets it, 1. Any other exception is a defect of this package and keeps its traceback. Each subclass also derives from the
+matching builtin exception, so that library users may catch either.
 """
 
 import errno
 from pathlib import Path
 
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Of a disk that is full, or over its quota: wherever it is mounted, there is no room on it."""
+"""Errors of a disk that is full or over its quota: no path on it has room."""
 _MACHINE = (
     *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO"),
-    *("ENXIO", "ENODEV", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"),  # a network disk, a cable
+    *("ENXIO", "ENODEV", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"),  # a network disk, a loose cable
     *("EMFILE", "ENFILE"),
 )
 DISK_ERRNOS = frozenset(getattr(errno, name) for name in _MACHINE if hasattr(errno, name))
-"""Of a disk that is full, over its quota or the size of a file, read-only, broken or gone, and of a machine without
-room for one more open file: not a mistake in the input."""
+"""Errors that are not a mistake in the input: the disk is full, over its quota, read-only, broken or unavailable, the
+file exceeds the maximum size, or the machine cannot open another file."""
 
 
 class RetinaError(Exception):
-    """Root of all errors that this project raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
     exit_code = 2
 
@@ -35,81 +36,83 @@ class DataError(RetinaError, ValueError):
 
 
 class PhotographsAbsentError(DataError):
-    """Label files whose photographs are not there, not one of them."""
+    """Label files none of whose photographs exist."""
 
 
 class WorkerError(DataError):
-    """A process that worked on photographs died before it was done; the photographs may be fine."""
+    """A process that worked on photographs died before it finished; the photographs may be fine."""
 
     exit_code = 1
 
 
 class WeightsError(RetinaError, OSError):
-    """Pretrained weights that are not there and cannot be fetched, or do not fit the model."""
+    """Pretrained weights that are missing and cannot be fetched, or that do not fit the model."""
 
 
 class ResultsError(RetinaError, OSError):
-    """A results folder that is missing, taken, or not what was asked for."""
+    """A results folder that is missing, already in use, or does not hold what was requested."""
 
 
 class ModelOutputError(RetinaError, ValueError):
-    """A model whose output is not finite, or no probabilities: of such nothing is graded or measured."""
+    """A model whose output is not finite or not a probability distribution: it is neither graded nor measured."""
 
     exit_code = 1
 
 
 class DiskError(ResultsError):
-    """A disk that cannot be written to, or read, now: full, over its quota, read-only, broken, gone."""
+    """A disk that cannot be read or written now: full, over its quota, read-only, broken or unavailable."""
 
     exit_code = 1
 
 
 def wrap_os_error(
-    where: Path | str, what: str, error: OSError, remedy: str = "", *, fallback: type[RetinaError] = ResultsError
+    path: Path | str, problem: str, error: OSError, remedy: str = "", *, fallback: type[RetinaError] = ResultsError
 ) -> RetinaError:
-    """Return the error to raise for one of the operating system about a file.
+    """Return the error to raise for an `OSError` about a file.
 
     Args:
-        where: the file or folder.
-        what: what cannot be done with it.
-        error: the system's.
-        remedy: a line of its own, if there is one.
-        mistake: what it is where a person has put something else there, or may not read it.
+        path: the file or folder.
+        problem: what cannot be done with it.
+        error: the operating system's error.
+        remedy: what the user can do; a line of its own in the message.
+        fallback: the error's class where the disk is not at fault, for example because another kind of file is at the
+            path or the user lacks the permission.
 
     Returns:
-        A `DiskError` where the disk is at fault, else a `fallback`.
+        A `DiskError` where the disk is at fault, otherwise a `fallback`.
     """
-    kind = DiskError if error.errno in DISK_ERRNOS else fallback
-    return kind(f"{where}: {what}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
+    error_class = DiskError if error.errno in DISK_ERRNOS else fallback
+    return error_class(f"{path}: {problem}: {error.strerror or error}" + (f";\n{remedy}" if remedy else ""))
 
 
 def exit_code_of(error: OSError) -> int | None:
-    """Return the exit code for one of the operating system that no command has expected.
+    """Return the exit code for an `OSError` that no command has handled.
 
     Returns:
-        1 where the disk is at fault or the system forbids it, 2 where a path is none that can exist, None for a defect.
+        1 where the disk is at fault or the permission is missing, 2 where no file can have this path, None for a defect
+        of this package.
     """
     if error.errno in {*DISK_ERRNOS, errno.EACCES, errno.EPERM}:
         return 1
     return 2 if error.filename and error.errno in {errno.ENAMETOOLONG, errno.ELOOP} else None
 
 
-def one_line(error: BaseException, most: int = 200) -> str:
-    """Return what a library's error says in one line of at most `most` characters; its type where it says nothing."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+def one_line(error: BaseException, max_length: int = 200) -> str:
+    """Return an error's message as one line of at most `max_length` characters; its type where the message is empty."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:max_length]
 
 
-def first_line(error: BaseException, most: int = 200) -> str:
-    """Return the first line of what an error says, as `one_line` does all: others may be a trace, or advice."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+def first_line(error: BaseException, max_length: int = 200) -> str:
+    """Return the first line of an error's message, for libraries that append a trace or advice; see `one_line`."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:max_length]
 
 
 class NodeError(RetinaError, RuntimeError):
-    """A node of the cluster without the results folder, the photographs or the versions that trials need."""
+    """A cluster node that lacks the results folder, the photographs or the package versions that trials need."""
 
 
 class TrainError(RetinaError, RuntimeError):
-    """A training run that cannot go on: a non-finite loss, or no memory for one batch."""
+    """A training run that cannot continue: a non-finite loss, or no memory for one batch."""
 
     exit_code = 1
 

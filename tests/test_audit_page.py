@@ -160,7 +160,7 @@ def test_only_a_page_of_an_audit_is_overwritten(
         assert capsys.readouterr().out.splitlines()[-1] == f"written: {mine.name}"
     mine.write_text("<html>my thesis</html>")
     assert cli.main(["data", "audit", "."]) == 2
-    assert f"{mine.name}: is there and no audit's page" in capsys.readouterr().err
+    assert f"{mine.name}: exists and is not an earlier audit's page" in capsys.readouterr().err
     assert mine.read_text() == "<html>my thesis</html>"
 
 

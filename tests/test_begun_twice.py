@@ -64,7 +64,7 @@ def test_a_folder_that_another_process_makes_is_left_alone(tmp_path: Path) -> No
 
 def test_who_comes_second_is_refused_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "x"
-    first = environment.environment
+    first = environment.describe_environment
 
     def meanwhile() -> dict[str, Any]:
         monkeypatch.setattr(environment, "describe_environment", first)
@@ -72,7 +72,7 @@ def test_who_comes_second_is_refused_and_changes_nothing(tmp_path: Path, monkeyp
         return first()
 
     monkeypatch.setattr(environment, "describe_environment", meanwhile)
-    with pytest.raises(ResultsError, match="another process has begun it just now") as caught:
+    with pytest.raises(ResultsError, match="another process has just created it") as caught:
         begin(root)
     assert caught.value.exit_code == 2
     assert RunFolder.open(root).metadata()

@@ -87,9 +87,9 @@ def test_a_line_that_is_none_of_sha256sums_is_named(folder: Path, line: str) -> 
 def test_two_sums_of_a_file_and_what_is_no_text_are_named(folder: Path) -> None:
     with (folder / checksums.SUMS).open("a", encoding="utf-8") as file:
         file.write(f"{'0' * 64}  a.json\n")
-    assert "line 4: a second, different sum of a.json" in refusal(folder, "a.json")
+    assert "line 4: a second, different checksum of a.json" in refusal(folder, "a.json")
     (folder / checksums.SUMS).write_bytes(b"\xff\xfe\x00")
-    assert "is no text" in refusal(folder, "a.json")
+    assert "is not a text file" in refusal(folder, "a.json")
 
 
 def test_without_a_list_nothing_is_verified_unless_one_is_needed(

@@ -100,7 +100,7 @@ def test_a_mistake_is_told_word_for_word(values: Any, said: str) -> None:
         ({"synthetic": 3}, "x.yaml: synthetic: 3: should hold keys and their values"),
         (
             {"validation": 0.6, "test": 0.5},
-            "x.yaml: validation + test is 1.1; they must leave photographs to train on",
+            "x.yaml: validation + test is 1.1; they must leave photographs for training",
         ),
     ],
 )

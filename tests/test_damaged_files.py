@@ -156,7 +156,7 @@ EDITS = [
         lambda text: text.replace('"seconds":', '"seconds": NaN, "more":'),
         "NaN is no number of JSON",
     ),
-    ("environment.json", lambda text: text.replace("{", '{"best": "t9999", ', 1), "the key 'best' stands twice"),
+    ("environment.json", lambda text: text.replace("{", '{"best": "t9999", ', 1), "the key 'best' is given twice"),
     ("environment.json", lambda text: text.replace("{", '{"more": 1e999, ', 1), "1e999 is no number of JSON"),
     (
         "sweep.yaml",

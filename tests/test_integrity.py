@@ -287,7 +287,7 @@ def test_finite_values_in_the_weights_are_refused_also_without_sums(run: Path) -
     resum(run / "best")
     for _ in range(2):  # with sums that somebody has made anew, and with none
         message = refusal(export, run)
-        assert "best/model.pt: gives other probabilities than" in message
+        assert "best/model.pt: its probabilities are not those in" in message
         assert "--resume" in message
         if (run / "best" / checksums.SUMS).exists():
             without_sums(run / "best")

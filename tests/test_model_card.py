@@ -12,7 +12,7 @@ from exported import World
 
 from retina.config.sweep import parse_recorded
 from retina.export import folder, tripod
-from retina.export.card import card
+from retina.export.card import render_card
 from retina.export.facts import METRIC_NAMES, CardData, format_cell, format_interval
 from retina.results.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ def facts(world: World) -> CardData:
 
 def rewritten(world: World, facts: CardData, **described: Any) -> str:
     read = folder.read_export(world.exported)
-    return card(facts, read.description.model_copy(update=described), read.preprocess)
+    return render_card(facts, read.description.model_copy(update=described), read.preprocess)
 
 
 def section(text: str, name: str) -> str:
@@ -87,8 +87,11 @@ def test_a_split_by_patient_is_said(world: World, facts: CardData) -> None:
 
 
 def test_what_a_person_should_know_first_is_said(world: World, facts: CardData) -> None:
-    notes = {**facts.notes, "data": {**facts.data, "layout": "synthetic", "warnings": ["80% leak"], "skipped": 3}}
-    written = rewritten(world, replace(facts, notes=notes))
+    environment = {
+        **facts.environment,
+        "data": {**facts.data, "layout": "synthetic", "warnings": ["80% leak"], "skipped": 3},
+    }
+    written = rewritten(world, replace(facts, environment=environment))
     assert "It must not be used on eyes" in written
     assert "80% leak." in section(written, "Limits")
     assert "3 photographs or labels" in section(written, "Data")
@@ -97,7 +100,7 @@ def test_what_a_person_should_know_first_is_said(world: World, facts: CardData) 
 
 def test_patients_that_are_known_are_counted(world: World, facts: CardData) -> None:
     assert "no two of which are known to be of one patient" in rewritten(world, facts)
-    known = replace(facts, notes={**facts.notes, "data": {**facts.data, "patients": 9}})
+    known = replace(facts, environment={**facts.environment, "data": {**facts.data, "patients": 9}})
     assert "24 photographs of 9 patients" in rewritten(world, known)
 
 
@@ -108,10 +111,10 @@ def test_what_is_not_known_is_not_made_up(world: World, facts: CardData) -> None
     assert rows(section(written, "Results"))["QWK"] == ["0.250", "0.250"]
     said = (
         "Without intervals",
-        "compared with none",
+        "not compared with baselines",
         "Not examined",
         "None was chosen",
-        "environment.json says nothing",
+        "environment.json has no summary",
     )
     assert [words for words in said if words not in written] == []
     assert "None" not in re.sub(r"None was chosen|```.*?```", "", written, flags=re.DOTALL)

@@ -380,7 +380,7 @@ def test_a_page_takes_the_place_of_nothing_but_a_page(copied: RunFolder, capsys:
     tables = {name: (copied.root / name).read_bytes() for name in ("trials.csv", "environment.json")}
     for name in tables:
         assert cli.main(["report", str(copied.root), "--out", str(copied.root / name)]) == 2
-        assert f"{name}: is there and no sweep's page, so it stays" in capsys.readouterr().err
+        assert f"{name}: exists and is not an earlier sweep's page, so it is not overwritten" in capsys.readouterr().err
     assert {name: (copied.root / name).read_bytes() for name in tables} == tables
     for _ in range(2):
         assert cli.main(["report", str(copied.root), "--out", str(copied.root / "mine.html")]) == 0

@@ -360,7 +360,7 @@ def test_what_links_lead_to_is_graded_once_and_what_is_left_is_said(
     monkeypatch.setattr(logging.getLogger("retina"), "propagate", True)
     own = ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.tiff", "gone.jpg", "linked/f.jpg", "linked/inner/g.png"]
     assert sorted(find_images([argument])) == [Path("eyes") / name for name in [*own, "odd[1].jpg"]]
-    left = "not graded, since their endings are no photograph's: 2 (.csv, .dcm)"
+    left = "files that are not graded, because their endings are not those of images: 2 (.csv, .dcm)"
     assert [record.getMessage() for record in caplog.records] == [f"note: {argument}: {left}"]
 
 

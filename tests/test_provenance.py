@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import retina
-from retina.results.environment import PACKAGES, environment
+from retina.results.environment import PACKAGES, describe_environment
 
 
 def git(at: Path, *arguments: str) -> str:
@@ -32,12 +32,12 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_plain_json() -> None:
-    told = environment()
+    told = describe_environment()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
 def test_it_names_the_versions() -> None:
-    told = environment()
+    told = describe_environment()
     assert told["retina"] == retina.__version__
     assert told["python"] == platform.python_version()
     assert set(told["packages"]) == set(PACKAGES)
@@ -46,33 +46,33 @@ def test_it_names_the_versions() -> None:
 
 def test_a_package_that_is_not_there_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retina.results.environment.PACKAGES", ("no-such-package-here",))
-    assert environment()["packages"] == {"no-such-package-here": "not installed"}
+    assert describe_environment()["packages"] == {"no-such-package-here": "not installed"}
 
 
 def test_the_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["tune_main.py", "--set", "parameters.epochs={values: [2]}"])
     name = Path(sys.executable).name
-    assert environment()["command"] == f"{name} tune_main.py --set 'parameters.epochs={{values: [2]}}'"
+    assert describe_environment()["command"] == f"{name} tune_main.py --set 'parameters.epochs={{values: [2]}}'"
 
 
 def test_the_time_has_its_zone() -> None:
-    assert datetime.fromisoformat(environment()["started"]).utcoffset() is not None
+    assert datetime.fromisoformat(describe_environment()["started"]).utcoffset() is not None
 
 
 def test_the_hardware_is_told() -> None:
-    told = environment()
+    told = describe_environment()
     assert told["cores"] >= 1
     assert told["cpu"]
     assert isinstance(told["gpus"], list)
 
 
 def test_outside_a_checkout_there_is_no_commit(code: Path) -> None:
-    assert environment()["git"] is None
+    assert describe_environment()["git"] is None
 
 
 def test_without_git_there_is_no_commit(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert environment()["git"] is None
+    assert describe_environment()["git"] is None
 
 
 def test_a_checkout_tells_its_commit_and_whether_it_was_changed(code: Path) -> None:
@@ -80,9 +80,9 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_changed(code: Path) -> N
     git(code.parent, "add", "retina")
     git(code.parent, "commit", "-qm", "first")
     commit = git(code.parent, "rev-parse", "--short=12", "HEAD")
-    assert environment()["git"] == commit
+    assert describe_environment()["git"] == commit
     (code / "__init__.py").write_text("changed = True\n")
-    assert environment()["git"] == f"{commit}-dirty"
+    assert describe_environment()["git"] == f"{commit}-dirty"
 
 
 def test_somebody_elses_repository_around_us_is_not_taken_for_ours(code: Path) -> None:
@@ -90,14 +90,14 @@ def test_somebody_elses_repository_around_us_is_not_taken_for_ours(code: Path) -
     git(code.parent, "init", "-q")
     git(code.parent, "add", "their.py")
     git(code.parent, "commit", "-qm", "theirs")
-    assert environment()["git"] is None
+    assert describe_environment()["git"] is None
 
 
 def test_the_code_is_known_by_its_source_whatever_git_says(code: Path) -> None:
-    before = environment()["code"]["source"]
+    before = describe_environment()["code"]["source"]
     (code / "README.md").write_text("not code")
-    assert environment()["code"]["source"] == before
+    assert describe_environment()["code"]["source"] == before
     (code / "more.py").write_text("x = 1")
-    changed = environment()["code"]["source"]
+    changed = describe_environment()["code"]["source"]
     (code / "more.py").rename(code / "other.py")
-    assert len({before, changed, environment()["code"]["source"]}) == 3
+    assert len({before, changed, describe_environment()["code"]["source"]}) == 3

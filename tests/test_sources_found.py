@@ -222,12 +222,12 @@ class TestGrades:
     @pytest.mark.parametrize(
         ("mapping", "said"),
         [
-            ({5: 5}, "5: 5 is no grade; allowed: 0 to 4, ungradable"),
-            ({"a": True}, "a: True is no grade"),
-            ({"a": 1.5}, "a: 1.5 is no grade"),
+            ({5: 5}, "5: 5 is not a grade; allowed: 0 to 4, ungradable"),
+            ({"a": True}, "a: True is not a grade"),
+            ({"a": 1.5}, "a: 1.5 is not a grade"),
             ({False: 0}, "write the label in quotes"),
-            ([0, 1], "should be labels and their grades"),
-            ({5: "ungradable", "5": 4}, "5: this label stands there twice"),
+            ([0, 1], "should map labels to grades"),
+            ({5: "ungradable", "5": 4}, "5: this label is given twice"),
         ],
     )
     def test_a_mapping_to_something_else_is_refused(self, mapping: Any, said: str) -> None:

@@ -103,7 +103,7 @@ class TestUnused:
         assert cli.main([*command, "level"]) == 2
         assert "allowed: KEY=VALUE" in capsys.readouterr().err
         assert cli.main([*command, "grade_mapping={a: 0, a: 4}"]) == 2  # as in a sweep file
-        assert "--set grade_mapping={a: 0, a: 4}: the key 'a' stands twice" in capsys.readouterr().err
+        assert "--set grade_mapping={a: 0, a: 4}: the key 'a' is given twice" in capsys.readouterr().err
 
 
 LEGENDS = {

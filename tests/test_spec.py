@@ -87,7 +87,7 @@ def test_a_path_drops_nothing_that_stands_in_its_way(
     file.write_text(f"parameters: {{epochs: {{value: 2}}}}\ndata:{data}\n")
     with pytest.raises(SpecError) as error:
         load(file, data="/photos")
-    assert str(error.value) == f"--data /photos: data is {shown}, not keys and their values"
+    assert str(error.value) == f"--data /photos: data is {shown}, not a mapping of keys"
     for empty in ("data:\n", ""):
         file.write_text(f"parameters: {{epochs: {{value: 2}}}}\n{empty}")
         assert load(file, data="/photos").data.path == "/photos"
@@ -99,7 +99,7 @@ def test_aliases_that_nest_too_deeply_are_refused(tmp_path: Path) -> None:
     file.write_text("\n".join(["parameters: {epochs: {value: 2}}", *links]))
     with pytest.raises(SpecError) as error:
         load(file)
-    assert str(error.value) == f"{file}:2: is nested more than 40 deep, its aliases expanded"
+    assert str(error.value) == f"{file}:2: is nested more than 40 levels deep after its aliases are expanded"
     file.write_text(f"parameters: {{epochs: {{value: 2}}}}\na: &a {'[' * 20}{']' * 20}\nb: {'[' * 19}*a{']' * 19}\n")
     with pytest.raises(SpecError, match="unknown key 'a'"):  # 40 deep it is read
         load(file)
@@ -168,7 +168,7 @@ def test_set_changes_anything(file: Path, override: str, check) -> None:
         ("parameters.epochs={value: 2, ordered: true}", "parameters.epochs: ordered goes with values only"),
         ("parameters.momentum.when={optimiser: sgd}", "no parameter 'optimiser'; did you mean 'optimizer'?"),
         ("parameters.momentum.when={optimizer: adam}", "optimizer is never 'adam'; allowed: one of ['sgd', 'adamw']"),
-        ("parameters.optimizer.when={momentum: 0.9}", "the when of optimizer, momentum runs in a circle"),
+        ("parameters.optimizer.when={momentum: 0.9}", "the when conditions of optimizer, momentum form a cycle"),
         ("start=[{batch_size: 12}]", "start: point 1: batch_size: 12 is outside the space; allowed: one of [8, 4, 16]"),
         (
             "start=[{learning_rate: 1}]",
@@ -176,24 +176,24 @@ def test_set_changes_anything(file: Path, override: str, check) -> None:
         ),
         ("start=[{dropout: 0.5}]", "start: point 1: dropout is not among the parameters"),
         ("start=[{optimizer: adamw, momentum: 0.9}]", "momentum is searched only when {'optimizer': 'sgd'}"),
-        ("parameters.pretrained={distribution: uniform, min: 0, max: 1}", "parameters.pretrained: is no number, so"),
+        ("parameters.pretrained={distribution: uniform, min: 0, max: 1}", "parameters.pretrained: is not a number, so"),
         ("parameters={1: {value: 2}}", "parameters: unknown parameter 1; known: arch"),
         ("parameters.dropout={distribution: uniform, min: '-1', max: 0.5}", "parameters.dropout: '-1' should be"),
         ("metric={name: [val_qwk]}", "metric.name"),
         ("seed=4294967296", "seed: 4294967296: should be less than 4294967296"),
         ("data=5", "data: 5:"),
-        ("method=grid", "a range has no grid; give values, or another method"),
+        ("method=grid", "a range has no grid; give values, or choose another method"),
         ("method=bohb", "method: 'bohb': should be 'tpe', 'gp', 'random' or 'grid'"),
         ("metric={name: val_loss, goal: maximize}", "goal: 'maximize' does not go with val_loss; allowed: minimize"),
-        ("resources.gpu=1.5", "gpu: 1.5 is more than one and no whole number"),
-        ("resources.gpu=1e-310", "gpu: 1e-310 is less than Ray can share out; allowed: 0, or 0.0001 and more"),
-        ("resources.gpu=0.00009", "gpu: 9e-05 is less than Ray can share out; allowed: 0, or 0.0001 and more"),
+        ("resources.gpu=1.5", "gpu: 1.5 is more than one and not a whole number"),
+        ("resources.gpu=1e-310", "gpu: 1e-310 is less than Ray can allocate; allowed: 0, or 0.0001 and more"),
+        ("resources.gpu=0.00009", "gpu: 9e-05 is less than Ray can allocate; allowed: 0, or 0.0001 and more"),
         ("name=../up", "name: '../up'"),
         ("trials=0", "trials: 0: should be greater than or equal to 1"),
         ("data.validation=0.9", "data: validation + test is 1.05"),
-        ("parameters.epochs=3", "a parameter needs a shape, such as parameters.epochs={value: 3}"),
+        ("parameters.epochs=3", "a parameter is written as a mapping, such as parameters.epochs={value: 3}"),
         ("epochs", "--set epochs: allowed: KEY=VALUE, such as data.image_size=64"),
-        ("data.path=[", "--set data.path=[: no valid YAML"),
+        ("data.path=[", "--set data.path=[: not valid YAML"),
     ],
 )
 def test_mistakes_are_named(file: Path, override: str, message: str) -> None:

@@ -41,26 +41,32 @@ def refusal(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SMALL + "trials: 500\n", "x.yaml:5: the key 'trials' stands twice, first in line 2"),
-        (SMALL + "  epochs: {value: 2}\n", "x.yaml:5: the key 'parameters.epochs' stands twice, first in line 4"),
-        (SMALL + "  dropout: {value: 0, value: 0.5}\n", "x.yaml:5: the key 'parameters.dropout.value' stands twice in"),
-        (SMALL + "'trials': 3\n", "x.yaml:5: the key 'trials' stands twice"),
+        (SMALL + "trials: 500\n", "x.yaml:5: the key 'trials' is given twice, first in line 2"),
+        (SMALL + "  epochs: {value: 2}\n", "x.yaml:5: the key 'parameters.epochs' is given twice, first in line 4"),
+        (
+            SMALL + "  dropout: {value: 0, value: 0.5}\n",
+            "x.yaml:5: the key 'parameters.dropout.value' is given twice in",
+        ),
+        (SMALL + "'trials': 3\n", "x.yaml:5: the key 'trials' is given twice"),
         (SMALL + "start:\n- {epochs: 1}\n- epochs: 1\n  epochs: 2\n", "x.yaml:8: the key 'start.1.epochs'"),
-        (SMALL + "data: {<<: {seed: 1}, <<: {seed: 2}}\n", "x.yaml:5: the key 'data.<<' stands twice"),
+        (SMALL + "data: {<<: {seed: 1}, <<: {seed: 2}}\n", "x.yaml:5: the key 'data.<<' is given twice"),
         ("", "x.yaml: is empty"),
         ("# nothing\n", "x.yaml: is empty"),
         ("- 1\n- 2\n", "x.yaml: is not a sweep file"),
         (SMALL + "---\n" + SMALL, "x.yaml:5: a second document begins (---)"),
-        (SMALL + "data:\n\tpath: x\n", "x.yaml:6: no valid YAML: found character '\\t'"),
+        (SMALL + "data:\n\tpath: x\n", "x.yaml:6: not valid YAML: found character '\\t'"),
         (SMALL + 'data: {path: "\\0"}\n', "x.yaml:5: data.path: "),
-        (SMALL + "data: &d {path: *d}\n", "x.yaml:5: an alias stands inside its own anchor"),
+        (SMALL + "data: &d {path: *d}\n", "x.yaml:5: an alias is inside its own anchor"),
         (SMALL + "data: !!python/object/apply:os.system [ls]\n", "x.yaml:5: the tag '!!python/object/apply:os.system'"),
-        (SMALL + "seed: " + "9" * 5000, "x.yaml:5: '9999"),
-        (SMALL + "budget: {hours: 1e999}", "x.yaml:5: '1e999' is too large or too small a number"),
-        (SMALL + "data: " + "[" * 3000, "x.yaml:5: is nested more than 40 deep"),
+        (SMALL + "seed: " + "9" * 5000, "x.yaml:5: the number '9999"),
+        (SMALL + "budget: {hours: 1e999}", "x.yaml:5: the number '1e999' is too large or too small"),
+        (SMALL + "data: " + "[" * 3000, "x.yaml:5: is nested more than 40 levels deep"),
         (SMALL + "1: x\n", "x.yaml:5: "),
         (SMALL + "? [a]\n: x\n", "x.yaml:5: a list or mapping cannot be a key"),
-        ("name: 2026\n" + SMALL[12:], "x.yaml:1: name: 2026: should be text; a text that looks like something else"),
+        (
+            "name: 2026\n" + SMALL[12:],
+            "x.yaml:1: name: 2026: should be text; write text that looks like something else",
+        ),
         (SMALL + "budget: {hours: 1:30}\n", "x.yaml:5: budget.hours: '1:30'"),
         (SMALL + "budget: {hours: 2h}\n", "x.yaml:5: budget.hours: '2h'"),
         (SMALL + "budget: {hours: 0}\n", "x.yaml:5: budget.hours: 0: should be greater than 0"),
@@ -74,7 +80,10 @@ def refusal(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> str:
         ),
         (SMALL + "  batch_size: {values: [12, 12.0]}\n", "x.yaml:5: parameters.batch_size: values: [12, 12] has one"),
         (SMALL + "  batch_size: {value: 1:30}\n", "x.yaml:5: parameters.batch_size: '1:30'"),
-        (SMALL + "  batch_size: 8\n", "x.yaml:5: parameters.batch_size: a parameter needs a shape, such as {value: 8}"),
+        (
+            SMALL + "  batch_size: 8\n",
+            "x.yaml:5: parameters.batch_size: a parameter is written as a mapping, such as {value: 8}",
+        ),
         (SMALL + "metric: {target: 80}\n", "x.yaml:5: metric: target: 80 is outside val_qwk; allowed: -1 to 1"),
         (
             SMALL + "metric: {name: val_auc, target: -1}\n",
@@ -87,11 +96,17 @@ def refusal(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> str:
             "start: 3 points are more",
         ),
         (SMALL + "  optimizer: {values: }\n", "x.yaml:5: parameters.optimizer: values: is empty"),
-        (SMALL + "  optimizer: {distribution: ~}\n", "x.yaml:5: parameters.optimizer: is no number"),
+        (SMALL + "  optimizer: {distribution: ~}\n", "x.yaml:5: parameters.optimizer: is not a number"),
         (SMALL + "  dropout: {distribution: ~}\n", "x.yaml:5: parameters.dropout: distribution: is empty"),
-        (SMALL + f"  learning_rate: {{value: !!float 0x{'f' * 296}}}\n", "x.yaml:5: '0xfff"),
-        (SMALL + 'data: {path: "\\UFFFFFFFF"}\n', "x.yaml:5: no valid YAML: an escape that is no character"),
-        (SMALL + 'data: {path: "\\U00110000"}\n', "x.yaml:5: no valid YAML: an escape that is no character"),
+        (SMALL + f"  learning_rate: {{value: !!float 0x{'f' * 296}}}\n", "x.yaml:5: the number '0xfff"),
+        (
+            SMALL + 'data: {path: "\\UFFFFFFFF"}\n',
+            "x.yaml:5: not valid YAML: an escape that is not a Unicode character",
+        ),
+        (
+            SMALL + 'data: {path: "\\U00110000"}\n',
+            "x.yaml:5: not valid YAML: an escape that is not a Unicode character",
+        ),
         (
             SMALL + f"  dropout: {{{ENDS}, step: 1e-300}}\n",
             "x.yaml:5: parameters.dropout: step 1e-300 makes 5e+299 steps",
@@ -121,10 +136,10 @@ def test_a_change_that_is_none_is_named(tmp_path: Path, override: str) -> None:
 @pytest.mark.parametrize(
     ("line", "override", "message"),
     [
-        ("data: /photos", "data.image_size=64", "data is '/photos' (x.yaml:5), not keys and their values"),
-        ("metric: val_auc", "metric.target=0.9", "metric is 'val_auc' (x.yaml:5), not keys and their values"),
-        ("start: [{epochs: 1}]", "start.0.epochs=1", "start is [{'epochs': 1}] (x.yaml:5), not keys and their values"),
-        ("seed: 1", "name.x=1", "name is 'small' (x.yaml:1), not keys and their values"),
+        ("data: /photos", "data.image_size=64", "data is '/photos' (x.yaml:5), not a mapping of keys"),
+        ("metric: val_auc", "metric.target=0.9", "metric is 'val_auc' (x.yaml:5), not a mapping of keys"),
+        ("start: [{epochs: 1}]", "start.0.epochs=1", "start is [{'epochs': 1}] (x.yaml:5), not a mapping of keys"),
+        ("seed: 1", "name.x=1", "name is 'small' (x.yaml:1), not a mapping of keys"),
         ("seed: 1", "a.b.c=1", "unknown key 'a'; known: name, data"),
     ],
 )
@@ -213,7 +228,7 @@ def test_anchors_and_merge_keys_mean_what_yaml_says(tmp_path: Path) -> None:
 def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
-    assert "with its aliases expanded" in refusal(tmp_path, "\n".join(lines))
+    assert "after its aliases are expanded" in refusal(tmp_path, "\n".join(lines))
 
 
 def test_ordered_words_are_searched_in_the_order_in_which_they_are_written(tmp_path: Path) -> None:
@@ -240,7 +255,7 @@ def test_a_study_that_numbered_unsorted_values_otherwise_is_not_gone_on_with(tmp
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ("uniform, min: 0.001, max: 0.01, step: 0.004", "step 0.004 from min 0.001 does not come to max 0.01; "),
+        ("uniform, min: 0.001, max: 0.01, step: 0.004", "step 0.004 from min 0.001 does not reach max 0.01; "),
         ("uniform, min: 0.001, max: 0.01, step: 0.004", "a max that fits: 0.009 or 0.013"),
         ("uniform, min: 0.1, max: 0.2, step: 0.5", "a max that fits: 0.6"),
     ],
@@ -260,7 +275,7 @@ def test_a_range_in_steps_of_hundredths_gives_them_as_written_or_is_refused(
     shape = {"distribution": "uniform", "min": low / 100, "max": high / 100, "step": width / 100}
     values = {"name": "x", "parameters": {"weight_decay": shape}}
     if more % width:
-        with pytest.raises(ValueError, match="does not come to max"):
+        with pytest.raises(ValueError, match="does not reach max"):
             SweepSpec.model_validate(values)
         return
     spec = SweepSpec.model_validate(values)
@@ -323,7 +338,7 @@ def test_a_foreign_spelling_of_the_same_is_read(tmp_path: Path, foreign: str, ou
         ("  dropout: {distribution: q_uniform, min: 0, max: 0.5, q: 0.1}", "unknown key 'q'; here: step"),
         ("  dropout: {distribution: quniform, min: 0, max: 0.5}", "nearest here: uniform with a step"),
         ("  dropout: {distribution: normal}", "'normal' is not known; nearest here: uniform or log_uniform"),
-        ("  batch_size: {distribution: randint, min: 4, max: 64}", "nearest here: int_uniform, whose max can come up"),
+        ("  batch_size: {distribution: randint, min: 4, max: 64}", "nearest here: int_uniform, which includes max"),
         ("  dropout: {parameters: {a: {value: 1}}}", "parameters are not nested here"),
         ("  learning_rate: {distribution: log_uniform, min: -9, max: -2}", "x.yaml:5: parameters.learning_rate: -9"),
     ],

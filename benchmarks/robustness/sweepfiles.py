@@ -150,7 +150,7 @@ def _refused(rng: Rng, number: int) -> Changed:
 
 
 def _key_twice(rng: Rng, number: int) -> Changed:
-    """A key that stands twice with two values: nobody knows which one is meant."""
+    """A key that is given twice with two values: nobody knows which one is meant."""
     lines = ("trials: 5", "seed: 1", "method: random", "parameters: {epochs: {value: 3}}", "data: {path: eyes}")
     inner = (
         ("data: {path: eyes,", "data: {path: eyes, image_size: 32,"), ("min: 1e-4,", "min: 1e-4, min: 1e-3,"),

@@ -29,7 +29,7 @@ from rich.table import Table as Lines
 from benchmarks.search.simulate import Ours, RayWiring, Search, Table, quiet, simulate
 from benchmarks.search.table import CURVES, SPACE
 from retina.config.sweep import SweepSpec, load
-from retina.results.environment import environment
+from retina.results.environment import describe_environment
 
 MOST_EPOCHS = 4000
 MOST_TRIALS = 2000
@@ -174,7 +174,7 @@ def main() -> None:
     table = Table(options.curves, options.between)
     Console(width=170).print(report(results, table.best))
     print(f"{len(table.curves)} configurations, best QWK {table.best:.4f}, {options.between} between them")  # noqa: T201
-    told = {"environment": environment(), "best": table.best, "between": options.between, "results": results}
+    told = {"environment": describe_environment(), "best": table.best, "between": options.between, "results": results}
     options.out.write_text(json.dumps(told), encoding="utf-8")
     if options.figure:
         figure(results, table.best).savefig(options.figure, dpi=110)

@@ -264,7 +264,7 @@ def export_model(options: argparse.Namespace) -> int:
     target = write.export(options.run, options.out)
     console.out.print(f"written: {target}")
     if agreement := folder.read_export(target).description.check:
-        console.out.print(f"checked: {agreement.in_words}")
+        console.out.print(f"checked: {agreement.summary}")
     return 0
 
 

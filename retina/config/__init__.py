@@ -1,7 +1,7 @@
-"""Frozen, validated settings: of one training run, of the photographs, and of a whole sweep.
+"""Frozen, validated settings of one training run, of its photographs, and of a whole sweep.
 
-`TrialConfig` is one training run, `DataConfig` its photographs, `SweepSpec` a sweep file. Nothing here imports torch,
-Ray or Optuna.
+`TrialConfig` holds the settings of one training run, `DataConfig` those of its photographs, and `SweepSpec` those of a
+sweep file. Nothing here imports torch, Ray or Optuna.
 """
 
 from retina.config.data import DataConfig, SyntheticConfig

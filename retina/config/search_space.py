@@ -1,4 +1,4 @@
-"""What a sweep searches: parameters with their values or ranges, and the conditions between them."""
+"""The search space of a sweep: parameters with their values or ranges, and the conditions between them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from retina.config.validation import Frozen, SettingError, is_recorded, suggest
 from retina.system.printable import truncate
 
 MAX_GRID = 10_000
-"""Points of a grid at most; ten parameters of ten values would be 10^10."""
+"""Maximum number of grid points; ten parameters of ten values would be 10^10."""
 
 MAX_STEPS = 10**9
-"""Of a range; with more of them a step means nothing, and Optuna's arithmetic ends somewhere beyond."""
+"""Maximum number of steps of a range; with more the step has no practical effect, and Optuna's arithmetic fails."""
 
 
 class Parameter(Frozen):
     """One searched setting: a `value`, several `values`, or a `distribution` from `min` to `max`.
 
-    `ordered` values are searched as an ordinal scale in the order in which they are written. A `step` divides its
-    range: both ends can come up. `when` names settings of other parameters under which this one is searched at all.
+    `ordered` values are searched as an ordinal scale in the order in which they are written. A `step` divides the range
+    into equal parts; both ends are possible values. `when` names values of other parameters that this one depends on:
+    it is searched only if they hold.
     """
 
     value: Any = None
@@ -39,15 +40,15 @@ class Parameter(Frozen):
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_shape(self, info: ValidationInfo) -> Self:
-        shapes = [shape for shape in ("value", "values", "distribution") if shape in self.model_fields_set]
-        if len(shapes) != 1:
-            has = ", ".join(shapes) or "none of them"
-            if not shapes and {"min", "max"} & self.model_fields_set:
-                has += "; min and max go with distribution: uniform, log_uniform, int_uniform or int_log_uniform"
-            raise ValueError(f"needs one of value, values, distribution; has {has}")
-        if shapes != ["value"] and getattr(self, shapes[0]) is None:
-            raise SettingError(f"{shapes[0]}: is empty; a parameter needs value, values or distribution", shapes[0])
+    def _has_one_form(self, info: ValidationInfo) -> Self:
+        forms = [form for form in ("value", "values", "distribution") if form in self.model_fields_set]
+        if len(forms) != 1:
+            given = ", ".join(forms) or "none of them"
+            if not forms and {"min", "max"} & self.model_fields_set:
+                given += "; min and max go with distribution: uniform, log_uniform, int_uniform or int_log_uniform"
+            raise ValueError(f"needs one of value, values, distribution; has {given}")
+        if forms != ["value"] and getattr(self, forms[0]) is None:
+            raise SettingError(f"{forms[0]}: is empty; a parameter needs value, values or distribution", forms[0])
         if self.values is not None:
             self._check_values(self.values)
         elif self.ordered:
@@ -64,28 +65,30 @@ class Parameter(Frozen):
 
     @property
     def is_int(self) -> bool:
-        """Whether a range gives whole numbers only."""
+        """Whether the parameter is a range of whole numbers."""
         return self.distribution is not None and self.distribution.startswith("int_")
 
     @property
     def is_log(self) -> bool:
-        """Whether a range is searched by orders of magnitude."""
+        """Whether the parameter is a range that is searched on a logarithmic scale."""
         return self.distribution is not None and "log" in self.distribution
 
     def choices(self) -> list[Any]:
-        """All possible values of a parameter that is no range, in the order in which they are written.
+        """Return all values of a parameter that is not a range, in the order in which they are written.
 
         Raises:
-            ValueError: for a range, which has no list of values.
+            ValueError: the parameter is a range, which has no list of values.
         """
         if self.distribution is not None:
             raise ValueError("a range has no list of values")
         return [self.value] if self.values is None else list(self.values)
 
     def contains(self, value: Any) -> bool:
-        """Whether the search could come to `value`."""
+        """Return whether the search could choose `value`."""
         if self.distribution is None:
-            return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in self.choices())
+            return any(
+                value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices()
+            )
         low, high = self.bounds()
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
             return False
@@ -94,20 +97,20 @@ class Parameter(Frozen):
         return math.isclose(value, self.round_to_step(value), rel_tol=1e-9, abs_tol=1e-9 * self.step)
 
     def round_to_step(self, value: float) -> float:
-        """Return the decimal number nearest to `value` that a whole number of steps reaches: 0.85, not 0.8500000001."""
+        """Return the decimal number nearest to `value` that is a whole number of steps: 0.85, not 0.8500000001."""
         if self.step is None:
             return value
         low, step = _exact(self.bounds()[0]), _exact(self.step)
         return float(low + round((_exact(value) - low) / step) * step)
 
     def bounds(self) -> tuple[float, float]:
-        """The ends of a range, both inside it."""
-        assert self.min is not None  # noqa: S101  # the validator saw to it; this tells the type checker
+        """Return the ends of a range, both inclusive."""
+        assert self.min is not None  # noqa: S101  # the validator ensures it; this informs the type checker
         assert self.max is not None  # noqa: S101
         return self.min, self.max
 
     def allowed(self) -> str:
-        """What `contains` accepts, for a message."""
+        """Return a description of the values that `contains` accepts, for a message."""
         if self.distribution is None:
             return f"one of {self.choices()}"
         low, high = self.bounds()
@@ -118,14 +121,14 @@ class Parameter(Frozen):
     def _check_values(values: list[Any]) -> None:
         if not values:
             raise SettingError("values: an empty list leaves nothing to try", "values")
-        seen: set[tuple[bool, Hashable]] = set()
-        for place, value in enumerate(values):
+        known: set[tuple[bool, Hashable]] = set()
+        for index, value in enumerate(values):
             if isinstance(value, list | dict):
-                raise SettingError(f"values: {_shown(value)} is no single value", "values", place)
-            told = (isinstance(value, bool), value)
-            if told in seen:
-                raise SettingError(f"values: {_shown(values)} has one value twice, {value!r}", "values", place)
-            seen.add(told)
+                raise SettingError(f"values: {_shown(value)} is not a single value", "values", index)
+            typed = (isinstance(value, bool), value)
+            if typed in known:
+                raise SettingError(f"values: {_shown(values)} has one value twice, {value!r}", "values", index)
+            known.add(typed)
 
     def _check_range(self) -> None:
         if self.min is None or self.max is None:
@@ -139,11 +142,11 @@ class Parameter(Frozen):
             )
         if self.is_log and self.step is not None:
             raise SettingError(f"{self.distribution} has no steps", "step")
-        if self.is_int and any(part is not None and part != int(part) for part in (self.min, self.max, self.step)):
+        if self.is_int and any(bound is not None and bound != int(bound) for bound in (self.min, self.max, self.step)):
             raise ValueError(f"{self.distribution} needs whole numbers for min, max and step")
 
     def _check_step(self) -> None:
-        """Refuse a step that does not come to `max`: the end of the range would never be tried."""
+        """Raise if `max` is not a whole number of steps from `min`: the end of the range would never be tried."""
         if self.step is None:
             return
         low, high, step = *self.bounds(), self.step
@@ -153,21 +156,29 @@ class Parameter(Frozen):
             raise SettingError(f"step {step:g} makes {float(steps):.3g} steps; allowed: {MAX_STEPS:,}", "step")
         if steps == int(steps):
             return
-        below, above = (float(first + int(steps + more) * width) for more in (0, 1))
+        below, above = (float(first + int(steps + extra) * width) for extra in (0, 1))
         fitting = f"{above:.10g}" if int(steps) == 0 else f"{below:.10g} or {above:.10g}"
         raise SettingError(
-            f"step {step:.10g} from min {low:.10g} does not come to max {high:.10g}; a max that fits: {fitting}", "step"
+            f"step {step:.10g} from min {low:.10g} does not reach max {high:.10g}; a max that fits: {fitting}", "step"
         )
 
 
 Space = Mapping[str, Parameter]
 
+RECORDED = {"is_recorded": True}
+"""Validation context for a sweep.yaml of a results folder: an earlier version wrote it and may have allowed more."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    """Return whether the validated sweep.yaml is that of a results folder, which records a sweep that has run."""
+    return bool(info.context and info.context.get("is_recorded"))
+
 
 def search_order(space: Space) -> list[str]:
-    """The parameters' names, each after those that its `when` asks for.
+    """Return the parameters' names, each after those that its `when` refers to.
 
     Raises:
-        ValueError: a `when` names an unknown parameter, a value that it cannot take, or runs in a circle.
+        ValueError: a `when` names an unknown parameter or a value that it cannot have, or the conditions form a cycle.
     """
     for name, parameter in space.items():
         _check_when(space, name, parameter)
@@ -175,18 +186,18 @@ def search_order(space: Space) -> list[str]:
     while waiting := [name for name in space if name not in order]:
         ready = [name for name in waiting if not set(space[name].when) & set(waiting)]
         if not ready:
-            raise ValueError(f"parameters: the when of {', '.join(waiting)} runs in a circle")
+            raise ValueError(f"parameters: the when conditions of {', '.join(waiting)} form a cycle")
         order += ready
     return order
 
 
 def is_active(space: Space, name: str, chosen: Mapping[str, Any]) -> bool:
-    """Whether parameter `name` is searched once the parameters that it depends on are `chosen`."""
-    return all(other in chosen and chosen[other] in _as_list(wanted) for other, wanted in space[name].when.items())
+    """Return whether parameter `name` is searched, given the `chosen` values of the parameters that it depends on."""
+    return all(other in chosen and chosen[other] in _as_list(values) for other, values in space[name].when.items())
 
 
 def grid_points(space: Space) -> list[dict[str, Any]]:
-    """Every combination of values once; a parameter whose `when` does not hold is left out of its combination."""
+    """Return every combination of values once; a parameter whose `when` does not hold is left out of a combination."""
     order = search_order(space)
     points: list[dict[str, Any]] = []
     known: set[tuple[tuple[str, Any], ...]] = set()
@@ -195,14 +206,14 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
         for name, value in zip(order, combination, strict=True):
             if is_active(space, name, point):
                 point[name] = value
-        if (told := tuple(point.items())) not in known:
-            known.add(told)
+        if (items := tuple(point.items())) not in known:
+            known.add(items)
             points.append(point)
     return points
 
 
 def point_from_config(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The point at which a configuration lies, as far as it is searched; None where a value lies outside the space."""
+    """Return the point of the space that a configuration is at; None where one of its values is outside the space."""
     point: dict[str, Any] = {}
     for name in search_order(space):
         if is_active(space, name, point):
@@ -213,44 +224,45 @@ def point_from_config(space: Space, config: Mapping[str, Any]) -> dict[str, Any]
 
 
 def grid_size(space: Space) -> int:
-    """Return how many combinations of values there are, those that a `when` rules out included."""
+    """Return the number of combinations of values, including those that a `when` excludes."""
     return math.prod(len(parameter.choices()) for parameter in space.values())
 
 
 def check_start_points(space: Space, points: Sequence[Mapping[str, Any]]) -> None:
-    """See that the search could come to each of `points`, which may leave parameters open, and none is there twice.
+    """Raise unless the search could choose each of `points`, which may leave parameters open, and they all differ.
 
     Raises:
-        SettingError: naming the point and the parameter that is unknown, outside its range, or not searched there.
+        SettingError: a parameter is unknown, outside its range or not searched at this point, or two points are equal;
+            names the point and the parameter.
     """
-    seen: dict[str, int] = {}
+    known: dict[str, int] = {}
     for number, point in enumerate(points, start=1):
         try:
             _check_point(space, point, f"start: point {number}")
         except SettingError as error:
             raise SettingError(str(error), "start", number - 1, *error.key) from None
-        open_to_choice = {name: value for name, value in point.items() if not _is_fixed(space[name])}
-        told = repr(sorted(open_to_choice.items()))
-        if told in seen:
-            raise SettingError(f"start: point {number} is the same as point {seen[told]}", "start", number - 1)
-        seen[told] = number
+        searched = {name: value for name, value in point.items() if not _is_fixed(space[name])}
+        identity = repr(sorted(searched.items()))
+        if identity in known:
+            raise SettingError(f"start: point {number} is the same as point {known[identity]}", "start", number - 1)
+        known[identity] = number
 
 
 def check_conditions(space: Space) -> None:
-    """See that each `when` can hold.
+    """Raise unless each `when` can hold.
 
     Raises:
-        SettingError: it names no value, or values of a range, which a draw from it practically never equals.
+        SettingError: a `when` names no value, or values of a continuous range, which a draw practically never equals.
     """
     for name, parameter in space.items():
-        for other, wanted in parameter.when.items():
-            where, key = f"parameters.{name}.when", ("parameters", name, "when", other)
-            if wanted == []:
-                raise SettingError(f"{where}: {other}: an empty list never holds; name its values", *key)
-            asked = space[other]
-            if asked.distribution and not asked.is_int and asked.step is None:
+        for other, values in parameter.when.items():
+            path, key = f"parameters.{name}.when", ("parameters", name, "when", other)
+            if values == []:
+                raise SettingError(f"{path}: {other}: an empty list never holds; name its values", *key)
+            dependency = space[other]
+            if dependency.distribution and not dependency.is_int and dependency.step is None:
                 raise SettingError(
-                    f"{where}: {other} is a range, which is never exactly {_shown(wanted)}; give {other} values", *key
+                    f"{path}: {other} is a range, which is never exactly {_shown(values)}; give {other} values", *key
                 )
 
 
@@ -258,71 +270,59 @@ def _is_fixed(parameter: Parameter) -> bool:
     return parameter.distribution is None and not parameter.when and len(parameter.choices()) == 1
 
 
-def _check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
+def _check_point(space: Space, point: Mapping[str, Any], path: str) -> None:
     for name, value in point.items():
         if name not in space:
-            raise SettingError(f"{where}: {name} is not among the parameters; {suggest(name, [*space])}", name)
+            raise SettingError(f"{path}: {name} is not among the parameters; {suggest(name, [*space])}", name)
         if not space[name].contains(value):
             raise SettingError(
-                f"{where}: {name}: {value!r} is outside the space; allowed: {space[name].allowed()}"
+                f"{path}: {name}: {value!r} is outside the space; allowed: {space[name].allowed()}"
                 " (or leave the start points out: --set start=[])",
                 name,
             )
         if not is_active(space, name, point):
             raise SettingError(
-                f"{where}: {name} is searched only when {space[name].when}, which does not hold there", name
+                f"{path}: {name} is searched only when {space[name].when}, which does not hold for this point", name
             )
 
 
 def coerce_parameter(name: str, parameter: Any) -> Any:
-    """The raw `parameter` with each value as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0).
+    """Return the raw `parameter` with each value as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0).
 
     Raises:
-        SettingError: `TrialConfig` has no such field, or it does not allow one of the values.
+        SettingError: `TrialConfig` has no such field, or does not allow one of the values.
     """
-    where = ("parameters", name)
+    key = ("parameters", name)
     if name not in TrialConfig.model_fields:
-        raise SettingError(f"parameters: unknown parameter {name!r}; {spellings.suggest_setting(str(name))}", *where)
+        raise SettingError(f"parameters: unknown parameter {name!r}; {spellings.suggest_setting(str(name))}", *key)
     if not isinstance(parameter, Mapping):
-        shape = f"{{values: {_shown(parameter)}}}" if isinstance(parameter, list) else f"{{value: {_shown(parameter)}}}"
-        raise SettingError(f"parameters.{name}: a parameter needs a shape, such as {shape}", *where)
-    kind = TrialConfig.model_fields[name].annotation
-    parameter = spellings.parameter(name, parameter)
-    if "distribution" in parameter and kind not in {int, float}:
-        raise SettingError(f"parameters.{name}: is no number, so it has no distribution; give value or values", *where)
+        form = f"{{values: {_shown(parameter)}}}" if isinstance(parameter, list) else f"{{value: {_shown(parameter)}}}"
+        raise SettingError(f"parameters.{name}: a parameter is written as a mapping, such as {form}", *key)
+    field_type = TrialConfig.model_fields[name].annotation
+    parameter = spellings.normalize_parameter(name, parameter)
+    if "distribution" in parameter and field_type not in {int, float}:
+        problem = f"parameters.{name}: is not a number, so it has no distribution; give value or values"
+        raise SettingError(problem, *key)
     typed = dict(parameter)
     if "value" in typed:
-        typed["value"] = coerce_value(name, typed["value"], *where, "value")
+        typed["value"] = coerce_value(name, typed["value"], *key, "value")
     if isinstance(typed.get("values"), list):
-        typed["values"] = [coerce_value(name, one, *where, "values", n) for n, one in enumerate(typed["values"])]
+        typed["values"] = [coerce_value(name, value, *key, "values", n) for n, value in enumerate(typed["values"])]
     for end in ("min", "max"):
         if typed.get(end) is not None:
-            coerce_value(name, typed[end], *where, end)
-    if kind is int and typed.get("distribution") in ("uniform", "log_uniform"):
+            coerce_value(name, typed[end], *key, end)
+    if field_type is int and typed.get("distribution") in ("uniform", "log_uniform"):
         typed["distribution"] = f"int_{typed['distribution']}"
     if isinstance(typed.get("when"), Mapping):
-        typed["when"] = {other: _typed_when(other, wanted, *where, "when") for other, wanted in typed["when"].items()}
+        typed["when"] = {other: _coerce_when(other, values, *key, "when") for other, values in typed["when"].items()}
     return typed
 
 
-def known_parameters(parameters: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the raw parameters that `TrialConfig` has, each without the conditions on others that it lacks."""
-    known = {}
-    for name, parameter in parameters.items():
-        if name not in TrialConfig.model_fields:
-            continue
-        known[name] = parameter
-        if isinstance(parameter, Mapping) and isinstance(parameter.get("when"), Mapping):
-            when = {other: values for other, values in parameter["when"].items() if other in TrialConfig.model_fields}
-            known[name] = {**parameter, "when": when}
-    return known
-
-
-def coerce_value(name: Any, value: Any, *where: Hashable) -> Any:
-    """`value` as `TrialConfig` would hold it; unchanged where it has no such field.
+def coerce_value(name: Any, value: Any, *key: Hashable) -> Any:
+    """Return `value` as `TrialConfig` would hold it; unchanged where it has no field `name`.
 
     Raises:
-        SettingError: `TrialConfig` does not allow the value, which stands at `where`.
+        SettingError: `TrialConfig` does not allow the value at `key`.
     """
     if name not in TrialConfig.model_fields:
         return value
@@ -330,26 +330,24 @@ def coerce_value(name: Any, value: Any, *where: Hashable) -> Any:
         return getattr(TrialConfig.model_validate({name: value}), name)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        raise SettingError(f"parameters.{name}: {_shown(value)} {message}", *where) from None
+        raise SettingError(f"parameters.{name}: {_shown(value)} {message}", *key) from None
 
 
-def _typed_when(other: Any, wanted: Any, *where: Hashable) -> Any:
-    if isinstance(wanted, list):
-        return [coerce_value(other, one, *where, other, place) for place, one in enumerate(wanted)]
-    return coerce_value(other, wanted, *where, other)
+def _coerce_when(other: Any, values: Any, *key: Hashable) -> Any:
+    if isinstance(values, list):
+        return [coerce_value(other, value, *key, other, index) for index, value in enumerate(values)]
+    return coerce_value(other, values, *key, other)
 
 
 def _check_when(space: Space, name: str, parameter: Parameter) -> None:
-    for other, wanted in parameter.when.items():
-        where = f"parameters.{name}.when"
+    for other, values in parameter.when.items():
+        path = f"parameters.{name}.when"
         key = ("parameters", name, "when", other)
         if other not in space:
-            raise SettingError(f"{where}: no parameter {other!r}; {suggest(other, [*space])}", *key)
-        for value in _as_list(wanted):
+            raise SettingError(f"{path}: no parameter {other!r}; {suggest(other, [*space])}", *key)
+        for value in _as_list(values):
             if not space[other].contains(value):
-                raise SettingError(
-                    f"{where}: {other} is never {_shown(value)}; allowed: {space[other].allowed()}", *key
-                )
+                raise SettingError(f"{path}: {other} is never {_shown(value)}; allowed: {space[other].allowed()}", *key)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -357,7 +355,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _exact(number: float) -> Fraction:
-    """Return the number as its decimal digits say, 5/100 for 0.05, which no float is."""
+    """Return the exact value of the number's decimal digits: 5/100 for 0.05, which no float equals."""
     return Fraction(repr(float(number)))
 
 

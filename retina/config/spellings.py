@@ -1,4 +1,4 @@
-"""Spellings of W&B, Optuna and Ray Tune: read where they mean exactly one of ours, else answered with ours."""
+"""Spellings of W&B, Optuna and Ray Tune: accepted where they have exactly one equivalent here, else explained."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from retina.config.validation import SettingError, suggest
 METHODS = {"bayes": "gp"}
 """W&B's `bayes` is a search by Gaussian process (https://docs.wandb.ai/guides/sweeps/sweep-config-keys)."""
 DISTRIBUTIONS = {"log_uniform_values": "log_uniform", "loguniform": "log_uniform"}
-"""W&B's log_uniform_values and Ray Tune's loguniform: min and max are the values themselves, as ours."""
+"""W&B's log_uniform_values and Ray Tune's loguniform: min and max are the values themselves, as in `log_uniform`."""
 VALUE_KEYS = {"constant": "value", "categorical": "values", "choice": "values"}
-"""Distributions that say no more than that there is a value, or a list of values."""
+"""Distributions that only state that there is a value or a list of values, with the key that holds it."""
 
 _NORMAL = "uniform or log_uniform from min to max; there is no normal or beta distribution here"
-_INT = "int_uniform, whose max can come up"
+_INT = "int_uniform, which includes max"
 _STEPS = "uniform with a step, counted from min"
 _LOG_STEPS = "log_uniform, or {values: [...], ordered: true}"
 _EQUIVALENTS = {
@@ -26,12 +26,12 @@ _EQUIVALENTS = {
     **dict.fromkeys(("q_log_uniform", "q_log_uniform_values", "qloguniform"), _LOG_STEPS),
     **dict.fromkeys(("inv_log_uniform", "inv_log_uniform_values"), "log_uniform"),
     **dict.fromkeys(("int", "integer", "randint", "qrandint", "q_int_uniform"), _INT),
-    **dict.fromkeys(("logint", "lograndint", "qlograndint"), "int_log_uniform, whose max can come up"),
+    **dict.fromkeys(("logint", "lograndint", "qlograndint"), "int_log_uniform, which includes max"),
     **dict.fromkeys(("float", "double"), "uniform"),
     **dict.fromkeys(("log", "logfloat"), "log_uniform"),
-    **dict.fromkeys(("grid", "grid_search", "categorical_w_probabilities"), "{values: [...]}, each as likely"),
+    **dict.fromkeys(("grid", "grid_search", "categorical_w_probabilities"), "{values: [...]}, all equally likely"),
 }
-_LEAVE_OUT = "leave it out: results go to results/<name>, and what runs is the command that reads this file"
+_LEAVE_OUT = "leave it out: results are written to results/<name>, and the command that reads this file is what runs"
 _SWEEP_KEYS = {
     **dict.fromkeys(("program", "command", "project", "entity"), _LEAVE_OUT),
     "description": "write it as a comment: # ...",
@@ -54,7 +54,7 @@ _PARAMETER_KEYS = {
     **dict.fromkeys(("default", "constant"), "here: value"),
     **dict.fromkeys(("type", "dist"), "here: distribution"),
     "log": "here: distribution: log_uniform",
-    "probabilities": "leave it out: each of the values is as likely",
+    "probabilities": "leave it out: all values are equally likely",
     **dict.fromkeys(("mu", "sigma", "mean", "std"), _NORMAL),
     "parameters": "parameters are not nested here: name the setting itself, such as learning_rate",
     "condition": "here: when",
@@ -75,11 +75,11 @@ _SETTINGS = {
 }
 
 
-def sweep(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sweep file's top level with its method as ours.
+def normalize_sweep(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sweep file's top level with its method as this package spells it.
 
     Raises:
-        SettingError: a key of theirs that has no place here; names the equivalent.
+        SettingError: a key of another library that is not known here; names the equivalent.
     """
     for name in values:
         if isinstance(name, str) and name in _SWEEP_KEYS and name not in {"data", "parameters"}:
@@ -88,16 +88,17 @@ def sweep(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "method": METHODS[method]} if isinstance(method, str) and method in METHODS else {**values}
 
 
-def parameter(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one parameter with its distribution as ours.
+def normalize_parameter(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one parameter with its distribution as this package spells it.
 
     Raises:
-        SettingError: a key or a distribution of theirs that means something else or nothing here; names the equivalent.
+        SettingError: a key or distribution of another library that has another or no meaning here; names the
+            equivalent.
     """
-    where = ("parameters", name)
+    path = ("parameters", name)
     for key in values:
         if isinstance(key, str) and key in _PARAMETER_KEYS:
-            raise SettingError(f"parameters.{name}: unknown key {key!r}; {_PARAMETER_KEYS[key]}", *where, key)
+            raise SettingError(f"parameters.{name}: unknown key {key!r}; {_PARAMETER_KEYS[key]}", *path, key)
     known = dict(values)
     distribution = known.get("distribution")
     if not isinstance(distribution, str):
@@ -105,18 +106,18 @@ def parameter(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if distribution in _EQUIVALENTS:
         equivalent = _EQUIVALENTS[distribution]
         problem = f"parameters.{name}: distribution: {distribution!r} is not known; nearest here: {equivalent}"
-        raise SettingError(problem, *where, "distribution")
+        raise SettingError(problem, *path, "distribution")
     if VALUE_KEYS.get(distribution) in known:
         del known["distribution"]
     elif distribution in VALUE_KEYS:
         problem = f"parameters.{name}: distribution: {distribution!r} needs {VALUE_KEYS[distribution]}"
-        raise SettingError(problem, *where, "distribution")
+        raise SettingError(problem, *path, "distribution")
     else:
         known["distribution"] = DISTRIBUTIONS.get(distribution, distribution)
     return known
 
 
 def suggest_setting(word: str) -> str:
-    """Return the setting of a trial that somebody means who writes `word`, as a hint; else all of them."""
-    known = _SETTINGS.get(word.lower().replace("-", "_"))
-    return f"did you mean {known!r}?" if known else suggest(word, list(TrialConfig.model_fields))
+    """Return a hint that names the setting of a trial that `word` probably means; otherwise all settings."""
+    setting = _SETTINGS.get(word.lower().replace("-", "_"))
+    return f"did you mean {setting!r}?" if setting else suggest(word, list(TrialConfig.model_fields))

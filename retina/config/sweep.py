@@ -1,4 +1,4 @@
-"""A sweep file, checked: YAML to `SweepSpec`."""
+"""The schema of a sweep file: YAML to a validated `SweepSpec`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from retina.config.trial import TrialConfig
 from retina.config.validation import RECORDED, Frozen, Origin, SettingError, is_recorded, parse
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
-"""What a sweep may go by, and its natural goal. Always of the validation split: the test split chooses nothing."""
+"""The metrics that a sweep may optimise, and their goals. Always of the validation split: the test split is not used
+to choose anything."""
 RANGES = {"val_qwk": (-1.0, 1.0), "val_accuracy": (0.0, 1.0), "val_auc": (0.0, 1.0), "val_loss": (0.0, math.inf)}
-"""What each can come to."""
+"""The range of values of each metric."""
 
 MAX_TRIALS = 1_000_000
-"""Their ids and rows are kept in memory and written anew in trials.csv."""
+"""The trials' ids and rows are kept in memory, and trials.csv is rewritten."""
 MAX_RUNGS = 10_000
-"""Ray makes a list of them before a sweep begins."""
+"""Ray lists all rungs before a sweep begins."""
 
 
 class Metric(Frozen):
-    """What is optimised, and from where on it is good enough."""
+    """The optimised metric, and the value at which the sweep may stop."""
 
     name: Literal["val_qwk", "val_accuracy", "val_auc", "val_loss"] = "val_qwk"
     goal: Literal["maximize", "minimize"] = "maximize"
@@ -36,14 +37,14 @@ class Metric(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _natural_goal(cls, values: Any) -> Any:
+    def _set_default_goal(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and "goal" not in values:
             name = values.get("name", "val_qwk")
             return {**values, "goal": METRICS.get(name, "maximize") if isinstance(name, str) else "maximize"}
         return values
 
     @model_validator(mode="after")
-    def _goal_fits(self) -> Self:
+    def _goal_matches_metric(self) -> Self:
         if self.goal != METRICS[self.name]:
             raise SettingError(
                 f"goal: {self.goal!r} does not go with {self.name}; allowed: {METRICS[self.name]}", "goal"
@@ -51,7 +52,7 @@ class Metric(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _target_can_be_reached(self, info: ValidationInfo) -> Self:
+    def _target_is_in_range(self, info: ValidationInfo) -> Self:
         low, high = RANGES[self.name]
         if self.target is not None and not (low <= self.target <= high or is_recorded(info)):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
@@ -60,21 +61,21 @@ class Metric(Frozen):
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 where higher is better, -1 where lower is better."""
         return 1 if self.goal == "maximize" else -1
 
 
 class Budget(Frozen):
-    """When a sweep ends before all its trials are run."""
+    """The limits that end a sweep before all its trials have run."""
 
     hours: float | None = Field(None, gt=0)
-    max_failed: int | None = Field(None, ge=1, description="end when this many trials have failed")
+    max_failed: int | None = Field(None, ge=1, description="end the sweep when this many trials have failed")
 
 
 class EarlyStop(Frozen):
-    """ASHA (Li et al. 2020, arXiv 1810.05934): at rungs grace, grace x eta, ... only the best 1/eta go on.
+    """ASHA (Li et al. 2020, arXiv 1810.05934): at rungs grace, grace x eta, ... only the best 1/eta continue.
 
-    The defaults here, and of `method` and `random_share`, are those that benchmarks/search found best.
+    The defaults of this class, of `method` and of `random_share` are those that performed best in benchmarks/search.
     """
 
     type: Literal["asha", "none"] = "asha"
@@ -83,59 +84,61 @@ class EarlyStop(Frozen):
 
 
 MIN_ETA = 1.0001
-"""Below it the rungs of ASHA are too many to list."""
+"""Below it ASHA has too many rungs to list."""
 MIN_GPU = 0.0001
-"""Of a GPU; Ray counts shares in this unit."""
+"""Smallest share of a GPU; Ray counts in this unit."""
 
 
 class Resources(Frozen):
-    """What one trial gets. Left out, it follows from the machine."""
+    """The resources of one trial; by default derived from the machine's."""
 
-    gpu: float | None = Field(None, ge=0, description="GPUs a trial; a fraction shares one")
-    cpu: int | None = Field(None, ge=1, description="cores (and torch threads) a trial")
+    gpu: float | None = Field(None, ge=0, description="GPUs per trial; a fraction shares one GPU")
+    cpu: int | None = Field(None, ge=1, description="cores (and torch threads) per trial")
 
     @model_validator(mode="after")
-    def _whole_or_fraction(self) -> Self:
+    def _gpu_is_whole_or_fraction(self) -> Self:
         if self.gpu is not None and self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ValueError(f"gpu: {self.gpu:g} is more than one and no whole number")
+            raise ValueError(f"gpu: {self.gpu:g} is more than one and not a whole number")
         if self.gpu is not None and 0 < self.gpu < MIN_GPU:
-            raise ValueError(f"gpu: {self.gpu:g} is less than Ray can share out; allowed: 0, or {MIN_GPU:g} and more")
+            raise ValueError(f"gpu: {self.gpu:g} is less than Ray can allocate; allowed: 0, or {MIN_GPU:g} and more")
         return self
 
 
 class Keep(Frozen):
-    """What stays on disk."""
+    """What a sweep keeps on disk."""
 
-    trials: int = Field(3, ge=1, description="how many of the best trials keep their weights")
+    trials: int = Field(3, ge=1, description="number of best trials that keep their weights")
 
 
 class SweepSpec(Frozen):
-    """A whole sweep, every default filled in."""
+    """The settings of a whole sweep, with every default filled in."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     data: DataConfig = DataConfig()
     metric: Metric = Metric()
     method: Literal["tpe", "gp", "random", "grid"] = "gp"
     random_share: float = Field(
-        0.3, ge=0, le=1, description="of tpe and gp: trials that are drawn at random all the same"
+        0.3, ge=0, le=1, description="of tpe and gp: share of the trials that are drawn at random"
     )
     seed: int = Field(0, ge=0, lt=2**32)
-    trials: int | None = Field(None, ge=1, description="left out: the whole grid, else 20")
+    trials: int | None = Field(None, ge=1, description="default: the whole grid, else 20")
     budget: Budget = Budget()
     early_stop: EarlyStop = EarlyStop()
     resources: Resources = Resources()
     parameters: dict[str, Parameter]
     start: list[dict[str, Any]] = Field(default_factory=list)
     keep: Keep = Keep()
-    track_test: bool = Field(False, description="record the test split by epoch, for curves; it chooses nothing")
+    track_test: bool = Field(
+        False, description="record the test split's metrics by epoch, for curves; not used to choose anything"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _typed(cls, values: Any, info: ValidationInfo) -> Any:
-        """Every value of a parameter as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0)."""
+    def _coerce_values(cls, values: Any) -> Any:
+        """Return `values` with each of a parameter as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0)."""
         if not isinstance(values, Mapping):
             return values
-        values = dict(values) if is_recorded(info) else spellings.sweep(values)
+        values = spellings.normalize_sweep(values)
         if isinstance(values.get("parameters"), Mapping):
             parameters = values["parameters"]
             if is_recorded(info):
@@ -146,20 +149,18 @@ class SweepSpec(Frozen):
         start = values.get("start")
         if isinstance(start, list) and all(isinstance(point, Mapping) for point in start):
             values["start"] = [
-                {name: search_space.coerce_value(name, value, "start", place, name) for name, value in point.items()}
-                for place, point in enumerate(start)
+                {name: search_space.coerce_value(name, value, "start", index, name) for name, value in point.items()}
+                for index, point in enumerate(start)
             ]
         return values
 
     @model_validator(mode="after")
-    def _coherent(self, info: ValidationInfo) -> Self:
-        if not self.parameters and not (info.context and info.context.get("allow_no_parameters")):
-            raise SettingError("parameters: should hold at least one parameter", "parameters")
+    def _is_consistent(self, info: ValidationInfo) -> Self:
         search_space.search_order(self.parameters)
         if self.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.distribution]
             if ranges:
-                problem = f"parameters.{ranges[0]}: a range has no grid; give values, or another method"
+                problem = f"parameters.{ranges[0]}: a range has no grid; give values, or choose another method"
                 raise SettingError(problem, "parameters", ranges[0])
             if self.start:
                 problem = "start: a grid has its own order; leave start out, or choose another method"
@@ -179,7 +180,7 @@ class SweepSpec(Frozen):
         search_space.check_start_points(self.parameters, self.start)
         if len(self.start) > self.planned_trials:
             raise SettingError(
-                f"start: {len(self.start)} points are more than trials: {self.planned_trials}; each is a trial"
+                f"start: {len(self.start)} points are more than trials: {self.planned_trials}; each point is a trial"
                 " (or leave the start points out: --set start=[])",
                 "start",
             )
@@ -194,16 +195,14 @@ class SweepSpec(Frozen):
                 "early_stop",
                 "eta",
             )
-        self._check_eta()
-
-    def _check_eta(self) -> None:
-        if self.early_stop.eta < MIN_ETA:
-            problem = f"early_stop.eta: {self.early_stop.eta!r}; allowed: {MIN_ETA} and more"
-            raise SettingError(problem, "early_stop", "eta")
+        if self.early_stop.eta < MIN_ETA:  # the readers of sweep.yaml refuse it
+            raise SettingError(
+                f"early_stop.eta: {self.early_stop.eta!r}; allowed: {MIN_ETA} and more", "early_stop", "eta"
+            )
 
     @property
     def planned_trials(self) -> int:
-        """How many trials the sweep runs when nothing ends it before."""
+        """Number of trials that the sweep runs unless it ends early."""
         if self.method == "grid":
             points = len(search_space.grid_points(self.parameters))
             return min(self.trials or points, points)
@@ -211,7 +210,7 @@ class SweepSpec(Frozen):
 
     @property
     def max_epochs(self) -> int:
-        """The most epochs that a trial of this sweep can ask for."""
+        """Largest number of epochs that a trial of this sweep can have."""
         parameter = self.parameters.get("epochs")
         if parameter is None:
             return TrialConfig().epochs
@@ -231,7 +230,7 @@ class SweepSpec(Frozen):
         return [math.ceil(milestone) for milestone in milestones if milestone < longest]
 
     def possible(self, name: str) -> list[Any]:
-        """The values that a trial may have for a setting that is no range: the searched ones, or its default."""
+        """Return the values that a trial can have for a setting that is not a range: those searched, or its default."""
         default = getattr(TrialConfig(), name)
         parameter = self.parameters.get(name)
         if parameter is None:
@@ -239,7 +238,7 @@ class SweepSpec(Frozen):
         return parameter.choices() if not parameter.when else list(dict.fromkeys([*parameter.choices(), default]))
 
     def to_yaml(self) -> str:
-        """The sweep as a file that can be given to `--space` again."""
+        """Return the sweep as the text of a file that `--space` accepts."""
         values = self.model_dump(mode="json", exclude={"parameters"})
         values["parameters"] = {
             name: parameter.model_dump(mode="json", exclude_unset=True) for name, parameter in self.parameters.items()
@@ -259,13 +258,13 @@ def load(
 
     Args:
         file: the YAML file.
-        overrides: `KEY=VALUE`, the key dotted, the value YAML; applied in order.
-        data: replaces `data.path`, whose layout is then found anew.
+        overrides: `KEY=VALUE`, with a dotted key and a YAML value; applied in order.
+        data: replaces `data.path`; the layout is then detected again.
         name: replaces `name`.
         trials: replaces `trials`.
 
     Raises:
-        SpecError: no such file, no YAML, or anything in it that is not allowed.
+        SpecError: the file does not exist, is not YAML, or holds something that is not allowed.
     """
     raw = RawSweep.read(file)
     for override in overrides:
@@ -276,24 +275,14 @@ def load(
         raw.replace("name", name)
     if trials is not None:
         raw.replace("trials", trials)
-    return parse(SweepSpec, raw.values, raw.place)
+    return parse(SweepSpec, raw.values, raw.origin_of)
 
 
-def parse_recorded(values: Mapping[str, Any], where: Origin, *, allow_no_parameters: bool = False) -> SweepSpec:
-    """Check the values of a results folder's sweep.yaml, which an earlier version may have written.
-
-    Unknown keys and parameters are ignored, missing keys get their defaults, and what only matters to a sweep that is
-    to start is not checked. `retina.results.RunFolder.spec` reads the file.
-
-    Args:
-        values: the content of sweep.yaml.
-        where: see `parse`.
-        allow_no_parameters: whether `parameters` may be missing or empty.
+def load_recorded(file: Path) -> SweepSpec:
+    """Read the sweep.yaml of a results folder, which may hold what an earlier version allowed and this one refuses.
 
     Raises:
-        SpecError: a value that no version wrote.
+        SpecError: the file does not exist, is not YAML, or is not what a sweep writes.
     """
-    defaults: dict[str, Any] = {"name": "sweep"}
-    if allow_no_parameters:
-        defaults["parameters"] = {}
-    return parse(SweepSpec, {**defaults, **values}, where, {**RECORDED, "allow_no_parameters": allow_no_parameters})
+    raw = RawSweep.read(file)
+    return parse(SweepSpec, raw.values, raw.origin_of, search_space.RECORDED)

@@ -1,4 +1,4 @@
-"""A sweep file before it is checked: its values, the command line's changes to them, and where each came from."""
+"""The raw values of a sweep file with the command line's changes, and the origin of each value."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _REPLACES = {
     "values": ("value", "distribution", "min", "max", "step"),
     "distribution": ("value", "values", "ordered"),
 }
-"""Which keys of a parameter make room when `--set` gives it another shape."""
+"""Keys of a parameter that are removed when `--set` gives it another form."""
 
 
 class RawSweep:
-    """The raw values of a sweep, each with its origin: a line of the file, or an argument of the command line."""
+    """The raw values of a sweep, each with its origin: a line of the file, or a command-line argument."""
 
     def __init__(self, values: dict[str, Any], file: Path, lines: dict[yaml_reader.KeyPath, int]) -> None:
         self.values = values
@@ -28,12 +28,12 @@ class RawSweep:
 
     @classmethod
     def read(cls, file: Path) -> RawSweep:
-        """Read a sweep file; its name is the file's where it gives none.
+        """Read a sweep file; `name` defaults to the file's name.
 
         Raises:
-            SpecError: it cannot be read, is no YAML, or holds no keys.
+            SpecError: the file cannot be read, is not YAML, or does not hold keys.
         """
-        if str(file) == ".":  # also what an empty argument becomes
+        if str(file) == ".":  # Path("") is "." too
             raise SpecError("--space: allowed: a sweep file, such as sweeps/demo.yaml")
         if file.is_dir():
             raise SpecError(f"--space {file}: is a folder; allowed: a sweep file, such as sweeps/demo.yaml")
@@ -43,66 +43,66 @@ class RawSweep:
         if not isinstance(document.content, dict):
             raise SpecError(f"{file}: is not a sweep file; it must hold keys such as parameters")
         raw = cls(document.content, file, document.lines)
-        if "run_cap" in raw.values and "trials" not in raw.values:  # W&B's word for the same
+        if "run_cap" in raw.values and "trials" not in raw.values:  # the W&B key for the same setting
             raw.values["trials"] = raw.values.pop("run_cap")
-            raw._origins[("trials",)] = raw.place(("run_cap",))
+            raw._origins[("trials",)] = raw.origin_of(("run_cap",))
         raw.values.setdefault("name", file.stem)
         return raw
 
-    def place(self, key: tuple[Hashable, ...]) -> str:
-        """Name where the value at `key` came from: the line of its key, or of the nearest key above it."""
+    def origin_of(self, key: tuple[Hashable, ...]) -> str:
+        """Return the origin of the value at `key`: the line of its key, or of the nearest key above it."""
         for length in range(len(key), 0, -1):
             if key[:length] in self._origins:
                 return self._origins[key[:length]]
         return self._file
 
     def replace(self, key: str, value: Any) -> None:
-        """Give a top-level key the value of the option of its name."""
-        self._put((key,), value, f"--{key} {value}")
+        """Set a top-level key to the value of the command-line option of the same name."""
+        self._set((key,), value, f"--{key} {value}")
 
     def replace_data(self, path: str) -> None:
-        """Take the photographs from `path`, whose layout is then found anew; the rest of `data` stays.
+        """Set the photographs' path; their layout is then detected again, the rest of `data` stays.
 
         Raises:
-            SpecError: `data` is neither keys nor a path: a list of them, say, would be lost without a word.
+            SpecError: `data` is neither a mapping nor a path, for example a list, which would be lost silently.
         """
-        if isinstance(self.values.get("data"), str):  # a path, which is what gets replaced
+        if isinstance(self.values.get("data"), str):  # a path, which is replaced
             self.values["data"] = {}
-        self._put(("data", "layout"), "auto", f"--data {path}")
-        self._put(("data", "path"), path, f"--data {path}")
+        self._set(("data", "layout"), "auto", f"--data {path}")
+        self._set(("data", "path"), path, f"--data {path}")
 
     def override(self, text: str) -> None:
-        """Apply a `--set KEY=VALUE`, the key dotted, the value YAML.
+        """Apply a `--set KEY=VALUE`, with a dotted key and a YAML value.
 
         Raises:
-            SpecError: it has no key, or its value is no YAML.
+            SpecError: the key is missing, or the value is not YAML.
         """
-        dotted, separator, written = text.partition("=")
+        dotted, separator, value_text = text.partition("=")
         key = tuple(part.strip() for part in dotted.split("."))
-        place = f"--set {truncate(text, 120)}"
+        origin = f"--set {truncate(text, 120)}"
         if not separator or not all(key):
-            raise SpecError(f"{place}: allowed: KEY=VALUE, such as data.image_size=64")
-        value = yaml_reader.parse(written, lambda _: place).content
+            raise SpecError(f"{origin}: allowed: KEY=VALUE, such as data.image_size=64")
+        value = yaml_reader.parse(value_text, lambda _: origin).content
         if key[0] == "parameters" and len(key) == 2 and not isinstance(value, dict):
-            raise SpecError(f"{place}: a parameter needs a shape, such as {dotted}={{value: {written}}}")
-        self._put(key, value, place)
+            raise SpecError(f"{origin}: a parameter is written as a mapping, such as {dotted}={{value: {value_text}}}")
+        self._set(key, value, origin)
 
-    def _put(self, key: tuple[str, ...], value: Any, origin: str) -> None:
-        holder = self.values
+    def _set(self, key: tuple[str, ...], value: Any, origin: str) -> None:
+        mapping = self.values
         for depth, part in enumerate(key[:-1], start=1):
-            there = holder.setdefault(part, {})
-            if there is None:
-                there = holder[part] = {}
-            if not isinstance(there, dict):
-                above = ".".join(key[:depth])
-                shown = truncate(repr(there), 60)
-                raise SpecError(f"{origin}: {above} is {shown} ({self.place(key[:depth])}), not keys and their values")
-            if not there:
+            child = mapping.setdefault(part, {})
+            if child is None:
+                child = mapping[part] = {}
+            if not isinstance(child, dict):
+                parent = ".".join(key[:depth])
+                shown = truncate(repr(child), 60)
+                raise SpecError(f"{origin}: {parent} is {shown} ({self.origin_of(key[:depth])}), not a mapping of keys")
+            if not child:
                 self._origins[key[:depth]] = origin
-            holder = there
+            mapping = child
         if key[0] == "parameters":
             for other in _REPLACES.get(key[-1], ()):
-                holder.pop(other, None)
-        holder[key[-1]] = value
-        self._origins = {known: place for known, place in self._origins.items() if known[: len(key)] != key}
+                mapping.pop(other, None)
+        mapping[key[-1]] = value
+        self._origins = {known: source for known, source in self._origins.items() if known[: len(key)] != key}
         self._origins[key] = origin

@@ -1,4 +1,4 @@
-"""The base of all configuration models, and how a value that is not allowed is explained."""
+"""The base class of all configuration models, and the messages for values that are not allowed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from retina.errors import SpecError
 from retina.system.printable import truncate
 
-M = TypeVar("M", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 Origin = str | Callable[[tuple[Hashable, ...]], str]
+"""The origin of values for a message: a file, for example, or a function from a value's key to its origin."""
 
 
 RECORDED = {"is_recorded": True}
@@ -31,7 +32,7 @@ class SettingError(ValueError):
     """A value that a validator refuses; the message names its key.
 
     Attributes:
-        key: the keys, from the model that is validated, that lead to it.
+        key: the keys that lead to the value, from the model that is validated.
     """
 
     def __init__(self, message: str, *key: Hashable) -> None:
@@ -40,7 +41,7 @@ class SettingError(ValueError):
 
 
 class Frozen(BaseModel):
-    """An immutable value object. Unknown keys are refused; in the context `RECORDED` they are ignored."""
+    """A value object: unknown keys are refused, and nothing can be changed after validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
@@ -53,86 +54,91 @@ class Frozen(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python and pydantic take true for 1, and YAML takes "yes" and "on" for true
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python and pydantic accept True for 1, and YAML reads "yes" and "on" as true
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("should be a number")
         return value
 
     def stable_hash(self) -> str:
-        """Twelve hex digits over every field's value; equal for equal values on any machine and in any session."""
+        """Return twelve hex digits over every field's value; equal values have equal hashes on any machine."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def parse(model: type[M], values: Any, where: Origin, context: dict[str, Any] | None = None) -> M:
-    """Check `values` against `model`.
+def parse(model: type[ModelT], values: Any, origin: Origin, context: dict[str, Any] | None = None) -> ModelT:
+    """Validate `values` against `model`.
 
     Args:
         model: the model.
         values: the raw values.
-        where: a file, say; or names, for a message, where the value of a key came from.
-        context: for the validators.
+        origin: the origin of the values, for a message.
+        context: the validators' context.
 
     Raises:
-        SpecError: in at most three lines, naming `where`, the key, the value and what is allowed.
+        SpecError: the values are not allowed; in at most three lines, naming the origin, the key, the value and what is
+            allowed.
     """
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        raise SpecError(_explain(error, model, where)) from None
+        raise SpecError(_explain(error, model, origin)) from None
     except RecursionError:
-        raise SpecError(f"{where if isinstance(where, str) else where(())}: is nested too deeply") from None
+        raise SpecError(f"{_origin_of(origin, ())}: is nested too deeply") from None
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """`known` as a hint for somebody who wrote `word`: the nearest one if there is one, else all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    """Return a hint to a user who wrote `word`: the most similar of the `known` words if there is one, else all."""
+    similar = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(known)}"
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: Origin) -> str:
+def _origin_of(origin: Origin, key: tuple[Hashable, ...]) -> str:
+    return origin if isinstance(origin, str) else origin(key)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], origin: Origin) -> str:
     problems = error.errors(include_url=False)
-    lines = [_explain_one(problem, model, where) for problem in problems[:2]]
+    lines = [_explain_problem(problem, model, origin) for problem in problems[:2]]
     if len(problems) > 2:
-        lines.append(f"{where if isinstance(where, str) else where(())}: and {len(problems) - 2} more")
+        lines.append(f"{_origin_of(origin, ())}: and {len(problems) - 2} more")
     return "\n".join(lines)
 
 
-def _explain_one(problem: Any, model: type[BaseModel], where: Origin) -> str:
+def _explain_problem(problem: Any, model: type[BaseModel], origin: Origin) -> str:
     cause = problem.get("ctx", {}).get("error")
     location = (*problem["loc"], *(cause.key if isinstance(cause, SettingError) else ()))
-    place = where if isinstance(where, str) else where(location)
+    where = _origin_of(origin, location)
     path = [truncate(str(part) if str(part).isprintable() else repr(part), 80) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key!r}; {suggest(path[-1], _known_keys(model, path[:-1]))}"
+        return f"{where}: unknown key {key!r}; {suggest(path[-1], _known_keys(model, path[:-1]))}"
     if problem["type"] == "missing":
-        return f"{place}: {key}: is required"
-    given = problem["input"]
+        return f"{where}: {key}: is required"
+    value = problem["input"]
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "model_type":
         message = "should hold keys and their values"
-    elif problem["type"] == "string_type" and not isinstance(given, dict | list):
-        message = "should be text; a text that looks like something else is written in quotes"
+    elif problem["type"] == "string_type" and not isinstance(value, dict | list):
+        message = "should be text; write text that looks like something else in quotes"
     elif problem["type"] in {"invalid_key", "string_type"} and path and path[-1] == "[key]":
         message = "a key should be a word"
-    shown = "" if isinstance(given, dict | BaseModel) else truncate(repr(given), 80)
-    return ": ".join(part for part in (place, key, shown, message) if part)
+    shown = "" if isinstance(value, dict | BaseModel) else truncate(repr(value), 80)
+    return ": ".join(part for part in (where, key, shown, message) if part)
 
 
 def _is_number(annotation: Any) -> bool:
-    """Return whether a field is a number, or a number or None."""
+    """Return whether a field's type is a number, or a number or None."""
     is_union = get_origin(annotation) in {Union, types.UnionType}
-    kinds = set(get_args(annotation)) if is_union else {annotation}
-    return bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
+    members = set(get_args(annotation)) if is_union else {annotation}
+    return bool(members & {int, float}) and members <= {int, float, type(None)}
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             return list(model.model_fields)
-        model = inner
+        model = nested
     return [field.alias or name for name, field in model.model_fields.items()]

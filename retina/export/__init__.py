@@ -1,5 +1,5 @@
-"""The best model as one folder that runs elsewhere.
+"""Export of the best model to one folder that other programs can use.
 
-`write.export` writes it, `folder.read` reads what it says of itself, `grader.load` the model for torch. Whoever grades
-with onnxruntime alone imports `folder` and nothing else of here: no torch.
+`write.export` writes the folder, `folder.read_export` reads its descriptions, and `grader.load` loads its model for
+torch. `folder` imports no torch, for programs that grade with onnxruntime alone.
 """

@@ -1,4 +1,4 @@
-"""Whether the graphs give what torch gives, on real photographs: of the run where they are still there."""
+"""Comparison of the exported graphs with torch on real photographs, those of the run where they still exist."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from retina.results import checksums, schemas, table_reader
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 TOLERANCE = 1e-3
-"""Of a probability: less than the third digit, in which metrics are told."""
+"""Of a probability: below the third digit, to which metrics are reported."""
 RECORDED_TOLERANCE = 0.01
-"""Of a probability, between a run's evaluation and now. On photographs of IDRiD at 112 px the same machine differed by
-1e-7, bfloat16 by 0.001, a decoder that moves every value by up to 1 by 0.003, by up to 3 by 0.007; 200,000 bytes of the
-weights overwritten with finite values by 0.035 to 0.14 (4 places), 20,000 by 0.005 to 0.016."""
+"""Of a probability, between the run's evaluation and the export. On photographs of IDRiD at 112 px the same machine
+differed by 1e-7, bfloat16 by 0.001, a decoder that shifts every value by up to 1 by 0.003, by up to 3 by 0.007; weights
+with 200,000 bytes overwritten by finite values by 0.035 to 0.14 (at 4 offsets), with 20,000 by 0.005 to 0.016."""
 PHOTOGRAPHS_PER_GRADE = 4
 BATCH_SIZE = 4
-"""Photographs that are graded together; the first is graded alone, so that the batch is seen to vary."""
+"""Photographs per batch; the first is graded alone, so that batches of different sizes are tested."""
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -49,8 +49,8 @@ class Sample:
 
     Attributes:
         pixels: uint8 (N, S, S, 3).
-        origin: where they are from, in words.
-        recorded: what best/predictions.csv says of them, float64 (N, 5), before calibration; NaN of those not in it.
+        origin: where they come from, as text.
+        recorded: their probabilities in best/predictions.csv, float64 (N, 5), before calibration; NaN if missing there.
     """
 
     pixels: Pixels
@@ -59,33 +59,34 @@ class Sample:
 
 
 def load_sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
-    """Photographs of the run, a few of each grade; drawn ones where its own cannot be read, which is said with why.
+    """Load a few photographs of each grade of the run, or synthetic ones, with a log line, if they cannot be read.
 
     Args:
-        folder: the run's.
-        size: of the squares.
-        is_fitted: whether the model has cut-points; its predictions on validation are then of other ones.
+        folder: the run's folder.
+        size: side of the squares in pixels.
+        is_fitted: whether the model has cut-points; its recorded predictions on validation are then those of other
+            cut-points, and only those on test are used.
 
     Raises:
         ResultsError: best/predictions.csv is damaged.
     """
-    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else EVALUATED_SPLITS))
-    if isinstance(found, Sample):
-        return found
-    log.info("note: the photographs of %s cannot be read: %s", folder.name, found)
-    log.info("the graphs are checked on drawn ones")
-    drawn = _drawn(size)
+    sample = _run_sample(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
+    if isinstance(sample, Sample):
+        return sample
+    log.info("note: the photographs of %s cannot be read: %s", folder.name, sample)
+    log.info("the graphs are compared on synthetic photographs instead")
+    squares = _synthetic_squares(size)
     origin = "drawn for this check: the photographs of the run could not be read"
-    return Sample(drawn, origin, np.full((len(drawn), GRADES), np.nan))
+    return Sample(squares, origin, np.full((len(squares), GRADES), np.nan))
 
 
-def compare_with_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file: Path) -> dict[str, Any]:
-    """Compare the model's probabilities with those that best/predictions.csv recorded when it was evaluated.
+def compare_with_recorded(grader: Grader, sample: Sample, preprocess: Preprocess, file: Path) -> dict[str, Any]:
+    """Compare the model's probabilities with those that best/predictions.csv recorded at its evaluation.
 
     Args:
-        grader: with the weights of `file`.
-        seen: photographs; those that are not recorded are only asked to have a finite output.
-        preprocess: of the photographs.
+        grader: the model with the weights of `file`.
+        sample: photographs; of those that are not recorded only the output's finiteness is checked.
+        preprocess: the preprocessing of the photographs.
         file: best/model.pt, for messages.
 
     Returns:
@@ -94,93 +95,102 @@ def compare_with_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, 
     Raises:
         ResultsError: a probability differs by more than `RECORDED_TOLERANCE`, or an output is not finite.
     """
-    plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is of before the temperature
-    batches = [preprocess.normalize(pixels) for pixels in _batches(seen.pixels)]
-    found, grades, scores = _graded(lambda images: plain(torch.from_numpy(images)), batches)
-    bad = [problem for problem in find_problems(found, grades, scores) if problem]
+    plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is from before the temperature
+    batches = [preprocess.normalize(pixels) for pixels in _batches(sample.pixels)]
+    probabilities, grades, scores = _run(lambda images: plain(torch.from_numpy(images)), batches)
+    bad = [problem for problem in problems(probabilities, grades, scores) if problem]
     if bad:
-        raise ResultsError(f"{file}: on {len(bad)} of {len(found)} photographs ({seen.origin}) {bad[0]}")
-    is_recorded = np.isfinite(seen.recorded).all(axis=1)
+        raise ResultsError(f"{file}: on {len(bad)} of {len(probabilities)} photographs ({sample.origin}) {bad[0]}")
+    is_recorded = np.isfinite(sample.recorded).all(axis=1)
     if not is_recorded.any():
-        log.info("note: no photograph at hand is in best/predictions.csv: the weights are not compared with it")
+        log.info("note: none of the photographs is in best/predictions.csv: the weights are not compared with it")
         return {"recorded": 0, "recorded_difference": None}
-    apart = np.abs(found - seen.recorded)[is_recorded].max(axis=1)
-    if not apart.max() <= RECORDED_TOLERANCE:
+    differences = np.abs(probabilities - sample.recorded)[is_recorded].max(axis=1)
+    if not differences.max() <= RECORDED_TOLERANCE:
+        exceeding = int((differences > RECORDED_TOLERANCE).sum())
         raise ResultsError(
-            f"{file}: gives other probabilities than {file.with_name('predictions.csv')} has of the same photographs: "
-            f"on {int((apart > RECORDED_TOLERANCE).sum())} of {len(apart)} they differ by up to {apart.max():.2g}, "
+            f"{file}: its probabilities are not those in {file.with_name('predictions.csv')} for the same photographs: "
+            f"on {exceeding} of {len(differences)} they differ by up to {differences.max():.2g}, "
             f"allowed: {RECORDED_TOLERANCE:g};\nthe weights are damaged, or the photographs were replaced; "
             f"{checksums.BEST_REMEDY}"
         )
-    return {"recorded": int(is_recorded.sum()), "recorded_difference": float(apart.max())}
+    return {"recorded": int(is_recorded.sum()), "recorded_difference": float(differences.max())}
 
 
-def compare_graphs(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: Preprocess) -> Check:
-    """Grade the photographs by torch and by both graphs.
+def compare_graphs(grader: Grader, onnx: bytes, pt2: bytes, sample: Sample, preprocess: Preprocess) -> Check:
+    """Grade the photographs with torch and with both graphs, and compare the results.
 
     Raises:
         ResultsError: a probability differs by more than `TOLERANCE`.
     """
-    batches = [preprocess.normalize(pixels) for pixels in _batches(seen.pixels)]
-    true = _graded(lambda images: grader(torch.from_numpy(images)), batches)
-    ort = create_session(onnx, "model.onnx")
-    by_onnx = _graded(lambda images: ort.run(None, {"images": images}), batches)
+    batches = [preprocess.normalize(pixels) for pixels in _batches(sample.pixels)]
+    by_torch = _run(lambda images: grader(torch.from_numpy(images)), batches)
+    session = create_session(onnx, "model.onnx")
+    by_onnx = _run(lambda images: session.run(None, {"images": images}), batches)
     module = load_pt2(pt2)
-    by_pt2 = _graded(lambda images: module(torch.from_numpy(images)), batches)
+    by_pt2 = _run(lambda images: module(torch.from_numpy(images)), batches)
     check = Check(
-        photographs=len(seen.pixels),
-        origin=seen.origin,
-        onnx_difference=_difference(true, by_onnx),
-        pt2_difference=_difference(true, by_pt2),
-        other_grades=int(((true[1] != by_onnx[1]) | (true[1] != by_pt2[1])).sum()),
+        photographs=len(sample.pixels),
+        origin=sample.origin,
+        onnx_difference=_difference(by_torch, by_onnx),
+        pt2_difference=_difference(by_torch, by_pt2),
+        other_grades=int(((by_torch[1] != by_onnx[1]) | (by_torch[1] != by_pt2[1])).sum()),
         versions={"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     )
     worst = max(check.onnx_difference, check.pt2_difference)
-    if not worst <= TOLERANCE:  # NaN is no agreement either
+    if not worst <= TOLERANCE:  # also raises for NaN
         raise ResultsError(
             f"the exported graph differs from the model by {worst:.2g} in a probability, on {check.photographs} "
-            f"photographs ({seen.origin});\nallowed: {TOLERANCE:g}. Nothing was written"
+            f"photographs ({sample.origin});\nallowed: {TOLERANCE:g}. Nothing was written"
         )
     return check
 
 
 def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
-    names = ["split", "image", "grade", *PROBABILITY_COLUMNS]
+    """Return the comparable rows of best/predictions.csv by image and grade; none if the file does not exist."""
+    names = ["split", "image", "grade", *PROBABILITIES]
     file = folder.best / "predictions.csv"
-    found = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
-    rows = [row for row in (found[0] if found else []) if row["split"] in splits]
-    frame = pd.DataFrame(rows, columns=names).astype(
-        {"grade": np.int64, **dict.fromkeys(PROBABILITY_COLUMNS, np.float64)}
-    )
-    return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which
+    table = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
+    rows = [row for row in (table[0] if table else []) if row["split"] in splits]
+    frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
+    return frame.drop_duplicates(["image", "grade"], keep=False)  # duplicates cannot be matched to photographs
 
 
-def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
-    """Some photographs of the run; why there are none where they cannot be read."""
+def _run_sample(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
+    """Return some photographs of the run, or the reason why they cannot be read."""
     try:
-        config = folder.data_config()
-        is_synthetic = "synthetic" in {config.path, config.layout}
-        manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
-        told = manifest.frame.merge(
-            recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
-        )
-        told[PROBABILITY_COLUMNS] = told[PROBABILITY_COLUMNS].where(
-            ~told.duplicated(["image", "grade"], keep=False), axis=0
-        )
-        frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
+        config, is_synthetic = _config(folder)
+        manifest = layouts.read(config)
+        merged = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
+        is_unique = ~merged.duplicated(["image", "grade"], keep=False)
+        merged[PROBABILITIES] = merged[PROBABILITIES].where(is_unique, axis=0)
+        frame = merged.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(PHOTOGRAPHS_PER_GRADE).reset_index(drop=True)
-        with tempfile.TemporaryDirectory() as place:
-            some = replace(manifest, frame=frame[manifest.frame.columns])
-            cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
-            probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
+        with tempfile.TemporaryDirectory() as cache_folder:
+            selected = replace(manifest, frame=frame[manifest.frame.columns])
+            cache = open_cache(selected, size, on_bad="skip", workers=1, folder=Path(cache_folder))
+            probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_synthetic else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, OSError) as error:  # a ResultsError is an OSError
         return first_line(error)
 
 
-def _drawn(size: int) -> Pixels:
+def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
+    """Where the run's photographs are, and whether they are drawn ones; those are where they were drawn to."""
+    file = folder.root / "sweep.yaml"
+    try:
+        values: Any = yaml_reader.read(file).content["data"]
+        config = parse(DataConfig, {**values, "on_bad": "skip"}, str(file))
+    except (KeyError, TypeError):
+        raise SpecError(f"{file}: does not say where its photographs are") from None
+    if config.path != "synthetic":
+        return config, config.layout == "synthetic"
+    drawn = dataset.drawn_folder(config.synthetic)
+    return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
+
+
+def _synthetic_squares(size: int) -> Pixels:
     rng = np.random.default_rng(0)
     height = min(max(2 * size, 64), 512)
     eyes = [
@@ -195,12 +205,12 @@ def _batches(pixels: Pixels) -> Iterator[Pixels]:
         yield pixels[start : start + BATCH_SIZE]
 
 
-def _graded(run: Callable[[npt.NDArray[np.float32]], Any], batches: list[npt.NDArray[np.float32]]) -> Outputs:
+def _run(model: Callable[[npt.NDArray[np.float32]], Any], batches: list[npt.NDArray[np.float32]]) -> Outputs:
     with torch.inference_mode():
-        parts = [[np.asarray(output) for output in run(images)] for images in batches]
+        parts = [[np.asarray(output) for output in model(images)] for images in batches]
     probabilities, grades, referable = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return probabilities.astype(np.float64), grades.astype(np.int64), referable.astype(np.float64)
 
 
-def _difference(one: Outputs, other: Outputs) -> float:
-    return float(max(np.abs(one[0] - other[0]).max(), np.abs(one[2] - other[2]).max()))
+def _difference(first: Outputs, second: Outputs) -> float:
+    return float(max(np.abs(first[0] - second[0]).max(), np.abs(first[2] - second[2]).max()))

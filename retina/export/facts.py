@@ -1,4 +1,4 @@
-"""What a model card can say of a run: read from its files, and in the words and digits of a table."""
+"""The data of a model card: read from a run's files and formatted as the rows of its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRIC_NAMES = {
 CALIBRATION_NAMES = {"ece": "as trained", "ece_calibrated": "at the temperature, as exported"}
 GRADE_METRIC_NAMES = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
 MIN_PHOTOGRAPHS = 30
-"""Photographs of a grade below which its recall says little: the 95% interval of 80% is then 30 points wide."""
+"""Photographs of a grade below which its recall is uncertain: the 95% interval of 80% is then 30 points wide."""
 MISSING = "-"
 JsonObject = Mapping[str, Any]
 Rows = list[list[str]]
@@ -32,23 +32,23 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class CardData:
-    """What is known of a run beside its model.
+    """The data of a run that its model card shows, beside the model.
 
     Attributes:
         metrics: metrics.json of its best model.
-        spec: sweep.yaml; without parameters where a run of an early version lacks them.
-        notes: environment.json.
-        states: trials that ended in each state of trials.csv.
+        spec: sweep.yaml, plain values; empty where it holds none.
+        environment: environment.json.
+        states: number of trials in each final state of trials.csv.
     """
 
     metrics: JsonObject
-    spec: SweepSpec
-    notes: JsonObject
+    spec: JsonObject
+    environment: JsonObject
     states: dict[str, int]
 
     @classmethod
     def of(cls, run: RunFolder, metrics: JsonObject) -> CardData:
-        """Read them.
+        """Read the data of a run.
 
         Raises:
             ResultsError: a file of the run is damaged.
@@ -57,42 +57,42 @@ class CardData:
 
     @property
     def data(self) -> JsonObject:
-        """What environment.json says of the photographs; empty where it says nothing, as in runs of early versions."""
-        return self.notes.get("data") or {}
+        """The photographs' summary in environment.json; empty where it has none, as in runs of early versions."""
+        return self.environment.get("data") or {}
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the model has seen drawn photographs only."""
+        """Whether the model was trained on synthetic photographs only."""
         return bool(self.data.get("layout") == "synthetic")
 
     @property
     def photographs(self) -> Rows:
-        """A row a split: its name, photographs, and how many of each grade."""
+        """One row per split: its name, its photographs, and how many of each grade."""
         counts: JsonObject = self.data.get("photographs") or {}
-        return [[split, str(one["n"]), *map(str, one["by_grade"])] for split, one in counts.items()]
+        return [[split, str(count["n"]), *map(str, count["by_grade"])] for split, count in counts.items()]
 
     @property
     def patient_summary(self) -> str:
-        """How many patients there are, and whether they are known at all."""
+        """The number of photographs and of patients, or that no two photographs are known to be of one patient."""
         patients, total = self.data["patients"], sum(int(row[1]) for row in self.photographs)
         if patients < total:
             return f"{total:,} photographs of {patients:,} patients"
         return f"{total:,} photographs, no two of which are known to be of one patient"
 
     def size(self, split: str) -> str:
-        """Photographs of a split of metrics.json, and patients where it tells."""
-        told: JsonObject = self.metrics[split]
-        patients = known_patients(told)
-        return f"{SPLIT_NAMES[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
+        """Return the number of photographs of a split of metrics.json, and of patients if it is known."""
+        metrics: JsonObject = self.metrics[split]
+        patients = known_patients(metrics)
+        return f"{SPLITS[split]} (n={metrics['n']:,}{f', {patients:,} patients' if patients else ''})"
 
     @property
-    def resampling_unit(self) -> str:
-        """What the intervals are drawn from."""
-        return resampling_unit(self.metrics["test"])
+    def resampled(self) -> str:
+        """What the bootstrap resamples for the intervals."""
+        return resampled(self.metrics["test"])
 
     @property
     def results(self) -> Rows:
-        """A row a number: its name, and validation and test with 95% intervals."""
+        """One row per metric: its name, and its values on validation and test with 95% intervals."""
         return self._rows(METRIC_NAMES)
 
     @property
@@ -106,28 +106,28 @@ class CardData:
         rows = []
         for name in ("sensitivity", "specificity"):
             cells = []
-            for split in EVALUATED_SPLITS:
-                one = self.metrics[split]
-                value = (one.get("operating") or {}).get(name)
-                cells.append(format_cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
+            for split in SPLITS:
+                metrics = self.metrics[split]
+                value = (metrics.get("operating") or {}).get(name)
+                cells.append(format_cell(value, (metrics.get("intervals") or {}).get(f"operating_{name}")))
             rows.append([name, *cells])
         return [row for row in rows if set(row[1:]) != {MISSING}]
 
     @property
     def baselines(self) -> Rows:
-        """A row a baseline that needs no photograph: its name, split, QWK and accuracy, and what the model has more."""
+        """One row per baseline that uses no photograph: name, split, QWK and accuracy, and the model's gain over it."""
         rows = []
-        for split, name in SPLIT_NAMES.items():
-            for kind, one in (self.metrics[split].get("baselines") or {}).items():
-                gain: JsonObject = one.get("gain") or {}
-                shown = [format_cell(one.get(number)) for number in ("qwk", "accuracy")]
-                shown += [format_interval(gain.get(number)) for number in ("qwk", "accuracy")]
-                rows.append([baseline_name(kind, one), name, *shown])
+        for split, name in SPLITS.items():
+            for kind, baseline in (self.metrics[split].get("baselines") or {}).items():
+                gain: JsonObject = baseline.get("gain") or {}
+                cells = [format_cell(baseline.get(metric)) for metric in ("qwk", "accuracy")]
+                cells += [format_interval(gain.get(metric)) for metric in ("qwk", "accuracy")]
+                rows.append([baseline_name(kind, baseline), name, *cells])
         return rows
 
     @property
     def by_grade(self) -> Rows:
-        """A row a grade, on test: its name, photographs, recall, precision and AUC with intervals."""
+        """One row per grade, on test: name, photographs, and recall, precision and AUC with intervals."""
         test = self.metrics["test"]
         counts = self.test_counts
         rows = []
@@ -140,80 +140,83 @@ class CardData:
 
     @property
     def confusion(self) -> Rows:
-        """A row a true grade, on test: its name, and how many photographs were called each grade."""
+        """One row per true grade, on test: its name, and the number of photographs predicted as each grade."""
         matrix = self.metrics["test"].get("confusion_matrix") or []
         return [[f"{grade} {GRADE_NAMES[grade]}", *map(str, row)] for grade, row in enumerate(matrix)]
 
     @property
     def test_counts(self) -> list[int]:
-        """Test photographs of each grade; empty where metrics.json does not tell."""
+        """Test photographs of each grade; empty where metrics.json has no confusion matrix."""
         return [sum(row) for row in self.metrics["test"].get("confusion_matrix") or []]
 
     @property
     def referable(self) -> list[list[int]]:
-        """A pair a split of `photographs`: not referable, referable."""
+        """One pair per split of `photographs`: the number of not referable and of referable ones."""
         rows = [[int(count) for count in row[2:]] for row in self.photographs]
         return [[sum(row[:REFERABLE_GRADE]), sum(row[REFERABLE_GRADE:])] for row in rows]
 
     @property
-    def scarce(self) -> list[str]:
-        """Grades of which test has too few photographs to say much."""
+    def scarce_grades(self) -> list[str]:
+        """Grades with too few test photographs for reliable metrics, each with its number of photographs."""
         counts = enumerate(self.test_counts)
         return [f"{count} of {grade} {GRADE_NAMES[grade]}" for grade, count in counts if count < MIN_PHOTOGRAPHS]
 
     @property
     def is_split_by_patient(self) -> bool:
-        """Whether a split that came with the photographs was ignored for one by patient."""
-        return self.spec.data.split == "by_patient"
+        """Whether the photographs' own split was replaced by a split by patient."""
+        data = self.spec.get("data")
+        return isinstance(data, Mapping) and data.get("split") == "by_patient"
 
     @property
     def search_summary(self) -> str:
-        """The search in a line: its method, trials, hours, machine, and what ended it; empty where it is not known."""
+        """The search in one line: method, trials, hours, machine and reason of its end; empty if trials.csv is."""
         if not self.states:
             return ""
         trials = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        method = self.spec.method if "method" in self.spec.model_fields_set else "a"  # a default is not known
-        told = [f"{method} search over {sum(self.states.values())} trials ({trials})"]
-        if "seconds" in self.notes:
-            minutes = self.notes["seconds"] / 60
-            spent = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
-            told.append(f"{spent}{self._machine}")
-        if self.notes.get("ended_by"):
-            told.append(f"ended by {self.notes['ended_by']}")
-        return ", ".join(told)
+        parts = [f"{self.spec.get('method', 'a')} search over {sum(self.states.values())} trials ({trials})"]
+        if "seconds" in self.environment:
+            minutes = self.environment["seconds"] / 60
+            duration = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
+            parts.append(f"{duration}{self._machine}")
+        if self.environment.get("ended_by"):
+            parts.append(f"ended by {self.environment['ended_by']}")
+        return ", ".join(parts)
 
     @property
     def _machine(self) -> str:
-        if self.notes.get("gpus"):
-            return f" on {', '.join(self.notes['gpus'])}"
-        return f" on {self.notes['cores']} cores of {self.notes['cpu']}" if "cpu" in self.notes else ""
+        if self.environment.get("gpus"):
+            return f" on {', '.join(self.environment['gpus'])}"
+        if "cpu" not in self.environment:
+            return ""
+        return f" on {self.environment['cores']} cores of {self.environment['cpu']}"
 
     @property
     def searched(self) -> Rows:
-        """A row a parameter that was searched: its name and where."""
-        return [[name, told] for name, one in self.spec.parameters.items() if (told := _space(one))]
+        """One row per searched parameter: its name and its values or range."""
+        parameters: JsonObject = self.spec.get("parameters") or {}
+        return [[name, text] for name, parameter in parameters.items() if (text := _space(parameter))]
 
     def _rows(self, labels: Mapping[str, str]) -> Rows:
         rows = []
         for key, label in labels.items():
-            both = [self.metrics[split] for split in EVALUATED_SPLITS]
-            rows.append([label, *(format_cell(one.get(key), _intervals(one, key)) for one in both)])
+            splits = [self.metrics[split] for split in SPLITS]
+            rows.append([label, *(format_cell(split.get(key), _intervals(split, key)) for split in splits)])
         return [row for row in rows if set(row[1:]) != {MISSING}]
 
 
 def setting_rows(trial: TrialConfig) -> Rows:
-    """A row a setting of the chosen trial."""
+    """Return one row per setting of the chosen trial."""
     return [[name, str(value)] for name, value in trial.model_dump(mode="json").items()]
 
 
 def format_cell(value: Any, interval: Any = None) -> str:
-    """A number to three digits, its interval behind it if there is one."""
+    """Return a number to three digits, followed by its interval if there is one."""
     return MISSING if value is None else " ".join(filter(None, [f"{value:.3f}", format_interval(interval, "")]))
 
 
-def format_interval(interval: Any, nothing: str = MISSING) -> str:
-    """An interval."""
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else nothing
+def format_interval(interval: Any, missing: str = MISSING) -> str:
+    """Return an interval to three digits, or `missing` if there is none."""
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else missing
 
 
 def _intervals(split: JsonObject, key: str) -> Any:

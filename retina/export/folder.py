@@ -1,13 +1,13 @@
-"""What an exported folder holds, and the reading of all of it but the weights. Knows no torch.
+"""The content of an exported folder, and the reader of all of it but the weights. Imports no torch.
 
-model.onnx          the model for onnxruntime: normalised pixels to probabilities and grade
+model.onnx          the model for onnxruntime: normalized pixels to probabilities and grade
 model.pt2           the same for torch.export.load
-model.safetensors   the weights alone; nothing in it can run when it is read
-config.json         settings, architecture, temperature, cut-points, operating point, names of the grades, who made it
-preprocess.json     what is done to a photograph before the model sees it
-metrics.json        how good it was on validation and test
-MODEL_CARD.md       all of that for people: what it is for, and what it is not for
-SHA256SUMS          of all of these, as sha256sum writes it; each file is verified before it is used
+model.safetensors   the weights alone; reading them cannot execute code
+config.json         settings, architecture, temperature, cut-points, operating point, grade names, version that wrote it
+preprocess.json     the preprocessing of a photograph
+metrics.json        the metrics on validation and test
+MODEL_CARD.md       all of this for people: intended use and limits
+SHA256SUMS          the checksums of these files in sha256sum's format; each file is verified before it is used
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ONNX, PROGRAM, WEIGHTS, CONFIG, PREPROCESS, METRICS, CARD = LISTED = (
 FILES = (*LISTED, SUMS)
 FILES_OF_EARLIER_LAYOUTS = ("README.txt",)
 LAYOUT = 3
-"""Version of what the folder holds. 1 had neither graphs nor card, no temperature and no operating point. 2 had no
-SHA256SUMS, and graphs that give an output that is not finite a grade, where 3 has -1."""
+"""Version of the folder's layout. 1 had neither graphs nor card, no temperature and no operating point. 2 had no
+SHA256SUMS, and its graphs give a non-finite output a grade, where those of 3 give -1."""
 FIRST_LAYOUT_WITH_CHECKSUMS = 3
 """The first layout that has SHA256SUMS."""
 REMEDY = (
@@ -55,118 +55,133 @@ IMAGES, PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE = "images", "probabilities"
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 StandardDeviation = Annotated[float, Field(ge=0.01, le=1)]
-"""Of values from 0 to 1, whose deviation is at most 0.5; 1 leaves them as they are. Below 0.01 inputs overflow."""
-Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
-"""What `retina.metrics.calibration.fit_temperature` can find."""
-F = TypeVar("F", bound=Frozen)
+"""Standard deviation of values from 0 to 1: at most 0.5, or 1 to leave them unscaled. Below 0.01 inputs overflow."""
+Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
+"""The range of `retina.metrics.calibration.temperature`."""
+FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
 class Preprocess(Frozen):
-    """preprocess.json: what is done to a photograph, in this order."""
+    """preprocess.json: the preprocessing of a photograph, in this order."""
 
     channels: Literal["RGB"]
     crop: Literal["fundus disc"]
-    crop_version: str = Field(description="of retina.data.fundus")
+    crop_version: str = Field(description="version of the preprocessing in retina.data.fundus")
     image_size: int = Field(ge=16, le=2048, description="side of the square in pixels")
     scale: Literal["0 to 1"]
     mean: tuple[UnitInterval, UnitInterval, UnitInterval]
     std: tuple[StandardDeviation, StandardDeviation, StandardDeviation]
-    graph_input: dict[str, Any] = Field(default_factory=dict, description="name, dtype and shape; for other programs")
+    graph_input: dict[str, Any] = Field(default_factory=dict, description="name, dtype, shape; for other programs")
 
     @model_validator(mode="after")
-    def _one_size(self) -> Self:
+    def _shape_matches_image_size(self) -> Self:
         shape = ["batch", 3, self.image_size, self.image_size]
         if self.graph_input and self.graph_input.get("shape") != shape:
-            raise ValueError(f"graph_input.shape is {self.graph_input.get('shape')}, image_size asks for {shape}")
+            raise ValueError(f"graph_input.shape is {self.graph_input.get('shape')}, image_size requires {shape}")
         return self
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Squares uint8 (B, S, S, 3) as the graphs take them, float32 (B, 3, S, S); the arithmetic of training."""
+        """Return squares uint8 (B, S, S, 3) as graph inputs float32 (B, 3, S, S), computed as in training."""
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
-        mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in (self.mean, self.std))
+        mean, std = (np.array(channels, np.float32).reshape(1, 3, 1, 1) for channels in (self.mean, self.std))
         return (images - mean) / std
 
 
+class OperatingPoint(Frozen):
+    """The operating point: eyes with P(grade >= 2) (the graphs' `referable_score`) >= `threshold` are referable."""
+
+    threshold: float | None = Field(
+        ge=0,
+        le=1 + SUM_TOLERANCE,  # a value slightly above 1 refers no eye
+        description="None where validation had no referable eye, or only referable ones",
+    )
+    chosen_on: str
+    target: dict[str, float] = Field(default_factory=dict)
+    met: bool = Field(description="whether the target was reached where the threshold was chosen")
+
+
 class Calibration(Frozen):
-    """What of metrics.json the model itself needs; an earlier version knew neither."""
+    """The part of metrics.json that the model needs; early versions wrote neither of the two."""
 
     temperature: Temperature = 1.0
     operating_point: OperatingPoint | None = None
 
 
 class CutPoints(Frozen):
-    """How the graphs turn the network's score into grades: P(worse than k) = sigmoid((score - cut k) / spread)."""
+    """The conversion of the network's score to grades: P(worse than k) = sigmoid((score - cut k) / spread)."""
 
     cuts: tuple[float, float, float, float]
-    spread: float = Field(ge=1e-3, le=100, description="is fitted between 0.02 and 4")
+    spread: float = Field(ge=1e-3, le=100, description="fitted between 0.02 and 4")
 
     @field_validator("cuts")
     @classmethod
-    def _ascending(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
+    def _cuts_are_ascending(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
         if list(cuts) != sorted(cuts):
-            raise ValueError("should ascend")
+            raise ValueError("should be in ascending order")
         return cuts
 
 
 class Check(Frozen):
-    """How the graphs were compared with torch when they were written."""
+    """The comparison of the graphs with torch at the time of the export."""
 
     photographs: int = Field(ge=1)
-    origin: str = Field(description="where these photographs are from")
-    onnx_difference: float = Field(ge=0, description="largest absolute difference of a probability, by onnxruntime")
-    pt2_difference: float = Field(ge=0, description="and by torch.export.load")
-    other_grades: int = Field(ge=0, description="photographs to which one of the graphs gives another grade")
+    origin: str = Field(description="where these photographs come from")
+    onnx_difference: float = Field(ge=0, description="largest absolute difference of a probability with onnxruntime")
+    pt2_difference: float = Field(ge=0, description="the same with torch.export.load")
+    other_grades: int = Field(ge=0, description="photographs to which one of the graphs gives another grade than torch")
     versions: dict[str, str]
-    recorded: int = Field(0, ge=0, description="of the photographs, those in best/predictions.csv")
+    recorded: int = Field(0, ge=0, description="number of the photographs that are in best/predictions.csv")
     recorded_difference: float | None = Field(
-        None, description="and largest difference of torch's to what stands there"
+        None, description="largest absolute difference of torch's probabilities from those in best/predictions.csv"
     )
-    verified: bool = Field(False, description="whether the run's files were compared with their SHA256SUMS")
+    verified: bool = Field(False, description="whether the run's files were verified with their SHA256SUMS")
 
     @property
-    def in_words(self) -> str:
-        """For a terminal and the model card."""
+    def summary(self) -> str:
+        """The comparison's result as text, for a terminal and the model card."""
         onnx, pt2 = (f"{difference:.1e}" for difference in (self.onnx_difference, self.pt2_difference))
         return (
             f"{self.photographs} photographs {self.origin}: probabilities differ from torch's by at most {onnx} "
             f"({ONNX}, onnxruntime {self.versions.get('onnxruntime')}) and {pt2} ({PROGRAM}, torch "
-            f"{self.versions.get('torch')}); {self.other_grades} of them get another grade; {self._of_the_run}"
+            f"{self.versions.get('torch')}); {self.other_grades} of them get another grade; {self._run_summary}"
         )
 
     @property
-    def _of_the_run(self) -> str:
-        files = "the run's files are as they were written" if self.verified else "the run's files have no checksums"
+    def _run_summary(self) -> str:
+        files = "the run's files are unchanged" if self.verified else "the run's files have no checksums"
         if self.recorded_difference is None:
             return f"{files}; none of the photographs is in its predictions.csv"
-        apart = f"{self.recorded_difference:.1e}"
-        return f"{files}; torch differs by at most {apart} from its predictions.csv, on {self.recorded} photographs"
+        difference = f"{self.recorded_difference:.1e}"
+        return (
+            f"{files}; torch differs by at most {difference} from its predictions.csv, on {self.recorded} photographs"
+        )
 
 
 class Description(Frozen):
-    """config.json: the model and where it comes from."""
+    """config.json: the model and its origin."""
 
     export: Literal[1, 2, 3] = Field(description="version of this layout")
-    retina: str = Field(description="version that wrote it")
+    retina: str = Field(description="version of retina that wrote it")
     sweep: str
     trial_id: str
     trial: TrialConfig
-    architecture: dict[str, Any] = Field(description="for those who build the network without this package")
+    architecture: dict[str, Any] = Field(description="for programs that build the network without this package")
     grades: tuple[str, str, str, str, str]
-    temperature: Temperature = Field(1.0, description="is in the graphs' probabilities already")
+    temperature: Temperature = Field(1.0, description="already applied in the graphs' probabilities")
     operating_point: OperatingPoint | None = None
-    cut_points: CutPoints | None = Field(None, description="of a network that gives a score; in the graphs already")
+    cut_points: CutPoints | None = Field(None, description="of a network that gives a score; applied in the graphs")
     check: Check | None = None
     data_fingerprint: str
 
     @field_validator("grades")
     @classmethod
-    def _in_order(cls, grades: tuple[str, ...]) -> tuple[str, ...]:
+    def _grades_are_in_order(cls, grades: tuple[str, ...]) -> tuple[str, ...]:
         if grades != GRADE_NAMES:
             raise ValueError(f"should be {', '.join(GRADE_NAMES)}, in this order")
         return grades
 
     @model_validator(mode="after")
-    def _cut_points_of_a_score(self) -> Self:
+    def _cut_points_need_a_score(self) -> Self:
         if self.cut_points and self.trial.loss not in {"mse", "huber"}:
             raise ValueError(f"cut_points: a network trained with {self.trial.loss} gives no score to cut")
         return self
@@ -174,35 +189,35 @@ class Description(Frozen):
 
 @dataclass(frozen=True)
 class ExportFolder:
-    """An exported folder, as far as it can be read without torch."""
+    """An exported folder: its path and the descriptions that are read without torch."""
 
     path: Path
     description: Description
     preprocess: Preprocess
 
     def verify(self, name: str) -> bool:
-        """Compare a file with its SHA-256 before it is used; False where the folder is of a layout without.
+        """Compare a file with its SHA-256 before it is used; return False if the folder's layout has no checksums.
 
         Raises:
-            ResultsError: it is damaged, missing or not listed.
+            ResultsError: the file is damaged, missing or not listed.
         """
         return checksums.verify(self.path, [name], REMEDY)
 
 
 def read_export(folder: Path) -> ExportFolder:
-    """What an exported folder says of itself.
+    """Read the descriptions of an exported folder.
 
     Raises:
-        ResultsError: `folder` is none, was written by a newer version, a file in it is missing, damaged or was changed
-            (named), has a value that no export has, or its photographs were cropped by another version of the
+        ResultsError: `folder` is not an export or was written by a newer version, a file in it is missing, damaged or
+            changed (named), has a value that no export has, or its photographs were cropped by another version of the
             preprocessing than this one.
     """
     if not (folder / CONFIG).is_file() or not any((folder / name).is_file() for name in (ONNX, WEIGHTS)):
-        raise ResultsError(_no_export(folder))
+        raise ResultsError(_not_an_export(folder))
     is_verified = checksums.verify(folder, [CONFIG, PREPROCESS], REMEDY)
-    described = files.read_json(folder / CONFIG)
-    _refuse_newer(folder / CONFIG, described)
-    description = _parse(Description, described, folder / CONFIG)
+    values = files.read_json(folder / CONFIG)
+    _check_layout(folder / CONFIG, values)
+    description = _parse(Description, values, folder / CONFIG)
     if not is_verified:
         checksums.verify(folder, [], REMEDY, needed=description.export >= FIRST_LAYOUT_WITH_CHECKSUMS)
         checksums.log_unverified(folder)
@@ -210,31 +225,31 @@ def read_export(folder: Path) -> ExportFolder:
     if preprocess.crop_version not in SAME_PIXELS:
         raise ResultsError(
             f"{folder / PREPROCESS}: crop_version is {preprocess.crop_version!r}, this retina ({retina.__version__}) "
-            f"has {PREPROCESSING!r}; use the one that wrote it, {description.retina}"
+            f"has {PREPROCESSING!r}; use the version that wrote it, {description.retina}"
         )
     return ExportFolder(folder, description, preprocess)
 
 
-def _refuse_newer(file: Path, described: Any) -> None:
-    layout = described.get("export") if isinstance(described, Mapping) else None
+def _check_layout(file: Path, values: Any) -> None:
+    layout = values.get("export") if isinstance(values, Mapping) else None
     if isinstance(layout, int) and layout > LAYOUT:
         raise ResultsError(
-            f"{file}: export is {layout}, a layout newer than this retina ({retina.__version__}) reads, 1 to {LAYOUT}; "
-            f"use the one that wrote it, {described.get('retina')}"
+            f"{file}: export is {layout}, a newer layout than this retina ({retina.__version__}) reads, 1 to {LAYOUT}; "
+            f"use the version that wrote it, {values.get('retina')}"
         )
 
 
-def _parse(kind: type[F], values: Any, file: Path) -> F:
+def _parse(model: type[FrozenT], values: Any, file: Path) -> FrozenT:
     try:
-        return parse(kind, values, str(file))
+        return parse(model, values, str(file))
     except SpecError as error:
         raise ResultsError(str(error)) from None
 
 
-def _no_export(folder: Path) -> str:
+def _not_an_export(folder: Path) -> str:
     run = folder.parent if folder.name == "best" else folder
     if (run / "sweep.yaml").is_file():
         return f"{folder}: is not an exported model; run first: retina export {run}"
     missing = f"{ONNX} and no {WEIGHTS}" if (folder / CONFIG).is_file() else CONFIG
-    why = f"it has no {missing}" if folder.is_dir() else "there is no such folder"
-    return f"{folder}: is not an exported model, {why}; retina export RUN writes one"
+    reason = f"it has no {missing}" if folder.is_dir() else "there is no such folder"
+    return f"{folder}: is not an exported model, {reason}; retina export RUN writes one"

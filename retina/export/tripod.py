@@ -1,6 +1,7 @@
-"""TRIPOD+AI: what a study of a prediction model is to report (Collins et al. 2024, BMJ 385:e078378), for a model card.
+"""TRIPOD+AI, the reporting guideline for studies of prediction models (Collins et al. 2024, BMJ 385:e078378).
 
-All 27 items with their 52 parts. What a machine knows of a part stands here; the rest is the authors'.
+All 27 items with their 52 parts, for a model card. Parts that follow from the run are filled in; the authors fill in
+the others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ AUTHORS = "to be filled by the authors"
 
 
 class Item(NamedTuple):
-    """One part: its number, what it asks for in short, what is known of it, and what the authors are to add."""
+    """One part: its number, its topic in short, what is known about it, and what the authors have to add."""
 
     number: str
     topic: str
@@ -23,21 +24,21 @@ class Item(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """What stands in the card."""
+        """The text of the part in the card."""
         return "; ".join(filter(None, [self.known, self.to_add])) or AUTHORS
 
 
-def items(facts: CardData, described: Description) -> list[Item]:
-    """The checklist, filled as far as the run tells."""
-    trial = described.trial
-    has_data, has_intervals = bool(facts.photographs), bool(facts.metrics["test"].get("intervals"))
-    has_temperature, has_point = bool(facts.calibration), bool(described.operating_point)
+def items(card: CardData, description: Description) -> list[Item]:
+    """Return the checklist, filled in as far as the run's files allow."""
+    trial = description.trial
+    has_data, has_intervals = bool(card.photographs), bool(card.metrics["test"].get("intervals"))
+    has_temperature, has_point = bool(card.calibration), bool(description.operating_point)
     imbalance = f"class_weights {trial.class_weights}, label_smoothing {trial.label_smoothing:g}; no resampling"
-    skipped = facts.data.get("skipped")
+    skipped = card.data.get("skipped")
     left_out = f"{skipped or 'no'} photographs or labels were left out as unusable" if has_data else ""
 
-    def add(what: str) -> str:
-        return f"{AUTHORS}: {what}"
+    def add(topic: str) -> str:
+        return f"{AUTHORS}: {topic}"
 
     return [
         Item(
@@ -76,8 +77,8 @@ def items(facts: CardData, described: Description) -> list[Item]:
         Item("8c", "blinding of the outcome's assessment"),
         Item("9a", "choice of predictors", "one colour photograph; nothing else of the patient is used", ""),
         Item("9b", "definition of predictors", 'section "Input and output"', add("how and when it was taken")),
-        Item("9c", "who assessed the predictors", "nobody: no predictor is read by a person", ""),
-        Item("10", "sample size", _size(facts), add("its justification")),
+        Item("9c", "who assessed the predictors", "no person: the program reads the photograph", ""),
+        Item("10", "sample size", _sample_size(card), add("its justification")),
         Item("11", "missing data", left_out, add("what else is missing and why")),
         Item("12a", "use of the data, partition", 'section "Data"' if has_data else "", "" if has_data else AUTHORS),
         Item("12b", "handling of predictors", 'section "Input and output", preprocess.json', ""),
@@ -100,20 +101,20 @@ def items(facts: CardData, described: Description) -> list[Item]:
         Item("18c", "protocol"),
         Item("18d", "registration"),
         Item("18e", "availability of the data"),
-        Item("18f", "availability of the code", _code(facts, described), add("where it is")),
+        Item("18f", "availability of the code", _code(card, description), add("where it is")),
         Item("19", "patient and public involvement"),
-        Item("20a", "flow of participants, with and without outcome", _outcome(facts), add("who was left out before")),
+        Item("20a", "flow of participants, with and without outcome", _outcome(card), add("who was left out before")),
         Item("20b", "characteristics of participants"),
         Item("20c", "development and evaluation data compared", _if(has_data, "grades by split"), add("demographics")),
-        Item("21", "participants and outcomes in each analysis", _outcome(facts), "" if has_data else AUTHORS),
+        Item("21", "participants and outcomes in each analysis", _outcome(card), "" if has_data else AUTHORS),
         Item("22", "the full model", "this folder", add("restrictions and licence")),
         Item("23a", "performance with intervals", 'section "Results"' if has_intervals else "", add("subgroups")),
         Item("23b", "heterogeneity of performance", "not examined", ""),
         Item("24", "results of updating", _if(has_temperature, 'section "Calibration"') or "none was made", ""),
         Item("25", "interpretation"),
         Item("26", "limitations", 'section "Limits"', add("others")),
-        Item("27a", "poor or missing input", "retina predict names photographs that look unfit", add("what then")),
-        Item("27b", "users' part and expertise", "cropping and grading need nobody", add("who looks at the flagged")),
+        Item("27a", "poor or missing input", "retina predict names photographs that seem unfit", add("what then")),
+        Item("27b", "users' part and expertise", "none for cropping and grading", add("who examines the flagged ones")),
         Item("27c", "next steps"),
     ]
 
@@ -122,15 +123,15 @@ def _if(condition: bool, text: str) -> str:
     return text if condition else ""
 
 
-def _size(facts: CardData) -> str:
-    return f"{facts.patient_summary}; not calculated beforehand by this program" if facts.photographs else ""
+def _sample_size(card: CardData) -> str:
+    return f"{card.patient_summary}; not calculated beforehand by this program" if card.photographs else ""
 
 
-def _code(facts: CardData, described: Description) -> str:
-    commit = facts.notes.get("git")
-    return f"retina-sweeps {described.retina}" + (f", commit {commit}" if commit else "")
+def _code(card: CardData, description: Description) -> str:
+    commit = card.environment.get("git")
+    return f"retina-sweeps {description.retina}" + (f", commit {commit}" if commit else "")
 
 
-def _outcome(facts: CardData) -> str:
-    pairs = zip(facts.photographs, facts.referable, strict=True)
+def _outcome(card: CardData) -> str:
+    pairs = zip(card.photographs, card.referable, strict=True)
     return ", ".join(f"{row[0]}: {without} without and {having} with grade >= 2" for row, (without, having) in pairs)

@@ -1,8 +1,7 @@
-"""Grades of photographs by an exported model, on the same path from file to probability as in training.
+"""Grading of photographs by an exported model, with the same preprocessing as in training.
 
-`find_images` finds the photographs, `predict` grades them, `write_csv` and `write_json` keep what it says, where
-`ensure_writable` sees nothing else. Nothing here
-imports torch unless the model is to run in it.
+`find_images` finds the photographs, `predict` grades them, and `write_csv` and `write_json` write the result, after
+`ensure_writable` has checked that no other file is overwritten. Torch is imported only if the model is to run in it.
 """
 
 from retina.predict.files import find_images

@@ -1,4 +1,4 @@
-"""What the model runs in: onnxruntime, or torch. Neither is imported unless it is the one."""
+"""The runtime of an exported model: onnxruntime or torch. Only the one that is used is imported."""
 
 from __future__ import annotations
 
@@ -37,45 +37,46 @@ Images = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 ModelOutputs = tuple[Floats, npt.NDArray[np.int64], Floats]
 Runtime = Callable[[Images], ModelOutputs]
-"""Images float32 (B, 3, S, S), normalised, to probabilities (B, 5), grades (B,) and P(grade >= 2) (B,) as the operating
-point looks at it; see `retina.export.grader.Grader`."""
+"""A function from images float32 (B, 3, S, S), normalized, to probabilities (B, 5), grades (B,) and the P(grade >= 2)
+(B,) to which the operating point applies; see `retina.export.grader.Grader`."""
 RuntimeName = Literal["auto", "torch", "onnx"]
 log = logging.getLogger(__name__)
 
 
-def open_runtime(folder: ExportFolder, wish: RuntimeName = "auto", device: str | None = None) -> Runtime:
-    """The model of an exported folder, ready to run.
+def open_runtime(folder: ExportFolder, name: RuntimeName = "auto", device: str | None = None) -> Runtime:
+    """Open the model of an exported folder.
 
     Args:
-        folder: as `retina.export.folder.read_export` gives it.
-        wish: "auto" is torch where there is a GPU for it, else onnxruntime where both it and a graph are there.
-        device: where torch runs it, "cpu" or "cuda:1" say; a GPU if there is one, else the CPU, if None.
+        folder: as `retina.export.folder.read_export` returns it.
+        name: "auto" is torch if there is a GPU for it, otherwise onnxruntime if it is installed and the folder has a
+            graph.
+        device: the device for torch, for example "cpu" or "cuda:1"; if None, a GPU if there is one, else the CPU.
 
     Raises:
-        ResultsError: the folder has nothing for the runtime, that is damaged or does not belong to config.json and
-            preprocess.json, or the runtime is not installed.
+        ResultsError: the runtime is not installed, or the folder has no file for it, or that file is damaged or does
+            not match config.json and preprocess.json.
     """
-    chosen = _choice(folder) if wish == "auto" else wish
+    chosen = _choose_runtime(folder) if name == "auto" else name
     log.debug("%s runs in %s", folder.path, chosen)
-    return _in_onnxruntime(folder) if chosen == "onnx" else _in_torch(folder, device)
+    return _open_onnxruntime(folder) if chosen == "onnx" else _open_torch(folder, device)
 
 
-def _choice(folder: ExportFolder) -> Literal["torch", "onnx"]:
-    for_torch = _is_installed("torch") and (folder.path / WEIGHTS).is_file()
-    for_onnx = _is_installed("onnxruntime") and (folder.path / ONNX).is_file()
-    if for_torch and for_onnx:
+def _choose_runtime(folder: ExportFolder) -> Literal["torch", "onnx"]:
+    has_torch = _is_installed("torch") and (folder.path / WEIGHTS).is_file()
+    has_onnx = _is_installed("onnxruntime") and (folder.path / ONNX).is_file()
+    if has_torch and has_onnx:
         return "torch" if hardware.current_load().gpus else "onnx"
-    return "onnx" if for_onnx else "torch"
+    return "onnx" if has_onnx else "torch"
 
 
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # somebody has put it out of reach
+    except ValueError:  # sys.modules[package] is None, or the module has no __spec__
         return False
 
 
-def _in_onnxruntime(folder: ExportFolder) -> Runtime:
+def _open_onnxruntime(folder: ExportFolder) -> Runtime:
     file = folder.path / ONNX
     if not file.is_file():
         raise ResultsError(
@@ -89,33 +90,29 @@ def _in_onnxruntime(folder: ExportFolder) -> Runtime:
     if not folder.verify(ONNX):
         ensure_finite_weights(file)
     graph = create_session(file, str(file))
-    _refuse_other_graph(graph, folder)
+    _check_graph(graph, folder)
 
     def run(images: Images) -> ModelOutputs:
         try:
-            probabilities, grades, referable = graph.run(
-                [PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE], {IMAGES: images}
-            )
-        except Exception as error:  # onnxruntime's exceptions have no common root but this
+            probabilities, grades, referable = graph.run([PROBABILITIES, GRADE, REFERABLE_SCORE], {IMAGES: images})
+        except Exception as error:  # onnxruntime's exceptions have no other common base class
             raise ModelOutputError(f"{file}: onnxruntime cannot run it: {first_line(error)}") from None
         return probabilities.astype(np.float64), grades.astype(np.int64), referable.astype(np.float64)
 
     return run
 
 
-def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: ExportFolder) -> None:
-    """Stop at a graph that is not the one that config.json and preprocess.json describe."""
+def _check_graph(graph: onnxruntime.InferenceSession, folder: ExportFolder) -> None:
+    """Raise if a graph is not the one that config.json and preprocess.json describe."""
     file, size = folder.path / ONNX, folder.preprocess.image_size
-    given = {one.name: one.shape for one in graph.get_inputs()}
-    if list(given) != [IMAGES] or given[IMAGES][1:] != [3, size, size]:
-        takes = ", ".join(f"{name} {shape}" for name, shape in given.items())
-        raise ResultsError(f"{file}: takes {takes}, {PREPROCESS} says {IMAGES} {['batch', 3, size, size]}")
-    gives = {one.name: one.shape[1:] for one in graph.get_outputs()}
-    if gives != {PROBABILITIES_OUTPUT: [5], GRADE: [], REFERABLE_SCORE: []}:
-        raise ResultsError(
-            f"{file}: gives {gives}, not {PROBABILITIES_OUTPUT} (batch, 5), {GRADE} and {REFERABLE_SCORE}"
-        )
-    told = _told(graph, file)
+    inputs = {value.name: value.shape for value in graph.get_inputs()}
+    if list(inputs) != [IMAGES] or inputs[IMAGES][1:] != [3, size, size]:
+        shown = ", ".join(f"{name} {shape}" for name, shape in inputs.items())
+        raise ResultsError(f"{file}: takes {shown}, {PREPROCESS} has {IMAGES} {['batch', 3, size, size]}")
+    outputs = {value.name: value.shape[1:] for value in graph.get_outputs()}
+    if outputs != {PROBABILITIES: [5], GRADE: [], REFERABLE_SCORE: []}:
+        raise ResultsError(f"{file}: returns {outputs}, not {PROBABILITIES} (batch, 5), {GRADE} and {REFERABLE_SCORE}")
+    metadata = _read_metadata(graph, file)
     description = folder.description
     expected: dict[str, tuple[str, Any]] = {
         "preprocess": (PREPROCESS, folder.preprocess),
@@ -124,37 +121,37 @@ def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: ExportFolde
         "flips": (CONFIG, description.trial.flips),
     }
     for key, (name, value) in expected.items():
-        if key in told and told[key] != value:  # an earlier layout's graph does not tell all
+        if key in metadata and metadata[key] != value:  # a graph of an earlier layout lacks some keys
             raise ResultsError(f"{file}: was written for another {key} than {name} has now;\n{REMEDY}")
 
 
-def _told(graph: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
-    """What a graph says of itself in its metadata."""
+def _read_metadata(graph: onnxruntime.InferenceSession, file: Path) -> dict[str, Any]:
+    """Return a graph's metadata, with the preprocessing as `Preprocess`."""
     try:
-        told = {key: json.loads(text) for key, text in graph.get_modelmeta().custom_metadata_map.items()}
-        if "preprocess" in told:
-            told["preprocess"] = parse(Preprocess, told["preprocess"], "")
+        metadata = {key: json.loads(text) for key, text in graph.get_modelmeta().custom_metadata_map.items()}
+        if "preprocess" in metadata:
+            metadata["preprocess"] = parse(Preprocess, metadata["preprocess"], "")
     except (ValueError, SpecError, RecursionError) as error:
         raise ResultsError(f"{file}: its metadata is not what an export writes: {first_line(error)}") from None
-    return told
+    return metadata
 
 
-def _in_torch(folder: ExportFolder, device: str | None) -> Runtime:
+def _open_torch(folder: ExportFolder, device: str | None) -> Runtime:
     if not _is_installed("torch"):
         raise ResultsError("--runtime torch: torch is not installed; pip install torch torchvision, or --runtime onnx")
-    import torch  # noqa: PLC0415  # takes seconds, and nobody who runs the other needs it
+    import torch  # noqa: PLC0415  # takes seconds, and onnxruntime does not need it
 
     from retina.export import grader  # noqa: PLC0415
     from retina.training.inference import disable_tf32  # noqa: PLC0415
 
     model = grader.load_from_folder(folder).grader
-    there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.to(device=there, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(images: Images) -> ModelOutputs:
         with torch.inference_mode(), disable_tf32():
-            placed = torch.from_numpy(images).to(there, memory_format=torch.channels_last)
-            probabilities, grades, referable = model(placed)
+            batch = torch.from_numpy(images).to(target, memory_format=torch.channels_last)
+            probabilities, grades, referable = model(batch)
         return _floats(probabilities), grades.cpu().numpy(), _floats(referable)
 
     return run

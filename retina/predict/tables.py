@@ -1,4 +1,4 @@
-"""What `predict` returned, as CSV or JSON."""
+"""Writers of what `predict` returns, as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from retina.system import output_files
 
 
 def ensure_writable(csv: Path | None, json: Path | None) -> None:
-    """Stop where grades would take the place of something else: a photograph, a list of labels.
+    """Raise if writing the grades would overwrite another file, for example a photograph or a list of labels.
 
     Raises:
-        ResultsError: a file is there and holds no grades, cannot be written, or is named twice.
+        ResultsError: a file exists and holds no grades, cannot be written, or is named twice.
     """
     if csv and json and os.path.realpath(csv) == os.path.realpath(json):
-        raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two")
-    for file, option, is_ours in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
-        if file and (problem := output_files.unwritable_reason(file, option, "table of grades", is_ours)):
+        raise ResultsError(f"--csv {csv} and --json {json}: one file cannot hold both; name two files")
+    for file, option, is_own_file in ((csv, "--csv", _is_csv), (json, "--json", _is_json)):
+        if file and (problem := output_files.unwritable_reason(file, option, "table of grades", is_own_file)):
             raise ResultsError(f"{file}: {problem}")
 
 
 def write_csv(frame: pd.DataFrame, file: Path) -> None:
-    """Write what `predict` returned as CSV, probabilities to six digits; whole or not at all.
+    """Write what `predict` returned as CSV, probabilities to six digits; the file is written completely or not at all.
 
     Raises:
-        ResultsError: the file cannot be written; exit code 1 where the disk is at fault.
+        ResultsError: the file cannot be written; a `DiskError` (exit code 1) where the disk is at fault.
     """
     try:
         files.write_frame(file, frame.round(6), is_private=True)
@@ -38,10 +38,10 @@ def write_csv(frame: pd.DataFrame, file: Path) -> None:
 
 
 def write_json(frame: pd.DataFrame, file: Path) -> None:
-    """Write what `predict` returned as a JSON list of one object a photograph; what is unknown is null.
+    """Write what `predict` returned as a JSON list of one object per photograph; missing values are null.
 
     Raises:
-        ResultsError: the file cannot be written; exit code 1 where the disk is at fault.
+        ResultsError: the file cannot be written; a `DiskError` (exit code 1) where the disk is at fault.
     """
     rounded = frame.round(6).astype(object)
     rows = rounded.where(rounded.notna(), None).to_dict(orient="records")

@@ -1,4 +1,4 @@
-"""Where a result came from: the command, the versions, the commit, the hardware and the photographs."""
+"""The origin of a result: the command, package versions, commit, hardware and photographs."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pillow"
 
 
 def create_run_folder(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
-    """Make a new results folder; of processes that begin one of the same name at the same time, one makes it.
+    """Create a new results folder; if several processes create the same one at the same time, one succeeds.
 
-    It is made under a temporary name beside its own and renamed when it is whole: a rename onto a folder that holds
-    something fails, on network file systems too, so nobody's folder is replaced, and whoever is killed before has
-    begun nothing. Where `root` is a link to an empty folder, that folder becomes the results folder; where it is an
-    empty one that cannot be replaced, a mounted volume say, the files are moved into it. Where such a one lies below a
-    folder that may not be written to, the temporary one is made inside it.
+    The folder is created under a temporary name beside `root` and renamed when it is complete: a rename onto a folder
+    that is not empty fails, on network file systems too, so no other folder is replaced, and a process that is killed
+    before leaves no results folder. Where `root` is a link to an empty folder, that folder becomes the results folder.
+    Where `root` is an empty folder that cannot be replaced, for example a mounted volume, the files are moved into it.
+    If its parent folder is not writable either, the temporary folder is created inside `root`.
 
     Raises:
-        ResultsError: `root` is taken, by another process since just now say, or cannot be made; exit code 1 where the
-            disk is full.
+        ResultsError: `root` is taken, for example since just now by another process, or cannot be created; a
+            `DiskError` (exit code 1) where the disk is at fault.
     """
-    RunFolder.ensure_free(root)
-    place = root.resolve() if root.is_symlink() else root
-    temporary_files.remove_unfinished_folders(place)
-    inside = place.is_dir() and not os.access(place.parent, os.W_OK)
-    new = (place if inside else place.parent) / f".{place.name}.{temporary_files.unique_tag()}.new"
+    RunFolder.refuse_taken(root)
+    path = root.resolve() if root.is_symlink() else root
+    temporary_files.remove_unfinished_folders(path)
+    inside = path.is_dir() and not os.access(path.parent, os.W_OK)
+    new = (path if inside else path.parent) / f".{path.name}.{temporary_files.unique_tag()}.new"
     try:
         _write_first_files(RunFolder.create(new), photographs, sweep_yaml)
         try:
             if inside:
-                _move_into(new, place)
+                _move_into(new, path)
             else:
-                new.rename(place)
+                new.rename(path)
         except OSError as error:
             if error.errno not in _CANNOT_BE_REPLACED:
                 raise
-            _move_into(new, place)
+            _move_into(new, path)
     except RetinaError:
         raise
     except OSError as error:
         if error.errno in _IS_TAKEN:
             raise ResultsError(
-                f"{root}: another process has begun it just now;\nwait for that one, or choose another --name"
+                f"{root}: another process has just created it;\nwait for that process, or choose another --name"
             ) from None
         raise wrap_os_error(root, "cannot be made", error) from None
     finally:
@@ -77,7 +77,7 @@ _CANNOT_BE_REPLACED = {errno.EBUSY, errno.EXDEV, errno.EPERM}
 
 
 def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml: str) -> None:
-    folder.update_metadata(**environment(), data=photographs.summary())
+    folder.note(**describe_environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
@@ -90,30 +90,30 @@ def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml
         raise OSError(errno.EIO, "the tables cannot be written")
 
 
-def _move_into(new: Path, place: Path) -> None:
-    """Move the files of a new folder into one that is there and empty; sweep.yaml, which says that it is whole, last.
+def _move_into(new: Path, target: Path) -> None:
+    """Move the files of a new folder into an empty one; sweep.yaml, which marks the folder as complete, last.
 
     Raises:
         ResultsError: another process does the same.
-        OSError: it is not empty any more, or cannot be written to.
+        OSError: the target is no longer empty, or cannot be written to.
     """
-    with RunFolder(place).lock():
-        there = [file for file in place.iterdir() if not temporary_files.is_unfinished_folder(file, place.name)]
-        if {file.name for file in there} - {LOCK_FILE, SOFT_LOCK_FILE}:
+    with RunFolder(target).held():
+        existing = [file for file in target.iterdir() if not temporary_files.is_unfinished_folder(file, target.name)]
+        if {file.name for file in existing} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         for file in sorted(new.iterdir(), key=lambda file: file.name == "sweep.yaml"):
-            shutil.move(file, place / file.name)
+            shutil.move(file, target / file.name)
 
 
-def environment() -> dict[str, Any]:
-    """What environment.json says before the data is known; plain JSON values."""
-    ours = code_version()
+def describe_environment() -> dict[str, Any]:
+    """Return the content of environment.json before the data is known, as plain JSON values."""
+    code = code_version()
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "retina": ours["version"],
-        "git": ours["git"],
-        "code": ours,  # what a resume compares, and what a forced one replaces
+        "retina": code["version"],
+        "git": code["git"],
+        "code": code,  # compared on a resume, and replaced by a forced one
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -124,16 +124,16 @@ def environment() -> dict[str, Any]:
 
 
 def code_version() -> dict[str, str | None]:
-    """Which code runs: `package_version`, git commit, and a hash of the package's `source_hash` that needs no git."""
+    """Return the version, git commit, and `source_hash`, which needs no git, of the code that runs."""
     return {"version": retina.__version__, "git": _git(), "source": source_hash()}
 
 
 def source_hash() -> str:
     """Return 12 hexadecimal digits of a hash of the package's Python files and their relative paths."""
-    here = Path(retina.__file__).parent
+    package = Path(retina.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(here.rglob("*.py")):
-        digest.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
@@ -146,20 +146,20 @@ def package_version(name: str) -> str:
 
 
 def _git() -> str | None:
-    """Commit of the code that runs, marked where it differs from it; None outside a checkout."""
-    here = Path(retina.__file__)
+    """Return the commit of the code that runs, marked if the code differs from it; None outside a checkout."""
+    file = Path(retina.__file__)
     try:
-        # fails where git does not know this file: installed into a folder of somebody else's repository
-        _run_git("ls-files", "--error-unmatch", here.name, at=here.parent)
-        return _run_git("describe", "--always", "--dirty", "--abbrev=12", at=here.parent) or None
+        # fails where git does not track this file: the package is installed inside another project's repository
+        _run_git("ls-files", "--error-unmatch", file.name, at=file.parent)
+        return _run_git("describe", "--always", "--dirty", "--abbrev=12", at=file.parent) or None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _run_git(*arguments: str, at: Path) -> str:
     command = ["git", *arguments]
-    done = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-    return done.stdout.strip()
+    completed = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    return completed.stdout.strip()
 
 
 def _cpu() -> str:

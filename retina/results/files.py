@@ -1,4 +1,4 @@
-"""Writers of files: each is written under a temporary name and renamed, so that no reader meets half a file."""
+"""Atomic writers of files: each file is written under a temporary name and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from retina.system import file_modes, output_files, spreadsheet, temporary_files
 
 
 def write_text(file: Path, text: str, *, is_private: bool = False) -> None:
-    """Write `file` whole or not at all; a private one is new readable by its owner alone."""
+    """Write a text file atomically; if it is new and private, only its owner can read it."""
     with _whole(file, is_private=is_private) as partial:
-        partial.write(text.encode(errors="backslashreplace"))  # file names need not be text
+        partial.write(text.encode(errors="backslashreplace"))  # file names in it need not be valid Unicode
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write `file` whole or not at all."""
+    """Write a binary file atomically."""
     with _whole(file) as partial:
         partial.write(content)
 
 
 def write_json(file: Path, values: Any, *, is_private: bool = False) -> None:
-    """Write `file` as indented JSON, whole or not at all."""
+    """Write values as indented JSON, atomically."""
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, text + "\n", is_private=is_private)
 
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]], columns: list[str], *, is_private: bool = False) -> None:
-    """Write `file` as CSV with `columns`, as `write_text`; what a row lacks stays empty."""
+    """Write rows as CSV with `columns`, as `write_text` does; keys that a row lacks become empty cells."""
     write_text(file, csv_header(columns) + csv_lines(rows, columns), is_private=is_private)
 
 
 def write_frame(file: Path, frame: pd.DataFrame, *, is_private: bool = False) -> None:
-    """Write `file` as CSV without the index, whole or not at all."""
+    """Write a frame as CSV without the index, atomically."""
     write_text(file, spreadsheet.to_csv(frame), is_private=is_private)
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ResultsError: no such file, or not JSON.
+        ResultsError: the file does not exist or is not JSON.
     """
     if not os.path.lexists(file):
         raise ResultsError(f"{file}: {os.strerror(errno.ENOENT)}")
@@ -61,14 +61,14 @@ def read_json(file: Path) -> Any:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all."""
+    """Copy a file atomically."""
     with source.open("rb") as original, _whole(target) as partial:
         shutil.copyfileobj(original, partial)
 
 
 @contextmanager
 def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `file` when it is written and on the disk; else it leaves no trace."""
+    """Open a temporary file that replaces `file` once it is written and synced to disk; on an error it is removed."""
     if not file.name:  # "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     if output_files.is_special_file(file):
@@ -87,12 +87,12 @@ def _whole(file: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
 
 
 def csv_header(columns: list[str]) -> str:
-    """The header line of a CSV file with `columns`."""
+    """Return the header line of a CSV file with `columns`."""
     return csv_lines([dict(zip(columns, columns, strict=True))], columns)
 
 
 def csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
-    """Rows as lines of a CSV file with `columns`; what a row lacks stays empty."""
+    """Return rows as lines of a CSV file with `columns`; keys that a row lacks become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
@@ -100,7 +100,7 @@ def csv_lines(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """What stands in the table: NaN as nothing, a text's carriage returns (csv leaves them bare) as line feeds."""
+    """Return a cell's content: NaN becomes empty; carriage returns, which csv writes bare, become line feeds."""
     if isinstance(value, str):
         return spreadsheet.escape_formula(value.replace("\r\n", "\n").replace("\r", "\n"))
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -16,23 +16,24 @@ from retina.errors import ResultsError, SpecError, one_line, wrap_os_error
 from retina.system.printable import truncate
 
 MAX_BYTES = 1 << 30
-"""Of a file that is read as text; ours have a thousandth of it."""
+"""Maximum size of a file that is read as text; this package's files are a thousand times smaller."""
 
 
-def raise_results_error(where: Path | str, problem: str, remedy: str) -> NoReturn:
-    """Say what is wrong with a file, and what helps.
+def raise_results_error(location: Path | str, problem: str, remedy: str) -> NoReturn:
+    """Raise an error about a file, with a remedy.
 
     Raises:
         ResultsError: always.
     """
-    raise ResultsError(f"{where}: {problem};\n{remedy}")
+    raise ResultsError(f"{location}: {problem};\n{remedy}")
 
 
 def read_text(file: Path, remedy: str) -> str | None:
-    """Read a text file of ours; None where there is none, which a link to nothing is not.
+    """Read a text file that this package wrote; None where it does not exist (a broken link is an error).
 
     Raises:
-        ResultsError: it cannot be read, or is not text in UTF-8; exit code 1 where the disk is at fault.
+        ResultsError: the file cannot be read, or is not text in UTF-8; a `DiskError` (exit code 1) where the disk is at
+            fault.
     """
     if not os.path.lexists(file):
         return None
@@ -44,8 +45,8 @@ def read_text(file: Path, remedy: str) -> str | None:
         raise
     except FileNotFoundError:
         if file.is_symlink():
-            raise_results_error(file, "is a link to what is not there", remedy)
-        return None  # taken away just now
+            raise_results_error(file, "is a link to a file that does not exist", remedy)
+        return None  # removed just now
     except OSError as error:
         raise wrap_os_error(file, "cannot be read", error, remedy) from None
     try:
@@ -60,70 +61,63 @@ def read_text(file: Path, remedy: str) -> str | None:
     return text
 
 
-def read_json(file: Path, remedy: str = "correct it, or put a copy of it back") -> Any:
-    """Read a JSON file; None where there is none.
+def read_json(file: Path, remedy: str = "correct it, or restore a copy of it") -> Any:
+    """Read a JSON file; None where it does not exist.
 
     Raises:
-        ResultsError: as `read_text`; or it is not JSON.
+        ResultsError: as `read_text`; or the file is not JSON.
     """
     text = read_text(file, remedy)
-    return None if text is None else _json(file, text, remedy)
+    return None if text is None else _parse_json(file, text, remedy)
 
 
 def read_object(file: Path, model: type[BaseModel], remedy: str) -> dict[str, Any] | None:
-    """Read a JSON file that holds what `model` says; None where there is none.
+    """Read a JSON file and validate it against `model`; None where it does not exist.
 
     Returns:
-        Its values as they are.
+        Its values, unchanged.
 
     Raises:
-        ResultsError: as `read_json`; or it holds something else.
+        ResultsError: as `read_json`; or the values do not match `model`.
     """
     text = read_text(file, remedy)
-    return None if text is None else check_values(_json(file, text, remedy), model, file, remedy)
+    return None if text is None else check_values(_parse_json(file, text, remedy), model, file, remedy)
 
 
-def read_yaml(file: Path, remedy: str) -> Document:
-    """Read a YAML file that holds keys and their values.
+def read_yaml(file: Path, model: type[BaseModel] | None, remedy: str) -> dict[str, Any]:
+    """Read a YAML file and validate it against `model`, if given.
 
     Raises:
-        ResultsError: the file is missing; as `read_text`; it is not YAML, or holds something else.
+        ResultsError: as `read_text`; or the file does not exist, is not YAML, or does not match `model`.
     """
     text = read_text(file, remedy)
     if text is None:
-        raise_results_error(file, "is not there", remedy)
+        raise_results_error(file, "does not exist", remedy)
     try:
         document = yaml_reader.parse(text, lambda line: f"{file}: line {line}")
     except SpecError as error:
         raise ResultsError(f"{str(error)[:400]};\n{remedy}") from None
-    if not isinstance(document.content, dict):
-        raise_results_error(file, f"holds {_shown(document.content)}, not keys and their values", remedy)
-    return document
+    if not isinstance(values, dict):
+        raise_results_error(file, f"holds {_shown(values)}, not a mapping of keys", remedy)
+    return values if model is None else check_values(values, model, file, remedy)
 
 
-def check_values(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -> dict[str, Any]:
-    """Check values of JSON or YAML against `model`; returns them as they are.
+def check_values(values: Any, model: type[BaseModel], location: Path | str, remedy: str) -> dict[str, Any]:
+    """Validate values of JSON or YAML against `model`, and return them unchanged.
 
     Raises:
-        ResultsError: they do not fit; names the first key that does not, its value and what is allowed.
+        ResultsError: the values do not match; names the first key that does not, its value and what is allowed.
     """
     try:
-        parse(model, values, str(where))
+        parse(model, values, str(location))
     except SpecError as error:
         raise refusal(error, remedy) from None
     return dict(values)
 
 
-def refusal(error: SpecError, remedy: str) -> ResultsError:
-    """Return the error for a file whose values do not fit: the first problem, how many more there are, the remedy."""
-    first, *more = str(error).splitlines()
-    others = f" (and {len(more)} more)" if more else ""
-    return ResultsError(f"{first[:400]}{others};\n{remedy}")
-
-
-def _json(file: Path, text: str, remedy: str) -> Any:
+def _parse_json(file: Path, text: str, remedy: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         problem = "it is empty" if not text.strip() else one_line(error)
         raise ResultsError(f"{file}: is not JSON: {problem};\n{remedy}") from None
@@ -131,20 +125,20 @@ def _json(file: Path, text: str, remedy: str) -> Any:
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
+    return number if math.isfinite(number) else _refuse_constant(text)
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {key[:60]!r} stands twice")
+            raise ValueError(f"the key {key[:60]!r} is given twice")
         values[key] = value
     return values
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _shown(value: Any) -> str:

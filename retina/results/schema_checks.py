@@ -1,4 +1,4 @@
-"""What a file of ours does not say, though what else it says cannot do without."""
+"""Checks for keys that a file must have because of other keys that it has."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from pydantic import BaseModel
 
 
 def require_keys(values: BaseModel | None, *keys: str, under: str = "") -> None:
-    """Say which of some keys `values` lacks, or holds nothing for.
+    """Raise if `values` lacks some keys or they are None.
 
     Args:
-        values: of a file.
-        keys: fields of it.
-        under: the key that `values` stand under, for the message.
+        values: the values of a file.
+        keys: required fields.
+        under: the key of `values` in the file, for the message.
 
     Raises:
-        ValueError: one is lacking.
+        ValueError: a key is missing or None.
     """
-    lacking = [f"{under}.{key}" if under else key for key in keys if getattr(values, key, None) is None]
-    if lacking:
-        raise ValueError(f"should hold {', '.join(lacking)}")
+    missing = [f"{under}.{key}" if under else key for key in keys if getattr(values, key, None) is None]
+    if missing:
+        raise ValueError(f"should hold {', '.join(missing)}")
 
 
 def forbid_null(values: BaseModel, *keys: str) -> None:
-    """Say which of some keys are there and null: only a number may be, one that is not defined.
+    """Raise if some keys are present with the value None, which only undefined numbers may have.
 
     Raises:
-        ValueError: one is.
+        ValueError: a key is None.
     """
     null = [key for key in keys if key in values.model_fields_set and getattr(values, key) is None]
     if null:
-        raise ValueError(f"should not hold null for {', '.join(null)}; what is not known is left out")
+        raise ValueError(f"should not hold null for {', '.join(null)}; leave out what is not known")

@@ -1,4 +1,4 @@
-"""What the files hold that this package writes and reads back: a pydantic model for each."""
+"""Schemas of the files that this package writes and reads back: one pydantic model per file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from retina.config import GRADES
 from retina.results.schema_checks import forbid_null, require_keys
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What a trial may be called: its id is the name of a folder, so it holds no separator and no dot."""
+"""Allowed trial ids: an id is the name of a folder, so it contains no separator and no dot."""
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 
 
 def check_trial_id(name: str) -> str:
-    """Return `name` if it may be a trial's id.
+    """Return `name` if it is a valid trial id.
 
     Raises:
-        ValueError: it may not; saying what is allowed.
+        ValueError: it is not valid; the message says what is allowed.
     """
     if not TRIAL_ID.fullmatch(name):
         raise ValueError("should be a trial's id such as t0007: letters, digits, - and _")
@@ -49,13 +49,13 @@ IntervalByGrade = Annotated[list[Interval | None], Field(min_length=GRADES, max_
 
 
 class Row(BaseModel):
-    """A row of a table: cells are text, an empty one is None; columns that are not known are left alone."""
+    """A row of a table: cells are text, an empty one is None; unknown columns are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class TrialRow(Row):
-    """A row of trials.csv beside the settings of its trial."""
+    """A row of trials.csv, without the trial's settings."""
 
     trial_id: TrialId
     state: Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"] | None
@@ -70,7 +70,7 @@ class TrialRow(Row):
     reason: str | None
 
     @model_validator(mode="after")
-    def _best_is_among_those_run(self) -> Self:
+    def _best_epoch_was_run(self) -> Self:
         if self.best_epoch is not None and self.epochs_run is not None and self.best_epoch > self.epochs_run:
             raise ValueError(f"best_epoch {self.best_epoch} should be one of the {self.epochs_run} of epochs_run")
         return self
@@ -98,7 +98,7 @@ class HistoryRow(Row):
 
 
 class PredictionRow(Row):
-    """A row of predictions.csv; earlier versions lack the columns that have a default."""
+    """A row of predictions.csv; early versions lack the columns that have a default."""
 
     split: Literal["train", "val", "test"]
     image: Annotated[str, Field(min_length=1)]
@@ -115,7 +115,7 @@ class PredictionRow(Row):
     fellow_eye: Annotated[int, Field(ge=0, lt=GRADES)] | None = None
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Self:
+    def _sums_to_one(self) -> Self:
         total = self.p0 + self.p1 + self.p2 + self.p3 + self.p4
         if abs(total - 1) > 1e-3:
             raise ValueError(f"p0 to p4 add up to {total:.4g}, should be 1")
@@ -123,26 +123,26 @@ class PredictionRow(Row):
 
 
 class JsonModel(BaseModel):
-    """Plain values of JSON or YAML, whose types are not bent; keys that are not known are left alone."""
+    """Plain values of JSON or YAML, whose types are not converted; unknown keys are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class SplitCounts(JsonModel):
-    """Photographs of a split."""
+    """The number of photographs of a split."""
 
     n: Count
     by_grade: Counts
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Self:
+    def _counts_match_n(self) -> Self:
         if sum(self.by_grade) != self.n:
             raise ValueError(f"by_grade adds up to {sum(self.by_grade)}, n is {self.n}")
         return self
 
 
 class DataSummary(JsonModel):
-    """What environment.json says of the photographs."""
+    """The summary of the photographs in environment.json."""
 
     path: str | None = None
     layout: str | None = None
@@ -153,14 +153,14 @@ class DataSummary(JsonModel):
     skipped: Count | None = None
 
     @model_validator(mode="after")
-    def _patients_of_photographs(self) -> Self:
+    def _has_patients_of_photographs(self) -> Self:
         if self.photographs and self.patients is None:
-            raise ValueError("should say how many patients the photographs are of")
+            raise ValueError("should hold patients, the number of patients of the photographs")
         return self
 
 
 class Code(JsonModel):
-    """Which code ran."""
+    """The version of the code that ran."""
 
     version: str | None = None
     git: str | None = None
@@ -168,13 +168,13 @@ class Code(JsonModel):
 
 
 class ResumeEntry(JsonModel):
-    """One of the times that a sweep went on."""
+    """One resume of a sweep."""
 
     command: str | None = None
 
 
 class EnvironmentFile(JsonModel):
-    """environment.json."""
+    """The content of environment.json."""
 
     started: Date | None = None
     study: str | None = None
@@ -195,7 +195,7 @@ class EnvironmentFile(JsonModel):
 
 
 class Baseline(JsonModel):
-    """A baseline of a split."""
+    """A baseline's metrics on a split."""
 
     accuracy: Fraction | None = None
     qwk: Kappa | None = None
@@ -211,14 +211,14 @@ class Baseline(JsonModel):
 
 
 class OperatingMetrics(JsonModel):
-    """What a model comes to at its operating point."""
+    """A model's metrics at its operating point."""
 
     sensitivity: Fraction | None = None
     specificity: Fraction | None = None
 
 
 class Intervals(JsonModel):
-    """The 95% intervals of a split's numbers, by their names; None where the bootstrap knows none."""
+    """The 95% intervals of a split's metrics, by their names; None where the bootstrap gives none."""
 
     __pydantic_extra__: dict[str, Interval | None] = Field(init=False)
 
@@ -228,7 +228,7 @@ class Intervals(JsonModel):
 
 
 class SplitMetrics(JsonModel):
-    """What metrics.json says of a split; None where a number is not defined, absent where a version did not know it."""
+    """The metrics of a split in metrics.json; None if a number is undefined, absent if a version did not write it."""
 
     n: Count | None = None
     patients: Count | None = None
@@ -259,7 +259,7 @@ class SplitMetrics(JsonModel):
         return self
 
     @model_validator(mode="after")
-    def _matrix_holds_each_photograph(self) -> Self:
+    def _confusion_matrix_matches_n(self) -> Self:
         total = sum(map(sum, self.confusion_matrix)) if self.confusion_matrix else None
         if total is not None and self.n is not None and total != self.n:
             raise ValueError(f"confusion_matrix holds {total} photographs, n is {self.n}")
@@ -267,23 +267,23 @@ class SplitMetrics(JsonModel):
 
 
 class EvaluatedSplit(SplitMetrics):
-    """The same of a model that was judged on the split: how many photographs it has every version knew."""
+    """The metrics of a split on which a model was evaluated: every version wrote the number of photographs."""
 
     @model_validator(mode="after")
-    def _is_judged(self) -> Self:
+    def _has_n(self) -> Self:
         require_keys(self, "n")
         return self
 
 
 class Target(JsonModel):
-    """What an operating point is to reach."""
+    """The target of an operating point."""
 
     sensitivity: Fraction
     specificity: Fraction
 
 
 class RecordedOperatingPoint(JsonModel):
-    """The operating point."""
+    """The operating point in metrics.json."""
 
     threshold: float | None = None
     met: bool | None = None
@@ -295,14 +295,14 @@ class RecordedOperatingPoint(JsonModel):
         return self
 
     @model_validator(mode="after")
-    def _is_met_by_a_threshold(self) -> Self:
+    def _met_needs_a_threshold(self) -> Self:
         if self.met and self.threshold is None:
-            raise ValueError("should hold the threshold that has met its target")
+            raise ValueError("should hold the threshold that meets the target")
         return self
 
 
 class Metrics(JsonModel):
-    """best/metrics.json."""
+    """The content of best/metrics.json."""
 
     trial_id: TrialId
     epoch: Natural | None = None
@@ -319,7 +319,7 @@ class Metrics(JsonModel):
         return self
 
     @model_validator(mode="after")
-    def _says_what_the_verdict_is_from(self) -> Self:
+    def _has_what_the_verdict_needs(self) -> Self:
         if self.verdict is not None:
             require_keys(self, "operating_point")
             require_keys(self.operating_point, "target", "met", under="operating_point")
@@ -328,7 +328,7 @@ class Metrics(JsonModel):
 
 
 class EnsembleCandidate(JsonModel):
-    """One of the ways to use the kept trials."""
+    """One combination of the kept trials: the best one alone, their ensemble, or the mean of their weights."""
 
     members: Annotated[list[TrialId], Field(min_length=1)]
     val: EvaluatedSplit
@@ -336,7 +336,7 @@ class EnsembleCandidate(JsonModel):
 
 
 class EnsembleFile(JsonModel):
-    """best/together.json."""
+    """The content of best/together.json."""
 
     metric: str
     single: EnsembleCandidate
@@ -346,7 +346,7 @@ class EnsembleFile(JsonModel):
 
 
 class ComparisonFile(SplitMetrics):
-    """A JSON file of comparison/."""
+    """The content of a JSON file in comparison/."""
 
     trial_id: TrialId
     epoch: Natural
@@ -355,3 +355,76 @@ class ComparisonFile(SplitMetrics):
     qwk: Kappa
     confusion_matrix: Matrix
     data_fingerprint: str | None = None
+
+
+class Metric(JsonModel):
+    """The metric that a sweep optimises."""
+
+    name: Literal["val_qwk", "val_accuracy", "val_auc", "val_loss"]
+    goal: Literal["maximize", "minimize"]
+
+
+class EarlyStop(JsonModel):
+    """The early stopping of trials."""
+
+    type: str | None = None
+    grace_epochs: Natural | None = None
+    eta: float | None = None
+
+    @model_validator(mode="after")
+    def _eta_gives_finite_rungs(self) -> Self:
+        if self.eta is not None and 1 < self.eta < MIN_ETA:
+            raise ValueError(f"eta {self.eta!r} should be {MIN_ETA} or more")
+        return self
+
+
+class Searched(JsonModel):
+    """A parameter of a sweep: one value, a list of them, or a range."""
+
+    values: Annotated[list[Any], Field(min_length=1)] | None = None
+    ordered: bool | None = None
+    distribution: str | None = None
+    min: float | None = None
+    max: float | None = None
+    when: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_three(self) -> Self:
+        if self.distribution is not None and (self.min is None or self.max is None):
+            raise ValueError("a distribution needs min and max")
+        if self.distribution is not None and self.min is not None and self.max is not None:
+            if self.min >= self.max:
+                raise ValueError(f"min {self.min:g} should be below max {self.max:g}")
+            if "log" in self.distribution and self.min <= 0:
+                raise ValueError(f"min {self.min:g} of {self.distribution} should be above 0")
+        if self.distribution is None and self.values is None and "value" not in (self.model_extra or {}):
+            raise ValueError("should hold value, values, or distribution with min and max")
+        return self
+
+
+class SearchedSpace(JsonModel):
+    """What a model card says of sweep.yaml."""
+
+    method: str | None = None
+    data: dict[str, Any] | None = None
+    parameters: dict[str, Searched] | None = None
+
+
+class RecordedSweep(SearchedSpace):
+    """sweep.yaml of a results folder, as far as readers of every version need it."""
+
+    trials: Natural | None = None
+    metric: Metric
+    parameters: dict[str, Searched]
+    early_stop: EarlyStop | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _epochs_are_numbers(cls, parameters: dict[str, Searched]) -> dict[str, Searched]:
+        told = parameters.get("epochs")
+        if told is not None:
+            extra = told.model_extra or {}
+            ends = told.values or [extra.get("value", told.max)]
+            if not all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 1 for one in ends):
+                raise ValueError("epochs should be numbers of 1 and more")
+        return parameters

@@ -80,7 +80,7 @@ def begin(folder: RunFolder, wanted: Plan, photographs: FundusDataset) -> None:
     refuse_changed(folder, photographs)
     notes = folder.metadata()
     if folder.trial_ids():
-        now = environment.environment()
+        now = environment.describe_environment()
         if (notes.get("code") or {}).get("source") != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
         folder.update_metadata(resumed=[*(notes.get("resumed") or []), now], code=now["code"])

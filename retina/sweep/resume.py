@@ -74,7 +74,7 @@ def reopened(
         )
     for change in changes:
         log.warning("note: %s", change)
-    again = {**environment.environment(), "changes": changes, "extend": extend}
+    again = {**environment.describe_environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
     said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
     folder.update_metadata(

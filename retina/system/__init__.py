@@ -1,1 +1,1 @@
-"""The machine, its processes and files, and text of others on a terminal. Knows nothing of photographs."""
+"""The machine, its processes and files, and the safe display of external text. Knows nothing of photographs."""

@@ -1,8 +1,8 @@
-"""Files and folders of patients' photographs and grades: made readable by their owner alone.
+"""Modes of the files and folders that hold patients' photographs and grades: only their owner can read them.
 
-A results folder, the cache and an audit's page hold photographs. What is made here is 0700 or 0600 whatever the umask;
-what is there already keeps its mode. Who has opened a results folder to a group (`chmod g+rx`) has what is written into
-it afterwards readable to that group too.
+A results folder, the cache and an audit's page hold photographs. They are created with mode 0700 or 0600, whatever the
+umask; existing files and folders keep their mode. If the owner opens a results folder to a group (`chmod g+rx`), files
+that are written into it later are readable by that group too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _READ_WRITE = 0o666
 
 
 def make_private_folder(folder: Path, *, exist_ok: bool = False) -> None:
-    """Make a folder that only its owner may enter; missing folders above it are made as the umask says.
+    """Create a folder that only its owner may enter; missing parents are created as the umask says.
 
     Raises:
-        OSError: it cannot be made, or is there and `exist_ok` is not given.
+        OSError: the folder cannot be created, or exists and `exist_ok` is False.
     """
     if folder.parent.exists() and not folder.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder.parent))
@@ -28,10 +28,10 @@ def make_private_folder(folder: Path, *, exist_ok: bool = False) -> None:
 
 
 def make_folder_with_inherited_mode(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for those who may enter the first one that is there.
+    """Create a folder and its missing parents with the access rights of the nearest parent that exists.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     if folder.is_dir():
         return
@@ -40,16 +40,16 @@ def make_folder_with_inherited_mode(folder: Path) -> None:
 
 
 def new_file_mode(folder: Path) -> int:
-    """Return the mode for a new file in `folder`: readable and writable to those to whom the folder is."""
+    """Return the mode for a new file in `folder`: users who may read or write the folder may do so with the file."""
     return folder.stat().st_mode & _READ_WRITE | 0o600
 
 
 def replacement_mode(file: Path, *, is_private: bool) -> int:
-    """Return the mode for what takes the place of `file`: its own where it is there, else as its folder's allows.
+    """Return the mode for a file that replaces `file`: that of `file` if it exists, otherwise that of a new file.
 
     Args:
         file: the file.
-        is_private: a new one is its owner's alone, wherever it stands.
+        is_private: make a new file accessible to its owner alone, whatever its folder allows.
     """
     try:
         return file.stat().st_mode & _READ_WRITE
@@ -58,5 +58,5 @@ def replacement_mode(file: Path, *, is_private: bool) -> int:
 
 
 def opener(mode: int) -> Callable[[str, int], int]:
-    """Return an opener for `open` that makes a new file with `mode`, less what the umask takes away."""
+    """Return an opener for `open` that creates a new file with `mode`, less the bits that the umask removes."""
     return lambda path, flags: os.open(path, flags, mode)

@@ -1,4 +1,4 @@
-"""What this machine gives us, and how much of it is in use."""
+"""The hardware of this machine that this process may use, and its current load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pynvml
 
 @dataclass(frozen=True)
 class GpuLoad:
-    """One GPU just now: `busy` 0 to 1, memory in bytes."""
+    """The current load of one GPU: `busy` 0 to 1, memory in bytes."""
 
     busy: float
     memory_used: int
@@ -20,19 +20,19 @@ class GpuLoad:
 
 @dataclass(frozen=True)
 class Load:
-    """This machine just now: `cpu` busy 0 to 1 since it was last asked, and each of its GPUs."""
+    """The current load of this machine: `cpu` busy 0 to 1 since the previous call, and each of its GPUs."""
 
     cpu: float
     gpus: list[GpuLoad]
 
 
 def available_cores() -> int:
-    """Cores that this process may use, 1 and more; fewer than the machine has where its affinity is limited."""
+    """Return the number of cores that this process may use, at least 1; its CPU affinity can limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def current_load() -> Load:
-    """How busy this machine is; without GPUs where there is no NVIDIA driver."""
+    """Return the machine's current load; `gpus` is empty where there is no NVIDIA driver."""
     return Load(cpu=psutil.cpu_percent(interval=None) / 100, gpus=_gpus())
 
 
@@ -44,7 +44,7 @@ def _gpus() -> list[GpuLoad]:
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return [_gpu(handle) for handle in handles]
-    except pynvml.NVMLError:  # a driver that does not tell, inside a MIG slice say
+    except pynvml.NVMLError:  # a driver that does not report the load, for example inside a MIG slice
         return []
     finally:
         pynvml.nvmlShutdown()

@@ -1,7 +1,7 @@
-"""Temporary names: who writes under one, and what a killed process has left.
+"""Temporary names of files that are being written, and the removal of what killed processes left under such names.
 
 A file or folder is written under a temporary name and then renamed. The name holds the machine and the process that
-writes, so that what a live process is writing is told from what a killed one has left.
+writes, so that the file of a live process can be distinguished from that of a killed one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import psutil
 
 CHECKPOINT_PREFIX = ".checkpoint_partial_"
 OTHER_MACHINE_SECONDS = 600.0
-"""Age from which on what another machine has written under a temporary name counts as left; no write takes so long."""
+"""Age from which another machine's temporary file counts as abandoned; no write takes so long."""
 _TAG = re.compile(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
 _EARLIER = re.compile(r"\.(\d+)\.(?:partial|new)$")
-"""How version 0.1.0 named them: the process alone."""
+"""Temporary names of version 0.1.0: they hold the process alone."""
 
 
 def unique_tag() -> str:
-    """Return text for a temporary name that no other process uses, nor this one a second time."""
+    """Return text for a temporary name that no other process uses and that this process uses only once."""
     return f"{machine_id()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -39,14 +39,14 @@ def partial_name(name: str) -> str:
 
 
 def is_partial(name: str) -> bool:
-    """Return whether a file or folder of this name is being written, or was left half-written."""
+    """Return whether a file or folder of this name is being written or was left incomplete."""
     return name.startswith(CHECKPOINT_PREFIX) or (name.startswith(".") and name.endswith(".partial"))
 
 
 def is_abandoned(path: Path) -> bool:
     """Return whether the process that wrote `path`, which has a temporary name, is gone.
 
-    A name without a process, of version 0.1.0, says nothing and counts as left: its sweep's lock is ours when we ask.
+    A name of version 0.1.0 without a process counts as abandoned: the caller holds the lock of its sweep.
     """
     tagged, earlier = _TAG.search(path.name), _EARLIER.search(path.name)
     written = _last_written(path)
@@ -57,23 +57,23 @@ def is_abandoned(path: Path) -> bool:
 
 
 def remove_partials(root: Path, *skipped: str) -> list[Path]:
-    """Remove whatever killed processes have left half-written anywhere below `root`; returns what was removed.
+    """Remove what killed processes left incomplete anywhere below `root`, and return the removed paths.
 
     Args:
         root: a folder.
-        skipped: names of folders directly in `root` that are not looked into.
+        skipped: names of folders directly in `root` that are not searched.
     """
     removed = []
     for path in _partials(root, set(skipped)):
         with contextlib.suppress(OSError):
-            if is_abandoned(path) and os.path.lexists(path):  # else a live process has just renamed it
+            if is_abandoned(path) and os.path.lexists(path):  # otherwise a live process has just renamed it
                 remove(path)
                 removed.append(path)
     return removed
 
 
 def remove_unfinished_folders(root: Path) -> None:
-    """Remove the folders that killed processes have left beside or in `root` while they made a folder of that name."""
+    """Remove the folders beside or in `root` that killed processes left while they created a folder of its name."""
     for folder in (root.parent, root):
         with contextlib.suppress(OSError):
             for path in folder.iterdir():
@@ -82,21 +82,21 @@ def remove_unfinished_folders(root: Path) -> None:
 
 
 def is_unfinished_folder(path: Path, name: str) -> bool:
-    """Return whether `path` is named as what becomes, or would have become, a folder called `name`."""
+    """Return whether `path` has the temporary name of a folder that is to become `name`."""
     return path.name.startswith(f".{name}.") and path.name.endswith(".new")
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing, but for what killed processes have left that made a folder of its name.
+    """Return whether a folder is empty, apart from what killed processes left that created a folder of its name.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the folder cannot be read.
     """
     return all(is_unfinished_folder(path, folder.name) and is_abandoned(path) for path in folder.iterdir())
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that it holds.
+    """Remove a file, or a folder with its content.
 
     Raises:
         OSError: a file cannot be removed.
@@ -108,43 +108,43 @@ def remove(path: Path) -> None:
 
 
 def _partials(root: Path, skipped: set[str]) -> Iterator[Path]:
-    for place, folders, files in os.walk(root):
-        if Path(place) == root:
+    for folder, folders, files in os.walk(root):
+        if Path(folder) == root:
             folders[:] = [name for name in folders if name not in skipped]
         for name in [name for name in (*folders, *files) if is_partial(name)]:
             if name in folders:
                 folders.remove(name)
-            yield Path(place, name)
+            yield Path(folder, name)
 
 
 def _last_written(path: Path) -> float:
-    """When `path`, or a file in it, was last written to, in seconds since the epoch; 0 where it is gone."""
-    times, inside = [0.0], []
+    """Return when `path`, or a file in it, was last written, in seconds since the epoch; 0 where it does not exist."""
+    times, children = [0.0], []
     with contextlib.suppress(OSError):  # a live process may rename it at any moment
-        inside = list(path.iterdir()) if path.is_dir() else []
-    for one in (path, *inside):
+        children = list(path.iterdir()) if path.is_dir() else []
+    for file in (path, *children):
         with contextlib.suppress(OSError):
-            times.append(one.lstat().st_mtime)
+            times.append(file.lstat().st_mtime)
     return max(times)
 
 
 def _is_alive(pid: int, written: float) -> bool:
-    """Return whether a process is the one that wrote at the time `written`: its number may have been given anew."""
+    """Return whether the process that wrote at the time `written` is alive; its number may have been reused since."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + 1
     except psutil.NoSuchProcess:
         return False
-    except psutil.Error:  # somebody else's
+    except psutil.Error:  # the process of another user
         return True
 
 
 @cache
 def machine_id() -> str:
-    """Eight hex digits of this machine since it was started, and of this container: within it process ids are told."""
-    told = [socket.gethostname()]
+    """Return eight hex digits of this boot of the machine and this container, within which pids are unique."""
+    parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
     with contextlib.suppress(OSError):
-        told.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:8]
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
