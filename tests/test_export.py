@@ -389,7 +389,7 @@ def test_the_command_says_how_well_the_graphs_agree(
         ("config.json", lambda file: file.unlink(), "config.json"),
         ("config.json", lambda file: rewrite(file, b"{"), "JSON"),
         ("config.json", lambda file: edit(file, trial={"arch": "resnet50"}), "does not fit"),
-        ("config.json", lambda file: edit(file, export=4), "export is 4, a layout newer than this retina"),
+        ("config.json", lambda file: edit(file, export=4), "export is 4, a newer layout than this retina"),
         ("config.json", lambda file: edit(file, export="two"), "export"),
         ("config.json", lambda file: edit(file, grades=["none"]), "grades"),
         ("config.json", lambda file: edit(file, grades=list(GRADE_NAMES[::-1])), "grades"),

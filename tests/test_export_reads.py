@@ -96,7 +96,7 @@ def test_photographs_whose_names_a_spreadsheet_would_run_are_compared(run: Path,
     [
         (lambda text: text.replace("p0", "p9", 1), "predictions.csv: lacks the columns p0"),
         (lambda text: text.replace("\ntest,", "\nall,", 1), "split: 'all': should be 'train', 'val' or 'test'"),
-        (lambda text: text.rstrip() + "\n" + text.rstrip().rpartition("\n")[2] + "\n", "is there already in line"),
+        (lambda text: text.rstrip() + "\n" + text.rstrip().rpartition("\n")[2] + "\n", "is already in line"),
         (lambda text: text[: len(text) * 2 // 3], "predictions.csv: line "),
     ],
     ids=["column", "split", "twice", "cut off"],
