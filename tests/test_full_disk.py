@@ -146,7 +146,7 @@ def test_a_file_on_a_broken_disk_is_no_damaged_one(tmp_path: Path, monkeypatch: 
     reads: list[tuple[Path, Callable[[], Any]]] = [
         (file, lambda: model.load_weights("resnet18", file)),
         (tmp_path / "model.pt", lambda: best_trial.load_trial(folder, "t0000")),
-        (tmp_path / "model.pt", lambda: write._read_best(tmp_path / "model.pt")),
+        (tmp_path / "model.pt", lambda: write._read_weights(tmp_path / "model.pt")),
     ]
     for read, call in reads:
         with pytest.raises(DiskError) as caught:
