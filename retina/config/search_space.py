@@ -165,13 +165,18 @@ class Parameter(Frozen):
 
 Space = Mapping[str, Parameter]
 
-RECORDED = {"is_recorded": True}
-"""Validation context for a sweep.yaml of a results folder: an earlier version wrote it and may have allowed more."""
 
-
-def is_recorded(info: ValidationInfo) -> bool:
-    """Return whether the validated sweep.yaml is that of a results folder, which records a sweep that has run."""
-    return bool(info.context and info.context.get("is_recorded"))
+def known_parameters(parameters: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the raw parameters that `TrialConfig` has, each without the conditions on others that it lacks."""
+    known = {}
+    for name, parameter in parameters.items():
+        if name not in TrialConfig.model_fields:
+            continue
+        known[name] = parameter
+        if isinstance(parameter, Mapping) and isinstance(parameter.get("when"), Mapping):
+            when = {other: values for other, values in parameter["when"].items() if other in TrialConfig.model_fields}
+            known[name] = {**parameter, "when": when}
+    return known
 
 
 def search_order(space: Space) -> list[str]:

@@ -134,11 +134,11 @@ class SweepSpec(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _coerce_values(cls, values: Any) -> Any:
+    def _coerce_values(cls, values: Any, info: ValidationInfo) -> Any:
         """Return `values` with each of a parameter as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0)."""
         if not isinstance(values, Mapping):
             return values
-        values = spellings.normalize_sweep(values)
+        values = dict(values) if is_recorded(info) else spellings.normalize_sweep(values)
         if isinstance(values.get("parameters"), Mapping):
             parameters = values["parameters"]
             if is_recorded(info):
@@ -156,6 +156,8 @@ class SweepSpec(Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self, info: ValidationInfo) -> Self:
+        if not self.parameters and not (info.context and info.context.get("allow_no_parameters")):
+            raise SettingError("parameters: should hold at least one parameter", "parameters")
         search_space.search_order(self.parameters)
         if self.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.distribution]
@@ -195,10 +197,12 @@ class SweepSpec(Frozen):
                 "early_stop",
                 "eta",
             )
-        if self.early_stop.eta < MIN_ETA:  # the readers of sweep.yaml refuse it
-            raise SettingError(
-                f"early_stop.eta: {self.early_stop.eta!r}; allowed: {MIN_ETA} and more", "early_stop", "eta"
-            )
+        self._check_eta()
+
+    def _check_eta(self) -> None:
+        if self.early_stop.eta < MIN_ETA:
+            problem = f"early_stop.eta: {self.early_stop.eta!r}; allowed: {MIN_ETA} and more"
+            raise SettingError(problem, "early_stop", "eta")
 
     @property
     def planned_trials(self) -> int:
@@ -278,11 +282,21 @@ def load(
     return parse(SweepSpec, raw.values, raw.origin_of)
 
 
-def load_recorded(file: Path) -> SweepSpec:
-    """Read the sweep.yaml of a results folder, which may hold what an earlier version allowed and this one refuses.
+def parse_recorded(values: Mapping[str, Any], where: Origin, *, allow_no_parameters: bool = False) -> SweepSpec:
+    """Check the values of a results folder's sweep.yaml, which an earlier version may have written.
+
+    Unknown keys and parameters are ignored, missing keys get their defaults, and what only matters to a sweep that is
+    to start is not checked. `retina.results.RunFolder.spec` reads the file.
+
+    Args:
+        values: the content of sweep.yaml.
+        where: see `parse`.
+        allow_no_parameters: whether `parameters` may be missing or empty.
 
     Raises:
-        SpecError: the file does not exist, is not YAML, or is not what a sweep writes.
+        SpecError: a value that no version wrote.
     """
-    raw = RawSweep.read(file)
-    return parse(SweepSpec, raw.values, raw.origin_of, search_space.RECORDED)
+    defaults: dict[str, Any] = {"name": "sweep"}
+    if allow_no_parameters:
+        defaults["parameters"] = {}
+    return parse(SweepSpec, {**defaults, **values}, where, {**RECORDED, "allow_no_parameters": allow_no_parameters})

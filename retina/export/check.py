@@ -70,7 +70,7 @@ def load_sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sam
     Raises:
         ResultsError: best/predictions.csv is damaged.
     """
-    sample = _run_sample(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
+    sample = _run_sample(folder, size, _recorded(folder, ("test",) if is_fitted else EVALUATED_SPLITS))
     if isinstance(sample, Sample):
         return sample
     log.info("note: the photographs of %s cannot be read: %s", folder.name, sample)
@@ -98,7 +98,7 @@ def compare_with_recorded(grader: Grader, sample: Sample, preprocess: Preprocess
     plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is from before the temperature
     batches = [preprocess.normalize(pixels) for pixels in _batches(sample.pixels)]
     probabilities, grades, scores = _run(lambda images: plain(torch.from_numpy(images)), batches)
-    bad = [problem for problem in problems(probabilities, grades, scores) if problem]
+    bad = [problem for problem in find_problems(probabilities, grades, scores) if problem]
     if bad:
         raise ResultsError(f"{file}: on {len(bad)} of {len(probabilities)} photographs ({sample.origin}) {bad[0]}")
     is_recorded = np.isfinite(sample.recorded).all(axis=1)
@@ -148,46 +148,35 @@ def compare_graphs(grader: Grader, onnx: bytes, pt2: bytes, sample: Sample, prep
 
 def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
     """Return the comparable rows of best/predictions.csv by image and grade; none if the file does not exist."""
-    names = ["split", "image", "grade", *PROBABILITIES]
+    names = ["split", "image", "grade", *PROBABILITY_COLUMNS]
     file = folder.best / "predictions.csv"
     table = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
     rows = [row for row in (table[0] if table else []) if row["split"] in splits]
-    frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
+    dtypes = {"grade": np.int64, **dict.fromkeys(PROBABILITY_COLUMNS, np.float64)}
+    frame = pd.DataFrame(rows, columns=names).astype(dtypes)
     return frame.drop_duplicates(["image", "grade"], keep=False)  # duplicates cannot be matched to photographs
 
 
 def _run_sample(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
     """Return some photographs of the run, or the reason why they cannot be read."""
     try:
-        config, is_synthetic = _config(folder)
-        manifest = layouts.read(config)
-        merged = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
+        config = folder.data_config()
+        is_synthetic = "synthetic" in {config.path, config.layout}
+        manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
+        recorded_columns = ["image", "grade", *PROBABILITY_COLUMNS]
+        merged = manifest.frame.merge(recorded[recorded_columns], how="left", on=["image", "grade"])
         is_unique = ~merged.duplicated(["image", "grade"], keep=False)
-        merged[PROBABILITIES] = merged[PROBABILITIES].where(is_unique, axis=0)
+        merged[PROBABILITY_COLUMNS] = merged[PROBABILITY_COLUMNS].where(is_unique, axis=0)
         frame = merged.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(PHOTOGRAPHS_PER_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as cache_folder:
             selected = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(selected, size, on_bad="skip", workers=1, folder=Path(cache_folder))
-            probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
+            probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_synthetic else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
     except (DataError, OSError) as error:  # a ResultsError is an OSError
         return first_line(error)
-
-
-def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
-    """Where the run's photographs are, and whether they are drawn ones; those are where they were drawn to."""
-    file = folder.root / "sweep.yaml"
-    try:
-        values: Any = yaml_reader.read(file).content["data"]
-        config = parse(DataConfig, {**values, "on_bad": "skip"}, str(file))
-    except (KeyError, TypeError):
-        raise SpecError(f"{file}: does not say where its photographs are") from None
-    if config.path != "synthetic":
-        return config, config.layout == "synthetic"
-    drawn = dataset.drawn_folder(config.synthetic)
-    return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
 
 
 def _synthetic_squares(size: int) -> Pixels:

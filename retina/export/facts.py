@@ -13,7 +13,7 @@ from retina.metrics.probabilities import REFERABLE_GRADE
 from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results.run_folder import RunFolder
 
-METRIC_NAMES = {
+CARD_METRIC_NAMES = {
     **METRIC_NAMES,
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -36,13 +36,13 @@ class CardData:
 
     Attributes:
         metrics: metrics.json of its best model.
-        spec: sweep.yaml, plain values; empty where it holds none.
+        spec: sweep.yaml; without parameters where a run of an early version lacks them.
         environment: environment.json.
         states: number of trials in each final state of trials.csv.
     """
 
     metrics: JsonObject
-    spec: JsonObject
+    spec: SweepSpec
     environment: JsonObject
     states: dict[str, int]
 
@@ -83,12 +83,12 @@ class CardData:
         """Return the number of photographs of a split of metrics.json, and of patients if it is known."""
         metrics: JsonObject = self.metrics[split]
         patients = known_patients(metrics)
-        return f"{SPLITS[split]} (n={metrics['n']:,}{f', {patients:,} patients' if patients else ''})"
+        return f"{SPLIT_NAMES[split]} (n={metrics['n']:,}{f', {patients:,} patients' if patients else ''})"
 
     @property
-    def resampled(self) -> str:
+    def resampling_unit(self) -> str:
         """What the bootstrap resamples for the intervals."""
-        return resampled(self.metrics["test"])
+        return resampling_unit(self.metrics["test"])
 
     @property
     def results(self) -> Rows:
@@ -106,7 +106,7 @@ class CardData:
         rows = []
         for name in ("sensitivity", "specificity"):
             cells = []
-            for split in SPLITS:
+            for split in EVALUATED_SPLITS:
                 metrics = self.metrics[split]
                 value = (metrics.get("operating") or {}).get(name)
                 cells.append(format_cell(value, (metrics.get("intervals") or {}).get(f"operating_{name}")))
@@ -117,7 +117,7 @@ class CardData:
     def baselines(self) -> Rows:
         """One row per baseline that uses no photograph: name, split, QWK and accuracy, and the model's gain over it."""
         rows = []
-        for split, name in SPLITS.items():
+        for split, name in SPLIT_NAMES.items():
             for kind, baseline in (self.metrics[split].get("baselines") or {}).items():
                 gain: JsonObject = baseline.get("gain") or {}
                 cells = [format_cell(baseline.get(metric)) for metric in ("qwk", "accuracy")]
@@ -164,8 +164,7 @@ class CardData:
     @property
     def is_split_by_patient(self) -> bool:
         """Whether the photographs' own split was replaced by a split by patient."""
-        data = self.spec.get("data")
-        return isinstance(data, Mapping) and data.get("split") == "by_patient"
+        return self.spec.data.split == "by_patient"
 
     @property
     def search_summary(self) -> str:
@@ -173,7 +172,8 @@ class CardData:
         if not self.states:
             return ""
         trials = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        parts = [f"{self.spec.get('method', 'a')} search over {sum(self.states.values())} trials ({trials})"]
+        method = self.spec.method if "method" in self.spec.model_fields_set else "a"  # a default is not known
+        parts = [f"{method} search over {sum(self.states.values())} trials ({trials})"]
         if "seconds" in self.environment:
             minutes = self.environment["seconds"] / 60
             duration = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
@@ -193,13 +193,12 @@ class CardData:
     @property
     def searched(self) -> Rows:
         """One row per searched parameter: its name and its values or range."""
-        parameters: JsonObject = self.spec.get("parameters") or {}
-        return [[name, text] for name, parameter in parameters.items() if (text := _space(parameter))]
+        return [[name, text] for name, parameter in self.spec.parameters.items() if (text := _space(parameter))]
 
     def _rows(self, labels: Mapping[str, str]) -> Rows:
         rows = []
         for key, label in labels.items():
-            splits = [self.metrics[split] for split in SPLITS]
+            splits = [self.metrics[split] for split in EVALUATED_SPLITS]
             rows.append([label, *(format_cell(split.get(key), _intervals(split, key)) for split in splits)])
         return [row for row in rows if set(row[1:]) != {MISSING}]
 
@@ -228,15 +227,15 @@ def _at(values: Any, grade: int) -> Any:
 
 
 def _space(parameter: Parameter) -> str:
-    """Where a parameter was searched; empty where it was not."""
+    """Return the values or the range of a searched parameter, "" if it has a single value."""
     if parameter.distribution:
-        told = f"{parameter.min} to {parameter.max}, {parameter.distribution}"
+        text = f"{parameter.min} to {parameter.max}, {parameter.distribution}"
     elif parameter.values is not None:
-        told = ", ".join(str(value) for value in parameter.values)
+        text = ", ".join(str(value) for value in parameter.values)
     else:
         return ""
     when = ", ".join(f"{name} is {value}" for name, value in parameter.when.items())
-    return f"{told}; where {when}" if when else told
+    return f"{text}; where {when}" if when else text
 
 
 def _states(run: RunFolder) -> dict[str, int]:

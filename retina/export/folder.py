@@ -56,7 +56,7 @@ IMAGES, PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE = "images", "probabilities"
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 StandardDeviation = Annotated[float, Field(ge=0.01, le=1)]
 """Standard deviation of values from 0 to 1: at most 0.5, or 1 to leave them unscaled. Below 0.01 inputs overflow."""
-Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
+Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 """The range of `retina.metrics.calibration.temperature`."""
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
@@ -85,19 +85,6 @@ class Preprocess(Frozen):
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
         mean, std = (np.array(channels, np.float32).reshape(1, 3, 1, 1) for channels in (self.mean, self.std))
         return (images - mean) / std
-
-
-class OperatingPoint(Frozen):
-    """The operating point: eyes with P(grade >= 2) (the graphs' `referable_score`) >= `threshold` are referable."""
-
-    threshold: float | None = Field(
-        ge=0,
-        le=1 + SUM_TOLERANCE,  # a value slightly above 1 refers no eye
-        description="None where validation had no referable eye, or only referable ones",
-    )
-    chosen_on: str
-    target: dict[str, float] = Field(default_factory=dict)
-    met: bool = Field(description="whether the target was reached where the threshold was chosen")
 
 
 class Calibration(Frozen):

@@ -51,7 +51,7 @@ class Grader(nn.Module):
     @property
     def cut_points(self) -> CutPoints | None:
         """The cut-points of a network whose output is a score; None for other networks."""
-        decoder = output_decoder_of(self.net)
+        decoder = get_output_decoder(self.net)
         if not decoder.is_fitted:
             return None
         first, second, third, fourth = decoder.cutpoints.tolist()
@@ -115,7 +115,7 @@ def build_grader(
     broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ResultsError(f"{file}: {broken[0]} is not finite; this model cannot grade")
-    if problem := output_decoder_of(net).problem:
+    if problem := get_output_decoder(net).problem:
         raise ResultsError(f"{file}: {problem}")
     grader = Grader(net, temperature=temperature, flips=trial.flips)
     return grader.requires_grad_(requires_grad=False).eval()

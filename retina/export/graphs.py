@@ -15,7 +15,7 @@ from retina.export.grader import Grader
 
 OPSET = 18
 """ONNX opset (2022): the oldest that torch's exporter writes, so that old runtimes can read it."""
-OUTPUTS = (PROBABILITIES, GRADE, REFERABLE_SCORE)
+OUTPUTS = (PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE)
 
 
 def export_program(grader: Grader, image_size: int) -> torch.export.ExportedProgram:

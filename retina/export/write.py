@@ -147,8 +147,10 @@ def _read_metrics(file: Path) -> Mapping[str, Any]:
     metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY)
     if metrics is None:  # removed since `_check_has_best`
         readers.raise_results_error(file, "does not exist", run_folder.METRICS_REMEDY)
-    splits = {split: metrics.get(split, {}) for split in SPLITS}
-    missing = [f"{split}.{name}" for split in SPLITS for name in REQUIRED_METRICS if splits[split].get(name) is None]
+    splits = {split: metrics.get(split, {}) for split in EVALUATED_SPLITS}
+    missing = [
+        f"{split}.{name}" for split in EVALUATED_SPLITS for name in REQUIRED_METRICS if splits[split].get(name) is None
+    ]
     if missing:
         readers.raise_results_error(file, f"should hold {', '.join(missing)}", run_folder.METRICS_REMEDY)
     return metrics

@@ -8,4 +8,4 @@ from retina.predict.files import find_images
 from retina.predict.grade import predict
 from retina.predict.tables import ensure_writable, write_csv, write_json
 
-__all__ = ["images", "predict", "refuse_taken", "write_csv", "write_json"]
+__all__ = ["ensure_writable", "find_images", "predict", "write_csv", "write_json"]

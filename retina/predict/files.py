@@ -43,7 +43,9 @@ def _find(argument: str, path: Path) -> list[Path]:
         images, problem = [], "'': an empty name is not a photograph"
     elif path.is_dir():
         images = _select_images(argument, _files_below(path))
-        problem = f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(suffixes()))}"
+        problem = (
+            f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(image_suffixes()))}"
+        )
     elif path.is_file() or path.is_fifo():
         images, problem = [path], ""
     else:
@@ -83,7 +85,7 @@ def _select_images(argument: str, files: list[Path]) -> list[Path]:
     if special := [file for file in images if file.exists() and not file.is_file()]:
         raise DataError(f"{special[0]}: is a device, a pipe or a socket, not a photograph")
     if images and len(images) < len(files):
-        endings = sorted({suffix_of(file.name) or "none" for file in files} - suffixes())
+        endings = sorted({suffix_of(file.name) or "none" for file in files} - image_suffixes())
         others = f"{len(files) - len(images)} ({', '.join(endings[:8])})"
         log.info(
             "note: %s: files that are not graded, because their endings are not those of images: %s", argument, others
@@ -93,7 +95,7 @@ def _select_images(argument: str, files: list[Path]) -> list[Path]:
 
 def _files_below(folder: Path) -> list[Path]:
     """Return the files below a folder, sorted; follows links and, as in data sets, skips hidden files."""
-    tree = Tree()
+    tree = FileIndex()
     return sorted(
         parent / name
         for parent in tree.walk(folder)

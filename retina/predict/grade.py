@@ -97,7 +97,7 @@ def predict(
 
 def _read(path: Path, size: int) -> _Square:
     try:
-        photograph = fundus.read(path, at_least=2 * size)  # as `fundus.read_square`, which does not return it
+        photograph = fundus.read(path, min_side=2 * size)  # as `fundus.read_square`, which does not return it
     except DataError as error:
         return _Square(path, None, str(error))
     return _Square(path, fundus.to_square(photograph, size)[0], "; ".join(quality.measure(photograph).problems))
@@ -113,7 +113,7 @@ def _grade(exported: ExportFolder, model: Runtime, squares: list[_Square]) -> li
         return rows
     names, threshold = exported.description.grades, _threshold(exported.description.operating_point)
     outputs = model(exported.preprocess.normalize(np.stack([pixels for _, pixels in readable])))
-    for (row, _), problem, probabilities, grade, score in zip(readable, problems(*outputs), *outputs, strict=True):
+    for (row, _), problem, probabilities, grade, score in zip(readable, find_problems(*outputs), *outputs, strict=True):
         if problem:
             row["problem"] = "; ".join(filter(None, [row["problem"], f"no grade: {problem}"]))
             continue

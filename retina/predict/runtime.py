@@ -94,7 +94,9 @@ def _open_onnxruntime(folder: ExportFolder) -> Runtime:
 
     def run(images: Images) -> ModelOutputs:
         try:
-            probabilities, grades, referable = graph.run([PROBABILITIES, GRADE, REFERABLE_SCORE], {IMAGES: images})
+            probabilities, grades, referable = graph.run(
+                [PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE], {IMAGES: images}
+            )
         except Exception as error:  # onnxruntime's exceptions have no other common base class
             raise ModelOutputError(f"{file}: onnxruntime cannot run it: {first_line(error)}") from None
         return probabilities.astype(np.float64), grades.astype(np.int64), referable.astype(np.float64)
@@ -110,8 +112,10 @@ def _check_graph(graph: onnxruntime.InferenceSession, folder: ExportFolder) -> N
         shown = ", ".join(f"{name} {shape}" for name, shape in inputs.items())
         raise ResultsError(f"{file}: takes {shown}, {PREPROCESS} has {IMAGES} {['batch', 3, size, size]}")
     outputs = {value.name: value.shape[1:] for value in graph.get_outputs()}
-    if outputs != {PROBABILITIES: [5], GRADE: [], REFERABLE_SCORE: []}:
-        raise ResultsError(f"{file}: returns {outputs}, not {PROBABILITIES} (batch, 5), {GRADE} and {REFERABLE_SCORE}")
+    if outputs != {PROBABILITIES_OUTPUT: [5], GRADE: [], REFERABLE_SCORE: []}:
+        raise ResultsError(
+            f"{file}: returns {outputs}, not {PROBABILITIES_OUTPUT} (batch, 5), {GRADE} and {REFERABLE_SCORE}"
+        )
     metadata = _read_metadata(graph, file)
     description = folder.description
     expected: dict[str, tuple[str, Any]] = {

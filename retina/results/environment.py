@@ -43,7 +43,7 @@ def create_run_folder(root: Path, photographs: FundusDataset, sweep_yaml: str) -
         ResultsError: `root` is taken, for example since just now by another process, or cannot be created; a
             `DiskError` (exit code 1) where the disk is at fault.
     """
-    RunFolder.refuse_taken(root)
+    RunFolder.ensure_free(root)
     path = root.resolve() if root.is_symlink() else root
     temporary_files.remove_unfinished_folders(path)
     inside = path.is_dir() and not os.access(path.parent, os.W_OK)
@@ -77,7 +77,7 @@ _CANNOT_BE_REPLACED = {errno.EBUSY, errno.EXDEV, errno.EPERM}
 
 
 def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml: str) -> None:
-    folder.note(**describe_environment(), data=photographs.summary())
+    folder.update_metadata(**describe_environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
@@ -97,7 +97,7 @@ def _move_into(new: Path, target: Path) -> None:
         ResultsError: another process does the same.
         OSError: the target is no longer empty, or cannot be written to.
     """
-    with RunFolder(target).held():
+    with RunFolder(target).lock():
         existing = [file for file in target.iterdir() if not temporary_files.is_unfinished_folder(file, target.name)]
         if {file.name for file in existing} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))

@@ -84,22 +84,22 @@ def read_object(file: Path, model: type[BaseModel], remedy: str) -> dict[str, An
     return None if text is None else check_values(_parse_json(file, text, remedy), model, file, remedy)
 
 
-def read_yaml(file: Path, model: type[BaseModel] | None, remedy: str) -> dict[str, Any]:
-    """Read a YAML file and validate it against `model`, if given.
+def read_yaml(file: Path, remedy: str) -> Document:
+    """Read a YAML file whose content is a mapping of keys.
 
     Raises:
-        ResultsError: as `read_text`; or the file does not exist, is not YAML, or does not match `model`.
+        ResultsError: as `read_text`; or the file does not exist, is not YAML, or has other content.
     """
     text = read_text(file, remedy)
     if text is None:
-        raise_results_error(file, "does not exist", remedy)
+        raise_results_error(file, "is missing", remedy)
     try:
         document = yaml_reader.parse(text, lambda line: f"{file}: line {line}")
     except SpecError as error:
         raise ResultsError(f"{str(error)[:400]};\n{remedy}") from None
-    if not isinstance(values, dict):
-        raise_results_error(file, f"holds {_shown(values)}, not a mapping of keys", remedy)
-    return values if model is None else check_values(values, model, file, remedy)
+    if not isinstance(document.content, dict):
+        raise_results_error(file, f"holds {_shown(document.content)}, not a mapping of keys", remedy)
+    return document
 
 
 def check_values(values: Any, model: type[BaseModel], location: Path | str, remedy: str) -> dict[str, Any]:
@@ -113,6 +113,13 @@ def check_values(values: Any, model: type[BaseModel], location: Path | str, reme
     except SpecError as error:
         raise refusal(error, remedy) from None
     return dict(values)
+
+
+def refusal(error: SpecError, remedy: str) -> ResultsError:
+    """Return the error for a file whose values do not match: the first problem, the number of others, the remedy."""
+    first, *more = str(error).splitlines()
+    others = f" (and {len(more)} more)" if more else ""
+    return ResultsError(f"{first[:400]}{others};\n{remedy}")
 
 
 def _parse_json(file: Path, text: str, remedy: str) -> Any:

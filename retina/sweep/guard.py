@@ -53,9 +53,9 @@ class RayGoneError(BaseException):
 
 
 class Guard:
-    """Checks Ray's processes in a thread of its own; `raise_if_stop_requested` raises the failure it has found in the main thread.
+    """Checks Ray's processes in a thread of its own; `check` raises the failure it has found in the main thread.
 
-    If the main thread does not call `raise_if_stop_requested`, because it is blocked in Ray, the guard ends the process with exit code 1.
+    If the main thread does not call `check`, because it is blocked in Ray, the guard ends the process with exit code 1.
     Each file of a sweep is complete at any moment, so `--resume` can continue it.
     """
 

@@ -55,7 +55,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """The section: `shown`, what it says above (`about`), and why nothing is shown where nothing is (`file_problem`)."""
+    """The section: `shown`, what it says above (`about`), and why nothing is shown where nothing is (`problem`)."""
 
     shown: list[Mistake] = field(default_factory=list)
     about: str = ""
