@@ -13,7 +13,7 @@ from exported import World
 from retina.config.sweep import parse_recorded
 from retina.export import folder, tripod
 from retina.export.card import render_card
-from retina.export.facts import METRIC_NAMES, CardData, format_cell, format_interval
+from retina.export.facts import CARD_METRIC_NAMES, CardData, format_cell, format_interval
 from retina.results.run_folder import RunFolder
 
 AUTHORS = "to be filled by the authors"

@@ -93,7 +93,7 @@ class CardData:
     @property
     def results(self) -> Rows:
         """One row per metric: its name, and its values on validation and test with 95% intervals."""
-        return self._rows(METRIC_NAMES)
+        return self._rows(CARD_METRIC_NAMES)
 
     @property
     def calibration(self) -> Rows:

@@ -57,7 +57,7 @@ UnitInterval = Annotated[float, Field(ge=0, le=1)]
 StandardDeviation = Annotated[float, Field(ge=0.01, le=1)]
 """Standard deviation of values from 0 to 1: at most 0.5, or 1 to leave them unscaled. Below 0.01 inputs overflow."""
 Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
-"""The range of `retina.metrics.calibration.temperature`."""
+"""The range of `retina.metrics.calibration.fit_temperature`."""
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
