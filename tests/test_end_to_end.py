@@ -42,7 +42,7 @@ PRETRAINED = ["parameters.pretrained.value=true"]
 
 
 def command(*arguments: object, cwd: Path) -> list[str]:
-    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina.cli.commands"]
+    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina"]
     return [sys.executable, *first, *(str(argument) for argument in arguments)]
 
 

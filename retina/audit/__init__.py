@@ -4,3 +4,7 @@
 `retina.data.photograph_pool` and `retina.data.perceptual_hash`); `run` does it all, `findings` puts it into sentences,
 `terminal` and `page` show it.
 """
+
+from retina.callable_package import make_callable
+
+make_callable(__name__)

@@ -5,8 +5,11 @@
 imports torch unless the model is to run in it.
 """
 
+from retina.callable_package import make_callable
 from retina.predict.files import images
 from retina.predict.grade import predict
 from retina.predict.tables import refuse_taken, write_csv, write_json
 
 __all__ = ["images", "predict", "refuse_taken", "write_csv", "write_json"]
+
+make_callable(__name__)

@@ -83,6 +83,15 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         yield guard
 
 
+def is_cluster(guard: Guard | None) -> bool:
+    """Return whether Ray was there before this process: its nodes may have what this machine lacks, a GPU for example.
+
+    Args:
+        guard: what `connected` yielded.
+    """
+    return guard is None or not guard.is_local
+
+
 def _refuse_other_protocol(address: str, given: str) -> NoReturn:
     """Say which address of a cluster is meant instead of one of another of its servers.
 

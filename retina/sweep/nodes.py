@@ -116,6 +116,11 @@ class Nodes:
                     with suppress(Exception):
                         remove_placement_group(group)
 
+    def checked(self) -> list[str]:
+        """Return the ids of the nodes that are alive and passed the check, the ones with most room for trials first."""
+        able = self._able()
+        return sorted(set(self._known) & set(able), key=lambda node: -self._fitting(able[node]))
+
     def slots(self) -> int:
         """Count the trials that fit the nodes that passed the check; look who has joined and who is lost."""
         able = self._able()
