@@ -283,7 +283,7 @@ MISTAKES = [
 ]
 OF_A_PROCESS = [
     (("--space", "absent.yaml"), "absent.yaml: No such file or directory"),
-    (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
+    (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 requested"),
 ]
 
 

@@ -15,7 +15,7 @@ from retina.errors import WeightsError
 from retina.evaluation.sweep_evaluation import evaluate_sweep
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import connected, is_cluster, share_of_a_trial, slots, try_workers
+from retina.sweep.cluster import connected, is_cluster, slots, trial_resources, try_workers
 from retina.sweep.dry_run import refuse_full_disk
 from retina.sweep.evaluation_task import run_on_node
 from retina.sweep.ledger import Ledger
@@ -82,7 +82,7 @@ def run_sweep(
     weights = _weights(spec, place.weights)
     with ExitStack() as held:
         with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
-            share = share_of_a_trial(spec.resources)
+            share = trial_resources(spec.resources)
             refuse_full_disk(spec, root, slots(share))
             try_workers(guard, share)
             photographs = prepare(spec.data, progress, found)

@@ -15,7 +15,7 @@ from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
 from retina.report.terminal.plan import Plan
 from retina.results.run_folder import FINISHED, RunFolder
-from retina.sweep.cluster import fitting, share_on
+from retina.sweep.cluster import fitting, trial_resources_on
 from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy
 from retina.system.hardware import cores
@@ -51,7 +51,7 @@ def plan(spec: SweepSpec, root: Path) -> Plan:
 
 def slots_here(spec: SweepSpec) -> int:
     """How many trials would run at once on this machine, judged without Ray."""
-    share = share_on(spec.resources, [(cores(), torch.cuda.device_count())])
+    share = trial_resources_on(spec.resources, [(cores(), torch.cuda.device_count())])
     return max(1, fitting(cores(), torch.cuda.device_count(), share))
 
 
