@@ -263,7 +263,7 @@ def test_a_finished_sweep_is_extended(home: Path) -> None:
     before = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     extended = run("--space", "tiny.yaml", "--extend", "1", cwd=home)
     assert extended.returncode == 0, extended.stdout + extended.stderr
-    assert "ended by trials=4: every one was run" in extended.stdout
+    assert "ended by trials=4: all were run" in extended.stdout
     after = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     assert after.index.tolist() == ["t0000", "t0001", "t0002", "t0003"]
     assert (after.loc[before.index, "val_qwk"] == before["val_qwk"]).all()

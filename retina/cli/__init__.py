@@ -1,4 +1,4 @@
-"""The command line: what it prints, and its exit codes: 0 done, 1 the work failed, 2 a mistake of the user's."""
+"""The command line. Exit codes: 0 done, 1 the work failed, 2 a mistake of the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retina.system.printable import shortened
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     with process.unread_streams_dropped(), process.stoppable():
         try:
             parser.refuse_lost_folder()

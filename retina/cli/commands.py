@@ -1,6 +1,6 @@
-"""What each command does and prints; returns its exit code.
+"""The functions of the commands: each prints its result and returns the exit code.
 
-Each command imports what it needs when it runs: torch alone takes seconds, and --help or a typo should not wait for it.
+Each function imports what it needs when it runs: torch takes seconds to import, and --help should not wait for it.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ def run_sweep(options: argparse.Namespace) -> int:
         if run.result and not run.result.interrupted:
             return _show_sweep(run.path, run.result, loaded.metric.name)
     except KeyboardInterrupt:
-        if not (root / "sweep.yaml").is_file():  # an empty folder may have been there before
+        if not (root / "sweep.yaml").is_file():  # an empty folder may have existed before
             console.out.print(
-                "\nInterrupted before the first trial; what was decoded is kept, and the same command goes on."
+                "\nInterrupted before the first trial. Decoded photographs are kept."
+                " Run the same command again to continue."
             )
             return process.exit_code()
     console.out.print(
-        f"\nInterrupted; what was finished is in {root.absolute()}. Go on with the same command and --resume."
+        f"\nInterrupted. Finished trials are in {root.absolute()}. Continue with the same command and --resume."
     )
     return process.exit_code()
 
@@ -78,7 +79,7 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
     spec, _ = api.to_run(spec, paths, resume)
     console.out.print(spec.to_yaml())
     console.show(report.table(dry_run.plan(spec, paths.results / spec.name)))
-    manifest = dataset.find(spec.data)  # last: the plan is of use also where the photographs are still to come
+    manifest = dataset.find(spec.data)  # last: the plan can be read even if the photographs are not there yet
     if manifest:
         photographs = f"{len(manifest.frame)} photographs in {manifest.root}"
         notes = "".join(f"\nnote: {note}" for note in (*manifest.remarks, *manifest.left_out))
@@ -110,7 +111,7 @@ def train_networks(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not (root / "sweep.yaml").is_file():
             raise
-        console.out.print(f"\nInterrupted; what was finished is in {root}. Go on with the same command and --load 1.")
+        console.out.print(f"\nInterrupted. Finished runs are in {root}. Continue with the same command and --load 1.")
         return process.exit_code()
     return _show_comparison(folder, photographs)
 
@@ -157,11 +158,11 @@ def _show_sweep(root: Path, result: SweepResult, metric: str) -> int:
     from retina.results.run_folder import RunFolder
 
     folder = RunFolder.open(root)
-    limit = result.ended_by or f"trials={len(folder.trial_ids())}: every one was run"
+    limit = result.ended_by or f"trials={len(folder.trial_ids())}: all were run"
     console.out.print(f"ended by {limit}")
     console.show(tables.trials(folder, metric))
     if result.best is None:
-        console.err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
+        console.err.print(f"no trial has a result; see error.txt of each trial in {folder.root / 'trials'}")
         return 1
     console.show(best_model.best(folder))
     if ensemble := ensemble_results.read(folder, result.best):
@@ -213,21 +214,21 @@ def prepare_data(options: argparse.Namespace) -> int:
 
 
 def audit_data(options: argparse.Namespace) -> int:
-    """Run `retina data audit`: say what is wrong with a data set."""
+    """Run `retina data audit`: find problems in a data set."""
     from retina.audit import page, runner, terminal, unused
     from retina.data import layouts
 
     config = data_arguments.config_of(options, "retina data audit")
-    layouts.resolve_path(config.path)  # first: the page is called after what is there
+    layouts.resolve_path(config.path)  # first: the page is named after the data set
     file = options.html or page.default_file(Path(options.path))
-    page.refuse_foreign(file)  # before minutes are spent on what could not be written
+    page.refuse_foreign(file)  # before the work, which takes minutes
     with shown(console.out) as progress:
         found = runner.audit(config, progress)
-        console.show(terminal.view(found))  # before the page, which a full disk may cost us
+        console.show(terminal.view(found))  # before the page, whose disk may be full
         try:
             page.write(found, file, seed=options.seed, progress=progress)
             listed = unused.write(found, file)
-        except ResultsError as error:  # it could be written when we began: no mistake of the user's
+        except ResultsError as error:  # it could be written at the start: not a mistake of the user
             console.err.print(str(error))
             return 1
     console.out.print(f"written: {file}{f' and {listed}' if listed else ''}")
@@ -252,7 +253,7 @@ def grade_photographs(options: argparse.Namespace) -> int:
     from retina.predict.tables import refuse_taken, write_csv, write_json
     from retina.report.terminal import tables
 
-    refuse_taken(options.csv, options.json)  # before minutes are spent on what could not be written
+    refuse_taken(options.csv, options.json)  # before the work, which takes minutes
     frame = api.predict(options.folder, options.images, runtime=options.runtime, on_bad=options.on_bad)
     for file, write in ((options.csv, write_csv), (options.json, write_json)):
         if file:
@@ -273,4 +274,4 @@ COMMANDS: Mapping[str, Command] = {
     "export": export_model,
     "predict": grade_photographs,
 }
-"""By the words that call each."""
+"""Functions by the words of their command."""

@@ -1,4 +1,4 @@
-"""What follows the evaluation of a sweep: figures, the comparison of networks, report.html."""
+"""The files that follow the evaluation of a sweep: figures, the comparison of networks, report.html."""
 
 from __future__ import annotations
 
