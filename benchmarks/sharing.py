@@ -40,7 +40,7 @@ from retina.data.loader import SplitView
 from retina.results.environment import describe_environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
 from retina.system.hardware import available_cores
@@ -137,7 +137,7 @@ def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[floa
         write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         task = TimedTask(GradingTask(photographs, {}), watched)
-        run(spec, Ledger.create(spec, RunFolder.open(root)), task, share_of_a_trial(spec.resources))
+        run(spec, Ledger.create(spec, RunFolder.open(root)), task, trial_resources(spec.resources))
         ray.shutdown()
         for file in watched.iterdir():
             told = [line.split() for line in file.read_text().splitlines()]

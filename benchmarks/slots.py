@@ -40,7 +40,7 @@ from retina.config.sweep import SweepSpec
 from retina.results.environment import describe_environment
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
 from retina.training.epochs import EpochResult
@@ -133,7 +133,7 @@ def measured(seconds: float, slots: int, method: str, folder: Path) -> dict[str,
     write_text(root / "sweep.yaml", spec.to_yaml())
     log = root / "epochs.jsonl"
     called = time.time()
-    run(spec, Ledger.create(spec, RunFolder.open(root)), SleepingTask(seconds, log), share_of_a_trial(spec.resources))
+    run(spec, Ledger.create(spec, RunFolder.open(root)), SleepingTask(seconds, log), trial_resources(spec.resources))
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return {"seconds": seconds, "slots": slots, "trials": trials, "method": method, **used(lines, slots, called)}
 

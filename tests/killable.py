@@ -15,7 +15,7 @@ from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
 from retina.training.epochs import EpochResult
@@ -65,7 +65,7 @@ def main(root: Path, trials: int) -> None:
     else:
         write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
         ledger = Ledger.create(spec, RunFolder.open(root))
-    outcome = run(spec, ledger, Noted(ran=root.with_name("ran.txt")), share_of_a_trial(spec.resources))
+    outcome = run(spec, ledger, Noted(ran=root.with_name("ran.txt")), trial_resources(spec.resources))
     ray.shutdown()
     sys.exit(1 if outcome.interrupted else 0)
 

@@ -21,7 +21,7 @@ from retina.config.sweep import SweepSpec
 from retina.errors import RetinaError
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import connected, share_of_a_trial
+from retina.sweep.cluster import connected, trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
 from retina.sweep.ray_backend import run, silence_libraries
@@ -67,7 +67,7 @@ def main(address: str, root: Path, trials: int, seconds: float) -> None:
     )  # fmt: skip
     with connected(address, spec.name):
         silence_libraries(verbose=False)
-        share = share_of_a_trial(spec.resources)
+        share = trial_resources(spec.resources)
         nodes = Nodes(share)
         if root.is_dir():
             nodes.check(root)

@@ -42,7 +42,7 @@ PRETRAINED = ["parameters.pretrained.value=true"]
 
 
 def command(*arguments: object, cwd: Path) -> list[str]:
-    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina.cli.commands"]
+    first = [str(ROOT / "tune_main.py")] if arguments[0] == "--space" else ["-m", "retina"]
     return [sys.executable, *first, *(str(argument) for argument in arguments)]
 
 
@@ -263,7 +263,7 @@ def test_a_finished_sweep_is_extended(home: Path) -> None:
     before = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     extended = run("--space", "tiny.yaml", "--extend", "1", cwd=home)
     assert extended.returncode == 0, extended.stdout + extended.stderr
-    assert "ended by trials=4: every one was run" in extended.stdout
+    assert "ended by trials=4: all were run" in extended.stdout
     after = pd.read_csv(home / "results" / "tiny" / "trials.csv").set_index("trial_id")
     assert after.index.tolist() == ["t0000", "t0001", "t0002", "t0003"]
     assert (after.loc[before.index, "val_qwk"] == before["val_qwk"]).all()
@@ -283,7 +283,7 @@ MISTAKES = [
 ]
 OF_A_PROCESS = [
     (("--space", "absent.yaml"), "absent.yaml: No such file or directory"),
-    (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 asked for"),
+    (("--space", "tiny.yaml", "--name", "x", "--set", "resources.cpu=999"), "resources.cpu: 999 requested"),
 ]
 
 

@@ -416,7 +416,7 @@ def test_without_its_data_the_plan_is_printed_and_then_refused(home: Path, capsy
 
 def test_a_dry_run_that_could_never_start_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dry_run("--set", "resources.cpu=9999") == 2
-    assert "resources.cpu: 9999 asked for" in capsys.readouterr().err
+    assert "resources.cpu: 9999 requested" in capsys.readouterr().err
     assert dry_run("--set", "trials=0") == 2
     assert capsys.readouterr().out == ""
     assert files(home) == ["small.yaml"]

@@ -191,8 +191,11 @@ HUGE = f"localhost:{10**20}"
         ("localhost:0", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
         ("localhost:-1", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
         ("localhost:", "no Ray cluster answers there (a port is a number from 1 to 65535)"),
-        ("http://127.0.0.1:8265", "http, the dashboard's protocol say, is not supported; allowed: auto, HOST:PORT"),
-        ("ray://127.0.0.1:10001", "Ray Client is not supported; allowed: auto, HOST:PORT (6379, as a rule)"),
+        (
+            "http://127.0.0.1:8265",
+            "the protocol http (the dashboard's, for example) is not supported; allowed: auto, HOST:PORT",
+        ),
+        ("ray://127.0.0.1:10001", "Ray Client is not supported; allowed: auto, HOST:PORT (usually port 6379)"),
     ],
 )
 def test_an_address_where_no_cluster_can_be_is_named_with_where_it_is_from(

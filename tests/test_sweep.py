@@ -23,7 +23,7 @@ from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.results.status import SweepStatus
 from retina.sweep import ray_backend as sweep_run
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import SweepResult
 from retina.sweep.scheduler import ResumableASHAScheduler
@@ -58,7 +58,7 @@ def sweep(spec: SweepSpec, root: Path, task: ReplayTask | None = None, **how: An
     else:
         write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
         ledger = Ledger.create(spec, RunFolder.open(root))
-    outcome = sweep_run.run(spec, ledger, task or ReplayTask(), share_of_a_trial(spec.resources), **how)
+    outcome = sweep_run.run(spec, ledger, task or ReplayTask(), trial_resources(spec.resources), **how)
     return outcome, RunFolder.open(root)
 
 
@@ -265,9 +265,9 @@ def test_all_slots_run_trials_that_are_shorter_than_a_workers_start(tmp_path: Pa
 
 
 def test_a_trial_gets_its_share_of_the_machine() -> None:
-    share = share_of_a_trial(Resources())
+    share = trial_resources(Resources())
     assert (share.cpu, share.gpu) == (1, 0)  # two cores here: two trials of one thread
-    assert share_of_a_trial(Resources(cpu=2)).cpu == 2
+    assert trial_resources(Resources(cpu=2)).cpu == 2
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_trial_gets_its_share_of_the_machine() -> None:
 )
 def test_more_than_the_machine_has_is_refused(wish: dict[str, int], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        share_of_a_trial(Resources(**wish))
+        trial_resources(Resources(**wish))
 
 
 def test_the_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:

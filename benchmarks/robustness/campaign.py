@@ -63,7 +63,7 @@ def warm() -> Main:
         with contextlib.suppress(ImportError):
             importlib.import_module("onnxscript")
     torch.set_num_threads(1)
-    return sys.modules["retina.cli.commands"].main
+    return sys.modules["retina.cli"].main
 
 
 def shares(total: int, kinds: Sequence[str]) -> dict[str, int]:

@@ -33,7 +33,7 @@ from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import share_of_a_trial
+from retina.sweep.cluster import trial_resources
 from retina.sweep.ledger import Ledger
 from retina.sweep.ray_backend import run
 from retina.sweep.ray_backend import silence_libraries as quiet_ray
@@ -138,7 +138,7 @@ def ours(spec: SweepSpec, root: Path) -> tuple[float, int]:
     first = _First()
     logging.getLogger("retina").addHandler(first)
     logging.getLogger("retina").setLevel(logging.INFO)
-    run(spec, ledger, Replay, share_of_a_trial(spec.resources))
+    run(spec, ledger, Replay, trial_resources(spec.resources))
     seconds = time.time() - (first.at or math.nan)
     logging.getLogger("retina").removeHandler(first)
     return seconds, len(RunFolder.open(root).history())

@@ -4,3 +4,7 @@
 `retina.data.photograph_pool` and `retina.data.perceptual_hash`); `runner` runs the whole audit, `findings` words its
 results as sentences, `terminal` and `page` display it.
 """
+
+from retina.callable_package import make_callable
+
+make_callable(__name__)

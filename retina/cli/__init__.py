@@ -1,4 +1,4 @@
-"""The command line: what it prints, and its exit codes: 0 done, 1 the work failed, 2 a mistake of the user's."""
+"""The command line. Exit codes: 0 done, 1 the work failed, 2 a mistake of the user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from retina.system.printable import truncate_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    with process.drop_unreadable_output(), process.handle_stop_signals():
+    """Run one command and return its exit code."""
+    with process.unread_streams_dropped(), process.stoppable():
         try:
             parser.refuse_lost_folder()
             options = parser.create(commands.COMMANDS).parse_args(arguments)

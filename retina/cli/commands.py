@@ -1,6 +1,6 @@
-"""What each command does and prints; returns its exit code.
+"""The functions of the commands: each prints its result and returns the exit code.
 
-Each command imports what it needs when it runs: torch alone takes seconds, and --help or a typo should not wait for it.
+Each function imports what it needs when it runs: torch takes seconds to import, and --help should not wait for it.
 """
 
 from __future__ import annotations
@@ -14,70 +14,78 @@ from typing import TYPE_CHECKING
 
 from retina.cli import console, data_arguments, train_arguments
 from retina.cli.parser import Command
-from retina.errors import ResultsError, SpecError, one_line
-from retina.report.terminal.progress import show_progress
+from retina.errors import ResultsError, SpecError
+from retina.report.terminal.progress import shown
 from retina.system import process
 
 if TYPE_CHECKING:
     from retina.config import SweepSpec
     from retina.data.dataset import FundusDataset
     from retina.results import RunFolder
-    from retina.sweep.api import ResumeOptions, SweepPaths
+    from retina.sweep.ray_backend import SweepResult
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Run `retina sweep`: search for the best grader."""
+    from retina import api
     from retina.config import sweep
 
-    if "://" in options.results or not options.results.strip():
-        raise SpecError(f"--results {options.results}: allowed: a folder; on a cluster, one that all nodes share")
     if sys.flags.optimize > 1:
         raise SpecError("python -OO (PYTHONOPTIMIZE=2) removes docstrings that Ray needs; allowed: without, or -O")
+    api.refuse_address(options.results)
     loaded = sweep.load(
         options.space, overrides=options.overrides, data=options.data, name=options.name, trials=options.trials
     )
-    from retina.sweep import api  # after the sweep file is known to be right: it brings torch and Ray
-
-    place = api.SweepPaths(results=Path(options.results), weights=options.weights, address=options.address)
-    going = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
     if options.dry_run:
-        return _dry_run(loaded, place, going)
+        return _dry_run(loaded, options)
     root = Path(options.results) / loaded.name
     try:
-        with show_progress(console.out) as progress, console.live() as watch:
-            folder, outcome = api.run_sweep(
-                loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
+        with shown(console.out) as progress, console.live() as watch:
+            run = api.run_sweep(
+                loaded,
+                options.results,
+                weights=options.weights,
+                address=options.address,
+                resume=options.resume,
+                extend=options.extend,
+                force=options.force,
+                verbose=options.verbose,
+                progress=progress,
+                watch=watch,
             )
-        if not outcome.interrupted:
-            return _tell(folder, outcome.best, outcome.ended_by, loaded.metric.name)
+        if run.result and not run.result.interrupted:
+            return _show_sweep(run.path, run.result, loaded.metric.name)
     except KeyboardInterrupt:
-        if not (root / "sweep.yaml").is_file():  # an empty folder may have been there before
+        if not (root / "sweep.yaml").is_file():  # an empty folder may have existed before
             console.out.print(
-                "\nInterrupted before the first trial; what was decoded is kept, and the same command goes on."
+                "\nInterrupted before the first trial. Decoded photographs are kept."
+                " Run the same command again to continue."
             )
             return process.exit_code()
     console.out.print(
-        f"\nInterrupted; what was finished is in {root.absolute()}. Go on with the same command and --resume."
+        f"\nInterrupted. Finished trials are in {root.absolute()}. Continue with the same command and --resume."
     )
     return process.exit_code()
 
 
-def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
+def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
     from retina.data import dataset
     from retina.report.terminal import tables
     from retina.sweep import api, dry_run, ray_backend
 
     ray_backend.silence_libraries(verbose=False)
-    spec, _ = api.to_run(spec, place, going)
+    paths = api.SweepPaths(results=Path(options.results), weights=options.weights, address=options.address)
+    resume = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
+    spec, _ = api.to_run(spec, paths, resume)
     console.out.print(spec.to_yaml())
-    console.show(tables.plan(dry_run.plan(spec, place.results / spec.name)))
-    found = dataset.read_manifest(
-        spec.data
-    )  # last: what is planned can be read where the photographs are still to come
-    drawn = f"{spec.data.synthetic.photographs} are drawn"
-    what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
-    notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
-    console.out.print(f"photographs: {what}{''.join(notes)}\nNothing was started; leave --dry-run out to start it.")
+    console.show(report.table(dry_run.plan(spec, paths.results / spec.name)))
+    manifest = dataset.find(spec.data)  # last: the plan can be read even if the photographs are not there yet
+    if manifest:
+        photographs = f"{len(manifest.frame)} photographs in {manifest.root}"
+        notes = "".join(f"\nnote: {note}" for note in (*manifest.remarks, *manifest.left_out))
+    else:
+        photographs, notes = f"{spec.data.synthetic.photographs} are drawn", ""
+    console.out.print(f"photographs: {photographs}{notes}\nNothing was started; leave --dry-run out to start it.")
     return 0
 
 
@@ -89,7 +97,7 @@ def train_networks(options: argparse.Namespace) -> int:
     logging.getLogger("retina").setLevel([logging.WARNING, logging.INFO, logging.DEBUG][options.verbosity])
     root = options.results / train_arguments.name_of(options)
     if options.show_only:
-        return _tell_runs(RunFolder.open(root), None)
+        return _show_comparison(RunFolder.open(root), None)
     wanted = plan.plan(
         root,
         {"arch": options.target_model, **{key: getattr(options, key) for key in train_arguments.SETTINGS}},
@@ -103,32 +111,31 @@ def train_networks(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not (root / "sweep.yaml").is_file():
             raise
-        console.out.print(f"\nInterrupted; what was finished is in {root}. Go on with the same command and --load 1.")
+        console.out.print(f"\nInterrupted. Finished runs are in {root}. Continue with the same command and --load 1.")
         return process.exit_code()
-    return _tell_runs(folder, photographs)
+    return _show_comparison(folder, photographs)
 
 
-def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
-    from retina.evaluation import comparison
-    from retina.report import comparison_figures, figures
+def _show_comparison(folder: RunFolder, photographs: FundusDataset | None) -> int:
+    """Draw and print what `retina train` has trained."""
+    from retina.evaluation import comparison_runs
+    from retina.report import figures
+    from retina.report.finalize import finalize
     from retina.report.terminal import best_model
+    from retina.sweep.importance import importances
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
-        console.err.print(f"{trial_id} FAIL: {folder.trial_row(trial_id).get('reason', '')}")
-    with show_progress(console.out) as progress:
-        drawn = comparison_figures.draw(folder, photographs, progress)
-    has_best = (folder.best / "metrics.json").is_file()
-    if has_best or not (drawn or failed):
-        drawn = [*figures.draw(folder), *drawn]
-    if has_best:
-        console.show(best_model.render(folder))
-    console.out.print(f"\n{comparison.describe(comparison.read_runs(folder))}")
-    _page_at_the_end(folder)
-    drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
-    console.out.print(
-        "\n".join([f"\nWritten to {folder.root}:", *(f"  {file.relative_to(folder.root)}" for file in drawn)])
-    )
+        console.err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
+    with shown(console.out) as progress:
+        written = finalize(folder, importances, dataset=photographs, progress=progress)
+    if (folder.best / "metrics.json").is_file():
+        console.show(best_model.best(folder))
+    elif len(written) < 2 and not failed:  # nothing but the page
+        figures.draw(folder)  # says what is absent
+    console.out.print(f"\n{comparison_runs.describe(comparison_runs.read(folder))}")
+    names = [f"  {file.relative_to(folder.root)}" for file in written]
+    console.out.print("\n".join([f"\nWritten to {folder.root}:", *names]))
     return 1 if failed else 0
 
 
@@ -144,61 +151,35 @@ def list_sweeps(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> int:
-    from retina.report import ensemble_results, figures
+def _show_sweep(root: Path, result: SweepResult, metric: str) -> int:
+    """Print how a sweep ended, its trials, and its best model beside ensemble and soup."""
+    from retina.report import ensemble_results
     from retina.report.terminal import best_model, tables
+    from retina.results.run_folder import RunFolder
 
-    console.out.print(f"ended by {ended_by or f'trials={len(folder.trial_ids())}: every one was run'}")
+    folder = RunFolder.open(root)
+    limit = result.ended_by or f"trials={len(folder.trial_ids())}: all were run"
+    console.out.print(f"ended by {limit}")
     console.show(tables.trials(folder, metric))
-    if best is None:
-        _page_at_the_end(folder)
-        console.err.print(f"no trial came to a result; each one's error.txt in {folder.root / 'trials'} says why")
+    if result.best is None:
+        console.err.print(f"no trial has a result; see error.txt of each trial in {folder.root / 'trials'}")
         return 1
-    figures.draw(folder)
-    _draw_comparison(folder)
-    _page_at_the_end(folder)
-    console.show(best_model.render(folder))
-    if made := ensemble_results.read(folder, best):
-        console.show(ensemble_results.table(made))
+    console.show(best_model.best(folder))
+    if ensemble := ensemble_results.read(folder, result.best):
+        console.show(ensemble_results.table(ensemble))
     console.show(tables.files(folder))
     return 0
 
 
 def write_report(options: argparse.Namespace) -> int:
     """Run `retina report`: write a sweep's report.html."""
-    from retina.results.run_folder import RunFolder
+    from retina import api
 
-    folder = RunFolder.open(options.run)
-    _draw_comparison(folder)
-    console.out.print(f"written: {_write_page(folder, options.out)}")
+    run = api.open_run(options.run)
+    with shown(console.out) as progress:
+        file = run.report(options.out, progress=progress)
+    console.out.print(f"written: {file}")
     return 0
-
-
-def _draw_comparison(folder: RunFolder) -> None:
-    """Draw the comparison of networks, if the run is one; what hinders it need not hinder its page."""
-    from retina.report import comparison_figures
-
-    try:
-        with show_progress(console.out) as progress:
-            comparison_figures.draw(folder, progress=progress)
-    except OSError as error:  # the folder can only be read, say
-        console.out.print(f"note: the comparison is not drawn: {error}")
-
-
-def _write_page(folder: RunFolder, file: Path | None = None) -> Path:
-    from retina.report import page
-    from retina.sweep.importance import importances
-
-    return page.write(folder, importances(folder), file=file)
-
-
-def _page_at_the_end(folder: RunFolder) -> None:
-    """Write report.html; a defect of a picture is no reason for a sweep to fail."""
-    try:
-        _write_page(folder)
-    except Exception as error:
-        console.out.print(f"note: no report.html: {one_line(error, 1000)}")
-        logging.getLogger(__name__).debug("no report.html", exc_info=True)
 
 
 def draw_photographs(options: argparse.Namespace) -> int:
@@ -216,9 +197,9 @@ def draw_photographs(options: argparse.Namespace) -> int:
 
 def prepare_data(options: argparse.Namespace) -> int:
     """Run `retina data prepare`: check a data set and decode it."""
+    from retina import api
     from retina.data import dataset
     from retina.report.terminal import tables
-    from retina.results.files import write_csv
 
     config = data_arguments.config_of(options, "retina data prepare")
     with show_progress(console.out) as progress:
@@ -227,30 +208,27 @@ def prepare_data(options: argparse.Namespace) -> int:
     if prepared.decoded:
         console.out.print(tables.decoding_speed(prepared.decoded, prepared.seconds))
     console.out.print(f"decoded: {prepared.pixels_file}")
-    for kind, rows in dataset.excluded_rows(prepared).items():
-        if rows:
-            file = dataset.excluded_rows_path(config, kind)
-            write_csv(file, rows, list(rows[0]))
-            console.out.print(f"{kind.replace('-', ' ')}: {file}")
+    for kind, file in api.write_lists(prepared).items():
+        console.out.print(f"{kind.replace('-', ' ')}: {file}")
     return 0
 
 
 def audit_data(options: argparse.Namespace) -> int:
-    """Run `retina data audit`: say what is wrong with a data set."""
+    """Run `retina data audit`: find problems in a data set."""
     from retina.audit import page, runner, terminal, unused
     from retina.data import layouts
 
     config = data_arguments.config_of(options, "retina data audit")
-    layouts.resolve_path(config.path)  # first: the page is called after what is there
+    layouts.resolve_path(config.path)  # first: the page is named after the data set
     file = options.html or page.default_file(Path(options.path))
-    page.ensure_replaceable(file)  # before minutes are spent on what could not be written
-    with show_progress(console.out) as progress:
+    page.refuse_foreign(file)  # before the work, which takes minutes
+    with shown(console.out) as progress:
         found = runner.audit(config, progress)
-        console.show(terminal.render(found))  # before the page, which a full disk may cost us
+        console.show(terminal.view(found))  # before the page, whose disk may be full
         try:
             page.write(found, file, seed=options.seed, progress=progress)
             listed = unused.write(found, file)
-        except ResultsError as error:  # it could be written when we began: no mistake of the user's
+        except ResultsError as error:  # it could be written at the start: not a mistake of the user
             console.err.print(str(error))
             return 1
     console.out.print(f"written: {file}{f' and {listed}' if listed else ''}")
@@ -259,9 +237,10 @@ def audit_data(options: argparse.Namespace) -> int:
 
 def export_model(options: argparse.Namespace) -> int:
     """Run `retina export`: write the best model as a folder."""
-    from retina.export import folder, write
+    from retina import api
+    from retina.export import folder
 
-    target = write.export(options.run, options.out)
+    target = api.export(options.run, options.out)
     console.out.print(f"written: {target}")
     if agreement := folder.read_export(target).description.check:
         console.out.print(f"checked: {agreement.summary}")
@@ -270,13 +249,13 @@ def export_model(options: argparse.Namespace) -> int:
 
 def grade_photographs(options: argparse.Namespace) -> int:
     """Run `retina predict`: grade photographs with an exported model."""
-    from retina import predict
+    from retina import api
+    from retina.predict.tables import refuse_taken, write_csv, write_json
     from retina.report.terminal import tables
 
-    predict.ensure_writable(options.csv, options.json)  # before minutes are spent on what could not be written
-    images = predict.find_images(options.images)
-    frame = predict.predict(options.folder, images, runtime=options.runtime, on_bad=options.on_bad)
-    for file, write in ((options.csv, predict.write_csv), (options.json, predict.write_json)):
+    refuse_taken(options.csv, options.json)  # before the work, which takes minutes
+    frame = api.predict(options.folder, options.images, runtime=options.runtime, on_bad=options.on_bad)
+    for file, write in ((options.csv, write_csv), (options.json, write_json)):
         if file:
             write(frame, file)
     if not (options.csv or options.json):
@@ -295,4 +274,4 @@ COMMANDS: Mapping[str, Command] = {
     "export": export_model,
     "predict": grade_photographs,
 }
-"""By the words that call each."""
+"""Functions by the words of their command."""

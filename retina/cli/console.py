@@ -1,4 +1,4 @@
-"""What the command line prints through: whatever it is given, no control character of it reaches the terminal."""
+"""The consoles of the command line. No control character of a printed text reaches the terminal."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class PrintableConsole(Console):
-    """A console of rich whose text, of whatever table, message or view, is printable."""
+    """A console of rich that escapes control characters in the text of tables, messages and views."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of `renderable`; rich's own control codes, which move the cursor, are no text."""
+        """Yield the segments of `renderable`. Rich's own control codes are not text and stay."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text, keep="\n"))
 
 
 class Lines(logging.Handler):
-    """Prints what the package logs; while a live view is shown, not what that shows by itself."""
+    """Prints the log records of the package; while a live view is shown, not those that the view shows itself."""
 
     live = False
 
@@ -48,24 +48,27 @@ err = PrintableConsole(soft_wrap=True, highlight=False, stderr=True, markup=Fals
 
 
 def show(table: RenderableType) -> None:
-    """Print a table as wide as it is: a line that a narrow terminal breaks can still be read, a cut word cannot."""
-    wanted = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-    PrintableConsole(width=max(out.width, wanted), highlight=False, markup=False, emoji=False).print(table)
+    """Print a table in its full width: a line that a narrow terminal wraps is readable, a truncated word is not."""
+    needed = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+    PrintableConsole(width=max(out.width, needed), highlight=False, markup=False, emoji=False).print(table)
 
 
 @contextmanager
-def live() -> Iterator[Callable[[SweepStatus], None] | None]:
-    """The view of a running sweep, in a terminal; elsewhere None, and the lines of the log say the same."""
+def live() -> Iterator[Callable[[Status], None] | None]:
+    """Yield a function that shows the status of a running sweep in a terminal.
+
+    None if the output is not a terminal: the log has the same information.
+    """
     if not out.is_terminal:
         yield None
         return
     with ExitStack() as shown:
         opened: list[Live] = []
 
-        def watch(status: SweepStatus) -> None:
-            from retina.report.terminal.live_view import render  # noqa: PLC0415  # only where a view is shown
+        def watch(status: Status) -> None:
+            from retina.report.terminal.live_view import view  # noqa: PLC0415  # needed only while a view is shown
 
-            if not opened:  # only now: a bar may have been here before
+            if not opened:  # a progress bar may have been shown until now
                 opened.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))
                 Lines.live = True
             opened[0].update(render(status), refresh=True)
@@ -77,8 +80,8 @@ def live() -> Iterator[Callable[[SweepStatus], None] | None]:
 
 
 def log_to(console: Console, *, verbose: bool) -> None:
-    """What the package logs goes to `console`, plain; with `verbose` also what it has to say of details."""
-    ours = logging.getLogger("retina")
-    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
-    ours.handlers = [Lines(console)]
-    ours.propagate = False
+    """Print the log records of the package to `console`; with `verbose`, debug records too."""
+    package = logging.getLogger("retina")
+    package.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.handlers = [Lines(console)]
+    package.propagate = False

@@ -1,4 +1,4 @@
-"""The arguments of `retina data prepare` and `retina data audit`, and the `DataConfig` that they ask for."""
+"""The arguments of `retina data prepare` and `retina data audit`, and their `DataConfig`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from retina.errors import SpecError
 from retina.system.printable import truncate
 
 _SHOWN = 120
-"""Characters of a --set that a message repeats."""
+"""Most characters of a --set that a message quotes."""
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare`."""
     add = parser.add_argument
-    add("path", help="a folder, a label file or an npz")
+    add("path", help="a folder, a label file or an npz file")
     add("--layout", default="auto")
     add("--image-size", type=int, default=224, metavar="PIXELS")
     add("--on-bad", choices=["stop", "skip"], default="stop")
@@ -27,16 +27,16 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 def add_audit(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `audit`."""
     add = parser.add_argument
-    add("path", help="a folder, a label file or an npz; the photographs may be absent")
-    add("--html", type=Path, metavar="FILE", help="where the page goes (default: audit-NAME.html in this folder)")
+    add("path", help="a folder, a label file or an npz file; the photographs may be absent")
+    add("--html", type=Path, metavar="FILE", help="output page (default: audit-NAME.html in the current folder)")
     add("--layout", default="auto")
-    add("--image-size", type=int, default=224, metavar="PIXELS", help="what discs should at least have (default: 224)")
-    add("--seed", type=int, default=0, help="of the photographs drawn for the page's contact sheets")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="least diameter of a disc (default: 224)")
+    add("--seed", type=int, default=0, help="seed of the sample of photographs on the page")
     _add_set(parser)
 
 
 def config_of(options: argparse.Namespace, where: str) -> DataConfig:
-    """The checked `DataConfig` that the arguments of `prepare` or `audit` ask for.
+    """Return the checked `DataConfig` of the arguments of `prepare` or `audit`.
 
     Raises:
         SpecError: naming `where`, the key, the value and what is allowed.
@@ -56,7 +56,7 @@ def _place(override: str, _: int) -> str:
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    change = "any key of a sweep file's data: --set data.grade_column=dr 'data.grade_mapping={5: ungradable}'"
+    change = "set any key of data in a sweep file: --set data.grade_column=dr 'data.grade_mapping={5: ungradable}'"
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=change
     )

@@ -1,4 +1,4 @@
-"""The parser of the command line: commands, their arguments, and how a wrong one is answered."""
+"""The parser of the command line: commands and their arguments."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Command = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in two lines."""
+    """An argument parser whose errors take two lines."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.register("type", Path, path)
 
     def error(self, message: str) -> NoReturn:
-        """Say it, and how to get help; exit code 2."""
-        self.exit(2, f"{self.prog}: {truncate_lines(printable(message))}\nsee {self.prog} --help\n")
+        """Print the error and how to get help; exit with code 2."""
+        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
 
 
 def path(text: str) -> Path:
-    """Return a path that may be there or not.
+    """Return a path, which may exist or not.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty, an unset variable of the shell say, which would be the current folder;
-            or nothing can ever be there: a name is too long, holds NUL, or is a link that leads in circles.
+        argparse.ArgumentTypeError: the text is empty, for example an unset shell variable, which would be the current
+            folder; or no such path can exist: a name is too long, contains NUL, or is a circular link.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path; . is the current folder")
@@ -43,16 +43,16 @@ def path(text: str) -> Path:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a path without NUL") from None
     except OSError as error:
-        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:  # what else is wrong says the command, which knows more
+        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:  # other errors are reported by the command
             raise argparse.ArgumentTypeError(f"{text!r}: {error.strerror}") from None
     return Path(text)
 
 
 def count(text: str) -> int:
-    """Return a number of things.
+    """Return a count.
 
     Raises:
-        argparse.ArgumentTypeError: it is not 1 or more.
+        argparse.ArgumentTypeError: the text is not an integer of 1 or more.
     """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: 1 and more")
@@ -60,7 +60,7 @@ def count(text: str) -> int:
 
 
 def refuse_lost_folder() -> None:
-    """Stop where the current folder is none any more: every path that is not absolute starts from it.
+    """Raise if the current folder does not exist any more: relative paths start from it.
 
     Raises:
         SpecError: it was removed, or cannot be reached.
@@ -69,7 +69,7 @@ def refuse_lost_folder() -> None:
         Path.cwd()
     except OSError as error:
         raise SpecError(
-            f"the current folder was removed or cannot be reached ({error.strerror}); cd to one that is there"
+            f"the current folder was removed or cannot be reached ({error.strerror}); cd to one that exists"
         ) from None
 
 
@@ -77,7 +77,8 @@ def create(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     Args:
-        commands: what runs each command, by its words: "sweep", "data draw". A parsed namespace has it as `command`.
+        commands: the function of each command, by its words, for example "data draw". A parsed namespace has it as
+            `command`.
     """
     parser = Parser(prog="retina", description="Find the best diabetic-retinopathy grader your photographs can buy.")
     parser.add_argument("--version", action="version", version=retina.__version__)
@@ -98,21 +99,31 @@ def create(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--space", type=Path, required=True, metavar="FILE", help="the sweep file, sweeps/demo.yaml say")
-    add("--data", metavar="PATH|synthetic", help="instead of the sweep file's data.path")
-    add("--results", default="results", metavar="DIR", help="where results/<name>/ goes (default: results)")
-    add("--name", help="instead of the sweep file's name")
-    add("--trials", type=int, metavar="N", help="instead of the sweep file's trials")
-    change = "change anything in the sweep file: --set data.image_size=64 'parameters.epochs={values: [2]}'"
+    add("--space", type=Path, required=True, metavar="FILE", help="the sweep file, for example sweeps/demo.yaml")
+    add("--data", metavar="PATH|synthetic", help="replaces data.path of the sweep file")
+    add("--results", default="results", metavar="DIR", help="folder of all sweeps (default: results)")
+    add("--name", help="replaces name of the sweep file")
+    add("--trials", type=int, metavar="N", help="replaces trials of the sweep file")
+    change = "change any key of the sweep file: --set data.image_size=64 'parameters.epochs={values: [2]}'"
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=change)
-    add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
+    add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights (default: torchvision downloads them)")
     join = "join a running Ray cluster (default: $RAY_ADDRESS, else start Ray here)"
     add("--address", metavar="auto|HOST:PORT", help=join)
-    add("--resume", action="store_true", help="go on with a sweep that was interrupted, however it was")
-    add("--extend", type=count, default=0, metavar="N", help="add N trials to a sweep, with all that it has learned")
-    add("--force", action="store_true", help="go on although the sweep file, the photographs or the code have changed")
-    add("--dry-run", action="store_true", help="show what the sweep would do, and start nothing")
-    add("--verbose", action="store_true", help="let Ray and Optuna say what they like")
+    add("--resume", action="store_true", help="continue a sweep that was interrupted or killed")
+    add(
+        "--extend",
+        type=count,
+        default=0,
+        metavar="N",
+        help="add N trials to a sweep; the search keeps what it has learned",
+    )
+    add(
+        "--force",
+        action="store_true",
+        help="continue although the sweep file, the photographs or the code have changed",
+    )
+    add("--dry-run", action="store_true", help="print what the sweep would do, and start nothing")
+    add("--verbose", action="store_true", help="show the log output of Ray and Optuna")
 
 
 def _draw_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,13 +137,13 @@ def _draw_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, for example results/demo")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="output file (default: RUN/report.html)")
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, results/demo say")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: RUN/export)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a results folder, for example results/demo")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: RUN/export)")
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +152,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("images", nargs="+", metavar="IMAGE", help="photographs, folders of them, or globs")
     add("--csv", type=Path, metavar="FILE")
     add("--json", type=Path, metavar="FILE")
-    runtime = "what the model runs in (auto: torch where there is a GPU, else onnxruntime)"
+    runtime = "runtime of the model (auto: torch if there is a GPU, else onnxruntime)"
     add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help=runtime)
     add("--on-bad", choices=["stop", "skip"], default="stop")
 
@@ -155,10 +166,10 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train_arguments.add_arguments, "train a network with and without pretraining, and compare"),
     "data draw": (_draw_arguments, "draw fundus photographs in the layout of EyePACS"),
     "data prepare": (data_arguments.add_prepare, "check a data set and decode it into the cache"),
-    "data audit": (data_arguments.add_audit, "say what is wrong with a data set"),
-    "list": (_list_arguments, "the sweeps in a results folder: state, trials, best, age"),
+    "data audit": (data_arguments.add_audit, "find problems in a data set"),
+    "list": (_list_arguments, "list the sweeps in a results folder: state, trials, best, age"),
     "report": (_report_arguments, "write a sweep's report.html, also while it runs"),
     "export": (_export_arguments, "write the best model as a folder that runs elsewhere"),
     "predict": (_predict_arguments, "grade photographs with an exported model"),
 }
-"""Each command's arguments, and its line in the help."""
+"""Function that adds the arguments of each command, and its line in the help."""

@@ -4,8 +4,11 @@
 `ensure_writable` has checked that no other file is overwritten. Torch is imported only if the model is to run in it.
 """
 
-from retina.predict.files import find_images
+from retina.callable_package import make_callable
+from retina.predict.files import images
 from retina.predict.grade import predict
 from retina.predict.tables import ensure_writable, write_csv, write_json
 
-__all__ = ["ensure_writable", "find_images", "predict", "write_csv", "write_json"]
+__all__ = ["images", "predict", "refuse_taken", "write_csv", "write_json"]
+
+make_callable(__name__)

@@ -6,16 +6,18 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from retina.config.sweep import SweepSpec
-from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
+from retina.config.sweep import Metric, SweepSpec
+from retina.data.dataset import FundusDataset, Progress, find, prepare
 from retina.errors import WeightsError
-from retina.evaluation import best_trial, ensemble
+from retina.evaluation.sweep_evaluation import evaluate_sweep
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import connected, share_of_a_trial, slots, try_workers
+from retina.sweep.cluster import connected, is_cluster, slots, trial_resources, try_workers
 from retina.sweep.dry_run import refuse_full_disk
+from retina.sweep.evaluation_task import run_on_node
 from retina.sweep.ledger import Ledger
 from retina.sweep.nodes import Nodes
 from retina.sweep.ray_backend import SweepResult, run, silence_libraries
@@ -80,7 +82,7 @@ def run_sweep(
     weights = _weights(spec, place.weights)
     with ExitStack() as held:
         with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
-            share = share_of_a_trial(spec.resources)
+            share = trial_resources(spec.resources)
             refuse_full_disk(spec, root, slots(share))
             try_workers(guard, share)
             photographs = prepare(spec.data, progress, found)
@@ -100,10 +102,15 @@ def run_sweep(
                 spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
             folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
             outcome = run(spec, ledger, task, share, nodes=nodes, verbose=verbose, watch=watch, guard=guard)
-        if not outcome.interrupted:
-            process.raise_if_stop_requested()  # the signal came when the last trial had just ended
-            _judge(spec, folder, outcome, photographs)
-        folder.update_metadata(interrupted=outcome.interrupted, best=outcome.best)
+            if not outcome.interrupted:
+                process.check()  # the signal came when the last trial had just ended
+            best = None if outcome.interrupted else outcome.best
+            if best and is_cluster(guard):
+                evaluation = partial(_evaluate, folder.root, best, photographs, spec.metric)
+                run_on_node(evaluation, share, nodes.checked(), guard)
+        if best and not is_cluster(guard):  # after Ray has ended, whose workers hold memory and GPUs
+            evaluate_sweep(folder, best, photographs, spec.metric)
+        folder.note(interrupted=outcome.interrupted, best=outcome.best)
         return folder, outcome
 
 
@@ -139,13 +146,9 @@ def _ledger(
     return folder, Ledger.create(spec, folder)
 
 
-def _judge(spec: SweepSpec, folder: RunFolder, outcome: SweepResult, photographs: FundusDataset) -> None:
-    """Evaluate the best trial, and the kept ones together, without Ray."""
-    if outcome.best:
-        log.info("evaluating the best trial, %s, on validation and test", outcome.best)
-        best_trial.evaluate_best_trial(folder, outcome.best, photographs, spec.metric.name)
-        found = ensemble.try_build_ensemble(folder, photographs, spec.metric.name, spec.metric.sign)
-        log.info("%s", ensemble.describe(found))
+def _evaluate(root: Path, trial_id: str, photographs: FundusDataset, metric: Metric) -> None:
+    """Evaluate a sweep in another process, which reads the tables from the disk."""
+    evaluate_sweep(RunFolder.open(root), trial_id, photographs, metric)
 
 
 def _weights(spec: SweepSpec, source: Path | None) -> dict[str, model.StateDict]:

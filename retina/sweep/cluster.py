@@ -1,4 +1,4 @@
-"""Ray, found or started, and what share of it a trial gets."""
+"""The connection to Ray, and the resources of a trial."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from retina.system import process, shadowing
 log = logging.getLogger(__name__)
 
 CPU_TRIALS = 4
-"""Trials at once on a machine without a GPU: small batches gain little from many threads, a search from few trials."""
+"""Concurrent trials on a machine without a GPU. Small batches gain little from many threads; a search gains from
+concurrent trials."""
 CONNECT_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial gets: `cpu` cores (and torch threads) and `gpu` GPUs."""
+    """The resources of one trial: `cpu` cores (and torch threads), and `gpu` GPUs, a fraction if it shares one."""
 
     cpu: int
     gpu: float
@@ -36,12 +38,12 @@ class TrialResources:
 
 @contextmanager
 def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iterator[Guard | None]:
-    """Join the cluster at `address` (or $RAY_ADDRESS), or else start Ray on this machine, and leave it again.
+    """Connect to the cluster at `address` or $RAY_ADDRESS, or start Ray on this machine; disconnect at the end.
 
-    A Ray that this process has joined already is used as it is and left as it was.
+    If this process is connected already, that connection is used and stays.
 
     Yields:
-        Who watches that Ray lives; None for a Ray that was there already.
+        The guard that watches whether Ray is alive; None if this process was connected already.
 
     Raises:
         SpecError: an address where no cluster answers.
@@ -57,8 +59,8 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         _refuse_other_protocol(address, given)
     _check_reachable(address, given)
     _refuse_hidden_modules()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine tells nobody what it does
-    how = {
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a clinic's machine sends no usage statistics
+    options = {
         "namespace": f"retina-{sweep}",
         "job_config": JobConfig(metadata={"job_name": f"retina sweep {sweep}"}),
         "logging_level": logging.INFO if verbose else logging.ERROR,
@@ -67,15 +69,17 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     local = address in {None, "local"}
     with ExitStack() as stack:
         folder = stack.enter_context(ray_start.temporary_folder()) if local else None
-        with process.exit_on_first_signal(), ray_start.driver_settings(local=local):
-            context = ray_start.start(folder, **how) if local else _join(str(address), given, how)
+        with process.starting(), ray_start.driver_settings(local=local):
+            context = ray_start.start(folder, **options) if local else _join(str(address), given, options)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
         stack.callback(guard.end_orphans)
-        stack.enter_context(ray_start.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
+        stack.enter_context(
+            ray_start.quiet_messages(verbose=verbose)
+        )  # also during the shutdown, which prints messages
         stack.callback(ray.shutdown)
-        stack.enter_context(guard.watching())
-        process.raise_if_stop_requested()  # a signal that came meanwhile
+        stack.enter_context(guard.on_duty())
+        process.check()  # a signal may have arrived while Ray started
         if context.dashboard_url:
             log.info(
                 "Ray dashboard: http://%s  (it asks for a token; `ray get-auth-token` prints it)", context.dashboard_url
@@ -83,25 +87,34 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         yield guard
 
 
+def is_cluster(guard: Guard | None) -> bool:
+    """Return whether Ray was there before this process: its nodes may have what this machine lacks, a GPU for example.
+
+    Args:
+        guard: what `connected` yielded.
+    """
+    return guard is None or not guard.is_local
+
+
 def _refuse_other_protocol(address: str, given: str) -> NoReturn:
-    """Say which address of a cluster is meant instead of one of another of its servers.
+    """Raise with the address format of a cluster: `address` is one of another server of it.
 
     Raises:
         SpecError: always.
     """
     protocol = address.partition("://")[0]
-    what = "Ray Client" if protocol == "ray" else f"{protocol}, the dashboard's protocol say,"
-    raise SpecError(f"{given}: {what} is not supported; allowed: auto, HOST:PORT (6379, as a rule)")
+    what = "Ray Client" if protocol == "ray" else f"the protocol {protocol} (the dashboard's, for example)"
+    raise SpecError(f"{given}: {what} is not supported; allowed: auto, HOST:PORT (usually port 6379)")
 
 
-def _join(address: str, given: str, how: dict[str, Any]) -> Any:
-    """Join a cluster; `given` names the address and where it is from.
+def _join(address: str, given: str, options: dict[str, Any]) -> Any:
+    """Connect to a cluster; `given` names the address and its origin for messages.
 
     Raises:
-        SpecError: it does not answer, wants a token, or has another version of Ray or Python.
+        SpecError: it does not answer, requires a token, or has another version of Ray or Python.
     """
     try:
-        return ray.init(address=address, **how)
+        return ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if "ersion mismatch" in reason:
@@ -111,12 +124,12 @@ def _join(address: str, given: str, how: dict[str, Any]) -> Any:
             ) from None
         raise SpecError(
             f"{given}: no Ray cluster answers there ({reason[:200]});\n"
-            "if there is one, it wants its token: copy the head node's ~/.ray/auth_token, export RAY_AUTH_MODE=token"
+            "a cluster may require its token: copy the head node's ~/.ray/auth_token and export RAY_AUTH_MODE=token"
         ) from None
 
 
 def _refuse_hidden_modules() -> None:
-    """Refuse a working folder whose files would be imported by workers instead of Python's own modules.
+    """Raise if workers would import files of the working folder instead of Python's own modules.
 
     Raises:
         SpecError: there are such files.
@@ -126,13 +139,13 @@ def _refuse_hidden_modules() -> None:
         raise SpecError(shadowing.describe(files))
 
 
-def try_workers(guard: Guard | None, wish: TrialResources) -> None:
-    """Start a worker on each node that can hold a trial, before anything else takes time.
+def try_workers(guard: Guard | None, resources: TrialResources) -> None:
+    """Start a worker on each node with room for a trial, before anything else takes time.
 
     Raises:
         ClusterError: a worker does not start.
     """
-    able = [node for node in ray.nodes() if node["Alive"] and fitting(*_size(node), wish)]
+    able = [node for node in ray.nodes() if node["Alive"] and fitting(*_size(node), resources)]
     local = guard is not None and guard.is_local
     workers_start({node["NodeID"]: node["NodeManagerHostname"] for node in able}, guard, local=local)
 
@@ -142,7 +155,7 @@ def _check_reachable(address: str | None, given: str) -> None:
 
     Args:
         address: HOST:PORT; None or "auto" is not checked.
-        given: names the address and where it is from, for a message.
+        given: names the address and its origin, for a message.
 
     Raises:
         SpecError: it does not accept connections.
@@ -155,46 +168,49 @@ def _check_reachable(address: str | None, given: str) -> None:
         raise SpecError(f"{given}: no Ray cluster answers there ({error})") from None
 
 
-def share_of_a_trial(wish: Resources) -> TrialResources:
-    """What a trial gets of the connected Ray: what was asked for, else what makes the trials fill the machine.
+def trial_resources(requested: Resources) -> TrialResources:
+    """Return the resources of a trial on the connected Ray: the requested ones, else such that trials fill the nodes.
 
     Raises:
-        SpecError: more is asked for than any one node has, so that no trial could ever start.
+        SpecError: no single node has the requested resources, so that no trial could start.
     """
-    return share_on(wish, _nodes())
+    return trial_resources_on(requested, _nodes())
 
 
-def share_on(wish: Resources, nodes: Sequence[tuple[int, int]]) -> TrialResources:
-    """What a trial gets on `nodes`, each with so many cores and so many GPUs.
+def trial_resources_on(requested: Resources, nodes: Sequence[tuple[int, int]]) -> TrialResources:
+    """Return the resources of a trial on nodes, each given as its numbers of cores and GPUs.
 
     Raises:
-        SpecError: more is asked for than any one node has.
+        SpecError: no single node has the requested resources.
     """
-    gpu = wish.gpu if wish.gpu is not None else float(any(gpus for _, gpus in nodes))
+    gpu = requested.gpu if requested.gpu is not None else float(any(gpus for _, gpus in nodes))
     if gpu > max(gpus for _, gpus in nodes):
         most = max(gpus for _, gpus in nodes)
         hint = " (CPU only: --set resources.gpu=0)" if most == 0 else ""
-        raise SpecError(f"resources.gpu: {gpu:g} asked for; the largest node of this Ray has {most}{hint}")
-    able = [(cores, gpus) for cores, gpus in nodes if gpus >= gpu and cores >= (wish.cpu or 1)]
+        raise SpecError(f"resources.gpu: {gpu:g} requested; the largest node of this Ray has {most}{hint}")
+    able = [(cores, gpus) for cores, gpus in nodes if gpus >= gpu and cores >= (requested.cpu or 1)]
     if not able:
         most = max(cores for cores, gpus in nodes if gpus >= gpu)
-        raise SpecError(f"resources.cpu: {wish.cpu or 1} asked for; the largest node with what it takes has {most}")
-    return TrialResources(cpu=wish.cpu or min(_cores_a_trial(*node, gpu) for node in able), gpu=gpu)
+        raise SpecError(
+            f"resources.cpu: {requested.cpu or 1} requested; the largest node with enough GPUs has {most} cores"
+        )
+    return TrialResources(cpu=requested.cpu or min(_cores_a_trial(*node, gpu) for node in able), gpu=gpu)
 
 
-def slots(share: TrialResources) -> int:
-    """How many trials of that share fit the connected Ray as it is now, 0 and more."""
-    return sum(fitting(cores, gpus, share) for cores, gpus in _nodes())
+def slots(resources: TrialResources) -> int:
+    """Return the number of trials that fit the connected Ray at this moment, 0 or more."""
+    return sum(fitting(cores, gpus, resources) for cores, gpus in _nodes())
 
 
-def fitting(cores: int, gpus: int, share: TrialResources) -> int:
-    """How many trials of that share fit one node."""
-    by_gpu = gpus * int(1 / share.gpu) if 0 < share.gpu < 1 else int(gpus / share.gpu) if share.gpu else cores
-    return min(cores // share.cpu, by_gpu)
+def fitting(cores: int, gpus: int, resources: TrialResources) -> int:
+    """Return the number of trials that fit one node."""
+    gpu = resources.gpu
+    by_gpu = gpus * int(1 / gpu) if 0 < gpu < 1 else int(gpus / gpu) if gpu else cores
+    return min(cores // resources.cpu, by_gpu)
 
 
 def _nodes() -> list[tuple[int, int]]:
-    """Cores and GPUs of each node of the connected Ray."""
+    """Return cores and GPUs of each node of the connected Ray."""
     return [_size(node) for node in ray.nodes() if node["Alive"]]
 
 

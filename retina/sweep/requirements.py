@@ -1,8 +1,8 @@
-"""What a node of the cluster must have before it runs trials.
+"""The requirements that a node of the cluster must meet before it runs trials.
 
-A node must have the sweep's own results folder (not a folder of the same name), the photographs, decoded or to be
-decoded, and the driver's versions of this package, Python, torch, torchvision and numpy. Clocks and time zones may
-differ: only durations are compared. Pretrained weights are sent to the workers, so no node needs them.
+A node must have the results folder of the sweep (not another folder of the same name), the photographs, decoded or to
+be decoded, and the versions of this package, Python, torch, torchvision and numpy that the driver has. Clocks and time
+zones may differ: only durations are compared. Pretrained weights are sent to the workers, so no node needs them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from retina.errors import DISK_FULL_ERRNOS, DataError
 from retina.results import environment
 
 PREFIX = ".node-check-"
-"""Of all files that a check writes."""
+"""Beginning of the names of all files that a check writes."""
 LIBRARIES = ("torch", "torchvision", "numpy")
 SAME_USER = "mount it read-write on every node, and run Ray on every node as the same user"
 _SAME_DATA = "every node needs the same photographs and labels at the same path"
 
 
 def versions() -> dict[str, str]:
-    """Return what must be equal on all nodes. Builds of torch for the CPU or a GPU (2.11.0+cpu) count as equal."""
-    installed = {name: environment.package_version(name).partition("+")[0] for name in LIBRARIES}
+    """Return the versions that must be equal on all nodes. Builds of torch for CPU and GPU (2.11.0+cpu) are equal."""
+    installed = {name: environment.version(name).partition("+")[0] for name in LIBRARIES}
     return {
         "package retina (hash of its source)": environment.source_hash(),
         "Python": ".".join(platform.python_version_tuple()[:2]),
@@ -41,22 +41,22 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """What a worker must find on its node, whichever trial it gets.
+    """The requirements of every trial on a node.
 
     Attributes:
-        marker: a file of a random name that the driver has written into the results folder.
-        versions: the driver's, see `versions`.
+        marker: a file with a random name that the driver has written into the results folder.
+        versions: versions on the driver, see `versions`.
     """
 
     marker: Path
     versions: dict[str, str]
 
     def problem(self) -> str:
-        """Say in one or two lines what this node lacks and what helps; "" where it lacks nothing."""
+        """Return the unmet requirement and its remedy in one or two lines; "" if all are met."""
         return self.folder_problem() or self._write_problem() or self._version_problem()
 
     def folder_problem(self) -> str:
-        """Look for the marker only, which costs a fraction of a millisecond; otherwise like `problem`."""
+        """Return like `problem`, but look for the marker only, which takes a fraction of a millisecond."""
         root = self.marker.parent
         try:
             self.marker.stat()
@@ -75,61 +75,60 @@ class NodeRequirements:
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=root):
                 pass
         except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:  # for all nodes: said where the driver writes
+            if error.errno in FULL_ERRNOS:  # the same for all nodes: reported where the driver writes
                 return ""
             return f"{root} cannot be written by user {user()} there ({error.strerror});\n{SAME_USER}"
         return ""
 
     def _version_problem(self) -> str:
         here = versions()
-        differ = [
-            f"{name} {here[name]}, not {wanted}" for name, wanted in self.versions.items() if here[name] != wanted
+        different = [
+            f"{name} {here[name]}, not {driver}" for name, driver in self.versions.items() if here[name] != driver
         ]
-        if not differ:
+        if not different:
             return ""
         remedy = "install the same versions on every node, and change none while a sweep runs"
-        return f"it has {'; '.join(differ)} as the driver;\n{remedy}"
+        return f"it has {'; '.join(different)} as the driver;\n{remedy}"
 
 
 @dataclass(frozen=True)
 class DataRequirements:
-    """What a node must have to train on the driver's photographs.
+    """The requirements of training on the photographs of the driver.
 
     Attributes:
-        photographs: the driver's.
-        files: a row a photograph with columns path, index, image, grade and length, in bytes, of its file.
+        dataset: the photographs of the driver.
+        files: a row a photograph with columns path, index, image, grade, and length of its file in bytes.
     """
 
-    photographs: FundusDataset
+    dataset: FundusDataset
     files: pd.DataFrame
 
     @classmethod
-    def of(cls, photographs: FundusDataset) -> DataRequirements:
-        """Look up the lengths of the photographs' files."""
-        return cls(photographs, _files(photographs.frame))
+    def of(cls, dataset: FundusDataset) -> DataRequirements:
+        """Return the requirements with the lengths of the photographs' files."""
+        return cls(dataset, _files(dataset.frame))
 
     def problem(self) -> str:
-        """Say in one or two lines what this node lacks; "" where it has the pixels or can decode them."""
-        found = self.photographs
-        if (pixels := map_array_file(found.pixels_file)) is not None:
-            if pixels.ndim == 4 and len(pixels) == len(found.frame):
+        """Return what this node lacks in one or two lines; "" if it has the pixels or can decode them."""
+        dataset = self.dataset
+        if (pixels := mapped(dataset.pixels_file)) is not None:
+            if pixels.ndim == 4 and len(pixels) == len(dataset.frame):
                 return ""
-            return (
-                f"{found.pixels_file} holds pixels of shape {pixels.shape} there, not of {len(found.frame)} photographs"
-            )
+            count = len(dataset.frame)
+            return f"{dataset.pixels_file} holds pixels of shape {pixels.shape} there, not of {count} photographs"
         try:
-            there = read_manifest(found.config)
+            there = find(dataset.config)
         except DataError as error:
             return f"{str(error).splitlines()[0]};\n{_SAME_DATA}"
-        if there is not None:  # else they are drawn there
-            differ = _differences(self.files, _files(there.frame))
-            if differ:
-                return f"{found.config.path}: {differ};\n{_SAME_DATA}"
+        if there is not None:  # else the node draws them
+            difference = _differences(self.files, _files(there.frame))
+            if difference:
+                return f"{dataset.config.path}: {difference};\n{_SAME_DATA}"
         return self._room_problem()
 
     def _room_problem(self) -> str:
-        """Look at the folder into which the photographs are to be decoded."""
-        folder, needed = cache_folder(), len(self.files) * 3 * self.photographs.config.image_size**2
+        """Return what is wrong with the folder into which the photographs are to be decoded; "" if nothing is."""
+        folder, needed = cache_folder(), len(self.files) * 3 * self.dataset.config.image_size**2
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=folder):
@@ -143,7 +142,7 @@ class DataRequirements:
 
 
 def _files(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the length of each photograph's file in bytes, -1 where it is absent, to its names and grade."""
+    """Return name, grade and length of the file in bytes, -1 if it is absent, of each photograph."""
     lengths = {path: _length(Path(path)) for path in frame["path"].unique()}
     return frame[["path", "index", "image", "grade"]].assign(length=frame["path"].map(lengths))
 
@@ -155,18 +154,18 @@ def _length(file: Path) -> int:
         return -1
 
 
-def _differences(wanted: pd.DataFrame, there: pd.DataFrame) -> str:
-    """Say how many of the wanted photographs are absent, or other files, or graded otherwise; "" where none is."""
+def _differences(expected: pd.DataFrame, there: pd.DataFrame) -> str:
+    """Return how many expected photographs are absent, differ in length or grade; "" if none does."""
     key = ["path", "index", "image"]
-    both = wanted.merge(there, on=key, how="left", suffixes=("", "_there"))
+    both = expected.merge(there, on=key, how="left", suffixes=("", "_there"))
     absent = both["length_there"].isna() | (both["length_there"] < 0)
     kinds = {
         "absent there": absent,
         "of another file length there": ~absent & (both["length"] != both["length_there"]),
         "of another grade there": ~absent & (both["grade"] != both["grade_there"]),
     }
-    told = [f"{int(rows.sum())} {kind} ({both['image'][rows].iloc[0]})" for kind, rows in kinds.items() if rows.any()]
-    return f"of {len(wanted)} photographs, {', '.join(told)}" if told else ""
+    counts = [f"{int(rows.sum())} {kind} ({both['image'][rows].iloc[0]})" for kind, rows in kinds.items() if rows.any()]
+    return f"of {len(expected)} photographs, {', '.join(counts)}" if counts else ""
 
 
 def user() -> str:
