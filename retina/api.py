@@ -100,7 +100,7 @@ class Run:
     @property
     def metadata(self) -> dict[str, Any]:
         """environment.json as it is now: command, versions, commit, hardware, and a summary of the photographs."""
-        return self._folder.notes()
+        return self._folder.metadata()
 
     @property
     def best(self) -> BestTrial | None:
@@ -118,7 +118,7 @@ class Run:
         trial_id = str(metrics["trial_id"])
         return BestTrial(
             trial_id=trial_id,
-            epoch=int(metrics.get("epoch") or folder.recorded(trial_id)["best_epoch"]),
+            epoch=int(metrics.get("epoch") or folder.trial_row(trial_id)["best_epoch"]),
             config=folder.configs()[trial_id],
             metrics=metrics,
             folder=folder.best,
@@ -278,9 +278,9 @@ def write_lists(prepared: FundusDataset) -> dict[str, Path]:
     from retina.results.files import write_csv
 
     paths = {}
-    for kind, rows in dataset.rows_by_kind(prepared).items():
+    for kind, rows in dataset.excluded_rows(prepared).items():
         if rows:
-            paths[kind] = dataset.list_file(prepared.config, kind)
+            paths[kind] = dataset.excluded_rows_path(prepared.config, kind)
             write_csv(paths[kind], rows, list(rows[0]))
     return paths
 
@@ -315,7 +315,7 @@ def audit(
     resolve_path(config.path)  # first: the page is named after what is there
     file = None if html is False else Path(html) if html is not None else page.default_file(Path(config.path))
     if file:
-        page.refuse_foreign(file)  # before minutes are spent on what could not be written
+        page.ensure_replaceable(file)  # before minutes are spent on what could not be written
     report: Progress = progress or (lambda *_: None)
     found = runner.audit(config, report)
     if file:
@@ -371,11 +371,11 @@ def predict(
         ResultsError: the folder is no exported model, or is damaged.
         DataError: there are no photographs, or one cannot be read and `on_bad` is "stop".
     """
-    from retina.predict.files import images as list_images
+    from retina.predict.files import find_images
     from retina.predict.grade import predict as grade_images
 
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
-    files = list_images([os.fspath(image) for image in given])
+    files = find_images([os.fspath(image) for image in given])
     return grade_images(Path(folder), files, batch_size=batch_size, runtime=runtime, device=device, on_bad=on_bad)
 
 

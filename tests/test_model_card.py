@@ -51,7 +51,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_every_number_is_the_one_in_metrics_json(text: str, facts: CardData) -> None:
     found = rows(section(text, "Results"))
     for key in ("qwk", "accuracy", "referable_auc"):
-        label = METRIC_NAMES[key]
+        label = CARD_METRIC_NAMES[key]
         for split, shown in zip(("val", "test"), found[label], strict=True):
             told = facts.metrics[split]
             assert shown == format_cell(told[key], told["intervals"][key])

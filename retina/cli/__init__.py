@@ -12,7 +12,7 @@ from retina.system.printable import truncate_lines
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    with process.unread_streams_dropped(), process.stoppable():
+    with process.drop_unreadable_output(), process.handle_stop_signals():
         try:
             parser.refuse_lost_folder()
             options = parser.create(commands.COMMANDS).parse_args(arguments)

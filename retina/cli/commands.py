@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from retina.cli import console, data_arguments, train_arguments
 from retina.cli.parser import Command
 from retina.errors import ResultsError, SpecError
-from retina.report.terminal.progress import shown
+from retina.report.terminal.progress import show_progress
 from retina.system import process
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         return _dry_run(loaded, options)
     root = Path(options.results) / loaded.name
     try:
-        with shown(console.out) as progress, console.live() as watch:
+        with show_progress(console.out) as progress, console.live() as watch:
             run = api.run_sweep(
                 loaded,
                 options.results,
@@ -78,8 +78,8 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
     resume = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
     spec, _ = api.to_run(spec, paths, resume)
     console.out.print(spec.to_yaml())
-    console.show(report.table(dry_run.plan(spec, paths.results / spec.name)))
-    manifest = dataset.find(spec.data)  # last: the plan can be read even if the photographs are not there yet
+    console.show(tables.plan(dry_run.plan(spec, paths.results / spec.name)))
+    manifest = dataset.read_manifest(spec.data)  # last: the plan can be read even if the photographs are not there yet
     if manifest:
         photographs = f"{len(manifest.frame)} photographs in {manifest.root}"
         notes = "".join(f"\nnote: {note}" for note in (*manifest.remarks, *manifest.left_out))
@@ -118,7 +118,7 @@ def train_networks(options: argparse.Namespace) -> int:
 
 def _show_comparison(folder: RunFolder, photographs: FundusDataset | None) -> int:
     """Draw and print what `retina train` has trained."""
-    from retina.evaluation import comparison_runs
+    from retina.evaluation import comparison
     from retina.report import figures
     from retina.report.finalize import finalize
     from retina.report.terminal import best_model
@@ -126,14 +126,14 @@ def _show_comparison(folder: RunFolder, photographs: FundusDataset | None) -> in
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
-        console.err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
-    with shown(console.out) as progress:
+        console.err.print(f"{trial_id} FAIL: {folder.trial_row(trial_id).get('reason', '')}")
+    with show_progress(console.out) as progress:
         written = finalize(folder, importances, dataset=photographs, progress=progress)
     if (folder.best / "metrics.json").is_file():
-        console.show(best_model.best(folder))
+        console.show(best_model.render(folder))
     elif len(written) < 2 and not failed:  # nothing but the page
         figures.draw(folder)  # says what is absent
-    console.out.print(f"\n{comparison_runs.describe(comparison_runs.read(folder))}")
+    console.out.print(f"\n{comparison.describe(comparison.read_runs(folder))}")
     names = [f"  {file.relative_to(folder.root)}" for file in written]
     console.out.print("\n".join([f"\nWritten to {folder.root}:", *names]))
     return 1 if failed else 0
@@ -164,7 +164,7 @@ def _show_sweep(root: Path, result: SweepResult, metric: str) -> int:
     if result.best is None:
         console.err.print(f"no trial has a result; see error.txt of each trial in {folder.root / 'trials'}")
         return 1
-    console.show(best_model.best(folder))
+    console.show(best_model.render(folder))
     if ensemble := ensemble_results.read(folder, result.best):
         console.show(ensemble_results.table(ensemble))
     console.show(tables.files(folder))
@@ -176,7 +176,7 @@ def write_report(options: argparse.Namespace) -> int:
     from retina import api
 
     run = api.open_run(options.run)
-    with shown(console.out) as progress:
+    with show_progress(console.out) as progress:
         file = run.report(options.out, progress=progress)
     console.out.print(f"written: {file}")
     return 0
@@ -221,10 +221,10 @@ def audit_data(options: argparse.Namespace) -> int:
     config = data_arguments.config_of(options, "retina data audit")
     layouts.resolve_path(config.path)  # first: the page is named after the data set
     file = options.html or page.default_file(Path(options.path))
-    page.refuse_foreign(file)  # before the work, which takes minutes
-    with shown(console.out) as progress:
+    page.ensure_replaceable(file)  # before the work, which takes minutes
+    with show_progress(console.out) as progress:
         found = runner.audit(config, progress)
-        console.show(terminal.view(found))  # before the page, whose disk may be full
+        console.show(terminal.render(found))  # before the page, whose disk may be full
         try:
             page.write(found, file, seed=options.seed, progress=progress)
             listed = unused.write(found, file)
@@ -250,10 +250,10 @@ def export_model(options: argparse.Namespace) -> int:
 def grade_photographs(options: argparse.Namespace) -> int:
     """Run `retina predict`: grade photographs with an exported model."""
     from retina import api
-    from retina.predict.tables import refuse_taken, write_csv, write_json
+    from retina.predict.tables import ensure_writable, write_csv, write_json
     from retina.report.terminal import tables
 
-    refuse_taken(options.csv, options.json)  # before the work, which takes minutes
+    ensure_writable(options.csv, options.json)  # before the work, which takes minutes
     frame = api.predict(options.folder, options.images, runtime=options.runtime, on_bad=options.on_bad)
     for file, write in ((options.csv, write_csv), (options.json, write_json)):
         if file:

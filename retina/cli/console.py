@@ -54,7 +54,7 @@ def show(table: RenderableType) -> None:
 
 
 @contextmanager
-def live() -> Iterator[Callable[[Status], None] | None]:
+def live() -> Iterator[Callable[[SweepStatus], None] | None]:
     """Yield a function that shows the status of a running sweep in a terminal.
 
     None if the output is not a terminal: the log has the same information.
@@ -65,8 +65,8 @@ def live() -> Iterator[Callable[[Status], None] | None]:
     with ExitStack() as shown:
         opened: list[Live] = []
 
-        def watch(status: Status) -> None:
-            from retina.report.terminal.live_view import view  # noqa: PLC0415  # needed only while a view is shown
+        def watch(status: SweepStatus) -> None:
+            from retina.report.terminal.live_view import render  # noqa: PLC0415  # needed only while a view is shown
 
             if not opened:  # a progress bar may have been shown until now
                 opened.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))

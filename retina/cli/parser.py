@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help; exit with code 2."""
-        self.exit(2, f"{self.prog}: {shortened(printable(message))}\nsee {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {truncate_lines(printable(message))}\nsee {self.prog} --help\n")
 
 
 def path(text: str) -> Path:

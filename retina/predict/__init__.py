@@ -5,10 +5,10 @@
 """
 
 from retina.callable_package import make_callable
-from retina.predict.files import images
+from retina.predict.files import find_images
 from retina.predict.grade import predict
 from retina.predict.tables import ensure_writable, write_csv, write_json
 
-__all__ = ["images", "predict", "refuse_taken", "write_csv", "write_json"]
+__all__ = ["ensure_writable", "find_images", "predict", "write_csv", "write_json"]
 
 make_callable(__name__)

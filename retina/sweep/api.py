@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from retina.config.sweep import Metric, SweepSpec
-from retina.data.dataset import FundusDataset, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
 from retina.errors import WeightsError
 from retina.evaluation.sweep_evaluation import evaluate_sweep
 from retina.results import environment
@@ -103,14 +103,14 @@ def run_sweep(
             folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
             outcome = run(spec, ledger, task, share, nodes=nodes, verbose=verbose, watch=watch, guard=guard)
             if not outcome.interrupted:
-                process.check()  # the signal came when the last trial had just ended
+                process.raise_if_stop_requested()  # the signal came when the last trial had just ended
             best = None if outcome.interrupted else outcome.best
             if best and is_cluster(guard):
                 evaluation = partial(_evaluate, folder.root, best, photographs, spec.metric)
                 run_on_node(evaluation, share, nodes.checked(), guard)
         if best and not is_cluster(guard):  # after Ray has ended, whose workers hold memory and GPUs
             evaluate_sweep(folder, best, photographs, spec.metric)
-        folder.note(interrupted=outcome.interrupted, best=outcome.best)
+        folder.update_metadata(interrupted=outcome.interrupted, best=outcome.best)
         return folder, outcome
 
 

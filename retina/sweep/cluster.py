@@ -69,7 +69,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
     local = address in {None, "local"}
     with ExitStack() as stack:
         folder = stack.enter_context(ray_start.temporary_folder()) if local else None
-        with process.starting(), ray_start.driver_settings(local=local):
+        with process.exit_on_first_signal(), ray_start.driver_settings(local=local):
             context = ray_start.start(folder, **options) if local else _join(str(address), given, options)
         guard = Guard(local=local)
         stack.callback(guard.dismiss)
@@ -78,8 +78,8 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
             ray_start.quiet_messages(verbose=verbose)
         )  # also during the shutdown, which prints messages
         stack.callback(ray.shutdown)
-        stack.enter_context(guard.on_duty())
-        process.check()  # a signal may have arrived while Ray started
+        stack.enter_context(guard.watching())
+        process.raise_if_stop_requested()  # a signal may have arrived while Ray started
         if context.dashboard_url:
             log.info(
                 "Ray dashboard: http://%s  (it asks for a token; `ray get-auth-token` prints it)", context.dashboard_url

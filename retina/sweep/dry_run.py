@@ -14,8 +14,8 @@ from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
 from retina.results.run_folder import FINISHED, RunFolder
+from retina.results.status import SweepPlan
 from retina.sweep.cluster import fitting, trial_resources_on
-from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy
 from retina.system.hardware import available_cores
 from retina.training import model
@@ -50,8 +50,8 @@ def plan(spec: SweepSpec, root: Path) -> SweepPlan:
 
 def slots_here(spec: SweepSpec) -> int:
     """How many trials would run at once on this machine, judged without Ray."""
-    share = trial_resources_on(spec.resources, [(cores(), torch.cuda.device_count())])
-    return max(1, fitting(cores(), torch.cuda.device_count(), share))
+    share = trial_resources_on(spec.resources, [(available_cores(), torch.cuda.device_count())])
+    return max(1, fitting(available_cores(), torch.cuda.device_count(), share))
 
 
 def bytes_needed(spec: SweepSpec, slots: int) -> int:

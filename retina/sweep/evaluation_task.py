@@ -87,7 +87,7 @@ def _wait(reference: ray.ObjectRef[TaskOutcome], guard: Guard | None) -> TaskOut
         while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
             if guard:
                 guard.check()
-            process.check()
+            process.raise_if_stop_requested()
     except BaseException:
         ray.cancel(reference, force=True)
         raise

@@ -31,7 +31,7 @@ _SAME_DATA = "every node needs the same photographs and labels at the same path"
 
 def versions() -> dict[str, str]:
     """Return the versions that must be equal on all nodes. Builds of torch for CPU and GPU (2.11.0+cpu) are equal."""
-    installed = {name: environment.version(name).partition("+")[0] for name in LIBRARIES}
+    installed = {name: environment.package_version(name).partition("+")[0] for name in LIBRARIES}
     return {
         "package retina (hash of its source)": environment.source_hash(),
         "Python": ".".join(platform.python_version_tuple()[:2]),
@@ -75,7 +75,7 @@ class NodeRequirements:
             with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=root):
                 pass
         except OSError as error:
-            if error.errno in FULL_ERRNOS:  # the same for all nodes: reported where the driver writes
+            if error.errno in DISK_FULL_ERRNOS:  # the same for all nodes: reported where the driver writes
                 return ""
             return f"{root} cannot be written by user {user()} there ({error.strerror});\n{SAME_USER}"
         return ""
@@ -111,13 +111,13 @@ class DataRequirements:
     def problem(self) -> str:
         """Return what this node lacks in one or two lines; "" if it has the pixels or can decode them."""
         dataset = self.dataset
-        if (pixels := mapped(dataset.pixels_file)) is not None:
+        if (pixels := map_array_file(dataset.pixels_file)) is not None:
             if pixels.ndim == 4 and len(pixels) == len(dataset.frame):
                 return ""
             count = len(dataset.frame)
             return f"{dataset.pixels_file} holds pixels of shape {pixels.shape} there, not of {count} photographs"
         try:
-            there = find(dataset.config)
+            there = read_manifest(dataset.config)
         except DataError as error:
             return f"{str(error).splitlines()[0]};\n{_SAME_DATA}"
         if there is not None:  # else the node draws them
