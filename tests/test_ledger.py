@@ -22,7 +22,8 @@ from retina.config.sweep import SweepSpec
 from retina.results import checkpoints
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
-from retina.sweep.ledger import Ledger, limit_reached
+from retina.sweep.ledger import Ledger
+from retina.sweep.limits import limit_reached
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.sweep.trainable import GraderTrainable, TrainableSettings

@@ -21,6 +21,7 @@ from retina.results import checkpoints
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import FINISHED, HISTORY_COLUMNS, RunFolder
 from retina.sweep import curve, restore, study_file
+from retina.sweep.limits import limit_reached
 from retina.sweep.study import REASON, SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.system.printable import as_reason, printable
@@ -36,8 +37,9 @@ QUIET_SECONDS = 15.0
 class Ledger:
     """One sweep's trials: asked for, followed and ended; and whether the sweep has had enough."""
 
-    def __init__(self, spec: SweepSpec, folder: RunFolder, study: SweepStudy) -> None:
+    def __init__(self, spec: SweepSpec, folder: RunFolder, study: SweepStudy, *, keep_failed: bool = False) -> None:
         self.spec, self.folder, self._study = spec, folder, study
+        self.logs_trials, self._keep_failed = True, keep_failed
         self._untold: dict[str, tuple[str, str]] = {}  # ended trials that the study has not heard of: state and reason
         self._has_weights: dict[str, bool] = {}  # of the trials that have ended
         self._disk_is_full = False
@@ -45,12 +47,12 @@ class Ledger:
         self._started = self._spoken - float(folder.notes().get("seconds") or 0)
 
     @classmethod
-    def create(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
+    def create(cls, spec: SweepSpec, folder: RunFolder, *, keep_failed: bool = False) -> Ledger:
         """For a sweep that begins, or whose space has changed: with a new study that is told of the trials before."""
         tried = restore.recorded_configs(folder, spec.metric.name)
         database = folder.root / STUDY_FILE
         with study_file.storage_errors(database):
-            ledger = cls(spec, folder, SweepStudy.create(spec, database, tried))
+            ledger = cls(spec, folder, SweepStudy.create(spec, database, tried), keep_failed=keep_failed)
             for name, config in tried.items():
                 if not ledger._hand_over(name, config):
                     log.info("%s  lies outside the changed space: the search does not learn from it", name)
@@ -61,7 +63,7 @@ class Ledger:
         return ledger
 
     @classmethod
-    def open(cls, spec: SweepSpec, folder: RunFolder) -> Ledger:
+    def open(cls, spec: SweepSpec, folder: RunFolder, *, keep_failed: bool = False) -> Ledger:
         """For a sweep that was begun before, brought into step; with a new study where its space has changed.
 
         Where the study is lost or damaged a new one is made from the tables, which hold all that it did; rows that
@@ -77,9 +79,9 @@ class Ledger:
             found = restore.study_with_trials(database) if name is None else name
             if found is None:  # killed before its first trial
                 database.unlink()
-                return cls.create(spec, folder)
+                return cls.create(spec, folder, keep_failed=keep_failed)
             if found in SweepStudy.names(database):
-                return cls._reopened(spec, folder, found, is_noted=name is not None)
+                return cls._reopened(spec, folder, found, is_noted=name is not None, keep_failed=keep_failed)
             problem = f"holds no study {found!r}"
         restore.refuse_lost_tables(folder, problem)
         if problem or name is not None:
@@ -87,24 +89,24 @@ class Ledger:
             said = f"{problem or 'is not there'}{aside}; a new study is made from trials.csv and history.csv"
             is_new = name is None and not folder.trial_ids()  # killed while the study was made: nothing was in it
             log.log(logging.INFO if is_new else logging.WARNING, "note: %s: %s", database, said)
-        return cls.create(spec, folder)
+        return cls.create(spec, folder, keep_failed=keep_failed)
 
     @classmethod
-    def _reopened(cls, spec: SweepSpec, folder: RunFolder, name: str, *, is_noted: bool) -> Ledger:
+    def _reopened(cls, spec: SweepSpec, folder: RunFolder, name: str, *, is_noted: bool, keep_failed: bool) -> Ledger:
         database = folder.root / STUDY_FILE
         if not is_noted:
             log.warning("note: %s does not name the study; %s holds %r, which goes on", NOTES, database, name)
             folder.note(study=name)
         with study_file.storage_errors(database):
             tried = restore.recorded_configs(folder, spec.metric.name)
-            ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried))
+            ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried), keep_failed=keep_failed)
             ledger._restore_rows()
             restore.refuse_lost_tables(folder, "")
             if ledger._study.fits:  # else a new one is made, which learns all
                 ledger._hand_over_unknown(tried)
             ledger._bring_into_step()
             if not ledger._study.fits:
-                return cls.create(spec, folder)
+                return cls.create(spec, folder, keep_failed=keep_failed)
         return ledger
 
     @property
@@ -140,6 +142,22 @@ class Ledger:
     def requeue(self, name: str) -> None:
         """Let a trial be asked for again: its worker was gone before it began."""
         self._study.requeue(name)
+
+    def retry(self, name: str) -> None:
+        """Let a trial that has failed be asked for again. It continues from its checkpoint if it has one."""
+        if name not in self._study.trials:
+            return
+        if checkpoints.newest(self.folder.trial(name)) is None:
+            self.folder.forget_epochs(name)
+        self.folder.record_trial(name, state="RUNNING", reason=None)
+        self._study.run_again(name, self.values(name))
+        self._has_weights.pop(name, None)
+
+    def restarted(self, name: str) -> None:
+        """Forget the epochs, if any, of a trial that begins again because its checkpoint is lost or damaged."""
+        if self.folder.epochs(name) or "epochs_run" in self.folder.recorded(name):
+            self.folder.forget_epochs(name)
+            self.folder.record_trial(name, state="RUNNING")
 
     def started(self, name: str, config: TrialConfig) -> None:
         """A trial has a worker now, or another one."""
@@ -201,6 +219,9 @@ class Ledger:
             with self._side_file():
                 text = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
                 write_text(self.folder.trial(name) / "error.txt", text + "\n")
+        else:
+            with self._side_file():
+                (self.folder.trial(name) / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         self.folder.record_trial(name, state=state, reason=reason or None)
         self._untold[name] = (state, reason)
         self._tell_study()
@@ -285,10 +306,7 @@ class Ledger:
         for name in self.folder.trial_ids("FAIL"):
             if checkpoints.NOT_SAVED in str(self.folder.recorded(name).get(REASON)) and name in self._study.trials:
                 log.info("%s  failed for want of disk and runs again", name)
-                if checkpoints.newest(self.folder.trial(name)) is None:  # it begins anew, as one that knows no epoch
-                    self.folder.forget_epochs(name)
-                self.folder.record_trial(name, state="RUNNING", reason=None)
-                self._study.run_again(name, self.values(name))
+                self.retry(name)
 
     def _has_lost_epochs(self, name: str) -> bool:
         return len(self.folder.epochs(name)) < int(self.folder.recorded(name).get("epochs_run", 0))
@@ -381,6 +399,8 @@ class Ledger:
             if name in self._untold or self._has_weights.get(name) == (name in kept):
                 continue
             folder = self.folder.trial(name)
+            if self._keep_failed and self.folder.recorded(name)["state"] == "FAIL":
+                continue  # `retry` continues from its checkpoint
             try:
                 if name not in kept:
                     checkpoints.drop(folder)
@@ -409,7 +429,8 @@ class Ledger:
 
     def _say(self, name: str, what: str, more: str, *, passing: bool = False) -> None:
         """`passing` is what a live view shows by itself."""
-        log.info("%s  %-8s  %s", name, what, more, extra={"passing": passing})
+        if self.logs_trials:
+            log.info("%s  %-8s  %s", name, what, more, extra={"passing": passing})
         self._spoken = time.monotonic()
 
     def _is_searched(self, key: str, config: Mapping[str, Any]) -> bool:
@@ -420,21 +441,6 @@ class Ledger:
 
 def _first_line(error: BaseException) -> str:
     return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def limit_reached(spec: SweepSpec, folder: RunFolder, seconds: float) -> str:
-    """Which limit a sweep that has run for `seconds` has reached, in words; empty while none."""
-    budget, metric = spec.budget, spec.metric
-    if budget.hours is not None and seconds >= budget.hours * 3600:
-        return f"budget.hours={budget.hours:g}"
-    if budget.max_failed is not None and len(folder.trial_ids("FAIL")) >= budget.max_failed:
-        return f"budget.max_failed={budget.max_failed}"
-    if metric.target is not None:
-        rows = (folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
-        values = [metric.sign * float(row[metric.name]) for row in rows if row.get(metric.name) is not None]
-        if values and max(values) >= metric.sign * metric.target:
-            return f"metric.target={metric.target:g}"
-    return ""
 
 
 def _short(value: Any) -> str:

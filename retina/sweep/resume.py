@@ -15,7 +15,8 @@ from retina.results import checksums, environment
 from retina.results.files import write_text
 from retina.results.readers import read_yaml
 from retina.results.run_folder import FINISHED, SPEC_REMEDY, RunFolder
-from retina.sweep.ledger import Ledger, limit_reached
+from retina.sweep.ledger import Ledger
+from retina.sweep.limits import limit_reached
 
 log = logging.getLogger(__name__)
 

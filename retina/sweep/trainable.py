@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ray import tune
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
 from retina.results import checkpoints
+from retina.sweep.backend import TrainingFactory
 from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
 from retina.sweep.requirements import NodeRequirements
@@ -25,9 +25,6 @@ from retina.sweep.scheduler import BEST, EPOCH
 from retina.system import file_modes
 from retina.system.printable import PrintableFormatter
 from retina.training.epochs import Training
-
-TrainingFactory = Callable[[TrialConfig], Training]
-"""What a sweep tunes: starts one training run. Runs in the workers, so it must be picklable."""
 
 log = logging.getLogger(__name__)
 
