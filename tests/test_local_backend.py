@@ -18,6 +18,7 @@ import torch
 from ledgers import Killed, again, begun, kept, trials_of
 from replay import Broken, FullDisk, Replay, ReplayTask, rising
 
+from benchmarks.search.simulate import SimulatedBackend
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import SpecError
@@ -89,11 +90,6 @@ def test_every_trial_is_run_and_the_best_is_named(whole: Path) -> None:
     assert run(ledger, Broken()) == SweepResult(best="t0000", ended_by="", interrupted=False)  # nothing is left to run
     assert [trial.state.name for trial in trials_of(whole)] == ["COMPLETE", "COMPLETE"]
     assert [kept(whole, name) for name in ("t0000", "t0001")] == [4, 4]
-
-
-def test_the_module_is_a_backend() -> None:
-    backend: Backend = local_backend.LocalSession()
-    assert callable(backend.run)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
@@ -317,3 +313,25 @@ def test_the_tables_are_those_of_rays_workers(tmp_path: Path, curve: Callable[[T
     assert_same_tables(tmp_path / "local", tmp_path / "ray")
     for name in RunFolder.open(tmp_path / "ray").trial_ids("COMPLETE"):
         assert kept(tmp_path / "local", name) == kept(tmp_path / "ray", name)
+
+
+@pytest.mark.parametrize("curve", [rising, peaked])
+def test_a_simulated_sweep_has_the_same_tables(tmp_path: Path, curve: Callable[[TrialConfig, int], float]) -> None:
+    backends: list[Backend] = [local_backend.LocalSession(), SimulatedBackend(workers=1)]
+    results = []
+    for number, backend in enumerate(backends):
+        ledger = begun(tmp_path / str(number), spec_of())
+        results.append(backend.run(ledger.spec, ledger, ReplayTask(curve)))
+    assert results == [SweepResult(best="t0000", ended_by="", interrupted=False)] * 2
+    assert_same_tables(tmp_path / "0", tmp_path / "1")
+
+
+def test_a_simulated_sweep_stops_trials_early(tmp_path: Path) -> None:
+    rates = {"values": [1e-3, 1e-2, 1e-1, 1.0]}
+    spec = spec_of(
+        early_stop={"type": "asha", "grace_epochs": 1, "eta": 2},
+        parameters={"epochs": {"value": 4}, "pretrained": {"value": False}, "learning_rate": rates},
+    )
+    ledger = begun(tmp_path / "x", spec)
+    assert SimulatedBackend().run(spec, ledger, ReplayTask()).best == "t0000"
+    assert set(ledger.folder.trials()["state"]) == {"COMPLETE", "PRUNED"}
