@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 from ledgers import Killed, again, begun, kept, trials_of
 from replay import Broken, FullDisk, Replay, ReplayTask, rising
@@ -21,10 +22,10 @@ from replay import Broken, FullDisk, Replay, ReplayTask, rising
 from benchmarks.search.simulate import SimulatedBackend
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.errors import SpecError
-from retina.results import checkpoints
+from retina.errors import ResultsError, SpecError
+from retina.results import checkpoints, environment
 from retina.results.run_folder import RunFolder
-from retina.sweep import local_backend
+from retina.sweep import local_backend, train_plan
 from retina.sweep.backend import Backend, SweepResult
 from retina.sweep.ledger import Ledger
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
@@ -335,3 +336,48 @@ def test_a_simulated_sweep_stops_trials_early(tmp_path: Path) -> None:
     ledger = begun(tmp_path / "x", spec)
     assert SimulatedBackend().run(spec, ledger, ReplayTask()).best == "t0000"
     assert set(ledger.folder.trials()["state"]) == {"COMPLETE", "PRUNED"}
+
+
+def test_a_folder_without_a_study_continues_and_gets_one(tmp_path: Path) -> None:
+    """As earlier versions of `retina train` wrote it; other networks can be added to it later."""
+    data = {"path": "synthetic", "image_size": 16}
+
+    def plan_of(arch: str, *pretrained: bool) -> train_plan.TrainPlan:
+        return train_plan.create_plan(tmp_path / "x", {"arch": arch, "epochs": 4}, data, pretrained=pretrained)
+
+    def left(plan: train_plan.TrainPlan) -> list[tuple[str, bool]]:
+        found = train_plan.unfinished(RunFolder.open(plan.root), plan)
+        return [(config.arch, config.pretrained) for config in found]
+
+    def go_on(plan: train_plan.TrainPlan) -> SweepResult:
+        train_plan.refuse_other_settings(plan)
+        spec, _, ledger = train_plan.open_ledger(plan, plan.spec(), tiny.photographs())
+        return local_backend.run(spec, ledger, ReplayTask())
+
+    plan = plan_of("resnet18", True, False)
+    folder = environment.begin(plan.root, tiny.photographs(), plan.spec().to_yaml())
+    for name, config, state in zip(["t0000", "t0001"], plan.configs, ["COMPLETE", "FAIL"], strict=True):
+        if state == "COMPLETE":
+            measures = {"val_accuracy": 0.5, "seconds": 1.0, "images_per_second": 9.0}
+            folder.record_epoch(name, 1, **measures)
+            folder.record_trial(name, epochs_run=1, best_epoch=1, **measures)
+        folder.record_trial(name, state=state, **config.model_dump(mode="json"))
+    assert not (plan.root / "study.db").exists()
+    assert left(plan) == [("resnet18", False)]
+    assert go_on(plan).interrupted is False
+    other = plan_of("resnet50", True)
+    assert left(plan) == []
+    assert left(other) == [("resnet50", True)]
+    assert go_on(other).ended_by == ""
+    trials = RunFolder.open(plan.root).trials()
+    assert trials[["trial_id", "arch", "pretrained", "state"]].to_numpy().tolist() == [
+        ["t0000", "resnet18", True, "COMPLETE"],
+        ["t0001", "resnet18", False, "COMPLETE"],
+        ["t0002", "resnet50", True, "COMPLETE"],
+    ]
+    assert trials["epochs_run"].tolist() == [1, 4, 4]
+    assert (plan.root / "study.db").is_file()
+    with pytest.raises(ResultsError, match=r"learning_rate was 0\.001, now 0\.5"):
+        train_plan.refuse_other_settings(
+            train_plan.create_plan(plan.root, {"epochs": 4, "learning_rate": 0.5}, data, pretrained=[True])
+        )

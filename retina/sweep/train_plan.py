@@ -121,9 +121,7 @@ def refuse_other_settings(plan: TrainPlan) -> None:
     if "study" in notes and notes.get("backend") != LOCAL:
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
     file = folder.root / "sweep.yaml"
-    readers.read_yaml(
-        file, None, run_folder.SPEC_REMEDY
-    )  # names it as a file of the results folder if it is unreadable
+    readers.read_yaml(file, None, run_folder.SPEC_REMEDY)  # refuses a directory, and a file that is no text
     before = sweep_file.load(file)
     changed = _changes(before.data, _with_layout(plan.data, before.data.layout), list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others have the same settings
