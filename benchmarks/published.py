@@ -89,9 +89,9 @@ def _other(ran: SweepSpec, wanted: SweepSpec) -> list[str]:
 def result_of(folder: RunFolder) -> dict[str, Any]:
     """What it came to: the numbers of single model and ensemble on both splits, trials and hours."""
     told = read_json(folder.best / "together.json")
-    notes = folder.notes()
+    notes = folder.metadata()
     return {
-        "best": folder.recorded(told["single"]["members"][0]),
+        "best": folder.trial_row(told["single"]["members"][0]),
         "members": told["ensemble"]["members"],
         "better": told["better"],
         "trials": len(folder.trial_ids()),

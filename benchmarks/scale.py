@@ -122,7 +122,7 @@ def _train(config: DataConfig, epochs: int, answer: Answer) -> None:
     prepared, again = staged(config)
     trial = TrialConfig(pretrained=False, batch_size=64, epochs=epochs + 1, precision="float32")
     training = start_training(
-        trial, prepared.part("train"), prepared.part("val"), net=TinyNet(), device=torch.device("cpu")
+        trial, prepared.split_view("train"), prepared.split_view("val"), net=TinyNet(), device=torch.device("cpu")
     )
     taken = [result.seconds for result in training]
     answer.put({"again": again, "epoch": taken[1:]})  # the first one warms up

@@ -102,7 +102,8 @@ class TimedFit(Iterator[EpochResult]):
 
     def __init__(self, inner: TrainingRun, file: Path) -> None:
         self._inner, self._file = inner, file
-        self.weights, self.state, self.restore, self.cancel = inner.weights, inner.state, inner.restore, inner.cancel
+        self.model_state_dict, self.state_dict = inner.model_state_dict, inner.state_dict
+        self.load_state_dict, self.cancel = inner.load_state_dict, inner.cancel
 
     def __next__(self) -> EpochResult:
         begins = time.time()
@@ -149,7 +150,7 @@ def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[floa
 
 def _train(photographs: FundusDataset, config: TrialConfig, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
-    train = photographs.part("train")
+    train = photographs.split_view("train")
     few = SplitView(train.pixels, train.rows[:48], train.grades[:48])
     training = start_training(
         config, few, SplitView(train.pixels, train.rows[:1], train.grades[:1]), device=default_device()

@@ -84,15 +84,15 @@ class SleepingTraining:
             seconds=self.seconds,
         )
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         """Hold nothing but the epoch."""
         return {"epoch": torch.tensor(self.epoch)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Hold nothing but the epoch."""
         return {"epoch": self.epoch}
 
-    def restore(self, _: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, _: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.epoch = state["epoch"]
 

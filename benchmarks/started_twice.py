@@ -58,7 +58,7 @@ def _start(root: Path, photographs: FundusDataset, begun: bool, barrier: Barrier
     barrier.wait()
     try:
         folder = RunFolder.open(root) if begun else environment.begin(root, photographs, spec.to_yaml())
-        with folder.held():
+        with folder.lock():
             time.sleep(SECONDS_HELD * 10 if begun else SECONDS_HELD)
         told.put("won")
     except ResultsError as error:

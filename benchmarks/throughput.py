@@ -44,7 +44,7 @@ from retina.data.loader import BatchPlan, SplitView, load
 from retina.results.environment import environment
 from retina.system.hardware import cores
 from retina.training import microbatch, model
-from retina.training.trainer import default_device, precision_of, start_training
+from retina.training.trainer import default_device, select_precision, start_training
 
 Epoch = Callable[[], None]
 """Trains once over all photographs of the case, and has ended when it returns."""
@@ -166,7 +166,7 @@ def timm(case: Case) -> Epoch:
     )
     net = case.net()
     optimizer = case.sgd(net)
-    precision = precision_of("auto", case.device)
+    precision = select_precision("auto", case.device)
     scaler = torch.amp.GradScaler(case.device.type, enabled=precision is torch.float16)
 
     def epoch() -> None:
@@ -198,7 +198,7 @@ def limit(case: Case) -> Epoch:
     """What the hardware can do with this model, precision and batch size."""
     net = case.net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = case.sgd(net, fused=True)
-    precision = precision_of("auto", case.device)
+    precision = select_precision("auto", case.device)
     images, grades = load(case.part, BatchPlan(np.arange(case.config.batch_size)), case.device)
 
     def epoch() -> None:
@@ -347,7 +347,7 @@ def main() -> None:
                     "image_size": case.size,
                     "batch_size": case.config.batch_size,
                     "photographs": len(case.part),
-                    "precision": str(precision_of("auto", case.device)).removeprefix("torch."),
+                    "precision": str(select_precision("auto", case.device)).removeprefix("torch."),
                     "images_per_second": found,
                 }
             )

@@ -39,9 +39,9 @@ def make(home: Path) -> Path:
     where = home / "results"
     folder = stopped.ran(where / "demo", SPEC, number=None)
     best = folder.ranking("val_qwk", 1)[0]
-    config = TrialConfig(**{name: folder.recorded(best)[name] for name in TrialConfig.model_fields})
+    config = TrialConfig(**{name: folder.trial_row(best)[name] for name in TrialConfig.model_fields})
     write_best(folder, best, config)
-    folder.note(interrupted=False, best=best)
+    folder.update_metadata(interrupted=False, best=best)
     (home / "demo.yaml").write_text(SPEC.to_yaml())
     shutil.copytree(where / "demo", where / "good")
     plan = train_plan.create_plan(
@@ -59,7 +59,7 @@ def make(home: Path) -> Path:
         ledger.end(name, "COMPLETE", "")
     ledger.close()
     write_best(folder, "t0000", plan.configs[0])
-    folder.note(interrupted=False, best="t0000")
+    folder.update_metadata(interrupted=False, best="t0000")
     return where
 
 

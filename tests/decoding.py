@@ -53,7 +53,7 @@ def draw(folder: Path, n: int) -> list[Path]:
 
 
 def wanted(paths: list[Path], size: int) -> np.ndarray:
-    return np.stack([to_square(read(path, at_least=2 * size), size)[0] for path in paths])
+    return np.stack([to_square(read(path, min_side=2 * size), size)[0] for path in paths])
 
 
 def names(folder: Path) -> list[str]:
@@ -74,11 +74,11 @@ class Decoded:
     paths: list[Path] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)
 
-    def read(self, path: Path, at_least: int | None = None) -> Pixels:
+    def read(self, path: Path, min_side: int | None = None) -> Pixels:
         self.paths.append(path)
         if path in self.broken:
             raise DataError(f"{path}: cannot be read: the network is down")
-        return read(path, at_least)
+        return read(path, min_side)
 
     def now(self) -> list[Path]:
         """Those since this was last asked."""

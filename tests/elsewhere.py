@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from retina.results.run_folder import RunFolder
 
-with RunFolder(Path(sys.argv[1])).held():
+with RunFolder(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
 """

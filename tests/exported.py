@@ -69,7 +69,7 @@ class World:
         """The photographs of a split, and what training's evaluation says of them."""
         frame = self.data.frame
         paths = [Path(path) for path in frame.loc[frame["split"] == split, "path"]]
-        return paths, evaluate(self.net, self.data.part(split), device=CPU)
+        return paths, evaluate(self.net, self.data.split_view(split), device=CPU)
 
     @property
     def checked(self) -> int:
@@ -137,7 +137,7 @@ def write_run(root: Path, data: FundusDataset, net: nn.Module, config: TrialConf
     searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
     spec = {"name": root.name, "data": data.config.model_dump(mode="json"), "method": "gp", "parameters": searched}
     files.write_json(root / "sweep.yaml", spec)  # JSON is YAML
-    folder.note(data=data.summary(), seconds=7200.0, cores=2, cpu="a processor", gpus=[], git="0123456789ab")
+    folder.update_metadata(data=data.summary(), seconds=7200.0, cores=2, cpu="a processor", gpus=[], git="0123456789ab")
     files.write_json(folder.trial(TRIAL) / "config.json", config.model_dump(mode="json"))
     torch.save(net.state_dict(), folder.trial(TRIAL) / "model.pt")
     folder.record_trial("t0000", state="PRUNED", best_epoch=1, epochs_run=3, val_qwk=0.1)

@@ -53,7 +53,7 @@ def folder(root: Path, states: list[str] | None = None, name: str = "demo", spec
     """A sweep with a trial for each state, the best being `BEST`, if there is one of that name that did not fail."""
     run = RunFolder.create(root / name)
     files.write_text(run.root / "sweep.yaml", spec.to_yaml())
-    run.note(**environment.environment())
+    run.update_metadata(**environment.environment())
     for number, state in enumerate(STATES if states is None else states):
         trial = f"t{number:04d}"
         value = 0.9 if trial == BEST else 0.05 * number
@@ -80,7 +80,7 @@ def crown(run: RunFolder, photographs: FundusDataset) -> dict[str, Any]:
             some.weight.data *= 5  # so that not all grades look alike to it
     files.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
     torch.save(net.state_dict(), run.trial(BEST) / "model.pt")
-    run.note(data=photographs.summary(), best=BEST)
+    run.update_metadata(data=photographs.summary(), best=BEST)
     return best_trial.evaluate_best_trial(run, BEST, photographs, "val_qwk")
 
 

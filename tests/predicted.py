@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina.metrics.predictions import COLUMNS, PROBABILITIES
+from retina.metrics.predictions import PREDICTION_COLUMNS
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 
 CUTS = np.array([0.0, 0.4, 1.0, 1.6])
 CENTRES = np.array([-1.0, 0.2, 0.7, 1.3, 2.0])
@@ -34,7 +35,7 @@ def predictions(
         [_split(split, patients, rng, noise=noise, sharpness=sharpness, alike=alike) for split in ("val", "test")]
     )
     known = np.where((frame["split"] == "test") & (np.arange(len(frame)) - 2 * patients < fellows), 0.0, np.nan)
-    return frame.assign(majority=0, fellow_eye=pd.array(known, dtype="Int64"))[COLUMNS]
+    return frame.assign(majority=0, fellow_eye=pd.array(known, dtype="Int64"))[PREDICTION_COLUMNS]
 
 
 def _split(
@@ -50,7 +51,7 @@ def _split(
     frame["eye"] = ["left", "right"] * patients
     frame["grade"] = np.searchsorted(CUTS, severity)
     frame["predicted"] = p.argmax(axis=1)
-    frame[PROBABILITIES] = p
+    frame[PROBABILITY_COLUMNS] = p
     return frame
 
 

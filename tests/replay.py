@@ -30,6 +30,23 @@ def rising(config: TrialConfig, epoch: int) -> float:
     return ceiling * (1 - math.exp(-epoch / 3))
 
 
+def epoch_result(epoch: int, value: float = 0.5, learning_rate: float = 1e-3) -> EpochResult:
+    """An epoch whose accuracies and kappas are `value`, and whose losses are what is left to 1."""
+    return EpochResult(
+        epoch=epoch,
+        learning_rate=learning_rate,
+        train_loss=1 - value,
+        train_accuracy=value,
+        train_qwk=value,
+        val_loss=1 - value,
+        val_accuracy=value,
+        val_qwk=value,
+        val_auc=value,
+        images_per_second=100.0,
+        seconds=0.01,
+    )
+
+
 @dataclass
 class Replay:
     """A `Training` whose validation QWK is `curve(config, epoch)`; its "weights" hold the epoch that they are of."""
@@ -48,28 +65,16 @@ class Replay:
         if math.isnan(value):
             raise TrainError(f"epoch {self.epoch + 1}, step 1: the training loss is nan")
         self.epoch += 1
-        return EpochResult(
-            epoch=self.epoch,
-            learning_rate=self.config.learning_rate,
-            train_loss=1 - value,
-            train_accuracy=value,
-            train_qwk=value,
-            val_loss=1 - value,
-            val_accuracy=value,
-            val_qwk=value,
-            val_auc=value,
-            images_per_second=100.0,
-            seconds=0.01,
-        )
+        return epoch_result(self.epoch, value, self.config.learning_rate)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         return {"epoch": torch.tensor(self.epoch)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        assert int(weights["epoch"]) == state["epoch"]
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        assert int(model_state["epoch"]) == state["epoch"]
         self.epoch = state["epoch"]
 
     def cancel(self) -> None:
@@ -181,10 +186,10 @@ class FullDisk(ReplayTask):
 
 
 class _FullDiskReplay(Replay):
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         if self.epoch == 3 and self.config.learning_rate > 1e-3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().weights()
+        return super().model_state_dict()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def spec_of(**changes: Any) -> SweepSpec:
 def begun(root: Path, spec: SweepSpec) -> Ledger:
     """A sweep that has just begun, as a session writes it."""
     folder = RunFolder.create(root)
-    folder.note(**environment.environment(), data=tiny.photographs().summary())
+    folder.update_metadata(**environment.environment(), data=tiny.photographs().summary())
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.flush()
     return Ledger.create(spec, folder)
@@ -108,7 +108,7 @@ def refused(root: Path, spec: SweepSpec, **how: Any) -> str:
 
 
 def noted(root: Path) -> list[dict[str, Any]]:
-    return [{key: one[key] for key in ("changes", "extend")} for one in RunFolder.open(root).notes()["resumed"]]
+    return [{key: one[key] for key in ("changes", "extend")} for one in RunFolder.open(root).metadata()["resumed"]]
 
 
 def others() -> FundusDataset:

@@ -32,4 +32,4 @@ def local_error(task: int) -> int:
 
 
 def nested(task: int) -> list[int]:
-    return sorted(process_pool.call(square, range(2), 2))
+    return sorted(process_pool.map_unordered(square, range(2), 2))

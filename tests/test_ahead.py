@@ -16,6 +16,7 @@ from retina.config import TrialConfig
 from retina.errors import TrainError
 from retina.results import checkpoints
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.trial_report import DONE, TIME_ATTR
 from retina.training.epochs import EpochResult
 
 SECONDS = 20.0
@@ -87,7 +88,7 @@ def test_the_next_epoch_begins_before_the_last_is_on_the_disk(
 
     monkeypatch.setattr(checkpoints, "save", slow)
     for epoch in (1, 2, 3):
-        assert trial.step()["epoch"] == epoch
+        assert trial.step()[TIME_ATTR] == epoch
         assert epoch > 1 or not trainings[0].begun[2].is_set()
         saved = checkpoints.newest(tmp_path / "t0001")
         assert saved is not None
@@ -100,23 +101,23 @@ def test_the_next_epoch_begins_before_the_last_is_on_the_disk(
 def test_nothing_is_trained_past_a_rung_or_the_end_before_it_is_asked_for(worker: Worker) -> None:
     trial, trainings = worker({3})
     results = [trial.step() for _ in range(3)]
-    trial._ahead._thread.submit(int).result()  # whatever was begun is through
-    assert [result["epoch"] for result in results] == [1, 2, 3]
+    trial._epochs._thread.submit(int).result()  # whatever was begun is through
+    assert [result[TIME_ATTR] for result in results] == [1, 2, 3]
     assert not trainings[0].begun[4].is_set()
     results += [trial.step() for _ in range(3)]
-    trial._ahead._thread.submit(int).result()
-    assert [result["done"] for result in results] == [False] * 5 + [True]
+    trial._epochs._thread.submit(int).result()
+    assert [result[DONE] for result in results] == [False] * 5 + [True]
     assert trainings[0].epoch == 6
     assert not trainings[0].begun[7].is_set()
 
 
 def test_a_trial_that_is_stopped_is_left_in_the_midst_of_its_epoch(worker: Worker, tmp_path: Path) -> None:
     trial, trainings = worker(set(), endless=3)
-    assert [trial.step()["epoch"] for _ in range(2)] == [1, 2]
+    assert [trial.step()[TIME_ATTR] for _ in range(2)] == [1, 2]
     assert trainings[0].begun[3].wait(SECONDS)
     trial.reset_config(asked("t0002"))
     assert trainings[0].gone.is_set()
-    assert trial.step()["epoch"] == 1, "the next trial is not told of the last one's end"
+    assert trial.step()[TIME_ATTR] == 1, "the next trial is not told of the last one's end"
     assert len(trainings) == 2
     found = checkpoints.newest(tmp_path / "t0001")
     assert found is not None

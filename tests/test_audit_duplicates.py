@@ -48,15 +48,15 @@ def test_idrid_s_duplicates_are_found_and_no_others(shared: Path, tmp_path: Path
     others = [f"train_IDRiD_{n:03}" for n in range(100, 117)]
     audit = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", [*twins, *audited.LIKE, *others]))
     known = audited.labelled(shared)
-    found = {frozenset(audited.names(audit, group.rows)): group for group in audit.groups}
+    found = {frozenset(audited.names(audit, group.rows)): group for group in audit.duplicate_groups}
     assert set(found) == {frozenset(pair) for pair in (*audited.TWINS, audited.LIKE)}
     for pair, group in found.items():
-        assert group.exact == (pair != frozenset(audited.LIKE))
+        assert group.is_exact == (pair != frozenset(audited.LIKE))
         assert group.grades == tuple(sorted({known[name][0] for name in pair}))
         assert set(group.splits) == {known[name][1] for name in pair}
-        assert group.conflict == (len({known[name][0] for name in pair}) == 2)
-    assert audit.groups[0].crosses, "the one across train and test comes first"
-    assert sum(group.crosses for group in audit.groups) == 1
+        assert group.has_conflicting_grades == (len({known[name][0] for name in pair}) == 2)
+    assert audit.duplicate_groups[0].crosses_splits, "the one across train and test comes first"
+    assert sum(group.crosses_splits for group in audit.duplicate_groups) == 1
 
 
 @pytest.mark.parametrize("how", ALTERATIONS)
@@ -68,10 +68,10 @@ def test_an_altered_copy_is_found(shared: Path, tmp_path: Path, how: str) -> Non
             ALTERATIONS[how](photograph.convert("RGB")).save(tmp_path / f"{name}-again.png")
         rows += [(f"{name}.png", 0), (f"{name}-again.png", 0)]
     audit = audited.audited(audited.list_of(tmp_path, rows))
-    assert {frozenset(audited.names(audit, group.rows)) for group in audit.groups} == {
+    assert {frozenset(audited.names(audit, group.rows)) for group in audit.duplicate_groups} == {
         frozenset({name, f"{name}-again"}) for name in SOME
     }
-    assert not any(group.exact for group in audit.groups)
+    assert not any(group.is_exact for group in audit.duplicate_groups)
 
 
 TWICE = [(f"{n}{copy}.png", n % 5) for n in range(15) for copy in ("a", "b")]
@@ -102,11 +102,11 @@ def test_duplicates_that_a_sweep_may_part_are_serious(tmp_path: Path, header: st
     ]
     found = findings.find(audited.audited(audited.list_of(tmp_path, rows, header)))
     parted = [one for one in found if "different patients" in one.text]
-    assert all(one.serious and one.section == "duplicates" for one in parted)
+    assert all(one.is_serious and one.section == "duplicates" for one in parted)
     groups = 14 if cut == "val" else 15
     told = (
         f"{groups} groups of duplicates count as {2 * groups} different patients, "
-        f"so that a sweep, which cuts {cut} by patient, may put them on both sides"
+        f"so that a sweep, which makes {cut} by patient, may put them on both sides"
     )
     assert [one.text for one in parted] == ([told] if cut else [])
 
@@ -118,9 +118,11 @@ def test_of_those_that_a_sweep_keeps_together_that_is_said(tmp_path: Path) -> No
     for join, serious in (("same", False), ("near", False), ("none", True)):
         found = findings.find(audited.audited(audited.list_of(tmp_path, TWICE), join_duplicates=join))
         (told,) = [one for one in found if "15 groups of duplicates count as 30 different patients" in one.text]
-        assert told.serious == serious
+        assert told.is_serious == serious
         wanted = (
-            "may put them on both sides; data.join_duplicates=same keeps" if serious else "a sweep takes each for one"
+            "may put them on both sides; data.join_duplicates=same keeps"
+            if serious
+            else "a sweep treats each group as one patient"
         )
         assert wanted in told.text
 
@@ -145,22 +147,22 @@ def test_different_eyes_are_not_taken_for_one_because_they_are_blurred(
         rows.append((f"{name}.{suffix}", 0))
     (tmp_path / f"again.{suffix}").write_bytes((tmp_path / rows[0][0]).read_bytes())
     audit = audited.audited(audited.list_of(tmp_path, [*rows, (f"again.{suffix}", 0)]))
-    assert [(group.rows, group.exact) for group in audit.groups] == [((0, 4), True)]
+    assert [(group.rows, group.is_exact) for group in audit.duplicate_groups] == [((0, 4), True)]
 
 
 def test_the_two_eyes_of_a_patient_are_no_duplicates(tmp_path: Path) -> None:
     synthetic.draw(tmp_path / "drawn", SyntheticConfig(photographs=24, size=128, proportions="balanced"))
     audit = audited.audited(tmp_path / "drawn")
-    assert audit.labels.both_eyes == 12
-    assert audit.groups == []
+    assert audit.label_statistics.both_eyes == 12
+    assert audit.duplicate_groups == []
 
 
 def test_what_shows_nothing_is_compared_by_its_file_alone(tmp_path: Path) -> None:
     for n in range(4):
         Image.new("RGB", (96, 64), (n // 2, 0, 0)).save(tmp_path / f"{n}.png")
     audit = audited.audited(audited.list_of(tmp_path, [(f"{n}.png", n) for n in range(4)]))
-    assert [group.rows for group in audit.groups] == [(0, 1), (2, 3)]
-    assert all(group.exact and group.conflict for group in audit.groups)
+    assert [group.rows for group in audit.duplicate_groups] == [(0, 1), (2, 3)]
+    assert all(group.is_exact and group.has_conflicting_grades for group in audit.duplicate_groups)
 
 
 def test_rows_of_an_npz_are_compared_by_their_pixels(tmp_path: Path) -> None:
@@ -170,7 +172,9 @@ def test_rows_of_an_npz_are_compared_by_their_pixels(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", train_images=pixels[:3], train_labels=labels[:3], test_images=pixels[3:],
              test_labels=labels[3:])  # fmt: skip
     audit = audited.audited(tmp_path / "set.npz")
-    assert [(group.rows, group.exact, group.crosses) for group in audit.groups] == [((1, 4), True, True)]
+    assert [(group.rows, group.is_exact, group.crosses_splits) for group in audit.duplicate_groups] == [
+        ((1, 4), True, True)
+    ]
 
 
 def test_copies_are_found_wherever_they_stand_among_thousands() -> None:
@@ -178,7 +182,7 @@ def test_copies_are_found_wherever_they_stand_among_thousands() -> None:
     planted = [(0, 1), (5, 2999), (1500, 1501), (2047, 2048)]
     for first, second in planted:
         details[second] = details[first] + np.random.default_rng(first).integers(-9, 9, (32, 32))
-    assert sorted(map(tuple, perceptual_hash.near_pairs(details).tolist())) == planted
+    assert sorted(map(tuple, perceptual_hash.find_near_pairs(details).tolist())) == planted
 
 
 @settings(max_examples=40)
@@ -190,13 +194,13 @@ def test_pairs_are_the_ones_that_comparing_each_with_each_gives(n: int, seed: in
         if copied >= 0:
             blend = data.draw(st.sampled_from([1.0, 0.8, 0.5]))
             details[row] = (blend * details[copied] + (1 - blend) * details[row]).astype(np.int8)
-    bits = np.unpackbits(perceptual_hash.prints(details).view(np.uint8), axis=1) if n else np.empty((0, 256))
+    bits = np.unpackbits(perceptual_hash.compute_hashes(details).view(np.uint8), axis=1) if n else np.empty((0, 256))
     flat = details.reshape(n, 32 * 32).astype(float)
     wanted = [
         (i, j)
         for i in range(n)
         for j in range(i + 1, n)
-        if (bits[i] != bits[j]).sum() <= perceptual_hash.MOST_BITS
-        and np.corrcoef(flat[i], flat[j])[0, 1] >= perceptual_hash.LEAST_CORRELATION
+        if (bits[i] != bits[j]).sum() <= perceptual_hash.MAX_DISTANCE
+        and np.corrcoef(flat[i], flat[j])[0, 1] >= perceptual_hash.MIN_CORRELATION
     ]
-    assert sorted(map(tuple, perceptual_hash.near_pairs(details).tolist())) == wanted
+    assert sorted(map(tuple, perceptual_hash.find_near_pairs(details).tolist())) == wanted

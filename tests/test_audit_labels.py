@@ -14,14 +14,17 @@ from pages import read
 
 from retina import cli
 from retina.audit import findings, labels, page, runner
+from retina.audit.labels import SPLITS_AND_UNSET
 from retina.config import GRADES, DataConfig
 from retina.data import layouts
-from retina.data.split import assign
+from retina.data.split import assign_splits
 
-SPLITS = ("train", "val", "test", "")
 ROWS = st.lists(
     st.tuples(
-        st.sampled_from("abcdefgh"), st.sampled_from(["left", "right", ""]), st.sampled_from(SPLITS), st.integers(0, 4)
+        st.sampled_from("abcdefgh"),
+        st.sampled_from(["left", "right", ""]),
+        st.sampled_from(SPLITS_AND_UNSET),
+        st.integers(0, 4),
     ),
     min_size=1,
     max_size=30,
@@ -40,7 +43,7 @@ def test_the_course_leaks_and_says_what_that_is_worth(
     assert "5,618 of 7,026 test photographs (80.0%) are of patients who are in train too" in said
     fellow = next(line for line in said.splitlines() if "fellow eye" in line)
     assert fellow.split()[-3:] == ["test", "84.73%", "0.723"]
-    assert "not one of the 35,123 photographs is there" in said
+    assert "none of the 35,123 photographs is there" in said
     page = (tmp_path / "page.html").read_text()
     assert "5,618" in page
     assert "84.73%" in page
@@ -53,10 +56,10 @@ def test_folders_that_tell_equal_names_apart_name_no_patients(tmp_path: Path) ->
             photograph(tmp_path / split / f"{name}.png")
     frame = layouts.read(DataConfig(path=str(tmp_path))).frame
     assert frame["patient"].tolist() == ["train/a", "train/b", "test/a", "test/b"]
-    assert not labels.count(frame).named
+    assert not labels.summarize(frame).has_patients
     (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "7_left.png")
     text(tmp_path / "train" / "labels.csv", "image,level\n7_left,0\nb,1\n")
-    assert labels.count(layouts.read(DataConfig(path=str(tmp_path))).frame).named
+    assert labels.summarize(layouts.read(DataConfig(path=str(tmp_path))).frame).has_patients
 
 
 def test_official_test_lists_without_photographs_are_audited_too(
@@ -73,10 +76,10 @@ def test_official_test_lists_without_photographs_are_audited_too(
 
 @given(ROWS)
 def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
-    found = labels.count(audited.frame(rows))
+    found = labels.summarize(audited.frame(rows))
     assert found.photographs == len(rows) == sum(found.eyes.values())
     assert list(found.counts.columns) == list(range(GRADES))
-    for split in SPLITS:
+    for split in SPLITS_AND_UNSET:
         mine = [grade for _, _, of, grade in rows if of == split]
         assert (split in found.counts.index) == bool(mine)
         if mine:
@@ -88,7 +91,7 @@ def test_counts_add_up(rows: list[tuple[str, str, str, int]]) -> None:
 
 @given(ROWS)
 def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str, int]]) -> None:
-    found = {overlap.split: overlap for overlap in labels.count(audited.frame(rows)).overlaps}
+    found = {overlap.split: overlap for overlap in labels.summarize(audited.frame(rows)).overlaps}
     has_train = any(split in {"train", ""} for *_, split, _ in rows)  # what has no split trains
     for split, others in (("val", {"train", ""}), ("test", {"train", "", "val"})):
         known = {who for who, _, of, _ in rows if of in others}
@@ -97,7 +100,7 @@ def test_overlaps_are_the_patients_on_both_sides(rows: list[tuple[str, str, str,
             assert split not in found
             continue
         assert (found[split].patients, found[split].photographs) == (len(set(mine)), len(mine))
-        assert found[split].of == sum(of == split for *_, of, _ in rows)
+        assert found[split].split_size == sum(of == split for *_, of, _ in rows)
 
 
 def test_what_has_no_split_counts_as_train_beside_a_test_split(
@@ -110,7 +113,7 @@ def test_what_has_no_split_counts_as_train_beside_a_test_split(
     assert warned in said
     assert warned in (tmp_path / "page.html").read_text()
     config = DataConfig(path=str(path))
-    swept = assign(layouts.read(config, photographs=False), config).warnings
+    swept = assign_splits(layouts.read(config, photographs=False), config).warnings
     assert any("100 of 100 test photographs (100.0%) are of patients" in one for one in swept)
     assert next(line for line in said.splitlines() if "fellow eye" in line).split()[-3:] == ["test", "100.00%", "1.000"]
 
@@ -151,7 +154,7 @@ def test_patients_are_known_only_where_they_are_named(
 def test_a_clean_split_has_no_overlap_and_no_such_finding() -> None:
     rows = [(f"{split}{n}", "left", split, n % 5) for split in ("train", "val", "test") for n in range(60)]
     frame = audited.frame(rows)
-    found = labels.count(frame)
+    found = labels.summarize(frame)
     assert found.overlaps == []
     assert found.fellow_eye == {}
     assert set(found.majority) == {"val", "test"}
@@ -170,8 +173,8 @@ def test_a_photograph_that_is_missing_among_others_is_named(shared: Path, tmp_pa
     (folder / "train_IDRiD_002.jpg").unlink()
     found = audited.audited(folder)
     assert [bad.image for bad in found.manifest.skipped] == ["train_IDRiD_002.jpg"]
-    assert found.seen is not None
-    assert len(found.seen) == 1
+    assert found.photographs is not None
+    assert len(found.photographs) == 1
 
 
 def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: Path) -> None:
@@ -179,10 +182,10 @@ def test_a_grade_without_photographs_is_serious_and_a_rare_one_a_note(tmp_path: 
     found = findings.find(runner.audit(DataConfig(path=str(audited.list_of(tmp_path, rows)))))
     few = next(one for one in found if "fewer than 10" in one.text)
     assert few.text.endswith("1 of 3 severe, none of 4 proliferative")
-    assert few.serious
+    assert few.is_serious
     audited.list_of(tmp_path, [*rows, ("r", 4)])
     found = findings.find(runner.audit(DataConfig(path=str(tmp_path))))
-    assert not next(one for one in found if "fewer than 10" in one.text).serious
+    assert not next(one for one in found if "fewer than 10" in one.text).is_serious
 
 
 @pytest.mark.parametrize("named", ["nowhere", "empty"])

@@ -57,11 +57,11 @@ def test_every_picture_can_be_seen_and_is_described(opened: Read) -> None:
 
 def test_duplicates_are_shown_side_by_side(audit: Audit, opened: Read) -> None:
     groups = opened.section("duplicates").find("figure", **{"class": "group"})
-    assert len(groups) == len(audit.groups) == 3
-    for one, group in zip(groups, audit.groups, strict=True):
+    assert len(groups) == len(audit.duplicate_groups) == 3
+    for one, group in zip(groups, audit.duplicate_groups, strict=True):
         assert len(one.find("img")) == 2
-        assert ("conflicting grades" in one.words) == group.conflict
-        assert ("nearly the same picture" in one.words) != group.exact
+        assert ("conflicting grades" in one.words) == group.has_conflicting_grades
+        assert ("nearly the same picture" in one.words) != group.is_exact
 
 
 def test_contact_sheets_are_drawn_by_a_seed(audit: Audit) -> None:
@@ -72,7 +72,7 @@ def test_contact_sheets_are_drawn_by_a_seed(audit: Audit) -> None:
     of_grade = audit.manifest.frame.loc[audit.manifest.frame["grade"] == 2, "image"].tolist()
     assert drawn(0) == drawn(0)
     assert set(drawn(0)) <= set(of_grade)
-    assert len(drawn(0)) == min(len(of_grade), page.A_GRADE)
+    assert len(drawn(0)) == min(len(of_grade), page.SHOWN_PER_GRADE)
 
 
 def test_a_sheet_has_no_more_than_its_share_and_not_always_the_same(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_sheet_has_no_more_than_its_share_and_not_always_the_same(tmp_path: Pa
         [one.attributes["alt"] for one in read(page.render(found, seed=seed)).section("grade0").find("img")]
         for seed in (0, 1)
     ]
-    assert [len(sheet) for sheet in sheets] == [page.A_GRADE] * 2
+    assert [len(sheet) for sheet in sheets] == [page.SHOWN_PER_GRADE] * 2
     assert sheets[0] != sheets[1]
     assert read(page.render(found)).section("grade4").words.endswith("proliferative None.")
 
@@ -98,14 +98,14 @@ def test_a_grade_that_cannot_be_read_is_not_a_grade_without_photographs(tmp_path
 
 def test_sharpness_that_was_not_judged_is_not_called_good(shared: Path) -> None:
     found = audited.audited(shared / "data" / "retinamnist.npz")
-    assert found.seen is not None
-    discs = sum(one.side > 0 for one in found.seen)
+    assert found.photographs is not None
+    discs = sum(one.disc_side > 0 for one in found.photographs)
     text = read(page.render(found))
     assert (
-        f"{discs:,} of {discs:,} discs are under 100 pixels and were not judged for sharpness"
+        f"{discs:,} of {discs:,} discs are under 100 pixels and have no measured sharpness"
         in text.section("found").words
     )
-    assert "not judged for sharpness" in text.section("unfit").words
+    assert "their sharpness is not measured" in text.section("unfit").words
     assert "or blurred" not in text.section("unfit").words
 
 
@@ -113,10 +113,10 @@ def test_what_is_left_out_of_a_list_is_told(tmp_path: Path, monkeypatch: pytest.
     for n in range(10):
         Image.new("RGB", (60 + n % 3, 40), (n % 3, 0, 0)).save(tmp_path / f"{n}.png")
     found = audited.audited(audited.list_of(tmp_path, [(f"{n}.png", 0) for n in range(10)]))
-    assert [len(group.rows) for group in found.groups] == [4, 3, 3]
+    assert [len(group.rows) for group in found.duplicate_groups] == [4, 3, 3]
     whole = read(page.render(found))
     assert "All 3 groups as a table" in whole.section("duplicates").words
-    monkeypatch.setattr(page, "LISTED", 2)
+    monkeypatch.setattr(page, "MAX_LISTED", 2)
     short = read(page.render(found))
     assert "The first 2 of 3 groups as a table" in short.section("duplicates").words
     assert "0.png, 3.png and 2 more" in short.section("duplicates").words
@@ -142,7 +142,7 @@ def test_labels_alone_make_a_page_too(tmp_path: Path) -> None:
     found = audited.audited(audited.list_of(tmp_path, [("10_left", 0), ("10_right", 1)]))
     text = read(page.render(found))
     assert not text.find("img")
-    assert "only their labels were looked at" in text.section("found").words
+    assert "only their labels were checked" in text.section("found").words
     links = [one.attributes["href"] for one in text.find("a")]
     assert {link.removeprefix("#") for link in links} <= {
         one.attributes["id"] for one in text.root.everything() if "id" in one.attributes

@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 
 from retina import cli
 from retina.audit import findings, measures
-from retina.audit.inspect_photograph import look
+from retina.audit.inspect_photograph import inspect_photograph
 from retina.data import quality
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.data.pixel_hash import pixel_hash
 
 SOME = ["train_IDRiD_005", "train_IDRiD_150", "test_IDRiD_020"]
@@ -38,19 +38,21 @@ def spoilt(shared: Path, folder: Path) -> Path:
 
 def test_each_kind_of_unfit_photograph_is_named(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
-    assert {problem: audited.names(audit, audit.unfit(problem)) for problem in findings.UNFIT} == {
+    assert {
+        problem: audited.names(audit, audit.rows_with_problem(problem)) for problem in findings.QUALITY_PROBLEMS
+    } == {
         quality.NO_DISC: {"page"},
         quality.VERY_DARK: {"dark"},
         quality.BLURRED: {"blurred"},
     }
-    assert audited.names(audit, audit.unreadable) == {"torn", "text"}
+    assert audited.names(audit, audit.unreadable_rows) == {"torn", "text"}
 
 
 def test_problems_are_no_errors(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoilt(shared, tmp_path)
     assert cli.main(["data", "audit", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().out
-    assert "! 2 photographs cannot be read (data.on_bad=skip goes on without)" in said
+    assert "! 2 photographs cannot be read (data.on_bad=skip goes on without them)" in said
     assert "torn.jpg" in said
     for problem in ("show no fundus disc", "are very dark", "are blurred"):
         assert f"! 1 of 6 photographs (16.7%) {problem}" in said
@@ -62,7 +64,7 @@ def test_the_worst_come_first(shared: Path, tmp_path: Path) -> None:
         for percent in (12, 3, 8):
             photograph.point(lambda value, by=percent: value * by / 100).save(tmp_path / f"{percent}.png")  # type: ignore[misc]
     audit = audited.audited(audited.list_of(tmp_path, [(f"{percent}.png", 0) for percent in (12, 3, 8)]))
-    assert [audit.manifest.frame["image"].iloc[row] for row in audit.unfit(quality.VERY_DARK)] == [
+    assert [audit.manifest.frame["image"].iloc[row] for row in audit.rows_with_problem(quality.VERY_DARK)] == [
         "3.png",
         "8.png",
         "12.png",
@@ -90,9 +92,9 @@ def test_quality_is_seen_at_any_size(
 
 def test_a_photograph_of_a_camera_is_measured_as_it_is_stored(shared: Path) -> None:
     original = next(iter(sorted((shared / "data" / "idrid" / "originals").glob("*.jpg"))))
-    seen = look(str(original))
+    seen = inspect_photograph(str(original))
     assert (seen.width, seen.height) == (4288, 2848)
-    assert 3000 < seen.side < 4288
+    assert 3000 < seen.disc_side < 4288
     assert seen.problems == []
 
 
@@ -106,9 +108,9 @@ def test_sizes_are_those_of_the_file_though_less_is_decoded(
         larger = photograph.resize(size)
     larger.save(tmp_path / "flat.jpg")
     larger.save(tmp_path / "turned.jpg", exif=turned)
-    flat, upright = (look(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
+    flat, upright = (inspect_photograph(str(tmp_path / name)) for name in ("flat.jpg", "turned.jpg"))
     assert (flat.width, flat.height) == (upright.height, upright.width) == size
-    assert 0 < flat.side <= max(size)
+    assert 0 < flat.disc_side <= max(size)
 
 
 def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(shared: Path, tmp_path: Path) -> None:
@@ -120,11 +122,11 @@ def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(sha
     (tmp_path / "twelve.jpg").write_bytes(twelve)
     files = ["float.tif", "whole.tif", "twelve.jpg"]
     audit = audited.audited(audited.list_of(tmp_path, [(name, 0) for name in files]))
-    assert audit.unreadable == []
-    assert audit.seen is not None
-    assert [(one.width, one.height) for one in audit.seen] == [(500, 512)] * 3
-    assert audit.seen[0].digest == audit.seen[1].digest == pixel_hash(eight)
-    assert [len(group.rows) for group in audit.groups] == [3]
+    assert audit.unreadable_rows == []
+    assert audit.photographs is not None
+    assert [(one.width, one.height) for one in audit.photographs] == [(500, 512)] * 3
+    assert audit.photographs[0].digest == audit.photographs[1].digest == pixel_hash(eight)
+    assert [len(group.rows) for group in audit.duplicate_groups] == [3]
 
 
 def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
@@ -133,25 +135,25 @@ def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
         found = findings.find(audited.audited(folder, image_size=size))
         enlarged = [one for one in found if f"enlarged for an image size of {size}" in one.text]
         assert bool(enlarged) == told
-        assert not any(one.serious for one in enlarged)
+        assert not any(one.is_serious for one in enlarged)
 
 
 def test_measures_are_of_what_can_be_read(shared: Path, tmp_path: Path) -> None:
     audit = audited.audited(spoilt(shared, tmp_path))
-    assert audit.seen is not None
-    found = {one.name: one for one in measures.measures(audit.seen, 224)}
+    assert audit.photographs is not None
+    found = {one.name: one for one in measures.summarize_measures(audit.photographs, 224)}
     longest = found["longer side, pixels"]
     assert (longest.least, longest.median, longest.most) == (300, 512, 512)
-    assert found["brightness, 0 to 255"].least < quality.LEAST_BRIGHTNESS < found["brightness, 0 to 255"].most
-    assert dict(measures.sizes(audit.seen)) == {"512 x 512": 3, "300 x 200": 1}
+    assert found["brightness, 0 to 255"].least < quality.MIN_BRIGHTNESS < found["brightness, 0 to 255"].most
+    assert dict(measures.count_sizes(audit.photographs)) == {"512 x 512": 3, "300 x 200": 1}
 
 
 def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
     frame = audited.audited(audited.some_of_idrid(shared, tmp_path / "set", SOME)).manifest.frame
     many = pd.concat([frame] * 14)
     heard: list[tuple[int, int]] = []
-    together = visit(many, look, lambda *heard_of: heard.append(heard_of), workers=2)
-    assert together == visit(frame, look, workers=1) * 14
+    together = map_photographs(many, inspect_photograph, lambda *heard_of: heard.append(heard_of), workers=2)
+    assert together == map_photographs(frame, inspect_photograph, workers=1) * 14
     assert heard[0] == (0, 42)
     assert len(heard) == 4, "three chunks, for two processes"
     assert heard[-1] == (42, 42)
@@ -159,4 +161,4 @@ def test_processes_see_what_one_sees(shared: Path, tmp_path: Path) -> None:
 
 def test_what_is_seen_late_stands_in_its_place(tmp_path: Path) -> None:
     frame = audited.frame([("", "", "", 0)] * 40).assign(path=[str(tmp_path / str(n)) for n in range(40)])
-    assert visit(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]
+    assert map_photographs(frame, audited.after_the_last, workers=2) == [str(n) for n in range(40)]

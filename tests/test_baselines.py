@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from retina.config import DataConfig
 from retina.data.layouts import read
-from retina.data.split import assign
-from retina.metrics.baselines import Baseline, fellow_eye, fellow_grades, majority, majority_grade
+from retina.data.split import assign_splits
+from retina.metrics.baselines import Baseline, fellow_eye_baseline, fellow_grades, majority_baseline, majority_grade
 
 Row = tuple[str, str, int]
 
@@ -40,7 +40,7 @@ def test_the_fellow_s_grade_is_the_worst_of_those_on_the_other_side_of_the_same_
     assert [None if pd.isna(grade) else grade for grade in found] == wanted
     if wanted:
         true = [grade for where, _, grade in rows if where == split]
-        told = fellow_eye(table(rows), split)
+        told = fellow_eye_baseline(table(rows), split)
         assert told.n == len(wanted)
         assert told.with_fellow == sum(grade is not None for grade in wanted)
         assert told.accuracy == pytest.approx(
@@ -50,7 +50,7 @@ def test_the_fellow_s_grade_is_the_worst_of_those_on_the_other_side_of_the_same_
 
 def test_majority_says_the_commonest_grade_of_train() -> None:
     frame = table([("train", "a", 2), ("train", "b", 2), ("train", "c", 0), *[("test", "d", 0)] * 3, ("test", "e", 2)])
-    assert majority(frame, "test") == Baseline(accuracy=0.25, qwk=0.0, n=4)
+    assert majority_baseline(frame, "test") == Baseline(accuracy=0.25, qwk=0.0, n=4)
 
 
 def test_of_equally_common_grades_majority_says_the_lowest() -> None:
@@ -59,19 +59,19 @@ def test_of_equally_common_grades_majority_says_the_lowest() -> None:
 
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(ValueError, match="no photograph is in the split 'test'"):
-        fellow_eye(table([("train", "a", 0)]), "test")
+        fellow_eye_baseline(table([("train", "a", 0)]), "test")
     with pytest.raises(ValueError, match="no photograph is in the split 'train'"):
-        majority(table([("test", "a", 0)]), "test")
+        majority_baseline(table([("test", "a", 0)]), "test")
 
 
 def test_the_course_s_lists_are_graded_without_a_photograph(shared: Path) -> None:
     manifest = read(DataConfig(path=str(shared / "data" / "course")), photographs=False)
-    found = fellow_eye(manifest.frame, "test")
+    found = fellow_eye_baseline(manifest.frame, "test")
     assert (found.n, found.with_fellow) == (7_026, 5_618)
     assert round(found.accuracy, 4) == 0.8473
     assert round(found.qwk, 3) == 0.723
     # whatever is cut out of train for validation, whose grades are known before test is looked at
-    assert fellow_eye(assign(manifest, DataConfig()).frame, "test") == found
-    always = majority(manifest.frame, "test")
+    assert fellow_eye_baseline(assign_splits(manifest, DataConfig()).frame, "test") == found
+    always = majority_baseline(manifest.frame, "test")
     assert always.qwk == 0
     assert always.accuracy == pytest.approx((manifest.frame.query("split == 'test'")["grade"] == 0).mean())

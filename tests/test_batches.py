@@ -17,11 +17,11 @@ from retina.data.loader import (
     Augmentation,
     BatchPlan,
     SplitView,
-    apply,
-    draw,
-    drawn_batches,
+    apply_augmentation,
+    derive_seed,
+    draw_augmentation,
     load,
-    seed_of,
+    plan_batches,
     to_float,
 )
 
@@ -43,7 +43,7 @@ def numbers(images: torch.Tensor) -> list[int]:
 def epoch(
     of: SplitView, number: int = 1, *, seed: int = 0, augmentation: str = "none", batch_size: int = 4
 ) -> list[Batch]:
-    drawing = drawn_batches(of, batch_size=batch_size, augmentation=augmentation, seed=seed, epoch=number)
+    drawing = plan_batches(of, batch_size=batch_size, augmentation=augmentation, seed=seed, epoch=number)
     return [load(of, drawn, CPU) for drawn in drawing]
 
 
@@ -115,7 +115,7 @@ def test_without_augmentation_a_photograph_stays_as_it_is() -> None:
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_a_batch_in_pieces_is_the_whole_batch(kind: str) -> None:
     of = part([0, 1, 2, 3, 4, 0, 1], 20, beside=2)
-    (drawn,) = drawn_batches(of, batch_size=7, augmentation=kind, seed=3, epoch=1)
+    (drawn,) = plan_batches(of, batch_size=7, augmentation=kind, seed=3, epoch=1)
     cut = [drawn[start : start + 3] for start in range(0, 7, 3)]
     assert [len(piece) for piece in cut] == [3, 3, 1]
     images, grades = zip(*(load(of, piece, CPU) for piece in cut), strict=True)
@@ -172,14 +172,14 @@ def test_batches_lie_channels_last(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_the_same_generator_draws_the_same_choices(kind: str) -> None:
-    one, other = draw(kind, 6, generator(3)), draw(kind, 6, generator(3))
+    one, other = draw_augmentation(kind, 6, generator(3)), draw_augmentation(kind, 6, generator(3))
     for name in ("flips", "affine", "colour"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None and b is None) or torch.equal(a, b)
 
 
 def test_each_kind_draws_what_it_is_named_for() -> None:
-    drawn = {kind: draw(kind, 1, generator()) for kind in AUGMENTATIONS}
+    drawn = {kind: draw_augmentation(kind, 1, generator()) for kind in AUGMENTATIONS}
     present = {
         kind: [name for name in ("flips", "affine", "colour") if getattr(one, name) is not None]
         for kind, one in drawn.items()
@@ -193,7 +193,7 @@ def test_each_kind_draws_what_it_is_named_for() -> None:
 
 
 def test_drawn_choices_stay_within_their_limits_and_fill_them() -> None:
-    drawn = draw("full", 5000, generator())
+    drawn = draw_augmentation("full", 5000, generator())
     assert drawn.flips is not None
     assert drawn.affine is not None
     assert drawn.colour is not None
@@ -208,13 +208,13 @@ def test_drawn_choices_stay_within_their_limits_and_fill_them() -> None:
 
 def test_no_choice_changes_nothing() -> None:
     images = random_images()
-    assert torch.equal(apply(Augmentation(), images), images)
+    assert torch.equal(apply_augmentation(Augmentation(), images), images)
 
 
 @pytest.mark.parametrize(("flip", "axes"), [((True, False), [3]), ((False, True), [2]), ((True, True), [2, 3])])
 def test_flips_are_exact_and_each_photographs_own(flip: tuple[bool, bool], axes: list[int]) -> None:
     images = random_images()
-    seen = apply(Augmentation(flips=torch.tensor([(False, False), flip, (False, False)])), images)
+    seen = apply_augmentation(Augmentation(flips=torch.tensor([(False, False), flip, (False, False)])), images)
     assert torch.equal(seen[1:2], images[1:2].flip(axes))
     assert torch.equal(seen[[0, 2]], images[[0, 2]])
 
@@ -222,28 +222,28 @@ def test_flips_are_exact_and_each_photographs_own(flip: tuple[bool, bool], axes:
 def test_no_turn_is_the_identity() -> None:
     images = random_images()
     affine = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).expand(3, 2, 3)
-    torch.testing.assert_close(apply(Augmentation(affine=affine), images), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(apply_augmentation(Augmentation(affine=affine), images), images, rtol=0, atol=1e-5)
 
 
 def test_a_quarter_turn_turns_by_a_quarter() -> None:
     images = random_images()
     affine = torch.tensor([[[0.0, -1, 0], [1, 0, 0]]]).expand(3, 2, 3)
-    seen = apply(Augmentation(affine=affine), images)
+    seen = apply_augmentation(Augmentation(affine=affine), images)
     torch.testing.assert_close(seen, images.rot90(1, (2, 3)), rtol=0, atol=1e-5)
 
 
 def test_what_a_shift_brings_in_is_black_as_around_the_disc() -> None:
     affine = torch.tensor([[[1.0, 0, 1], [0, 1, 0]]])  # half of the photograph to the left
-    seen = apply(Augmentation(affine=affine), torch.ones(1, 3, 8, 8))
+    seen = apply_augmentation(Augmentation(affine=affine), torch.ones(1, 3, 8, 8))
     assert seen[..., :4].min() > 0.99
     assert seen[..., 4:].max() == 0
 
 
 def test_mirrored_and_turned_at_once_is_mirrored_then_turned() -> None:
-    images, chosen = random_images(6, 9), draw("rotate", 6, generator(3))
-    mirrored = apply(Augmentation(flips=chosen.flips), images)
-    wanted = apply(Augmentation(affine=chosen.affine), mirrored)
-    torch.testing.assert_close(apply(chosen, images), wanted, rtol=0, atol=1e-5)
+    images, chosen = random_images(6, 9), draw_augmentation("rotate", 6, generator(3))
+    mirrored = apply_augmentation(Augmentation(flips=chosen.flips), images)
+    wanted = apply_augmentation(Augmentation(affine=chosen.affine), mirrored)
+    torch.testing.assert_close(apply_augmentation(chosen, images), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
@@ -256,19 +256,19 @@ def test_photographs_that_lie_on_the_device_give_the_same_batches(kind: str) -> 
 def test_colours_are_multiplied_and_stay_colours() -> None:
     images = random_images() * 0.5
     ones = torch.ones(3, 3)
-    torch.testing.assert_close(apply(Augmentation(colour=ones), images), images)
-    brighter = apply(Augmentation(colour=ones * torch.tensor([1.2, 1, 1])), images)
+    torch.testing.assert_close(apply_augmentation(Augmentation(colour=ones), images), images)
+    brighter = apply_augmentation(Augmentation(colour=ones * torch.tensor([1.2, 1, 1])), images)
     torch.testing.assert_close(brighter, images * 1.2)
-    grey = apply(Augmentation(colour=ones * torch.tensor([1, 1, 0])), images)
+    grey = apply_augmentation(Augmentation(colour=ones * torch.tensor([1, 1, 0])), images)
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
-    flat = apply(Augmentation(colour=ones * torch.tensor([1, 0, 1])), images)
+    flat = apply_augmentation(Augmentation(colour=ones * torch.tensor([1, 0, 1])), images)
     torch.testing.assert_close(flat, images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images))
-    assert apply(Augmentation(colour=ones * 9), images).max() == 1
+    assert apply_augmentation(Augmentation(colour=ones * 9), images).max() == 1
 
 
 def test_choices_are_applied_the_same_again() -> None:
-    images, chosen = random_images(), draw("full", 3, generator())
-    assert torch.equal(apply(chosen, images), apply(chosen, images))
+    images, chosen = random_images(), draw_augmentation("full", 3, generator())
+    assert torch.equal(apply_augmentation(chosen, images), apply_augmentation(chosen, images))
 
 
 @given(
@@ -276,5 +276,5 @@ def test_choices_are_applied_the_same_again() -> None:
     st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=2),
 )
 def test_seeds_differ_wherever_a_part_differs(one: list[int], other: list[int]) -> None:
-    assert (seed_of(*one) == seed_of(*other)) == (one == other)
-    assert 0 <= seed_of(*one) < 2**63
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
+    assert 0 <= derive_seed(*one) < 2**63

@@ -48,7 +48,7 @@ def test_of_two_processes_one_has_the_folder_and_the_other_says_so(tmp_path: Pat
         if begun:
             begin(root)
         assert pair(root, photographs, begun=begun) == ["refused", "won"]
-        assert RunFolder.open(root).notes()["data"]["fingerprint"] == photographs.fingerprint
+        assert RunFolder.open(root).metadata()["data"]["fingerprint"] == photographs.fingerprint
         assert [file.name for file in root.parent.iterdir()] == ["demo"]
 
 
@@ -75,7 +75,7 @@ def test_who_comes_second_is_refused_and_changes_nothing(tmp_path: Path, monkeyp
     with pytest.raises(ResultsError, match="another process has begun it just now") as caught:
         begin(root)
     assert caught.value.exit_code == 2
-    assert RunFolder.open(root).notes()
+    assert RunFolder.open(root).metadata()
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
@@ -88,7 +88,7 @@ def test_a_link_to_an_empty_folder_and_one_to_none_lead_to_the_results(tmp_path:
         begin(link)
         assert link.is_symlink()
         assert (target / "sweep.yaml").read_text() == YAML
-        with pytest.raises(ResultsError, match="is there already"):
+        with pytest.raises(ResultsError, match="already exists"):
             begin(link)
 
 
@@ -104,9 +104,9 @@ def test_a_mounted_folder_gets_the_files_since_it_cannot_be_replaced(
         return rename(source, target)
 
     monkeypatch.setattr(Path, "rename", busy)
-    assert begin(root).notes()["data"]
+    assert begin(root).metadata()["data"]
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
-    with pytest.raises(ResultsError, match="is there already"):
+    with pytest.raises(ResultsError, match="already exists"):
         begin(root)
 
 
@@ -133,17 +133,17 @@ def volume() -> Iterator[Path]:
 def test_a_volume_below_a_folder_that_may_not_be_written_to_becomes_the_results_folder() -> None:
     photographs = tiny.photographs()
     with volume() as root:
-        RunFolder.refuse_taken(root)
+        RunFolder.ensure_free(root)
         left = root / f".demo.{temporary_files.tag().replace(str(os.getpid()), str(dead_process()))}.new"
         left.mkdir()  # of a process that was killed while it began
-        RunFolder.refuse_taken(root)
+        RunFolder.ensure_free(root)
         folder = environment.begin(root, photographs, YAML)
-        assert folder.notes()["data"]["fingerprint"] == photographs.fingerprint
+        assert folder.metadata()["data"]["fingerprint"] == photographs.fingerprint
         assert (root / "sweep.yaml").read_text() == YAML
         names = {file.name for file in root.iterdir()}
         assert {name for name in names if name.startswith(".")} <= {".lock", ".lock.soft"}
         assert "trials" in names
-        with pytest.raises(ResultsError, match="is there already"):
+        with pytest.raises(ResultsError, match="already exists"):
             environment.begin(root, photographs, YAML)
 
 
@@ -163,7 +163,7 @@ def test_a_volume_that_may_not_be_written_to_either_is_refused_at_once() -> None
     with volume() as root:
         root.chmod(0o555)
         with pytest.raises(ResultsError, match=f"demo: cannot be made: {root.parent} may not be written to; choose"):
-            RunFolder.refuse_taken(root)
+            RunFolder.ensure_free(root)
         assert list(root.iterdir()) == []
 
 
@@ -181,7 +181,7 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
 def test_who_only_looks_does_not_keep_a_sweep_from_starting(tmp_path: Path) -> None:
     folder = begin(tmp_path / "x")
-    with folder.held():
+    with folder.lock():
         pass  # the lock file is there now
     ended = threading.Event()
 
@@ -193,7 +193,7 @@ def test_who_only_looks_does_not_keep_a_sweep_from_starting(tmp_path: Path) -> N
     looking.start()
     try:
         for _ in range(50):
-            with folder.held():
+            with folder.lock():
                 pass
     finally:
         ended.set()
@@ -213,16 +213,16 @@ def test_a_lock_goes_with_its_process_also_on_a_disk_without_locks(
     told, ready = os.pipe()
     child = os.fork()
     if not child:
-        with folder.held():
+        with folder.lock():
             os.write(ready, b"x")
             signal.pause()
     os.read(told, 1)
     assert folder.is_running
-    with pytest.raises(ResultsError, match="is being run by another process"), folder.held():
+    with pytest.raises(ResultsError, match="is being run by another process"), folder.lock():
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with folder.held():
+    with folder.lock():
         assert folder.is_running
     assert not folder.is_running
 

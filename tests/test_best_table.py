@@ -11,7 +11,7 @@ from rich.console import Console
 
 from retina.errors import ResultsError
 from retina.metrics.summary import summarize
-from retina.report.terminal.best_model import best
+from retina.report.terminal.best_model import render
 from retina.results.files import write_json
 from retina.results.run_folder import RunFolder
 
@@ -23,7 +23,7 @@ def shown(tmp_path: Path, told: dict[str, Any]) -> list[str]:
     write_json(folder.best / "metrics.json", {**HEAD, **told})
     console = Console(width=100, highlight=False, markup=False, record=True)
     with console.capture() as captured:
-        console.print(best(folder))
+        console.print(render(folder))
     return captured.get().splitlines()
 
 

@@ -13,7 +13,7 @@ from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
 from retina.metrics.summary import summarize_split
 
-POINT = OperatingPoint(0.3, met=True)
+POINT = OperatingPoint(threshold=0.3, chosen_on="val", met=True)
 NUMBERS = ["accuracy", "qwk", "referable_auc", "sensitivity_at_90_specificity", "nll", "operating_specificity"]
 
 
@@ -26,7 +26,7 @@ def numbers(told: dict[str, Any]) -> dict[str, float]:
 
 
 def test_each_resample_draws_as_many_patients_as_there_are() -> None:
-    (drawn,) = bootstrap.weightings(30, 500, seed=0, at_once=500)
+    (drawn,) = bootstrap.draw_patient_weights(30, 500, seed=0, at_once=500)
     assert drawn.shape == (30, 500)
     assert (drawn.sum(axis=0) == 30).all()
     # each is drawn 30 times out of 900 by chance of 1/30: binomial, here over all resamples
@@ -36,17 +36,17 @@ def test_each_resample_draws_as_many_patients_as_there_are() -> None:
 
 def test_the_seed_alone_decides_over_the_resamples() -> None:
     def drawn(seed: int, at_once: int) -> npt.NDArray[np.float64]:
-        return np.concatenate(list(bootstrap.weightings(7, 50, seed, at_once)), axis=1)
+        return np.concatenate(list(bootstrap.draw_patient_weights(7, 50, seed, at_once)), axis=1)
 
     assert np.array_equal(drawn(3, 50), drawn(3, 8))
     assert not np.array_equal(drawn(3, 50), drawn(4, 50))
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    truth = numbers(measured(SplitPredictions.of(predictions(60_000, seed=99), "test"), resamples=1))
+    truth = numbers(measured(SplitPredictions.from_frame(predictions(60_000, seed=99), "test"), resamples=1))
     samples, held = 80, dict.fromkeys(NUMBERS, 0)
     for seed in range(samples):
-        told = measured(SplitPredictions.of(predictions(100, seed=seed), "test"), 200)
+        told = measured(SplitPredictions.from_frame(predictions(100, seed=seed), "test"), 200)
         for name in NUMBERS:
             low, high = told["intervals"][name]
             held[name] += low <= truth[name] <= high
@@ -57,9 +57,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
     def ratio(alike: float) -> float:
-        seen = SplitPredictions.of(predictions(400, alike=alike), "test")
+        seen = SplitPredictions.from_frame(predictions(400, alike=alike), "test")
         width = {}
-        for how, one in (("patient", seen), ("photograph", seen.as_if_alone())):
+        for how, one in (("patient", seen), ("photograph", seen.with_ungrouped_photographs())):
             low, high = measured(one, 1_000)["intervals"]["nll"]
             width[how] = high - low
         return width["patient"] / width["photograph"]
@@ -70,13 +70,13 @@ def test_by_patient_they_are_wider_where_two_eyes_agree() -> None:
 
 
 def test_a_number_that_is_mostly_undefined_has_no_interval() -> None:
-    assert bootstrap.interval(np.array([0.5] * 94 + [np.nan] * 6)) is None
-    low, high = bootstrap.interval(np.array([*np.linspace(0, 1, 96), *[np.nan] * 4]))
+    assert bootstrap.percentile_interval(np.array([0.5] * 94 + [np.nan] * 6)) is None
+    low, high = bootstrap.percentile_interval(np.array([*np.linspace(0, 1, 96), *[np.nan] * 4]))
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 
 def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_does() -> None:
-    seen = SplitPredictions.of(predictions(80), "test")
+    seen = SplitPredictions.from_frame(predictions(80), "test")
     grades = np.where(seen.grades == 4, 3, seen.grades)
     grades[np.flatnonzero(seen.patients == 5)] = 4
     told = measured(SplitPredictions(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
@@ -86,7 +86,7 @@ def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_do
 
 
 def test_of_a_single_patient_nothing_can_be_said() -> None:
-    told = measured(SplitPredictions.of(predictions(1), "test"))
+    told = measured(SplitPredictions.from_frame(predictions(1), "test"))
     assert told["patients"] == 1
     flat = [one for value in told["intervals"].values() for one in (value if isinstance(value, list) else [value])]
     assert flat
@@ -108,13 +108,13 @@ def test_the_calibration_error_of_an_honest_model_is_compatible_with_none() -> N
 
 def test_the_calibration_error_of_a_dishonest_model_is_held_too() -> None:
     truth, held = (
-        measured(SplitPredictions.of(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"],
+        measured(SplitPredictions.from_frame(predictions(60_000, sharpness=20, seed=99), "test"), resamples=1)["ece"],
         0,
     )
     assert truth > 0.1
     for seed in range(25):
-        low, high = measured(SplitPredictions.of(predictions(100, sharpness=20, seed=seed), "test"), 200)["intervals"][
-            "ece"
-        ]
+        low, high = measured(SplitPredictions.from_frame(predictions(100, sharpness=20, seed=seed), "test"), 200)[
+            "intervals"
+        ]["ece"]
         held += low <= truth <= high
     assert held >= 20  # a true 95% gives 19 or fewer of 25 with a chance of 0.1%

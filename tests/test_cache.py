@@ -36,7 +36,7 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(pixel_cache, "put", fail)
+    monkeypatch.setattr(pixel_cache, "write_photograph", fail)
     monkeypatch.setattr(decode, "read", fail)
 
 
@@ -50,8 +50,8 @@ def test_every_photograph_is_in_its_row(many: list[Path], tmp_path: Path, worker
     assert got.pixels.dtype == np.uint8
     assert not got.pixels.flags.writeable
     assert np.array_equal(got.pixels, wanted(many, 32))
-    assert np.array_equal(got.kept, np.arange(MANY))
-    assert (got.built, got.decoded, got.bad, got.discless) == (True, MANY, [], 0)
+    assert np.array_equal(got.kept_rows, np.arange(MANY))
+    assert (got.built, got.decoded, got.bad_rows, got.without_disc) == (True, MANY, [], 0)
     assert told[0] == (0, MANY)
     assert told[-1] == (MANY, MANY)
     assert told == sorted(told)
@@ -97,9 +97,9 @@ def test_bad_photographs_stop_or_are_left_out(tmp_path: Path, workers: int) -> N
     for built in (True, False):
         got = open_cache(manifest, 24, on_bad="skip", workers=workers, folder=folder)
         assert got.built == built
-        assert got.kept.tolist() == good
-        assert [bad.image for bad in got.bad] == ["003", "040", "069"]
-        assert got.discless == 1
+        assert got.kept_rows.tolist() == good
+        assert [bad.image for bad in got.bad_rows] == ["003", "040", "069"]
+        assert got.without_disc == 1
         assert np.array_equal(got.pixels, wanted([paths[i] for i in good], 24))
         assert names(folder) == [got.path.name]
     with pytest.raises(DataError, match="3 of the photographs"):
@@ -163,7 +163,7 @@ DAMAGES = [
     *(_shorten, _empty, _garble, _forget, _other_shape, _other_json, _of_a_zip),
     *(_with("bad", bad) for bad in ([3], [[99, "x"]], [[-1, "x"]], [["3", "x"]], [[3, 7]], [[3, "x"], [3, "x"]], {})),
     *(_with("digests", digests) for digests in ("abcdef", [1] * 6, None)),
-    *(_with("discless", discless) for discless in ([6], ["a"], [1, 1], 3)),
+    *(_with("discless", without_disc) for without_disc in ([6], ["a"], [1, 1], 3)),
 ]
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_cache_is_built_again(few: list[Path], tmp_path: Path, damage:
     damage(open_cache(manifest_of(few), 32, folder=folder).path)
     got = open_cache(manifest_of(few), 32, on_bad="skip", folder=folder)
     assert got.built
-    assert got.bad == []
+    assert got.bad_rows == []
     assert np.array_equal(got.pixels, wanted(few, 32))
     assert names(folder) == [got.path.name]
 
@@ -282,11 +282,11 @@ def test_arrays_of_an_npz_are_cached_too(tmp_path: Path) -> None:
         return open_cache(manifest_of([path] * len(rows), array, rows), 16, folder=tmp_path / "c", on_bad=on_bad)
 
     assert np.array_equal(opened("train", [4, 0, 2]).pixels, photographs[[4, 0, 2]])
-    assert opened("train", [0]).discless == 1
+    assert opened("train", [0]).without_disc == 1
     assert np.array_equal(opened("grey", [1]).pixels[0], np.stack([photographs[1, ..., 0]] * 3, axis=-1))
     skipping = opened("train", [1, 5, 3], on_bad="skip")
     assert np.array_equal(skipping.pixels, photographs[[1, 3]])
-    assert "no row 5" in skipping.bad[0].problem
+    assert "no row 5" in skipping.bad_rows[0].problem
     with pytest.raises(DataError, match="uint8"):
         opened("wide", [0])
     with pytest.raises(DataError, match="cannot be read"):
@@ -303,6 +303,6 @@ def test_retinamnist_at_its_own_size(shared: Path, tmp_path: Path) -> None:
 def test_real_photographs(shared: Path, tmp_path: Path) -> None:
     paths = sorted((shared / "data/idrid/originals").glob("*.jpg"))[:4]
     got = open_cache(manifest_of(paths), 128, folder=tmp_path)
-    assert got.discless == 0
+    assert got.without_disc == 0
     assert (got.pixels[:, 64, 2:-2, 0] > 25).mean() > 0.95  # the disc reaches from side to side
     assert (got.pixels[:, :3] < 25).all()  # black above it

@@ -38,7 +38,7 @@ def test_after_a_refusal_only_photographs_with_problems_are_looked_at_again(
     decoded.broken = {good[11]}
     got = open_cache(manifest_of(good), SIZE, folder=folder, on_bad="skip")
     assert decoded.now() == [good[4], good[11]]
-    assert [bad.image for bad in got.bad] == ["011"]
+    assert [bad.image for bad in got.bad_rows] == ["011"]
     assert np.array_equal(got.pixels, wanted(good[:11] + good[12:], SIZE))
     assert names(folder) == [got.path.name]
 
@@ -49,7 +49,7 @@ def test_a_network_that_is_back_heals_a_refused_build(good: list[Path], tmp_path
         open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")
     decoded.broken = set()
     got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c")
-    assert (got.decoded, got.bad) == (2, [])
+    assert (got.decoded, got.bad_rows) == (2, [])
     assert contents(got.path) == fresh(good, tmp_path / "fresh")
 
 
@@ -156,5 +156,5 @@ def test_arrays_of_an_npz_are_gone_on_with_too(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         open_cache(manifest, SIZE, folder=tmp_path / "c", progress=stop_at(4))
     got: PixelCache = open_cache(manifest, SIZE, folder=tmp_path / "c")
-    assert (len(seen), got.decoded, got.discless) == (9, 5, 9)
+    assert (len(seen), got.decoded, got.without_disc) == (9, 5, 9)
     assert contents(got.path) == contents(open_cache(manifest, SIZE, folder=tmp_path / "fresh").path)

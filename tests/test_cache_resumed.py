@@ -51,7 +51,9 @@ def good(tmp_path: Path) -> list[Path]:
 def test_an_interrupted_build_is_gone_on_with(
     good: list[Path], tmp_path: Path, decoded: Decoded, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_cache, "FEW", 20)  # of 24: processes for the first build, not for what is left
+    monkeypatch.setattr(
+        pixel_cache, "MIN_PARALLEL_PHOTOGRAPHS", 20
+    )  # of 24: processes for the first build, not for what is left
     building = stopped(good, tmp_path / "c", 9, workers=workers)
     done = noted(building)
     assert 9 <= len(done) < len(good)

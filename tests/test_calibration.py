@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn.metrics import log_loss
 
-from retina.metrics.calibration import COLDEST, HOTTEST, expected_calibration_error, gaps_by_bin, temperature, tempered
+from retina.metrics.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    apply_temperature,
+    calibration_gaps,
+    expected_calibration_error,
+    fit_temperature,
+)
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -27,32 +34,39 @@ def test_it_finds_the_temperature_that_was_put_in(true: float) -> None:
     honest = special.softmax(logits / true, axis=1)
     grades = (rng.random(len(logits))[:, None] > honest.cumsum(axis=1)[:, :4]).sum(axis=1)
     told = special.softmax(logits, axis=1)
-    found = temperature(grades, told)
+    found = fit_temperature(grades, told)
     assert found == pytest.approx(true, rel=0.05)
-    np.testing.assert_allclose(tempered(told, true), honest)
-    assert expected_calibration_error(grades, tempered(told, found)) < 0.015
+    np.testing.assert_allclose(apply_temperature(told, true), honest)
+    assert expected_calibration_error(grades, apply_temperature(told, found)) < 0.015
 
 
 @settings(deadline=None, max_examples=30)
 @given(predictions())
 def test_no_other_temperature_is_likelier(drawn: Drawn) -> None:
     grades, p = drawn
-    found = temperature(grades, p)
-    assert COLDEST <= found <= HOTTEST
+    found = fit_temperature(grades, p)
+    assert MIN_TEMPERATURE <= found <= MAX_TEMPERATURE
 
     def loss(t: float) -> float:
-        return float(log_loss(grades, tempered(p, t), labels=range(5)))
+        return float(log_loss(grades, apply_temperature(p, t), labels=range(5)))
 
-    others = [COLDEST, *np.geomspace(0.06, 18, 9), HOTTEST, 1.0, found * 0.97, min(found * 1.03, HOTTEST)]
-    assert loss(found) <= min(loss(t) for t in others if t >= COLDEST) + 1e-3
+    others = [
+        MIN_TEMPERATURE,
+        *np.geomspace(0.06, 18, 9),
+        MAX_TEMPERATURE,
+        1.0,
+        found * 0.97,
+        min(found * 1.03, MAX_TEMPERATURE),
+    ]
+    assert loss(found) <= min(loss(t) for t in others if t >= MIN_TEMPERATURE) + 1e-3
 
 
 @settings(deadline=None)
-@given(predictions(), st.floats(COLDEST, HOTTEST))
+@given(predictions(), st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
 def test_a_temperature_changes_no_order(drawn: Drawn, t: float) -> None:
     p = np.round(drawn[1], 2) + 0.01  # apart by more than rounding
     p /= p.sum(axis=1, keepdims=True)
-    found = tempered(p, t)
+    found = apply_temperature(p, t)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     for before, after in zip(p, found, strict=True):
         assert (np.diff(after[before.argsort(kind="stable")]) >= -1e-12).all()
@@ -61,9 +75,9 @@ def test_a_temperature_changes_no_order(drawn: Drawn, t: float) -> None:
 def test_certainty_that_is_always_right_or_once_wrong() -> None:
     p = np.eye(5)[[0, 1, 2, 3]]
     right, wrong = np.array([0, 1, 2, 3]), np.array([0, 1, 2, 4])
-    assert np.isfinite(tempered(p, 20.0)).all()
-    assert temperature(wrong, p) > 10
-    assert COLDEST <= temperature(right, p) <= HOTTEST
+    assert np.isfinite(apply_temperature(p, 20.0)).all()
+    assert fit_temperature(wrong, p) > 10
+    assert MIN_TEMPERATURE <= fit_temperature(right, p) <= MAX_TEMPERATURE
     assert expected_calibration_error(right, p) == 0
     assert expected_calibration_error(wrong, p) == pytest.approx(0.25)
 
@@ -72,7 +86,7 @@ def test_certainty_that_is_always_right_or_once_wrong() -> None:
 @given(predictions())
 def test_the_bins_are_torchmetrics_s(drawn: Drawn) -> None:
     grades, p = drawn
-    gaps = gaps_by_bin(grades, p)
+    gaps = calibration_gaps(grades, p)
     assert np.abs(gaps.sum(axis=0)).sum() / len(grades) == pytest.approx(
         expected_calibration_error(grades, p), abs=1e-6
     )
@@ -81,5 +95,5 @@ def test_the_bins_are_torchmetrics_s(drawn: Drawn) -> None:
 def test_certainty_has_a_bin_of_its_own() -> None:
     p = np.array([[0.97, 0.03, 0, 0, 0], [1, 0, 0, 0, 0]])
     grades = np.array([0, 1])
-    assert gaps_by_bin(grades, p).nonzero()[1].tolist() == [14, 15]
+    assert calibration_gaps(grades, p).nonzero()[1].tolist() == [14, 15]
     assert expected_calibration_error(grades, p) == pytest.approx((0.03 + 1) / 2)

@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
         file.write_bytes({"empty": b"", "cut off": content[: len(content) // 2], "overwritten": b"x" * 500}[damage])
     assert checkpoints.load_newest(tmp_path) is None
     (said,) = [record.message for record in caplog.records]
-    assert said.startswith(f"{tmp_path / 'checkpoint_00003'}: cannot be read, the trial does not go on from it: ")
+    assert said.startswith(f"{tmp_path / 'checkpoint_00003'}: cannot be read, the trial does not resume from it: ")
     checkpoints.save(tmp_path, 1, weights(1), {**STATE, "past": [{"epoch": 1}]})  # it begins again
     assert names(tmp_path) == ["checkpoint_00001"]
 

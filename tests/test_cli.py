@@ -142,7 +142,7 @@ def test_a_path_that_can_never_be_there_is_refused_by_every_command(
     assert {file.name for file in tmp_path.iterdir()} == {"plain", "loop"}
 
 
-@pytest.mark.parametrize(("name", "reason"), [("n", "File name too long"), ("loop/n", "is no folder")])
+@pytest.mark.parametrize(("name", "reason"), [("n", "File name too long"), ("loop/n", "is not a folder")])
 def test_a_results_folder_that_can_never_be_made_is_refused_also_by_resume(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,13 +158,13 @@ def test_links_in_circles_are_refused_by_what_the_commands_call(tmp_path: Path) 
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     with pytest.raises(ResultsError, match="loop: cannot be read: Too many levels of symbolic links"):
-        RunFolder.refuse_taken(loop)
+        RunFolder.ensure_free(loop)
     for folder in (loop, loop / "a", tmp_path / LONG):
         with pytest.raises(DataError, match="cannot be written: "):
             synthetic.draw(folder, SyntheticConfig())
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "absent")
-    RunFolder.refuse_taken(nowhere)  # a folder can be made there
+    RunFolder.ensure_free(nowhere)  # a folder can be made there
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_machine_that_fails_is_said_without_a_traceback(
     def fail(_: Path) -> None:
         raise OSError(number, os.strerror(number), "results/x")
 
-    monkeypatch.setattr(list_sweeps, "summaries", fail)
+    monkeypatch.setattr(list_sweeps, "read_summaries", fail)
     assert cli.main(["list", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"results/x: {os.strerror(number)}\n"
 

@@ -25,8 +25,8 @@ from tiny import DATA, config, photographs
 from retina.config import TrialConfig
 from retina.config import sweep as spec
 from retina.config.sweep import SweepSpec
-from retina.evaluation import comparison_runs
-from retina.evaluation.comparison_runs import ComparisonRun
+from retina.evaluation import comparison
+from retina.evaluation.comparison import ComparisonRun
 from retina.report import comparison_figures
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="both", data=DATA, method="grid", parameters={"arch": {"values": ["resnet18", "resnet50"]}}
         )
         write_text(folder.root / "sweep.yaml", whole.to_yaml())
-        folder.note(data=photographs().summary())
+        folder.update_metadata(data=photographs().summary())
         for number, (arch, pretrained) in enumerate(GRID):
             settings = record(folder, f"t{number:04d}", arch=arch, pretrained=pretrained)
             torch.manual_seed(number)
@@ -141,14 +141,14 @@ def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytes
     folder.record_trial("t0002", state="COMPLETE", best_epoch=3)
     assert names(comparison_figures.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"})
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
-    assert "t0002/model.pt: is not there; keep.trials" in told.text
+    assert "t0002/model.pt: is missing; keep.trials" in told.text
 
 
 @pytest.mark.usefixtures("_unpainted")
 def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("comparison"))
     folder = RunFolder.open(tmp_path / "both")
-    folder.note(data={**folder.notes()["data"], "fingerprint": "another"})
+    folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "photographs, grades or splits have changed since the run" in told.text
 
@@ -156,7 +156,7 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
 @pytest.mark.usefixtures("_unpainted")
 def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
-    folder.note(data={**folder.notes()["data"], "fingerprint": "another"})  # the sweep was forced on
+    folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})  # the sweep was forced on
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
 
@@ -265,12 +265,12 @@ def test_the_matrices_are_normalised_as_scikit_learn_does(matrix: np.ndarray) ->
 
 def test_the_highest_accuracies_are_told_as_in_the_report_and_the_chosen_ones_beside() -> None:
     compared = [some(pretrained=False, arch="resnet18", tracked=False), some(pretrained=True)]
-    assert comparison_runs.highest(compared) == [
+    assert comparison.highest_accuracies(compared) == [
         "ResNet18 (w/o pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_train: 75.00 %",
         "ResNet50 (w/ pretraining)_test: 81.17 %",
     ]
-    assert comparison_runs.chosen(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
+    assert comparison.accuracies_at_best_epoch(compared) == ["ResNet50 (w/ pretraining): 31.25 % at epoch 2"]
 
 
 def test_the_sweep_that_comes_along_is_a_comparison_and_keeps_all_its_models() -> None:

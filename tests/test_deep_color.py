@@ -298,7 +298,7 @@ def test_a_pipe_is_named_as_it_is_called_and_is_not_read_without_end(
         read(pipe)
     assert str(cut.value).startswith(f"{pipe}: cannot be read: ")
     assert tempfile.gettempdir() not in str(cut.value).replace(str(pipe), "")
-    monkeypatch.setattr(image_file, "MOST_PIPED", 1000)
+    monkeypatch.setattr(image_file, "MAX_PIPE_BYTES", 1000)
     with into(pipe, bytes(1001)), pytest.raises(DataError, match="pipe: has more than 1,000 bytes, allowed of a pipe"):
         read(pipe)
 

@@ -15,9 +15,9 @@ import torch
 from tiny import AUGMENTATIONS, part
 
 from retina.config import TrialConfig
-from retina.data.loader import SplitView, drawn_batches, load, resident
+from retina.data.loader import SplitView, load, plan_batches, upload_if_fits
 from retina.training import microbatch, model
-from retina.training.inference import evaluate, outputs
+from retina.training.inference import compute_outputs, evaluate
 from retina.training.trainer import start_training
 
 META = torch.device("meta")
@@ -25,10 +25,12 @@ META = torch.device("meta")
 
 def gradients(
     config: TrialConfig, train: SplitView, device: torch.device
-) -> tuple[torch.nn.Module, microbatch.Gradients]:
+) -> tuple[torch.nn.Module, microbatch.GradientAccumulator]:
     net = model.build(config, image_size=16).to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    how = microbatch.Gradients(config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler)
+    how = microbatch.GradientAccumulator(
+        config, net, train, name="net", device=device, precision=torch.float32, scaler=scaler
+    )
     return net, how
 
 
@@ -41,7 +43,7 @@ def test_a_batch_is_learned_from_without_a_look_at_the_device(augmentation: str,
     train = part([0, 1, 2, 3, 4, 0])
     net, how = gradients(config, train, META)
     how.micro_batch = micro_batch
-    for drawn in drawn_batches(train, batch_size=4, augmentation=augmentation, seed=0, epoch=1):
+    for drawn in plan_batches(train, batch_size=4, augmentation=augmentation, seed=0, epoch=1):
         loss, guesses = how(drawn, 0, "here")
         assert loss.device.type == "meta"
         assert sum(len(some) for some in guesses) == len(drawn)
@@ -73,8 +75,8 @@ def test_photographs_are_judged_in_float32_to_the_letter() -> None:
 def test_a_gpu_says_what_the_cpu_says() -> None:
     net = model.build(TrialConfig(pretrained=False), image_size=64).eval()
     of = part([0, 1, 2, 3, 4], 64)
-    here = outputs(net, of, device=torch.device("cpu"))
-    there = outputs(net.cuda(), of, device=torch.device("cuda"))
+    here = compute_outputs(net, of, device=torch.device("cpu"))
+    there = compute_outputs(net.cuda(), of, device=torch.device("cuda"))
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
 
 
@@ -84,14 +86,14 @@ def test_an_epoch_halts_a_gpu_at_its_end_alone(*, stays: bool) -> None:
     device = torch.device("cuda")
     config = TrialConfig(pretrained=False, batch_size=4, epochs=3, augmentation="full")
     mapped = part([0, 1, 2, 3, 4, 0, 1, 2])
-    train = SplitView(resident(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
+    train = SplitView(upload_if_fits(mapped.pixels, device, 10**9 if stays else 0), mapped.rows, mapped.grades)
     training = start_training(config, train, train, device=device)
     next(training)
-    how = training._gradients
+    how = training._accumulator
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for drawn in drawn_batches(train, batch_size=4, augmentation="full", seed=0, epoch=2):
+        for drawn in plan_batches(train, batch_size=4, augmentation="full", seed=0, epoch=2):
             how(drawn, 0, "here")
             training._update("here")
     finally:
@@ -101,25 +103,25 @@ def test_an_epoch_halts_a_gpu_at_its_end_alone(*, stays: bool) -> None:
 def test_photographs_that_fit_stay_on_the_device() -> None:
     pixels = part([0, 1, 2]).pixels
     assert isinstance(pixels, np.ndarray)
-    there = resident(pixels, META, pixels.nbytes)
+    there = upload_if_fits(pixels, META, pixels.nbytes)
     assert isinstance(there, torch.Tensor)
     assert (there.shape, there.dtype, there.device) == (pixels.shape, torch.uint8, META)
-    assert resident(pixels, META, pixels.nbytes - 1) is pixels
-    assert resident(pixels, torch.device("cpu"), pixels.nbytes) is pixels
+    assert upload_if_fits(pixels, META, pixels.nbytes - 1) is pixels
+    assert upload_if_fits(pixels, torch.device("cpu"), pixels.nbytes) is pixels
 
 
 def test_they_are_sent_once_for_all_splits_and_trials() -> None:
     photographs = tiny.photographs()
-    parts = [photographs.part(name, META, 10**9) for name in ("train", "val", "train")]
+    parts = [photographs.split_view(name, META, 10**9) for name in ("train", "val", "train")]
     assert all(one.pixels is parts[0].pixels for one in parts)
     assert isinstance(parts[0].pixels, torch.Tensor)
-    assert parts[0].rows.tolist() == photographs.part("train").rows.tolist()
-    drawn = next(iter(drawn_batches(parts[0], batch_size=2, augmentation="full", seed=0, epoch=1)))
+    assert parts[0].rows.tolist() == photographs.split_view("train").rows.tolist()
+    drawn = next(iter(plan_batches(parts[0], batch_size=2, augmentation="full", seed=0, epoch=1)))
     images, grades = load(parts[0], drawn, META)
     assert (images.shape, grades.shape) == ((2, 3, *parts[0].pixels.shape[1:3]), (2,))
 
 
 def test_photographs_on_the_device_are_left_behind_when_a_worker_is_given_them() -> None:
     photographs = tiny.photographs()
-    photographs.part("train", META, 10**9)
+    photographs.split_view("train", META, 10**9)
     assert "_resident" not in pickle.loads(pickle.dumps(photographs)).__dict__  # noqa: S301

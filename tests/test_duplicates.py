@@ -20,10 +20,10 @@ from retina.config import DataConfig
 from retina.data import dataset, duplicates
 from retina.data.cache.pixel_cache import open_cache
 from retina.data.dataset import FundusDataset, prepare
-from retina.data.duplicates import Duplicates, joined
+from retina.data.duplicates import Duplicates, merge_patients
 from retina.data.layouts import read
-from retina.data.pixel_hash import hash_for_joining, pixel_hash
-from retina.data.split import assign
+from retina.data.pixel_hash import hash_unless_blank, pixel_hash
+from retina.data.split import assign_splits
 from retina.errors import DataError
 from retina.report.terminal import tables
 from retina.results import environment
@@ -62,13 +62,13 @@ def test_no_group_is_ever_on_both_sides_of_a_cut(groups: list[tuple[int, ...]], 
     rows = [
         (patient, grade, "test" if official and i >= 50 else "") for i, (patient, grade, _) in enumerate(two_eyed(30))
     ]
-    found = Duplicates(groups=duplicates.components(edges(groups), 60))
+    found = Duplicates(groups=duplicates.connected_groups(edges(groups), 60))
     try:
-        made = assign(manifest(rows), DataConfig(seed=seed), found)
+        made = assign_splits(manifest(rows), DataConfig(seed=seed), found)
     except DataError as error:
         assert "too few to cut" in str(error)  # noqa: PT017 -- nearly all may be of one group
         return
-    frame = made.frame.assign(joined=joined(made.frame["patient"], found.groups))
+    frame = made.frame.assign(joined=merge_patients(made.frame["patient"], found.groups))
     cut = frame[frame["split"] != "test"] if official else frame
     assert disjoint(cut.assign(patient=cut["joined"]))
     assert (made.frame["patient"] == manifest(rows).frame["patient"]).all(), "names stay"
@@ -83,7 +83,7 @@ def edges(groups: list[tuple[int, ...]]) -> np.ndarray:
 def test_shares_of_the_grades_stay(seed: int, patients: int, pairs: int) -> None:
     rows = [(f"p{i}", i % 5, "") for i in range(5 * patients)]
     twins = [(i, i + 5) for i in range(0, 10 * pairs, 10)]
-    frame = assign(manifest(rows), DataConfig(seed=seed), Duplicates(groups=twins)).frame
+    frame = assign_splits(manifest(rows), DataConfig(seed=seed), Duplicates(groups=twins)).frame
     for part, share in (("test", 0.15), ("val", 0.15 * 0.85)):
         for grade in range(5):
             n = ((frame["split"] == part) & (frame["grade"] == grade)).sum()
@@ -93,7 +93,9 @@ def test_shares_of_the_grades_stay(seed: int, patients: int, pairs: int) -> None
 @pytest.mark.parametrize("join", ["same", "near", "none"])
 def test_a_data_set_without_duplicates_is_split_as_before(join: str) -> None:
     rows = two_eyed(40)
-    assert split(rows).frame.equals(assign(manifest(rows), DataConfig(join_duplicates=join), Duplicates(join)).frame)
+    assert split(rows).frame.equals(
+        assign_splits(manifest(rows), DataConfig(join_duplicates=join), Duplicates(join)).frame
+    )
 
 
 def test_with_none_a_group_may_be_parted_and_that_is_said() -> None:
@@ -102,7 +104,11 @@ def test_with_none_a_group_may_be_parted_and_that_is_said() -> None:
     parted = [
         made
         for seed in range(5)
-        if (made := assign(manifest(rows), DataConfig(join_duplicates="none", seed=seed), Duplicates("none", twins)))
+        if (
+            made := assign_splits(
+                manifest(rows), DataConfig(join_duplicates="none", seed=seed), Duplicates("none", twins)
+            )
+        )
         and made.warnings
     ]
     assert parted
@@ -112,11 +118,11 @@ def test_with_none_a_group_may_be_parted_and_that_is_said() -> None:
 
 def test_patients_in_a_chain_are_one_and_a_flood_of_one_group_is_told() -> None:
     named = pd.Series(["d", "c", "b", "a", "e"], dtype="str")
-    assert joined(named, [(0, 1), (1, 2)]).tolist() == ["b", "b", "b", "a", "e"]
-    assert joined(named, []) is named
+    assert merge_patients(named, [(0, 1), (1, 2)]).tolist() == ["b", "b", "b", "a", "e"]
+    assert merge_patients(named, []) is named
     rows = [(f"p{i}", i % 5, "") for i in range(6)]
     with pytest.raises(DataError, match=r"(?s)1 patient is too few .*data\.join_duplicates=none"):
-        assign(manifest(rows), DataConfig(), Duplicates(groups=[tuple(range(6))]))
+        assign_splits(manifest(rows), DataConfig(), Duplicates(groups=[tuple(range(6))]))
 
 
 def test_the_hash_is_over_pixels_and_blank_pictures_have_none() -> None:
@@ -126,7 +132,7 @@ def test_the_hash_is_over_pixels_and_blank_pictures_have_none() -> None:
     changed[60, 80, 0] ^= 1
     assert pixel_hash(changed) != pixel_hash(one)
     assert pixel_hash(one.reshape(160, 120, 3)) != pixel_hash(one)
-    assert hash_for_joining(one) == pixel_hash(one)
+    assert hash_unless_blank(one) == pixel_hash(one)
     noisy = np.random.default_rng(0).integers(0, 12, (50, 60, 3), dtype=np.uint8)
     for blank in (
         np.zeros((4, 3, 3), np.uint8),
@@ -134,10 +140,10 @@ def test_the_hash_is_over_pixels_and_blank_pictures_have_none() -> None:
         noisy,
         255 - noisy // 6,
     ):
-        assert hash_for_joining(blank) == ""
+        assert hash_unless_blank(blank) == ""
     speck = np.zeros((500, 600, 3), np.uint8)
     speck[333, 1] = 90
-    assert hash_for_joining(speck) != ""
+    assert hash_unless_blank(speck) != ""
 
 
 MANY = [(f"{i:02}.png", i, i % 5, "") for i in range(20)]
@@ -195,11 +201,11 @@ def test_duplicates_across_given_splits_are_told_and_listed(tmp_path: Path) -> N
     made = prepared(folder_of(tmp_path / "set", rows))
     assert made.warnings[0] == (
         "2 groups of identical photographs (4 photographs) are on both sides of the split (test and train), so that "
-        "scores flatter; data.split=by_patient makes a split that keeps them together"
+        "scores are too optimistic; data.split=by_patient makes a split that keeps them together"
     )
     assert "1 group of identical photographs has conflicting grades" in made.warnings[1]
     results = environment.begin(tmp_path / "run", made, "name: run\n")
-    assert results.notes()["data"]["duplicates"]["across_splits"] == 2
+    assert results.metadata()["data"]["duplicates"]["across_splits"] == 2
     with (tmp_path / "run" / "duplicates.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     told = [(row["group"], row["image"], row["grade"], row["conflicting_grades"]) for row in listed]
@@ -238,7 +244,7 @@ def test_near_joins_what_the_audit_finds_and_looks_once(
         together = made.frame[made.frame["image"].str.contains("013|397")]
         assert len(together) == 2
         assert len(set(together["split"])) == 1
-        monkeypatch.setattr(dataset, "visit", None)  # the second time nothing is looked at
+        monkeypatch.setattr(dataset, "map_photographs", None)  # the second time nothing is looked at
 
 
 def test_the_real_ones(shared: Path) -> None:
@@ -249,4 +255,4 @@ def test_the_real_ones(shared: Path) -> None:
     told = made.summary()["duplicates"]
     assert (told["groups"], told["across_splits"]) == (6, 1)
     train = made.frame[made.frame["split"] != "test"]
-    assert disjoint(train.assign(patient=joined(made.frame["patient"], made.duplicates.groups)[train.index]))
+    assert disjoint(train.assign(patient=merge_patients(made.frame["patient"], made.duplicates.groups)[train.index]))

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from retina import cli
 from retina.config.sweep import load
-from retina.data.dataset import drawn_folder
+from retina.data.dataset import synthetic_folder
 from retina.results import checksums
 
 ROOT = Path(__file__).parents[1]
@@ -206,7 +206,7 @@ def test_a_finished_sweep_is_never_overwritten(home: Path) -> None:
     before = (home / "results" / "tiny" / "trials.csv").read_bytes()
     again = run("--space", "tiny.yaml", cwd=home)
     assert again.returncode == 2
-    assert "is there already and will not be overwritten" in again.stderr
+    assert "already exists and will not be overwritten" in again.stderr
     assert "--resume" in again.stderr
     assert (home / "results" / "tiny" / "trials.csv").read_bytes() == before
 
@@ -222,7 +222,7 @@ def test_a_changed_sweep_is_not_resumed(home: Path) -> None:
 def test_the_best_model_is_exported_and_grades_new_photographs(home: Path) -> None:
     exported = run("export", "results/tiny", "--out", "model", cwd=home)
     assert exported.returncode == 0, exported.stderr
-    photographs = sorted((drawn_folder(load(home / "tiny.yaml").data.synthetic) / "train").iterdir())
+    photographs = sorted((synthetic_folder(load(home / "tiny.yaml").data.synthetic) / "train").iterdir())
     graded = run("predict", "model", photographs[0], photographs[1], "--csv", "grades.csv", cwd=home)
     assert graded.returncode == 0, graded.stderr
     grades = pd.read_csv(home / "grades.csv", keep_default_na=False)

@@ -24,8 +24,8 @@ from retina.errors import ResultsError
 from retina.export import check, folder, graphs
 from retina.export.grader import Exported, load
 from retina.export.write import export
-from retina.metrics.calibration import tempered
-from retina.metrics.grading import referable
+from retina.metrics.calibration import apply_temperature
+from retina.metrics.probabilities import referable_probability
 from retina.predict import predict
 from retina.results import files, run_folder
 from retina.system import temporary_files
@@ -133,7 +133,7 @@ def graded_by_onnx(exported: Path, pixels: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_graphs_give_what_training_evaluates_at_the_temperature(world: World, split: str) -> None:
     _, seen = world.evaluated(split)
-    part = world.data.part(split)
+    part = world.data.split_view(split)
     pixels = np.array(world.data.pixels[part.rows])
     temperature = read(world.exported / "config.json")["temperature"]
     module = graphs.load_pt2((world.exported / "model.pt2").read_bytes())
@@ -142,8 +142,8 @@ def test_the_graphs_give_what_training_evaluates_at_the_temperature(world: World
         by_pt2 = [output.numpy() for output in module(torch.from_numpy(images))]
     assert seen.probabilities.std(axis=0).max() > 0.05, "a model that gives all the same would prove nothing"
     for probabilities, grade, referable_score in (graded_by_onnx(world.exported, pixels), by_pt2):
-        np.testing.assert_allclose(probabilities, tempered(seen.probabilities, temperature), atol=1e-4)
-        np.testing.assert_allclose(referable_score, referable(seen.probabilities), atol=1e-4)
+        np.testing.assert_allclose(probabilities, apply_temperature(seen.probabilities, temperature), atol=1e-4)
+        np.testing.assert_allclose(referable_score, referable_probability(seen.probabilities), atol=1e-4)
         assert (grade.dtype, probabilities.dtype, referable_score.dtype) == (np.int64, np.float32, np.float32)
         assert grade.tolist() == seen.predicted.tolist()
 
@@ -203,7 +203,7 @@ def test_drawn_runs_say_that_their_photographs_are_drawn(run: Path, monkeypatch:
     labels = run.parent / "drawn" / "trainLabels.csv"
     files = [draw(labels.parent / "train" / f"{seed}_left.jpeg", seed) for seed in (1, 2)]
     labels.write_text("image,level\n1_left,0\n2_left,3\n")
-    monkeypatch.setattr(dataset, "drawn_folder", lambda _: labels.parent)
+    monkeypatch.setattr(dataset, "synthetic_folder", lambda _: labels.parent)
     (run / "sweep.yaml").write_text("data: {path: synthetic}")
     seen = check.sample(run_folder.RunFolder.open(run), 32)
     assert (len(seen.pixels), seen.origin) == (len(files), "of the run (drawn)")
@@ -426,7 +426,7 @@ def test_a_results_folder_is_told_how_to_become_an_export(run: Path, tmp_path: P
 
 def test_a_model_that_looks_at_mirror_images_does_so_elsewhere(world: World, exported: Path) -> None:
     edit(exported / "config.json", temperature=1, trial={**read(exported / "config.json")["trial"], "flips": True})
-    wanted = evaluate(world.net, world.data.part("test"), device=CPU, flips=True).probabilities
+    wanted = evaluate(world.net, world.data.split_view("test"), device=CPU, flips=True).probabilities
     paths, alone = world.evaluated("test")
     assert np.abs(wanted - alone.probabilities).max() > 0.01
     found = predict(exported, paths, runtime="torch", device="cpu")[P]

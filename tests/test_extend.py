@@ -13,7 +13,7 @@ from retina.errors import SpecError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep.dry_run import plan
-from retina.sweep.resume import WITHOUT_EXTENSION, recorded_spec
+from retina.sweep.resume import WITHOUT_EXTENSION
 
 CODE = environment.code()
 
@@ -30,7 +30,7 @@ def test_to_extend_adds_trials_to_those_that_were_planned(tmp_path: Path) -> Non
     assert (ledger.spec.planned_trials, ledger.remaining) == (7, 3)
     assert noted(root) == [{"changes": [], "extend": 3}]
     assert run(ledger) == ["t0004", "t0005", "t0006"]
-    assert recorded_spec(ledger.folder) == spec_of(trials=7)
+    assert ledger.folder.spec() == spec_of(trials=7)
 
 
 def test_to_extend_one_that_was_interrupted_adds_to_what_is_left(tmp_path: Path) -> None:
@@ -98,7 +98,11 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "step",
-    ["retina.results.run_folder.RunFolder.note", "retina.sweep.ledger.Ledger.open", "retina.sweep.resume.write_text"],
+    [
+        "retina.results.run_folder.RunFolder.update_metadata",
+        "retina.sweep.ledger.Ledger.open",
+        "retina.sweep.resume.write_text",
+    ],
 )
 def test_killed_before_it_was_extended_it_is_extended_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -124,7 +128,7 @@ LIMITED = {"budget": {"max_failed": 2}}
 def ended_by_failures(root: Path) -> Path:
     """A sweep of four trials that ended with its second failure."""
     folder = ran(root, spec_of(**LIMITED), 2, state="FAIL")
-    assert folder.notes()["ended_by"] == "budget.max_failed=2"
+    assert folder.metadata()["ended_by"] == "budget.max_failed=2"
     return root
 
 
@@ -148,12 +152,12 @@ def test_a_sweep_that_a_limit_ended_gets_trials_on_top_of_those_it_has(tmp_path:
     assert "max_failed" in resumed["changes"][0]
     assert " trials: " not in resumed["changes"][0]
     assert ledger.ended_by() == ""
-    assert RunFolder.open(root).notes()["ended_by"] == ""
+    assert RunFolder.open(root).metadata()["ended_by"] == ""
     run(ledger, 1)
     assert go_on(root, higher).remaining == 2  # the sweep file still says four trials
     run(go_on(root, higher))
     assert go_on(root, higher, extend=3).remaining == 3
-    assert recorded_spec(RunFolder.open(root)).planned_trials == 8
+    assert RunFolder.open(root).spec().planned_trials == 8
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_every_limit_says_how_it_is_raised(
     ledger = begun(tmp_path / "x", spec_of(**limit))
     run(ledger, 2)
     ledger.close()
-    RunFolder.open(tmp_path / "x").note(seconds=3600, ended_by=f"{key}=...")
+    RunFolder.open(tmp_path / "x").update_metadata(seconds=3600, ended_by=f"{key}=...")
     said = refused(tmp_path / "x", spec_of(**limit), extend=2)
     assert f"raise it: --set {key}=... --extend 2 --force" in said
     assert go_on(tmp_path / "x", spec_of(**raised), extend=2, force=True).remaining == 2
@@ -179,7 +183,7 @@ def test_a_sweep_that_a_limit_ended_is_resumed_to_no_more(tmp_path: Path) -> Non
     root = ended_by_failures(tmp_path / "x")
     ledger = go_on(root, spec_of(**LIMITED))
     assert ledger.ended_by() == "budget.max_failed=2"
-    assert RunFolder.open(root).notes()["ended_by"] == "budget.max_failed=2"
+    assert RunFolder.open(root).metadata()["ended_by"] == "budget.max_failed=2"
 
 
 def test_with_a_higher_limit_it_is_resumed_and_no_longer_ended(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_with_a_higher_limit_it_is_resumed_and_no_longer_ended(tmp_path: Path) -
     assert (ledger.spec.planned_trials, ledger.remaining) == (4, 2)
     run(ledger, 1)
     # killed here: what ended it once must not count when it is extended
-    assert RunFolder.open(root).notes()["ended_by"] == ""
+    assert RunFolder.open(root).metadata()["ended_by"] == ""
     assert go_on(root, higher, extend=3).spec.planned_trials == 7
 
 
@@ -205,7 +209,7 @@ def test_a_sweep_that_was_extended_too_far_before_goes_on(tmp_path: Path) -> Non
     root = ran(tmp_path / "x", number=None).root
     file = root / "sweep.yaml"
     file.write_text(file.read_text().replace("trials: 4\n", "trials: 1000020\n"))
-    RunFolder.open(root).note(**{WITHOUT_EXTENSION: 4})
+    RunFolder.open(root).update_metadata(**{WITHOUT_EXTENSION: 4})
     assert go_on(root, spec_of()).remaining == 1_000_016
     assert "makes 1,000,021 trials" in refused(root, spec_of(), extend=1)
 

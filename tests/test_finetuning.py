@@ -15,7 +15,7 @@ from retina.config import TrialConfig
 from retina.training import model, optim
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate, with_flip_tta
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 from retina.training.trainer import TrainingRun, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
@@ -28,7 +28,7 @@ class Small(nn.Module):
     def __init__(self, loss: str) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, OUTPUTS[loss])
+        self.fc = nn.Linear(4, N_OUTPUTS[loss])
         self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -87,14 +87,14 @@ def test_the_rate_that_is_told_is_the_head_s_and_both_follow_the_schedule(schedu
     run, plain = (start(schedule=schedule, backbone_rate=rate, epochs=3) for rate in (0.1, 1.0))
     for mine, other in zip(run, plain, strict=True):
         assert mine.learning_rate == pytest.approx(other.learning_rate)
-    head, backbone = (group["lr"] for group in run.state()["optimizer"]["param_groups"])
+    head, backbone = (group["lr"] for group in run.state_dict()["optimizer"]["param_groups"])
     assert backbone == pytest.approx(head / 10)
 
 
 def test_averaged_weights_are_the_moving_average_of_the_trained_ones() -> None:
     run = start(ema=0.9, epochs=1, batch_size=2, learning_rate=0.1)
     wanted = copied(run)["conv1.weight"]
-    step, update = 0, run._averaged.update if run._averaged else None
+    step, update = 0, run._ema.update if run._ema else None
 
     def watched(at: int) -> None:
         nonlocal step, wanted
@@ -105,19 +105,19 @@ def test_averaged_weights_are_the_moving_average_of_the_trained_ones() -> None:
         assert update is not None
         update(at)
 
-    assert run._averaged is not None
-    run._averaged.update = watched  # type: ignore[method-assign]
+    assert run._ema is not None
+    run._ema.update = watched  # type: ignore[method-assign]
     next(run)
     assert step == 4
-    torch.testing.assert_close(run.weights()["conv1.weight"], wanted)
-    assert not torch.equal(run.weights()["conv1.weight"], run.model.state_dict()["conv1.weight"])
+    torch.testing.assert_close(run.model_state_dict()["conv1.weight"], wanted)
+    assert not torch.equal(run.model_state_dict()["conv1.weight"], run.model.state_dict()["conv1.weight"])
 
 
 def test_what_is_judged_and_saved_is_the_average() -> None:
     run = start(ema=0.9, epochs=1, learning_rate=0.1)
     result = next(run)
     saved = Small("cross_entropy")
-    saved.load_state_dict(run.weights())
+    saved.load_state_dict(run.model_state_dict())
     assert evaluate(saved, VAL, device=CPU).loss == pytest.approx(result.val_loss, rel=1e-2)  # bfloat16 in the run
     assert evaluate(run.model, VAL, device=CPU).loss != pytest.approx(result.val_loss, rel=1e-6)
 
@@ -139,11 +139,11 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(changes: dict[str, Any
     run = start(epochs=3, **changes)
     next(run)
     file = io.BytesIO()
-    torch.save({"weights": run.weights(), "state": run.state()}, file)
+    torch.save({"weights": run.model_state_dict(), "state": run.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     resumed = start(epochs=3, **changes)
-    resumed.restore(saved["weights"], saved["state"])
+    resumed.load_state_dict(saved["weights"], saved["state"])
     assert [told(one) for one in resumed] == expected[1:]
 
 
@@ -158,7 +158,7 @@ def test_mirror_images_are_judged_together() -> None:
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
-@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("loss", N_OUTPUTS)
 def test_every_loss_learns_what_can_be_learned(loss: str, mix: str) -> None:
     grades = [0, 1, 2, 3, 4] * 6
     train, val = part(grades), part(grades, seed=1)
@@ -178,11 +178,11 @@ def test_every_loss_learns_what_can_be_learned(loss: str, mix: str) -> None:
     assert results[-1].train_loss < results[0].train_loss
     judged = run.evaluate(val)
     assert judged.probabilities.sum(axis=1) == pytest.approx(1)
-    if OUTPUTS[loss] > 1:  # a score's cut-points are not judged by the photographs that they were fitted on
+    if N_OUTPUTS[loss] > 1:  # a score's cut-points are not judged by the photographs that they were fitted on
         assert judged.metrics.qwk == results[-1].val_qwk
 
 
 def test_a_network_without_a_head_of_its_own_is_all_head() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3, 5))
-    assert optim.backbone(net) == []
+    assert optim.backbone_modules(net) == []
     assert len(optim.create_optimizer(config(backbone_rate=0.1), net).param_groups) == 1

@@ -84,11 +84,11 @@ def test_a_jpeg_is_read_right_in_full_and_reduced(tmp_path: Path, mode: str) -> 
     path = save(tmp_path / "a.jpg", image, quality=95)
     colour = np.array(image.convert("RGB"))[0, 0].astype(int)
     assert np.abs(read(path) - colour).max() <= 3
-    small = read(path, at_least=100)
+    small = read(path, min_side=100)
     assert small.shape == (100, 160, 3)
     assert np.abs(small - colour).max() <= 3
-    assert read(path, at_least=101).shape == (200, 320, 3)
-    assert read(path, at_least=500).shape == (400, 640, 3)
+    assert read(path, min_side=101).shape == (200, 320, 3)
+    assert read(path, min_side=500).shape == (400, 640, 3)
 
 
 @pytest.mark.parametrize("top", [200, 4000, 65535])
@@ -137,9 +137,9 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float, options: dict
     Image.fromarray(drawn(200, 300, 150, 100, 120)).save(stream, **options)
     path = tmp_path / "cut.img"
     path.write_bytes(stream.getvalue()[: int(share * len(stream.getvalue()))])
-    for at_least in (None, 50):
+    for min_side in (None, 50):
         with pytest.raises(DataError, match=r"cut\.img"):
-            read(path, at_least)
+            read(path, min_side)
 
 
 @pytest.mark.parametrize(("mode", "options"), [("RGB", {}), ("L", {}), ("P", {}), ("RGB", {"interlace": 1})])
@@ -200,14 +200,14 @@ def test_a_missing_a_foreign_and_a_huge_file_are_named(tmp_path: Path, monkeypat
 def test_one_so_long_that_its_square_would_be_huge_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "long.png", Image.new("L", (20_000, 100), 90))
     with pytest.raises(DataError, match=r"long\.png: is 20,000 x 100 pixels; no side may have more than 9,459"):
-        read(path, at_least=50)
+        read(path, min_side=50)
     path = save(tmp_path / "long.jpg", Image.new("L", (20_000, 800), 90))
-    assert read(path, at_least=100).shape == (100, 2500, 3)
+    assert read(path, min_side=100).shape == (100, 2500, 3)
 
 
 def test_a_photograph_of_80_million_pixels_is_no_bomb(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("L", (10_000, 8_000), 90))
-    assert read(path, at_least=1000).shape == (1000, 1250, 3)
+    assert read(path, min_side=1000).shape == (1000, 1250, 3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -313,7 +313,7 @@ def test_the_originals_are_cropped_to_their_disc(shared: Path) -> None:
     paths = sorted((shared / "data/idrid/originals").glob("*.jpg"))
     assert len(paths) == 20
     for path in paths:
-        photograph = read(path, at_least=448)
+        photograph = read(path, min_side=448)
         height, width = photograph.shape[:2]
         assert (height, width) == (712, 1072)
         for variant in (photograph, photograph * 0.08 + _noise(0, 3, height, width, 3), photograph * 3.0 + 20):
@@ -326,7 +326,7 @@ def test_the_originals_are_cropped_to_their_disc(shared: Path) -> None:
 
 def test_reduced_decoding_hardly_changes_the_square(shared: Path) -> None:
     path = min((shared / "data/idrid/originals").glob("*.jpg"))
-    full, reduced = (to_square(read(path, at_least), 224)[0].astype(float) for at_least in (None, 448))
+    full, reduced = (to_square(read(path, min_side), 224)[0].astype(float) for min_side in (None, 448))
     assert 10 * np.log10(255**2 / np.mean((full - reduced) ** 2)) > 36
 
 

@@ -73,7 +73,7 @@ def until(check: Callable[[], None]) -> None:
 def test_a_raylet_that_dies_is_found(raylet: subprocess.Popen[bytes], tmp_path: Path) -> None:
     text(tmp_path / "raylet.err", "")
     guard = Guard(local=True)
-    with guard.on_duty():
+    with guard.watching():
         guard.check()
         raylet.kill()
         with pytest.raises(ClusterError, match="Ray has died: its process raylet has ended") as caught:
@@ -89,7 +89,7 @@ def test_a_raylet_that_dies_is_found(raylet: subprocess.Popen[bytes], tmp_path: 
 def test_a_stop_signal_explains_why_ray_has_died(raylet: subprocess.Popen[bytes]) -> None:
     """Slurm sends SIGTERM to all processes of a job, Ray's too."""
     guard = Guard(local=True)
-    with process.stoppable(), guard.on_duty():
+    with process.stoppable(), guard.watching():
         process.note(signal.SIGTERM)
         raylet.kill()
         with pytest.raises(KeyboardInterrupt):
@@ -102,11 +102,11 @@ def test_a_main_thread_that_waits_inside_of_ray_is_ended(
     stopped: bool, raylet: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[tuple[int, str]] = []
-    monkeypatch.setattr(guarding, "DEAF_SECONDS", 0.0)
+    monkeypatch.setattr(guarding, "REACTION_SECONDS", 0.0)
     monkeypatch.setattr(guarding, "UNWIND_SECONDS", 60.0)
     monkeypatch.setattr(process, "end_now", lambda code, message: ended.append((code, message)))
     guard = Guard(local=True)
-    with process.stoppable(), guard.on_duty():
+    with process.stoppable(), guard.watching():
         if stopped:
             process.note(signal.SIGHUP)
         raylet.kill()
@@ -126,7 +126,7 @@ def test_a_cluster_that_is_gone_is_found_after_several_tries(monkeypatch: pytest
         listening.listen()
         context(monkeypatch, f"127.0.0.1:{listening.getsockname()[1]}")
         guard = Guard(local=False)
-        with guard.on_duty():
+        with guard.watching():
             time.sleep(0.1)
             guard.check()
             listening.close()
@@ -158,7 +158,7 @@ def test_a_sweep_whose_workers_die_later_ends_too(
         guard.check_trials(waiting=waiting)
     time.sleep(0.1)
     guard.check_trials(waiting=True)  # the sweep was busy elsewhere: that does not count
-    with pytest.raises(RayGoneError, match="without a word"):
+    with pytest.raises(RayGoneError, match="it has ended and logged nothing"):
         until(lambda: guard.check_trials(waiting=True))
 
 
@@ -203,7 +203,7 @@ def test_a_child_that_ends_while_ray_starts_ends_nothing_else(
 
     monkeypatch.setattr(psutil.Process, "children", lambda one, **how: [Ended(), *children(one, **how)])
     guard = Guard(local=True)
-    with guard.on_duty():
+    with guard.watching():
         raylet.kill()
         with pytest.raises(ClusterError, match="its process raylet has ended"):
             until(guard.check)

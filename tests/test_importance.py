@@ -55,18 +55,18 @@ def test_the_study_of_a_folder_is_only_read(tmp_path: Path) -> None:
     file = run.root / "study.db"
     assert importances(run) == {}
     study = searched(12, file)
-    run.note(study=study.name)
+    run.update_metadata(study=study.name)
     study._study._storage.remove_session()
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     assert importances(run) == of_study(study._study) != {}
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
-    run.note(study="another")
+    run.update_metadata(study="another")
     assert importances(run) == {}
 
 
 def test_a_study_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "demo")
-    run.note(study="demo")
+    run.update_metadata(study="demo")
     (run.root / "study.db").write_bytes(b"no database" * 100)
     assert importances(run) == {}
     assert (run.root / "study.db").read_bytes() == b"no database" * 100

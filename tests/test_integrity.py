@@ -247,7 +247,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
     from onnxruntime import InferenceSession
 
     from retina.export.grader import Grader
-    from retina.metrics.probabilities import problems
+    from retina.metrics.probabilities import find_problems
     from retina.training.losses import OutputDecoder
 
     class Mean(nn.Module):
@@ -261,7 +261,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
     session = InferenceSession(graphs.onnx(graphs.trace(grader, 8), {}))
     found = session.run(None, {"images": images.numpy()})
     assert found[1].tolist() == [0, -1, 0]
-    assert [bool(one) for one in problems(*found)] == [False, True, False]
+    assert [bool(one) for one in find_problems(*found)] == [False, True, False]
 
 
 # --- best/ ---
@@ -341,11 +341,11 @@ def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
     told = (run / "best" / "metrics.json").read_text()
     files.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
     mine = RunFolder.open(run)
-    for door in (best_model.best, figures.draw):
+    for door in (best_model.render, figures.draw):
         assert "metrics.json: was changed or damaged" in refusal(door, mine)
     files.write_json(run / "sweep.yaml", {**files.read_json(run / "sweep.yaml"), "metric": METRIC, "trials": 2})
-    mine.note(started="2026-01-01T00:00:00+00:00")
-    (listed,) = list_sweeps.summaries(run.parent)
+    mine.update_metadata(started="2026-01-01T00:00:00+00:00")
+    (listed,) = list_sweeps.read_summaries(run.parent)
     assert listed.state.startswith("unreadable: best/metrics.json: was changed or damaged")
 
 
@@ -376,7 +376,7 @@ def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> Non
     assert "model.pt: was changed or damaged" in found.problem
 
 
-@pytest.mark.parametrize("name", [*best_trial.FILES, checksums.SUMS])
+@pytest.mark.parametrize("name", [*best_trial.BEST_TRIAL_FILES, checksums.SUMS])
 def test_a_run_whose_best_is_damaged_is_judged_again(run: Path, name: str) -> None:
     mine = RunFolder.open(run)
     assert train_plan.is_evaluated(mine, TRIAL)
@@ -396,7 +396,7 @@ def test_a_trial_whose_weights_are_damaged_is_not_crowned(world: World, run: Pat
     for door in (best_trial.load_trial, lambda *given: best_trial.evaluate_best_trial(*given, world.data, "val_qwk")):
         message = refusal(door, mine, TRIAL)
         assert f"{TRIAL}/model.pt: was changed or damaged" in message
-        assert f"{mine.best / 'model.pt'} is a copy of the weights as they were" in message
+        assert f"{mine.best / 'model.pt'} is an undamaged copy of the weights: copy it there" in message
     assert (mine.best / "metrics.json").read_bytes() == before
     save(altered(torch.load(own / "model.pt", weights_only=True)), mine.best / "model.pt")
     assert "put a copy of the file back" in refusal(best_trial.load_trial, mine, TRIAL)
@@ -415,15 +415,15 @@ def test_a_winner_that_overflows_on_test_is_an_error_and_no_number(world: World,
 
 def test_a_winner_takes_away_what_was_made_of_the_one_before(world: World, run: Path) -> None:
     mine = RunFolder.open(run)
-    for name in (ensemble.TOGETHER, "accuracy.png"):
+    for name in (ensemble.ENSEMBLE_FILE, "accuracy.png"):
         (mine.best / name).write_text("{}")
     (mine.best / "notes.txt").write_text("mine")
-    checksums.update(mine.best, [ensemble.TOGETHER, "accuracy.png"])
+    checksums.update(mine.best, [ensemble.ENSEMBLE_FILE, "accuracy.png"])
     (mine.trial(TRIAL) / "model.pt").replace(mine.root / "aside.pt")
     files.copy_file(mine.root / "aside.pt", mine.trial(TRIAL) / "model.pt")
     best_trial.evaluate_best_trial(mine, TRIAL, world.data, "val_qwk")
-    assert {file.name for file in mine.best.iterdir()} == {*best_trial.FILES, checksums.SUMS, "notes.txt"}
-    assert checksums.verify_best(mine.best, *best_trial.FILES)
+    assert {file.name for file in mine.best.iterdir()} == {*best_trial.BEST_TRIAL_FILES, checksums.SUMS, "notes.txt"}
+    assert checksums.verify_best(mine.best, *best_trial.BEST_TRIAL_FILES)
 
 
 def test_weights_whose_cut_points_are_damaged_are_refused(world: World) -> None:

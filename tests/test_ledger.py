@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import PARAMETERS, again, begun, kept, locked, result, run_one, save, spec_of, trials_of
-from replay import ReplayTask
+from replay import ReplayTask, epoch_result
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
@@ -27,6 +27,7 @@ from retina.sweep.limits import limit_reached
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.trial_report import TrialReport, from_tune
 from retina.sweep.tune_hooks import LedgerCallback, trial_outcome
 
 
@@ -34,12 +35,12 @@ from retina.sweep.tune_hooks import LedgerCallback, trial_outcome
     ("last", "state", "reason"),
     [
         (None, "FAIL", "ended without a result"),
-        ({"failure": "the loss is nan", "epoch": 0}, "FAIL", "the loss is nan"),
-        ({"finished": True, "epoch": 4}, "COMPLETE", ""),
-        ({"finished": False, "epoch": 2}, "PRUNED", "stopped at the rung of epoch 2"),
+        (TrialReport(failure="the loss is nan"), "FAIL", "the loss is nan"),
+        (TrialReport(epoch_result(4), 0.5, finished=True), "COMPLETE", ""),
+        (TrialReport(epoch_result(2), 0.5), "PRUNED", "stopped at the rung of epoch 2"),
     ],
 )
-def test_the_verdict_follows_from_the_last_result(last: dict[str, Any] | None, state: str, reason: str) -> None:
+def test_the_verdict_follows_from_the_last_result(last: TrialReport | None, state: str, reason: str) -> None:
     assert trial_outcome(last) == (state, reason)
 
 
@@ -49,7 +50,7 @@ def test_the_best_so_far_is_what_counts(tmp_path: Path) -> None:
     assert ledger.values("t0000") == {1: 0.2, 2: 0.5, 3: 0.5, 4: 0.5}
     (trial,) = trials_of(tmp_path / "x")
     assert (trial.state.name, trial.value, trial.intermediate_values) == ("COMPLETE", 0.5, ledger.values("t0000"))
-    assert ledger.folder.recorded("t0000")["best_epoch"] == 2
+    assert ledger.folder.trial_row("t0000")["best_epoch"] == 2
 
 
 def test_less_is_better_for_a_loss(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_changed_space_keeps_the_tables_and_learns_from_what_lies_in_it(tmp_pa
     assert learned["t0001"].intermediate_values == {1: 0.3}
     assert ledger.ask()[0] == "t0003"
     assert ledger.ask()[0] == "t0004"  # names go on
-    assert ledger.folder.recorded("t0000")["val_qwk"] == 0.2
+    assert ledger.folder.trial_row("t0000")["val_qwk"] == 0.2
     back = Ledger.create(spec_of(start=points), RunFolder.open(root))
     assert back.ask()[1].batch_size in {4, 8, 16}
 
@@ -93,8 +94,8 @@ def test_a_running_trial_outside_the_changed_space_has_failed(tmp_path: Path) ->
     run_one(ledger, [0.1], state="")
     larger = {**PARAMETERS, "batch_size": {"values": [64, 128]}}
     changed = Ledger.create(spec_of(parameters=larger), RunFolder.open(root))
-    assert changed.folder.recorded("t0000")["state"] == "FAIL"
-    assert changed.folder.recorded("t0000")["reason"] == "outside the space since it was changed"
+    assert changed.folder.trial_row("t0000")["state"] == "FAIL"
+    assert changed.folder.trial_row("t0000")["reason"] == "outside the space since it was changed"
 
 
 @settings(max_examples=30, deadline=None)
@@ -196,7 +197,7 @@ def test_start_points_are_tried_once_also_when_the_driver_was_killed_among_them(
     points = [{"optimizer": "adamw"}, {"batch_size": 4, "optimizer": "adamw"}, {"batch_size": 16, "optimizer": "adamw"}]
     run_one(begun(root, spec_of(start=points)), [0.1])
     resumed = again(root, spec_of(start=[*points, {"batch_size": 8, "optimizer": "adamw"}]))
-    tried = [int(resumed.folder.recorded("t0000")["batch_size"])]
+    tried = [int(resumed.folder.trial_row("t0000")["batch_size"])]
     while len(tried) < 3 or not {4, 8, 16} <= set(tried):
         tried.append(resumed.ask()[1].batch_size)
     assert len(tried) == len(set(tried)) == 3
@@ -297,7 +298,7 @@ def test_no_epoch_is_the_best_whose_weights_are_lost(tmp_path: Path) -> None:
     (anew,) = work(resumed, 1)
     assert anew == first[0]  # not the third, which it would have come to
     resumed.close()
-    row = resumed.folder.recorded("t0000")
+    row = resumed.folder.trial_row("t0000")
     assert (row["state"], row["epochs_run"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 1, first[0])
     assert resumed.folder.history()["epoch"].tolist() == [1]
     assert (resumed.best, kept(root, "t0000")) == ("t0000", 1)
@@ -309,7 +310,7 @@ def test_a_trial_that_goes_on_keeps_what_it_reached(tmp_path: Path) -> None:
     resumed = again(root, spec_of(**LIMITED))
     assert work(resumed, 1) == values[2:]  # from its checkpoint
     resumed.close()
-    row = resumed.folder.recorded("t0000")
+    row = resumed.folder.trial_row("t0000")
     assert (row["epochs_run"], row["best_epoch"], row["val_qwk"]) == (3, 3, values[2])
     assert kept(root, "t0000") == 3
 
@@ -321,11 +322,11 @@ def test_a_trial_that_runs_again_for_want_of_disk_begins_with_no_epoch(tmp_path:
     ledger.close()
     resumed = again(root, spec_of(**LIMITED))
     assert (resumed.values(name), resumed.folder.epochs(name)) == ({}, [])
-    assert "val_qwk" not in resumed.folder.recorded(name)
+    assert "val_qwk" not in resumed.folder.trial_row(name)
     run_one(resumed, [0.2], state="")
     save(root, name, [0.2], 1)
     resumed.close()
-    row = resumed.folder.recorded(name)
+    row = resumed.folder.trial_row(name)
     assert (row["state"], row["epochs_run"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 1, 0.2)
     assert (resumed.best, kept(root, name)) == (name, 1)
     assert trials_of(root)[-1].intermediate_values == {1: 0.2}
@@ -344,7 +345,7 @@ def test_a_limit_ends_a_trial_with_the_weights_that_are_there(tmp_path: Path, he
     ledger.folder.flush()
     resumed = again(root, spec_of(**LIMITED))
     resumed.close()
-    row = resumed.folder.recorded(name)
+    row = resumed.folder.trial_row(name)
     if held:
         assert (row["state"], row["best_epoch"], row["val_qwk"]) == ("PRUNED", 1, 0.3)
         assert (resumed.best, kept(root, name)) == (name, 1)
@@ -391,7 +392,7 @@ def test_a_reason_of_any_length_leaves_tables_that_can_be_read(tmp_path: Path, r
     ledger = begun(root)
     name = run_one(ledger, [0.1], state="FAIL", reason=reason)
     ledger.close()
-    told = again(root).folder.recorded(name)["reason"]
+    told = again(root).folder.trial_row(name)["reason"]
     assert told[:1] == reason[:1]
     assert len(told) <= 4000
     assert (root / "trials" / name / "error.txt").read_text() == reason.replace("\0", "\\x00") + "\n"
@@ -411,9 +412,12 @@ def work(ledger: Ledger, epochs: int) -> list[float]:
     )
     found = []
     for _ in range(epochs):
-        told = worker.step()
-        recorder.on_trial_result(0, [trial], trial, told)
-        found.append(told["val_qwk"])
+        values = worker.step()
+        recorder.on_trial_result(0, [trial], trial, values)
+        report = from_tune(values)
+        assert report
+        assert report.result
+        found.append(report.result.val_qwk)
     worker.cleanup()
     ledger.folder.flush()
     return found

@@ -204,7 +204,7 @@ def test_a_row_that_somebody_has_added_counts(tmp_path: Path, caplog: pytest.Log
     run_one(begun(root), [0.1, 0.4])
     file = root / "trials.csv"
     row = file.read_text().splitlines()[1]
-    optimizer = RunFolder.open(root).recorded("t0000")["optimizer"]
+    optimizer = RunFolder.open(root).trial_row("t0000")["optimizer"]
     added = row.replace("t0000", "t0001").replace("COMPLETE", state)
     added = added.replace(f",{optimizer},", ",sgd," if optimizer == "adamw" else ",adamw,")
     file.write_text(file.read_text() + added + "\n")
@@ -294,7 +294,7 @@ def test_settings_that_only_a_study_of_another_space_knows_are_not_guessed(tmp_p
     assert file.read_text() == whole.splitlines(keepends=True)[0]
     again(root).folder.flush()  # in the space that it was trained in they are known
     assert file.read_text() == whole
-    assert again(root, changed).folder.recorded("t0000")["batch_size"] == 16
+    assert again(root, changed).folder.trial_row("t0000")["batch_size"] == 16
 
 
 def test_what_neither_knows_is_not_begun_anew_over_it(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_sweep_whose_notes_do_not_name_its_study_goes_on_with_it(
     resumed = again(root)
     assert [trial.datetime_start for trial in trials_of(root)] == before
     assert "does not name the study" in caplog.text
-    assert resumed.folder.notes()["study"] in optuna.get_all_study_names(f"sqlite:///{root / STUDY_FILE}")
+    assert resumed.folder.metadata()["study"] in optuna.get_all_study_names(f"sqlite:///{root / STUDY_FILE}")
 
 
 def test_a_study_in_a_folder_with_an_odd_name_is_found(tmp_path: Path) -> None:

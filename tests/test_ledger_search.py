@@ -116,7 +116,7 @@ def test_killed_at_each_write_no_configuration_is_trained_twice(
         at += 1
         root = Path(shutil.copytree(tmp_path / "begun", tmp_path / f"killed-{at}"))
         with monkeypatch.context() as patch:
-            drawn = {name: ledger.folder.recorded("t0000")[name] for name in ("batch_size", "optimizer")}
+            drawn = {name: ledger.folder.trial_row("t0000")[name] for name in ("batch_size", "optimizer")}
             patch.setattr(optuna.samplers.RandomSampler, "sample_independent", _drawing_first(drawn, times=2))
             killed = Killer(patch, at)
             try:
@@ -146,4 +146,4 @@ def test_killed_between_the_new_study_and_the_new_sweep_file_the_old_file_goes_o
     trials = trials_of(tmp_path / "run")
     assert [trial.user_attrs["trial_id"] for trial in trials] == ["t0000", *names]
     stored = [PARAMETERS["batch_size"]["values"][trial.params["batch_size_index"]] for trial in trials]
-    assert stored == [back.folder.recorded(name)["batch_size"] for name in ["t0000", *names]]
+    assert stored == [back.folder.trial_row(name)["batch_size"] for name in ["t0000", *names]]

@@ -14,7 +14,7 @@ from rich.console import Console
 from retina import cli
 from retina.config.sweep import SweepSpec
 from retina.errors import ResultsError
-from retina.report.terminal.list_sweeps import Summary, summaries, table
+from retina.report.terminal.list_sweeps import SweepSummary, read_summaries, table
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def sweep(results: Path, name: str = "demo", *, hours_ago: float = 2.0, trials: 
     """A sweep that was begun and has no trial yet."""
     folder = RunFolder.create(results / name)
     started = datetime.now(UTC) - timedelta(hours=hours_ago)
-    folder.note(started=started.isoformat(timespec="seconds"))
+    folder.update_metadata(started=started.isoformat(timespec="seconds"))
     write_text(
         folder.root / "sweep.yaml", SweepSpec(name=name, trials=trials, parameters=PARAMETERS, **changes).to_yaml()
     )
@@ -40,16 +40,16 @@ def finished(results: Path, name: str = "demo", **changes: Any) -> RunFolder:
     folder.record_trial("t0001", state="PRUNED", val_qwk=0.75, val_loss=2.0)
     folder.record_trial("t0002", state="FAIL", reason="the loss is nan")
     write_json(folder.best / "metrics.json", {"trial_id": "t0001", "test": {"n": 8, "qwk": 0.625}})
-    folder.note(ended_by="", interrupted=False, best="t0001")
+    folder.update_metadata(ended_by="", interrupted=False, best="t0001")
     return folder
 
 
-def one(results: Path) -> Summary:
-    (found,) = summaries(results)
+def one(results: Path) -> SweepSummary:
+    (found,) = read_summaries(results)
     return found
 
 
-def shown(found: list[Summary]) -> list[list[str]]:
+def shown(found: list[SweepSummary]) -> list[list[str]]:
     """The lines of the table, cut where two spaces are."""
     file = StringIO()
     Console(width=200, file=file).print(table(found))
@@ -59,7 +59,7 @@ def shown(found: list[Summary]) -> list[list[str]]:
 
 def test_a_clock_that_was_set_back_is_named(tmp_path: Path) -> None:
     sweep(tmp_path, hours_ago=-2)
-    assert shown(summaries(tmp_path))[1][-1] == "in the future"
+    assert shown(read_summaries(tmp_path))[1][-1] == "in the future"
 
 
 def test_a_finished_sweep(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_finished_sweep(tmp_path: Path) -> None:
 def test_a_line_a_sweep(tmp_path: Path) -> None:
     finished(tmp_path)
     sweep(tmp_path, "later", hours_ago=1, trials=20)
-    assert shown(summaries(tmp_path)) == [
+    assert shown(read_summaries(tmp_path)) == [
         ["sweep", "state", "trials", "best", "test QWK", "age"],
         ["later", "interrupted", "0 of 20", "-", "-", "1 h"],
         ["demo", "finished", "3 of 3, 1 failed", "val_qwk 0.750 by t0001", "0.625", "2 h"],
@@ -83,7 +83,7 @@ def test_a_line_a_sweep(tmp_path: Path) -> None:
 def test_a_sweep_that_a_process_runs_is_running_until_that_process_ends(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
     folder.record_trial("t0000", state="RUNNING", val_qwk=0.5)
-    folder.note(ended_by="budget.hours=1")  # before it went on
+    folder.update_metadata(ended_by="budget.hours=1")  # before it went on
     with held_elsewhere(folder.root) as other:
         assert one(tmp_path).state == "running"
         assert one(tmp_path).best == ("t0000", 0.5)  # of a trial that still runs
@@ -91,23 +91,23 @@ def test_a_sweep_that_a_process_runs_is_running_until_that_process_ends(tmp_path
         other.kill()
         other.wait()
         assert one(tmp_path).state == "ended by budget.hours=1"
-    folder.note(ended_by="")
+    folder.update_metadata(ended_by="")
     assert one(tmp_path).state == "interrupted"
 
 
 def test_looking_does_not_keep_the_sweep_from_running(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
-    with folder.held():
+    with folder.lock():
         pass
     assert one(tmp_path).state == "interrupted"
-    with folder.held():
+    with folder.lock():
         assert one(tmp_path).state == "running"
 
 
 def test_a_sweep_that_a_limit_ended_says_which(tmp_path: Path) -> None:
     folder = sweep(tmp_path, budget={"max_failed": 1})
     folder.record_trial("t0000", state="FAIL", reason="the loss is nan")
-    folder.note(ended_by="budget.max_failed=1", interrupted=False, best=None)
+    folder.update_metadata(ended_by="budget.max_failed=1", interrupted=False, best=None)
     found = one(tmp_path)
     assert (found.state, found.finished, found.failed, found.best) == ("ended by budget.max_failed=1", 1, 1, None)
 
@@ -123,14 +123,14 @@ def test_a_sweep_with_trials_left_is_interrupted(tmp_path: Path, states: list[st
 def test_a_sweep_without_its_winner_is_not_finished(tmp_path: Path) -> None:
     folder = sweep(tmp_path, trials=1)
     folder.record_trial("t0000", state="COMPLETE", val_qwk=0.5)
-    folder.note(ended_by="")  # killed while the best model was evaluated: --resume does that
+    folder.update_metadata(ended_by="")  # killed while the best model was evaluated: --resume does that
     assert one(tmp_path).state == "interrupted"
 
 
 def test_a_sweep_whose_trials_all_failed_is_finished_and_has_no_best(tmp_path: Path) -> None:
     folder = sweep(tmp_path, trials=1)
     folder.record_trial("t0000", state="FAIL", val_qwk=0.9)
-    folder.note(ended_by="", interrupted=False, best=None)
+    folder.update_metadata(ended_by="", interrupted=False, best=None)
     found = one(tmp_path)
     assert (found.state, found.failed, found.best, found.test_qwk) == ("finished", 1, None, None)
     assert shown([found])[1] == ["demo", "finished", "1 of 1, 1 failed", "-", "-", "2 h"]
@@ -153,7 +153,7 @@ def test_the_newest_comes_first_and_what_has_no_age_last(tmp_path: Path) -> None
         sweep(tmp_path, name, hours_ago=hours)
     for name in ("z", "y"):
         write_text(tmp_path / name / "sweep.yaml", "name: [")
-    assert [found.name for found in summaries(tmp_path)] == ["d", "a", "b", "c", "y", "z"]
+    assert [found.name for found in read_summaries(tmp_path)] == ["d", "a", "b", "c", "y", "z"]
 
 
 def _no_environment(root: Path) -> None:
@@ -234,7 +234,7 @@ def _other_metrics(root: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path, damage: Any, named: str) -> None:
     finished(tmp_path, "good")
     damage(finished(tmp_path, "damaged").root)
-    good, bad = summaries(tmp_path)
+    good, bad = read_summaries(tmp_path)
     assert (good.name, good.state) == ("good", "finished")
     assert bad.name == "damaged"
     assert bad.state.startswith("unreadable: ")
@@ -263,20 +263,20 @@ def test_what_is_no_sweep_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "README.md").write_text("results", encoding="utf-8")
     sweep(tmp_path, "begun").root.rename(tmp_path / ".begun.1234.new")  # was being made when its process was killed
-    assert [found.name for found in summaries(tmp_path)] == ["demo"]
+    assert [found.name for found in read_summaries(tmp_path)] == ["demo"]
 
 
 def test_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
     finished(tmp_path, "demo").root.rename(tmp_path / "demo [old]")
-    assert shown(summaries(tmp_path))[1][0] == "demo [old]"
+    assert shown(read_summaries(tmp_path))[1][0] == "demo [old]"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="none: no such folder"):
-        summaries(tmp_path / "none")
+        read_summaries(tmp_path / "none")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResultsError, match="file: no such folder"):
-        summaries(tmp_path / "file")
+        read_summaries(tmp_path / "file")
 
 
 def test_the_command_for_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from retina.report.terminal.live_view import SHOWN_RUNNING, Rung, Running, Status, clock, view
+from retina.report.terminal.live_view import SHOWN_RUNNING, format_duration, render
+from retina.results.status import RungStatus, RunningTrial, SweepStatus
 from retina.system.hardware import GpuLoad, Load
 
 GIB = 2**30
@@ -20,13 +21,13 @@ UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 CALM = settings(max_examples=60, deadline=None)
 
 
-def running(number: int, **changes: Any) -> Running:
-    return Running(
+def running(number: int, **changes: Any) -> RunningTrial:
+    return RunningTrial(
         **{"trial": f"t{number:04d}", "epoch": 3, "epochs": 9, "value": 0.5, "images_per_second": 80.4, **changes}
     )
 
 
-def status(**changes: Any) -> Status:
+def status(**changes: Any) -> SweepStatus:
     """A sweep in the middle of its work on a machine with a GPU."""
     usual = {
         "name": "demo",
@@ -35,22 +36,22 @@ def status(**changes: Any) -> Status:
         "states": {"COMPLETE": 4, "PRUNED": 5, "FAIL": 1, "RUNNING": 2},
         "best": ("t0003", 0.71234),
         "running": [running(10), running(11, epoch=0, value=None, images_per_second=None)],
-        "rungs": [Rung(2, 8, 0.4567), Rung(6, 3, None)],
+        "rungs": [RungStatus(2, 8, 0.4567), RungStatus(6, 3, None)],
         "slots": 3,
         "seconds": 3725.0,
         "seconds_left": 8000.0,
         "load": Load(0.873, [GpuLoad(0.95, 12 * GIB, 80 * GIB)]),
     }
-    return Status(**{**usual, **changes})
+    return SweepStatus(**{**usual, **changes})
 
 
-def lines(shown: Status, width: int = 100) -> list[str]:
+def lines(shown: SweepStatus, width: int = 100) -> list[str]:
     file = StringIO()
-    Console(width=width, file=file).print(view(shown))
+    Console(width=width, file=file).print(render(shown))
     return file.getvalue().splitlines()
 
 
-def rows(shown: Status, width: int = 100) -> dict[str, str]:
+def rows(shown: SweepStatus, width: int = 100) -> dict[str, str]:
     """What stands to the right of each word at the left; lines that follow it without a word of their own, too."""
     found: dict[str, str] = {}
     last = ""
@@ -62,7 +63,7 @@ def rows(shown: Status, width: int = 100) -> dict[str, str]:
 
 
 def seconds_of(said: str) -> int:
-    """The duration that `clock` said, read back."""
+    """The duration that `format_duration` said, read back."""
     assert re.fullmatch(r"\d+ (d|h|min|s)( \d+ (h|min|s))?", said)
     numbers, units = said.split()[::2], said.split()[1::2]
     return sum(int(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
@@ -89,13 +90,13 @@ def seconds_of(said: str) -> int:
     ],
 )
 def test_a_duration_is_said_as_people_do(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @CALM
 @given(st.floats(0, 1e9))
 def test_a_duration_leaves_out_less_than_a_part_in_twenty_four(seconds: float) -> None:
-    left_out = round(seconds) - seconds_of(clock(seconds))
+    left_out = round(seconds) - seconds_of(format_duration(seconds))
     assert 0 <= left_out <= seconds / 24
 
 
@@ -103,7 +104,7 @@ def test_a_duration_leaves_out_less_than_a_part_in_twenty_four(seconds: float) -
 @given(st.floats(0, 1e7), st.floats(0, 1e7))
 def test_a_longer_duration_never_sounds_shorter(one: float, other: float) -> None:
     short, long = sorted((one, other))
-    assert seconds_of(clock(short)) <= seconds_of(clock(long))
+    assert seconds_of(format_duration(short)) <= seconds_of(format_duration(long))
 
 
 def test_everything_that_a_watcher_wants_to_know_is_there() -> None:
@@ -113,7 +114,7 @@ def test_everything_that_a_watcher_wants_to_know_is_there() -> None:
     assert said["best val_qwk"] == "0.7123 by t0003"
     assert said["rungs"] == "epoch 2: 8 trials, needs 0.457\nepoch 6: 3 trials"
     assert said["time"] == "1 h 2 min used, about 2 h 13 min left"
-    assert said["load"] == "2 of 3 places for trials taken   CPU 87%\nGPU 0 95%, 12.0 of 80 GiB"
+    assert said["load"] == "2 of 3 slots for trials in use   CPU 87%\nGPU 0 95%, 12.0 of 80 GiB"
 
 
 def test_each_running_trial_has_its_line() -> None:
@@ -129,18 +130,18 @@ def test_the_bar_grows_with_the_trials_that_are_done() -> None:
 
 
 def test_a_metric_where_less_is_better_is_told_by_its_own_name() -> None:
-    said = rows(status(metric="val_loss", best=("t0001", 0.31), rungs=[Rung(2, 8, 0.9)]))
+    said = rows(status(metric="val_loss", best=("t0001", 0.31), rungs=[RungStatus(2, 8, 0.9)]))
     assert said["best val_loss"] == "0.31 by t0001"
     assert said["rungs"] == "epoch 2: 8 trials, needs 0.9"
 
 
 def test_before_the_first_trial_nothing_is_made_up() -> None:
-    bare = Status(name="demo", metric="val_qwk", planned=20, states={}, best=None)
+    bare = SweepStatus(name="demo", metric="val_qwk", planned=20, states={}, best=None)
     said = rows(bare)
     assert said["trials"].splitlines()[0] == "0 of 20 done"
     assert said["best val_qwk"] == "none yet"
     assert said["time"] == "0 s used, time left not known yet"
-    assert said["load"] == "0 of 1 places for trials taken"
+    assert said["load"] == "0 of 1 slots for trials in use"
     assert "rungs" not in said
     assert lines(bare)[-1].split() == ["running", "epoch", "val_qwk", "img/s"]
 
@@ -151,7 +152,7 @@ def test_a_sweep_of_no_trials_is_shown_too() -> None:
 
 def test_without_a_gpu_none_is_spoken_of() -> None:
     said = rows(status(load=Load(0.5, [])))
-    assert said["load"] == "2 of 3 places for trials taken   CPU 50%"
+    assert said["load"] == "2 of 3 slots for trials in use   CPU 50%"
 
 
 def test_each_gpu_has_its_line() -> None:
@@ -177,7 +178,7 @@ def test_more_running_trials_than_there_is_room_for_are_counted() -> None:
 SHARES = st.floats(0, 1)
 VALUES = st.none() | st.floats(-1, 1) | st.floats(0, 1e6)
 RUNNINGS = st.builds(
-    Running,
+    RunningTrial,
     trial=st.integers(0, 99999).map("t{:04d}".format),
     epoch=st.integers(0, 500),
     epochs=st.integers(1, 500),
@@ -187,18 +188,18 @@ RUNNINGS = st.builds(
 
 
 @st.composite
-def moments(draw: st.DrawFn) -> Status:
+def moments(draw: st.DrawFn) -> SweepStatus:
     """A moment of one and the same sweep, whose two trials run on a machine with two GPUs."""
     gpu = st.builds(GpuLoad, SHARES, st.integers(0, 80 * GIB), st.just(80 * GIB))
     states = draw(st.dictionaries(st.sampled_from(["COMPLETE", "PRUNED", "FAIL", "RUNNING"]), st.integers(0, 100000)))
-    return Status(
+    return SweepStatus(
         name="demo",
         metric="val_accuracy",
         planned=draw(st.integers(1, 100000)),
         states=states,
         best=draw(st.none() | st.tuples(st.just("t0001"), st.floats(-1, 1e6))),
         running=[draw(RUNNINGS), draw(RUNNINGS)],
-        rungs=[Rung(epoch, draw(st.integers(0, 100000)), draw(VALUES)) for epoch in (1, 3, 9, 27)],
+        rungs=[RungStatus(epoch, draw(st.integers(0, 100000)), draw(VALUES)) for epoch in (1, 3, 9, 27)],
         slots=draw(st.integers(0, 1000)),
         seconds=draw(st.floats(0, 1e7)),
         seconds_left=draw(st.none() | st.floats(0, 1e7)),
@@ -208,7 +209,7 @@ def moments(draw: st.DrawFn) -> Status:
 
 @CALM
 @given(moments(), st.sampled_from([60, 80, 100]))
-def test_it_keeps_its_lines_whatever_the_numbers_are(moment: Status, width: int) -> None:
+def test_it_keeps_its_lines_whatever_the_numbers_are(moment: SweepStatus, width: int) -> None:
     shown = lines(moment, width)
     words = [re.split(r"\s\s", line)[0] for line in shown]
     assert len(shown) == 15
@@ -223,7 +224,7 @@ def test_the_lines_follow_the_running_trials_alone() -> None:
     for number in (0, 1, 5, SHOWN_RUNNING, SHOWN_RUNNING + 1, 40):
         at_work = status(running=[running(n) for n in range(number)])
         idle = dataclasses.replace(
-            at_work, states={}, best=None, seconds_left=None, rungs=[Rung(2, 0, None), Rung(6, 0, None)]
+            at_work, states={}, best=None, seconds_left=None, rungs=[RungStatus(2, 0, None), RungStatus(6, 0, None)]
         )
         assert len(lines(at_work)) == len(lines(idle))
         counts.append(len(lines(at_work)))

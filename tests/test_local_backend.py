@@ -176,7 +176,7 @@ def test_a_trial_whose_checkpoint_is_damaged_begins_again(
 class Strange(Replay):
     """Its state does not fit any other."""
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         raise RuntimeError("size mismatch for fc.weight")
 
 
@@ -231,7 +231,7 @@ def test_a_metric_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
 def test_a_full_disk_fails_the_trial_and_it_runs_again(tmp_path: Path, whole: Path) -> None:
     root = tmp_path / "x"
     assert run(begun(root, spec_of()), FullDisk(rising)).best == "t0000"
-    reason = RunFolder.open(root).recorded("t0001")["reason"]
+    reason = RunFolder.open(root).trial_row("t0001")["reason"]
     assert reason == f"epoch 3: {checkpoints.NOT_SAVED}: {os.strerror(errno.ENOSPC)}"
     resumed = again(root, spec_of())
     assert resumed.remaining == 1
@@ -269,7 +269,7 @@ def test_a_limit_ends_the_sweep_within_a_trial(tmp_path: Path) -> None:
     root, spec = tmp_path / "x", spec_of(metric={"target": 0.3})
     result = run(begun(root, spec))
     assert result == SweepResult(best="t0000", ended_by="metric.target=0.3", interrupted=False)
-    row = RunFolder.open(root).recorded("t0000")
+    row = RunFolder.open(root).trial_row("t0000")
     assert (row["state"], row["epochs_run"]) == ("PRUNED", 2)
     assert kept(root, "t0000") == 2
 

@@ -21,12 +21,12 @@ from tiny import CPU, config, part
 from torch import nn
 
 from retina.config import TrialConfig
-from retina.data.loader import drawn_batches, load
+from retina.data.loader import load, plan_batches
 from retina.errors import TrainError
 from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
-from retina.training.microbatch import is_out_of_memory, pieces
+from retina.training.microbatch import is_out_of_memory, split_into_chunks
 from retina.training.trainer import TrainingRun, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1, 0, 0, 2, 0])
@@ -115,12 +115,12 @@ def told(results: list[EpochResult]) -> list[dict[str, float]]:
 
 
 def assert_close(one: TrainingRun, other: TrainingRun) -> None:
-    torch.testing.assert_close(one.weights(), other.weights(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(one.model_state_dict(), other.model_state_dict(), rtol=1e-5, atol=1e-7)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_pieces_cover_a_batch_evenly(count: int, at_most: int) -> None:
-    cut = pieces(count, at_most)
+    cut = split_into_chunks(count, at_most)
     edges = [0, *(piece.stop for piece in cut)]
     assert [piece.start for piece in cut] == edges[:-1]
     assert edges[-1] == count
@@ -142,7 +142,7 @@ def test_the_gradients_are_those_of_the_whole_batchs_mean_loss(class_weights: st
     balanced = torch.tensor(11 / (5 * np.bincount(TRAIN.grades)), dtype=torch.float32)
     net, losses = Short(), []
     descent = torch.optim.SGD(net.parameters(), lr=0.5)
-    for drawn in drawn_batches(TRAIN, batch_size=6, augmentation="none", seed=0, epoch=1):
+    for drawn in plan_batches(TRAIN, batch_size=6, augmentation="none", seed=0, epoch=1):
         images, grades = load(TRAIN, drawn, CPU)
         weight = balanced[grades] if class_weights == "balanced" else torch.ones(len(grades))
         each = F.cross_entropy(net(images), grades, label_smoothing=smoothing, reduction="none")
@@ -152,7 +152,7 @@ def test_the_gradients_are_those_of_the_whole_batchs_mean_loss(class_weights: st
         descent.step()
         losses.append(loss.item() * len(grades))
     assert result.train_loss == pytest.approx(sum(losses) / 11, rel=1e-5)
-    torch.testing.assert_close(run.weights(), dict(net.state_dict()), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(run.model_state_dict(), dict(net.state_dict()), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("short", [{"room": 3}, {"backward": 3}])
@@ -220,12 +220,12 @@ def test_a_resumed_run_keeps_its_micro_batch() -> None:
     first = next(run)
     net = Short(room=2)
     resumed = start(net, settings)
-    resumed.restore(run.weights(), run.state())
+    resumed.load_state_dict(run.model_state_dict(), run.state_dict())
     rest = list(resumed)
     assert (first.micro_batch, rest[0].micro_batch) == (2, 2)
     assert max(net.tried) == 2
     assert told(rest) == told(list(run))
-    assert all(torch.equal(resumed.weights()[name], tensor) for name, tensor in run.weights().items())
+    assert all(torch.equal(resumed.model_state_dict()[name], tensor) for name, tensor in run.model_state_dict().items())
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -234,7 +234,7 @@ def test_schedule_and_scaler_step_once_a_batch(precision: str) -> None:
     run, whole = start(Short(room=2), settings), start(Short(), settings)
     results, expected = list(run), list(whole)
     assert [one.learning_rate for one in results] == [one.learning_rate for one in expected]
-    assert run.state()["scaler"] == whole.state()["scaler"]
+    assert run.state_dict()["scaler"] == whole.state_dict()["scaler"]
     assert [one.train_loss for one in results] == pytest.approx([one.train_loss for one in expected], rel=0.02)
 
 

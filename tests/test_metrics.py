@@ -13,8 +13,8 @@ from sklearn import metrics as sk
 from retina.metrics.grading import (
     accuracy,
     auc_one_vs_rest,
+    compute_metrics,
     confusion_matrix,
-    measure,
     quadratic_weighted_kappa,
     sensitivity_at_specificity,
 )
@@ -46,7 +46,7 @@ def naive_kappa(true: npt.NDArray[np.int64], guess: npt.NDArray[np.int64]) -> fl
 def test_all_numbers_are_scikit_learns(drawn: Drawn) -> None:
     true, p = drawn
     guess = p.argmax(axis=1)
-    found = measure(true, p)
+    found = compute_metrics(true, p)
     assert found.n == len(true)
     assert found.accuracy == pytest.approx(sk.accuracy_score(true, guess))
     assert found.confusion_matrix.tolist() == sk.confusion_matrix(true, guess, labels=GRADES).tolist()
@@ -66,11 +66,11 @@ def test_all_numbers_are_scikit_learns(drawn: Drawn) -> None:
 def test_auc_is_the_mean_over_the_grades_that_have_one(drawn: Drawn) -> None:
     true, p = drawn
     if len(set(true.tolist())) == 1:
-        assert math.isnan(measure(true, p).auc)
+        assert math.isnan(compute_metrics(true, p).auc)
         return
     areas = [sk.roc_auc_score(true == grade, p[:, grade]) for grade in sorted(set(true.tolist()))]
-    assert measure(true, p).auc == pytest.approx(np.mean(areas))
-    by_grade = [area for area in measure(true, p).auc_by_grade if not math.isnan(area)]
+    assert compute_metrics(true, p).auc == pytest.approx(np.mean(areas))
+    by_grade = [area for area in compute_metrics(true, p).auc_by_grade if not math.isnan(area)]
     assert by_grade == pytest.approx(areas)
 
 
@@ -84,7 +84,7 @@ def test_auc_of_all_grades_is_scikit_learns_one_vs_rest() -> None:
 @given(predictions())
 def test_referable_is_grade_two_or_worse(drawn: Drawn) -> None:
     true, p = drawn
-    found, referable = measure(true, p).referable_auc, true >= 2
+    found, referable = compute_metrics(true, p).referable_auc, true >= 2
     if referable.all() or not referable.any():
         assert math.isnan(found)
     else:
@@ -113,20 +113,20 @@ def test_each_threshold_counts_also_on_a_straight_part_of_the_curve_and_at_the_v
 
 def test_grades_that_are_not_the_most_probable_ones_are_taken_as_the_model_s() -> None:
     true, p = [0, 1, 2, 3, 4], one_hot([0, 0, 0, 0, 0])
-    found = measure(true, p, predicted=[0, 1, 2, 3, 3])
+    found = compute_metrics(true, p, predicted=[0, 1, 2, 3, 3])
     assert found.accuracy == 0.8
     assert found.recall == (1, 1, 1, 1, 0)
     assert found.precision[:4] == (1, 1, 1, 0.5)
     assert math.isnan(found.precision[4])
-    assert found.referable_auc == measure(true, p).referable_auc == 0.5
+    assert found.referable_auc == compute_metrics(true, p).referable_auc == 0.5
     with pytest.raises(ValueError, match=r"predicted has the shape \(4,\), allowed: \(5,\)"):
-        measure(true, p, predicted=[0, 1, 2, 3])
+        compute_metrics(true, p, predicted=[0, 1, 2, 3])
     with pytest.raises(ValueError, match="integers 0 to 4"):
-        measure(true, p, predicted=[0, 1, 2, 3, 5])
+        compute_metrics(true, p, predicted=[0, 1, 2, 3, 5])
 
 
 def test_a_perfect_grader_has_ones_everywhere() -> None:
-    found = measure([0, 1, 2, 3, 4], one_hot([0, 1, 2, 3, 4]))
+    found = compute_metrics([0, 1, 2, 3, 4], one_hot([0, 1, 2, 3, 4]))
     assert (found.balanced_accuracy, found.macro_f1, found.sensitivity_at_90_specificity) == (1, 1, 1)
     assert found.precision == found.auc_by_grade == (1, 1, 1, 1, 1)
     assert (found.accuracy, found.qwk, found.auc, found.referable_auc) == (1, 1, 1, 1)
@@ -143,7 +143,7 @@ def test_an_error_by_three_grades_costs_nine_times_one_by_one_grade() -> None:
 
 @pytest.mark.parametrize("grade", GRADES)
 def test_one_grade_throughout_is_worth_nothing(grade: int) -> None:
-    found = measure([grade] * 4, one_hot([grade] * 4))
+    found = compute_metrics([grade] * 4, one_hot([grade] * 4))
     assert found.qwk == 0.0
     assert found.accuracy == 1.0
     assert math.isnan(found.auc)
@@ -156,7 +156,7 @@ def test_a_constant_side_agrees_by_chance_alone(true: list[int], guess: list[int
 
 
 def test_the_recall_of_an_absent_grade_is_unknown_and_not_zero() -> None:
-    recall = measure([0, 0, 3], one_hot([0, 1, 0])).recall
+    recall = compute_metrics([0, 0, 3], one_hot([0, 1, 0])).recall
     assert recall[0] == 0.5
     assert recall[3] == 0.0
     assert all(math.isnan(recall[grade]) for grade in (1, 2, 4))
@@ -169,7 +169,7 @@ def test_the_confusion_matrix_has_true_grades_in_rows() -> None:
 
 
 def test_json_says_null_for_what_is_unknown() -> None:
-    told = json.loads(json.dumps(measure([1, 1], one_hot([1, 0])).as_json(), allow_nan=False))
+    told = json.loads(json.dumps(compute_metrics([1, 1], one_hot([1, 0])).as_json(), allow_nan=False))
     assert told["auc"] is None
     assert told["referable_auc"] is None
     assert told["recall"] == [None, 0.5, None, None, None]
@@ -182,13 +182,13 @@ def test_a_probability_that_is_no_number_is_no_prediction(bad: float) -> None:
     p = one_hot([0, 1])
     p[1, 3] = bad
     with pytest.raises(ValueError, match="not finite"):
-        measure([0, 1], p)
+        compute_metrics([0, 1], p)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (3, 5), (2,), (2, 5, 1)])
 def test_probabilities_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape .*allowed: \(2, 5\)"):
-        measure([0, 1], np.zeros(shape))
+        compute_metrics([0, 1], np.zeros(shape))
 
 
 @pytest.mark.parametrize("grades", [[-1, 0], [0, 5], [0.0, 1.0], ["0", "1"], [True, False]])
@@ -202,7 +202,7 @@ def test_only_whole_numbers_from_0_to_4_are_grades(grades: list[object]) -> None
 @pytest.mark.parametrize("grades", [[], [[0, 1]], 3])
 def test_grades_stand_in_one_row_with_something_in_it(grades: object) -> None:
     with pytest.raises(ValueError, match="allowed: "):
-        measure(grades, np.zeros((1, 5)))
+        compute_metrics(grades, np.zeros((1, 5)))
 
 
 def test_numbers_of_any_whole_type_are_grades() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import CPU, config, part
 
 from retina.data import mixup
-from retina.data.loader import BatchPlan, drawn_batches, load
+from retina.data.loader import BatchPlan, load, plan_batches
 from retina.training.losses import summed_loss
 from retina.training.trainer import start_training
 
@@ -29,7 +29,7 @@ def numbered(count: int, size: int) -> torch.Tensor:
 def test_every_pixel_is_the_photographs_and_its_neighbours_by_the_share_that_is_told(
     kind: str, alpha: float, seed: int, count: int, size: int
 ) -> None:
-    mix = mixup.draw(kind, alpha, seed)
+    mix = mixup.draw_mix_plan(kind, alpha, seed)
     assert mix is not None
     images = numbered(count, size)
     neighbour = images.roll(1, 0)
@@ -45,7 +45,7 @@ def test_every_pixel_is_the_photographs_and_its_neighbours_by_the_share_that_is_
 
 def test_shares_spread_as_alpha_says() -> None:
     def drawn(alpha: float) -> np.ndarray:
-        mixes = (mixup.draw("mixup", alpha, seed) for seed in range(400))
+        mixes = (mixup.draw_mix_plan("mixup", alpha, seed) for seed in range(400))
         return np.array([mix.share for mix in mixes if mix])
 
     assert np.minimum(drawn(0.1), 1 - drawn(0.1)).mean() < 0.1
@@ -54,13 +54,13 @@ def test_shares_spread_as_alpha_says() -> None:
 
 
 def test_without_mixing_nothing_is_drawn() -> None:
-    assert mixup.draw("none", 1.0, 0) is None
-    assert all(one.mix is None for one in drawn_batches(TRAIN, batch_size=2, augmentation="full", seed=0, epoch=1))
+    assert mixup.draw_mix_plan("none", 1.0, 0) is None
+    assert all(one.mix is None for one in plan_batches(TRAIN, batch_size=2, augmentation="full", seed=0, epoch=1))
 
 
 def test_each_batch_of_each_epoch_is_mixed_in_a_way_of_its_own() -> None:
     def shares(seed: int, epoch: int) -> list[float]:
-        drawing = drawn_batches(
+        drawing = plan_batches(
             TRAIN, batch_size=2, augmentation="none", seed=seed, epoch=epoch, mix="cutmix", mix_alpha=1.0
         )
         return [one.mix.share for one in drawing if one.mix]
@@ -74,8 +74,8 @@ def test_each_batch_of_each_epoch_is_mixed_in_a_way_of_its_own() -> None:
 def test_the_loss_is_of_both_grades_in_the_shares_of_the_photographs(kind: str) -> None:
     settings = config(mix=kind, mix_alpha=1.0, batch_size=7, epochs=1, augmentation="none")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 16 * 3, 5))  # read as five logits
-    (drawn,) = drawn_batches(TRAIN, batch_size=7, augmentation="none", seed=0, epoch=1, mix=kind, mix_alpha=1.0)
-    images, grades = load(TRAIN, BatchPlan(drawn.chosen), CPU)
+    (drawn,) = plan_batches(TRAIN, batch_size=7, augmentation="none", seed=0, epoch=1, mix=kind, mix_alpha=1.0)
+    images, grades = load(TRAIN, BatchPlan(drawn.indices), CPU)
     assert drawn.mix is not None
     mixed, share = drawn.mix(images)
     assert 0.01 < share < 0.99, "else this test shows nothing"

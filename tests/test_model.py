@@ -191,13 +191,13 @@ def test_a_folder_gives_the_file_of_the_architecture(
     (tmp_path / "resnet18.txt").write_text("not looked at")
     assert not model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
     torchvisions.rename(named)
-    monkeypatch.setattr(model, "weights_name", lambda _: named.name)  # torchvision's own name is preferred
+    monkeypatch.setattr(model, "weights_file_name", lambda _: named.name)  # torchvision's own name is preferred
     assert model.load_weights("resnet18", tmp_path)["conv1.weight"].any()
 
 
 def test_a_folder_without_the_architecture_is_refused(saved: Path) -> None:
     said = refused("resnet50", saved.parent)
-    assert said == f"--weights {saved.parent}: holds no file resnet50*.pth (resnet50-11ad3fa6.pth, say)"
+    assert said == f"--weights {saved.parent}: holds no file resnet50*.pth, for example resnet50-11ad3fa6.pth"
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_what_is_not_fetched_whole_is_not_taken_for_weights(
         model.load_weights("resnet18")
     assert list(torch_home.iterdir()) == []
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith(f"pretrained=true needs {name}, which could not be fetched: ")
+    assert lines[0].startswith(f"pretrained=true needs {name}, which could not be downloaded: ")
     assert lines[1] == f"put that file into {torch_home}, or name a file or folder with --weights,"
     assert lines[2].startswith("or search without it: --set parameters.pretrained")
 
@@ -329,6 +329,6 @@ def test_without_a_network_the_file_and_its_place_are_told(
 
 def test_a_damaged_download_of_somebody_else_is_named(torch_home: Path) -> None:
     torch_home.mkdir(parents=True)
-    file = torch_home / model.weights_name("resnet18")
+    file = torch_home / model.weights_file_name("resnet18")
     file.write_bytes(b"\x80\x02")
     assert refused("resnet18", None).startswith(f"{file}: is damaged: its SHA-256 begins with ")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from exported import World
 
+from retina.config.sweep import parse_recorded
 from retina.export import folder, tripod
 from retina.export.card import card
 from retina.export.facts import NUMBERS, CardData, between, cell
@@ -80,7 +81,8 @@ def test_the_data_and_the_search_are_the_runs(text: str, world: World) -> None:
 
 
 def test_a_split_by_patient_is_said(world: World, facts: CardData) -> None:
-    by_patient = replace(facts, spec={**facts.spec, "data": {"split": "by_patient"}})
+    data = facts.spec.data.model_copy(update={"split": "by_patient"})
+    by_patient = replace(facts, spec=facts.spec.model_copy(update={"data": data}))
     assert "Split by patient" in rewritten(world, by_patient)
 
 
@@ -101,7 +103,7 @@ def test_patients_that_are_known_are_counted(world: World, facts: CardData) -> N
 
 def test_what_is_not_known_is_not_made_up(world: World, facts: CardData) -> None:
     bare = {key: {"n": 9, "accuracy": 0.5, "qwk": 0.25} for key in ("val", "test")}
-    early = CardData({**bare, "trial_id": "t"}, {}, {}, {})
+    early = CardData({**bare, "trial_id": "t"}, parse_recorded({}, "", allow_no_parameters=True), {}, {})
     written = rewritten(world, early, temperature=1.0, operating_point=None, check=None)
     assert rows(section(written, "Results"))["QWK"] == ["0.250", "0.250"]
     said = (

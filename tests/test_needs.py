@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from retina.config import DataConfig
-from retina.data.dataset import FundusDataset, drawn_folder, prepare
+from retina.data.dataset import FundusDataset, prepare, synthetic_folder
 from retina.errors import DataError
 from retina.results import environment
 from retina.sweep import requirements
@@ -88,7 +88,7 @@ def test_another_source_of_the_package_is_another_version(tmp_path: Path, monkey
 def data(tmp_path: Path) -> FundusDataset:
     """Photographs in files of the test's own, decoded."""
     tiny.photographs()  # drawn once a session
-    shutil.copytree(drawn_folder(tiny.DATA.synthetic), tmp_path / "data")
+    shutil.copytree(synthetic_folder(tiny.DATA.synthetic), tmp_path / "data")
     return prepare(tiny.DATA.model_copy(update={"path": str(tmp_path / "data"), "layout": "eyepacs"}))
 
 

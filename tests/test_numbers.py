@@ -10,7 +10,8 @@ import pytest
 from predicted import predictions
 from sklearn import metrics as sk
 
-from retina.metrics.predictions import COLUMNS, PROBABILITIES
+from retina.metrics.predictions import PREDICTION_COLUMNS
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.metrics.summary import summarize
 
 FEW = 200
@@ -64,9 +65,9 @@ def test_a_split_has_every_number_with_its_interval_and_baselines_beside(frame: 
 
 def test_the_numbers_are_those_of_the_rows(frame: pd.DataFrame) -> None:
     found, rows = told(frame), frame[frame["split"] == "test"]
-    test, refers = found["test"], rows[PROBABILITIES[2:]].sum(axis=1) >= found["operating_point"]["threshold"]
+    test, refers = found["test"], rows[PROBABILITY_COLUMNS[2:]].sum(axis=1) >= found["operating_point"]["threshold"]
     assert test["accuracy"] == pytest.approx((rows["grade"] == rows["predicted"]).mean())
-    assert test["nll"] == pytest.approx(sk.log_loss(rows["grade"], rows[PROBABILITIES]))
+    assert test["nll"] == pytest.approx(sk.log_loss(rows["grade"], rows[PROBABILITY_COLUMNS]))
     sensitivity = sk.recall_score(rows["grade"] >= 2, refers)
     specificity = sk.recall_score(rows["grade"] >= 2, refers, pos_label=False)
     assert test["operating"] == pytest.approx({"sensitivity": sensitivity, "specificity": specificity})
@@ -78,7 +79,7 @@ def test_the_table_on_the_disk_gives_the_very_same(frame: pd.DataFrame) -> None:
     leaking = predictions(fellows=7)
     for one in (frame, leaking):
         # Python reads the very number that was written, older pandas its neighbour
-        again = pd.read_csv(io.StringIO(one.to_csv(index=False)), converters=dict.fromkeys(PROBABILITIES, float))
+        again = pd.read_csv(io.StringIO(one.to_csv(index=False)), converters=dict.fromkeys(PROBABILITY_COLUMNS, float))
         assert told(again) == told(one)
 
 
@@ -161,7 +162,7 @@ class TestVerdict:
         few = test[test["patient"].isin(test["patient"].unique()[:patients])].assign(grade=[2, 1] * patients)
         found = told(pd.concat([frame[frame["split"] == "val"], few.assign(predicted=few["grade"])]))
         assert found["test"]["baselines"]["majority"]["gain"]["qwk"][0] > 0
-        little = ", where 5 of at least 6 patients are too few to tell"
+        little = ", where 5 patients are too few (at least 6 are required)"
         begin = "Better than its baseline on test" if is_enough else f"Not better than its baseline on test{little}"
         assert found["verdict"].startswith(f"{begin}: QWK 1.000")
 
@@ -189,7 +190,7 @@ class TestLittle:
         assert found["test"]["intervals"]["qwk"] is None
         assert found["verdict"].startswith("Better than its baseline on test: QWK 1.000 against 0.000 (")
 
-    @pytest.mark.parametrize("column", COLUMNS)
+    @pytest.mark.parametrize("column", PREDICTION_COLUMNS)
     def test_a_missing_column_is_named(self, frame: pd.DataFrame, column: str) -> None:
         with pytest.raises(ValueError, match=f"lack the columns {column}$"):
             summarize(frame.drop(columns=column))

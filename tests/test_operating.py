@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.metrics.grading import referable
-from retina.metrics.operating_point import OperatingPoint, choose
+from retina.metrics.operating_point import OperatingPoint, choose_operating_point
+from retina.metrics.probabilities import referable_probability
 
 Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -36,8 +36,8 @@ def validations(draw: st.DrawFn) -> Drawn:
 @given(validations())
 def test_it_is_the_best_of_all_thresholds(drawn: Drawn) -> None:
     grades, p = drawn
-    point = choose(grades, p)
-    score = referable(p)
+    point = choose_operating_point(grades, p)
+    score = referable_probability(p)
     all_of_them = [reached(grades, score >= cut) for cut in [*np.unique(score), 2.0]]
     met = [both for both in all_of_them if both[0] >= 0.87 - 1e-12 and both[1] >= 0.90 - 1e-12]
     assert point.met == bool(met)
@@ -53,14 +53,16 @@ def test_it_is_the_best_of_all_thresholds(drawn: Drawn) -> None:
 
 
 def test_it_lies_half_way_between_two_photographs() -> None:
-    point = choose(np.array([0, 1, 2, 4]), of_scores([0.1, 0.2, 0.6, 0.7]))
-    assert point == OperatingPoint(pytest.approx(0.4), met=True)
+    point = choose_operating_point(np.array([0, 1, 2, 4]), of_scores([0.1, 0.2, 0.6, 0.7]))
+    target = {"sensitivity": 0.87, "specificity": 0.9}
+    assert point == OperatingPoint(threshold=point.threshold, chosen_on="val", target=target, met=True)
+    assert point.threshold == pytest.approx(0.4)
     told = {"threshold": point.threshold, "chosen_on": "val", "met": True}
-    assert point.as_json() == {**told, "target": {"sensitivity": 0.87, "specificity": 0.9}}
+    assert point.as_json() == {**told, "target": target}
 
 
 def test_where_only_everybody_or_nobody_can_be_referred_nobody_is() -> None:
-    point = choose(np.array([0, 4]), of_scores([1.0, 1.0]))
+    point = choose_operating_point(np.array([0, 4]), of_scores([1.0, 1.0]))
     assert not point.met
     assert not point.refers(of_scores([1.0, 0.5])).any()
 
@@ -68,11 +70,11 @@ def test_where_only_everybody_or_nobody_can_be_referred_nobody_is() -> None:
 def test_one_in_ten_false_alarms_are_a_specificity_of_ninety_per_cent() -> None:
     grades = np.array([0] * 10 + [2] * 10)
     scores = [0.1] * 9 + [0.7] + [0.6] * 10
-    assert choose(grades, of_scores(scores)).met
+    assert choose_operating_point(grades, of_scores(scores)).met
 
 
 @pytest.mark.parametrize("grades", [[0, 1, 0], [2, 3, 4]])
 def test_without_both_kinds_of_eyes_there_is_nothing_to_choose(grades: list[int]) -> None:
-    point = choose(np.array(grades), of_scores([0.1, 0.5, 0.9]))
-    assert point == OperatingPoint(None, met=False)
+    point = choose_operating_point(np.array(grades), of_scores([0.1, 0.5, 0.9]))
+    assert (point.threshold, point.met) == (None, False)
     assert point.refers(of_scores([0.9])) is None

@@ -15,16 +15,16 @@ from sklearn.metrics import cohen_kappa_score
 from tiny import part
 
 from retina.training import losses
-from retina.training.inference import decode_outputs, validate
-from retina.training.losses import OUTPUTS, OutputDecoder, fit_cutpoints, summed_loss
+from retina.training.inference import decode_outputs, evaluate_cross_fitted
+from retina.training.losses import N_OUTPUTS, OutputDecoder, fit_cutpoints, summed_loss
 
-LOSSES = list(OUTPUTS)
+LOSSES = list(N_OUTPUTS)
 ONES = torch.ones(5)
 
 
 def raw_of(loss: str, count: int = 40, seed: int = 0) -> torch.Tensor:
-    made = torch.randn(count, OUTPUTS[loss], generator=torch.Generator().manual_seed(seed))
-    return made * 2 + 2 if OUTPUTS[loss] == 1 else made
+    made = torch.randn(count, N_OUTPUTS[loss], generator=torch.Generator().manual_seed(seed))
+    return made * 2 + 2 if N_OUTPUTS[loss] == 1 else made
 
 
 def grades_of(count: int = 40, seed: int = 1) -> torch.Tensor:
@@ -68,13 +68,13 @@ def test_emd_grows_with_the_distance_of_the_mistake() -> None:
 @given(data=st.data())
 def test_probabilities_are_some_and_the_grade_fits_them(loss: str, data: st.DataObject) -> None:
     numbers = st.floats(-30, 30, width=32)
-    raw = torch.from_numpy(data.draw(arrays(np.float32, (6, OUTPUTS[loss]), elements=numbers)))
+    raw = torch.from_numpy(data.draw(arrays(np.float32, (6, N_OUTPUTS[loss]), elements=numbers)))
     probabilities, grade = OutputDecoder(loss)(raw.double())
     assert probabilities.shape == (6, 5)
     assert (probabilities >= 0).all()
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6, dtype=torch.float64))
     for p, g in zip(probabilities, grade.tolist(), strict=True):
-        if OUTPUTS[loss] == 5:
+        if N_OUTPUTS[loss] == 5:
             assert p[g] == p.max()
         else:  # the median: not more than half lies beyond it, nor before it
             assert p[g + 1 :].sum() <= 0.5 + 1e-9
@@ -85,7 +85,7 @@ def test_probabilities_are_some_and_the_grade_fits_them(loss: str, data: st.Data
 def test_what_is_learned_is_what_is_read(loss: str) -> None:
     """A raw output that was fitted to a grade is read as that grade."""
     grades = torch.arange(5)
-    raw = torch.zeros(5, OUTPUTS[loss], requires_grad=True)
+    raw = torch.zeros(5, N_OUTPUTS[loss], requires_grad=True)
     optimizer = torch.optim.Adam([raw], lr=0.2)
     for _ in range(200):
         optimizer.zero_grad()
@@ -142,11 +142,11 @@ def test_cutpoints_travel_with_the_weights() -> None:
 def test_nothing_looks_at_the_device(loss: str) -> None:
     """A tensor of the meta device has no values: whoever asks for one gets an error."""
     meta = torch.device("meta")
-    raw = torch.zeros(4, OUTPUTS[loss], device=meta, requires_grad=True)
+    raw = torch.zeros(4, N_OUTPUTS[loss], device=meta, requires_grad=True)
     grades = torch.zeros(4, dtype=torch.int64, device=meta)
     summed_loss(loss, raw, grades, ONES.to(meta)).backward()  # type: ignore[no-untyped-call]
     assert OutputDecoder(loss).to(meta)(raw.detach())[1].shape == (4,)
-    assert losses.output_decoder_of(torch.nn.Identity()).loss == "cross_entropy"
+    assert losses.get_output_decoder(torch.nn.Identity()).loss == "cross_entropy"
 
 
 def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
@@ -157,7 +157,7 @@ def test_cutpoints_are_not_judged_by_what_they_were_fitted_on() -> None:
         of = part(rng.integers(0, 5, 40).tolist(), size=4)
         raw = torch.from_numpy(rng.normal(2, 1, (40, 1))).float()
         reading = OutputDecoder("mse")
-        found["fair"].append(validate(raw, of, reading).metrics.qwk)
+        found["fair"].append(evaluate_cross_fitted(raw, of, reading).metrics.qwk)
         found["fitted"].append(decode_outputs(raw, of, reading).metrics.qwk)
     assert np.mean(found["fitted"]) > 0.15
     assert abs(np.mean(found["fair"])) < 0.1
@@ -172,7 +172,7 @@ def test_nor_by_what_their_fellow_eyes_were_fitted_on() -> None:
         raw = torch.from_numpy(np.repeat(rng.normal(2, 1, 30), 2)[:, None]).float()
         both = {"by patient": replace(of, patients=np.repeat(np.arange(30), 2)), "by photograph": of}
         for name, one in both.items():
-            found[name].append(validate(raw, one, OutputDecoder("huber")).metrics.qwk)
+            found[name].append(evaluate_cross_fitted(raw, one, OutputDecoder("huber")).metrics.qwk)
     assert np.mean(found["by photograph"]) > 0.08
     assert np.mean(found["by patient"]) < 0.02
 
@@ -181,7 +181,7 @@ def test_four_photographs_are_not_judged_by_themselves_either() -> None:
     found = []
     for seed in range(40):
         raw = torch.from_numpy(np.random.default_rng(seed).normal(2, 1, (4, 1))).float()
-        found.append(validate(raw, part([0, 1, 2, 3], size=4), OutputDecoder("huber")).metrics.qwk)
+        found.append(evaluate_cross_fitted(raw, part([0, 1, 2, 3], size=4), OutputDecoder("huber")).metrics.qwk)
     assert np.mean(found) < 0.2
 
 
@@ -207,7 +207,7 @@ def test_a_reading_is_fitted_on_all_of_validation_in_the_end() -> None:
     of = part([0, 1, 2, 3, 4] * 8, size=4)
     raw = torch.from_numpy(of.grades * 0.5 + np.linspace(0, 0.1, 40))[:, None].float()
     judged, alone = OutputDecoder("huber"), OutputDecoder("huber")
-    seen = validate(raw, of, judged)
+    seen = evaluate_cross_fitted(raw, of, judged)
     alone.fit(raw, of.grades)
     assert torch.equal(judged.cutpoints, alone.cutpoints)
     assert seen.metrics.accuracy > 0.9  # what can be told from the others is told

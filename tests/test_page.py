@@ -208,7 +208,7 @@ def test_each_figure_that_is_wanted_is_there(shown: Read) -> None:
 
 def test_it_says_how_to_repeat_it(finished: RunFolder, shown: Read) -> None:
     told = shown.section("repeat").words
-    notes = finished.notes()
+    notes = finished.metadata()
     assert notes["command"] in told
     assert f"--space {finished.root / 'sweep.yaml'} --name demo-again" in told
     assert notes["packages"]["torch"] in told
@@ -225,7 +225,7 @@ def test_names_and_reasons_are_text_whatever_they_hold(tmp_path: Path) -> None:
     run = folder(tmp_path, ["FAIL", "COMPLETE"], name="<b>bold<br> &amp; more")
     evil = "</td><script>alert(1)</script><img src=http://example.org/x>"
     run.record_trial("t0000", reason=evil)
-    run.note(command=evil, data={"path": evil, "warnings": [evil]})
+    run.update_metadata(command=evil, data={"path": evil, "warnings": [evil]})
     run.flush()
     shown = written(RunFolder.open(run.root))
     assert shown.find("h1")[0].words == "Sweep <b>bold<br> &amp; more"
@@ -238,7 +238,7 @@ def test_names_and_reasons_are_text_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_a_sweep_that_runs_shows_its_trials_and_says_that_there_is_no_best_model(tmp_path: Path) -> None:
     run = folder(tmp_path, ["COMPLETE", "PRUNED", "RUNNING", "RUNNING"])
-    with run.held():
+    with run.lock():
         shown = written(run)
     (first,) = shown.find("p", **{"class": "verdict"})
     assert first.words == "No best model yet: 2 of 12 trials have ended, the best so far is t0003 with val_qwk 0.150."
@@ -294,7 +294,7 @@ def test_photographs_that_are_gone_cost_their_pictures_only(
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "empty"))
     shown = written(copied)
     assert "The pictures cannot be shown" in shown.section("mistakes").words
-    assert "not there any more" in shown.section("mistakes").words
+    assert "no longer there" in shown.section("mistakes").words
     assert len(shown.trials()) == len(STATES)
 
 

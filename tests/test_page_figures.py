@@ -1,4 +1,4 @@
-"""What the page's figures are made of: scales, rungs, colours, bins, and Grad-CAM."""
+"""What the page's figures are made of: scales, colours, bins, and Grad-CAM."""
 
 import itertools
 import re
@@ -12,28 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
-from pages import SPEC, config
+from pages import config
 from torch import nn
 
 from retina.report.page import calibration, gradcam, mistakes, plot_style
-from retina.report.page.run_data import Searched, rungs
+from retina.report.page.run_data import SearchedParameter
 from retina.report.page.search import Scale
-from retina.sweep.scheduler import ResumableASHAScheduler
-from retina.training.losses import OUTPUTS, OutputDecoder
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.sampled_from([1.5, 2.0, 2.5, 3.0, 4.0]), st.integers(1, 60))
-def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: int) -> None:
-    early = SPEC.early_stop.model_copy(update={"grace_epochs": grace, "eta": eta})
-    epochs = SPEC.parameters["epochs"].model_copy(update={"value": longest})
-    spec = SPEC.model_copy(update={"early_stop": early, "parameters": {**SPEC.parameters, "epochs": epochs}})
-    assert rungs(grace, eta, longest) == [rung.epoch for rung in ResumableASHAScheduler(spec).standing()]
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 
 @given(st.floats(1e-6, 1e-1), st.booleans())
 def test_a_value_stands_between_the_ends_of_its_range(value: float, is_log: bool) -> None:
-    scale = Scale.of(Searched("learning_rate", is_log, (1e-6, 1e-1), (), {}))
+    scale = Scale.of(SearchedParameter("learning_rate", is_log, (1e-6, 1e-1), (), {}))
     place = scale.place({"learning_rate": value})
     assert place is not None
     assert -1e-9 <= place <= 1 + 1e-9
@@ -44,11 +34,11 @@ def test_a_value_stands_between_the_ends_of_its_range(value: float, is_log: bool
 
 
 def test_a_setting_that_is_not_used_has_no_place() -> None:
-    momentum = Scale.of(Searched("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
+    momentum = Scale.of(SearchedParameter("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
     rows = [config(number).model_dump() for number in (0, 1)]
     assert [row["optimizer"] for row in rows] == ["sgd", "adamw"]
     assert [momentum.raw(row) for row in rows] == [0.9, None]
-    choices = Scale.of(Searched("pretrained", False, None, ("true", "false"), {}))
+    choices = Scale.of(SearchedParameter("pretrained", False, None, ("true", "false"), {}))
     assert [choices.raw({"pretrained": value}) for value in (True, np.False_, "False", "?")] == [0.0, 1.0, 1.0, None]
 
 
@@ -72,7 +62,7 @@ def lab(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("styles", [plot_style.STATES, plot_style.SPLITS], ids=["states", "splits"])
+@pytest.mark.parametrize("styles", [plot_style.STATES, plot_style.SPLIT_STYLES], ids=["states", "splits"])
 def test_colours_are_told_apart_by_the_colour_blind_and_never_alone(styles: dict[str, plot_style.Style]) -> None:
     for one, other in itertools.combinations(styles.values(), 2):
         for matrix in (np.eye(3), *map(np.array, BLINDNESS.values())):
@@ -160,12 +150,12 @@ def test_the_stage_that_is_looked_at_can_say_where() -> None:
     assert gradcam.heatmaps(Staged(), torch.rand(1, 3, 64, 64), torch.tensor([4])).shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("loss", N_OUTPUTS)
 def test_every_kind_of_network_has_a_score_that_rises_with_the_grades_probability(loss: str) -> None:
     torch.manual_seed(0)
     net = nn.Linear(1, 1)
     net.reading = OutputDecoder(loss)  # type: ignore[assignment]
-    raw = torch.randn(6, OUTPUTS[loss]).requires_grad_()
+    raw = torch.randn(6, N_OUTPUTS[loss]).requires_grad_()
     grades = torch.tensor([0, 1, 2, 3, 4, 2])
     (slopes,) = torch.autograd.grad(gradcam.score(net, raw, grades).sum(), raw)
     assert torch.isfinite(slopes).all()
@@ -182,7 +172,7 @@ def test_a_sure_score_still_has_a_slope(loss: str, sure: float) -> None:
     net.reading = reading = OutputDecoder(loss)  # type: ignore[assignment]
     if reading.is_fitted:
         reading.spread.fill_(0.02)
-    raw = torch.full((1, OUTPUTS[loss]), sure).requires_grad_()
+    raw = torch.full((1, N_OUTPUTS[loss]), sure).requires_grad_()
     (slopes,) = torch.autograd.grad(gradcam.score(net, raw, reading(raw)[1]).sum(), raw)
     assert slopes.abs().max() > 0
 

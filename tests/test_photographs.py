@@ -22,13 +22,13 @@ from tiny import DATA, counts, photographs
 
 from retina import cli
 from retina.config import DataConfig
+from retina.config.splits import SPLITS
 from retina.data import synthetic
 from retina.data.cache import pixel_cache
-from retina.data.dataset import FundusDataset, drawn_folder, prepare, skipped_rows
+from retina.data.dataset import FundusDataset, prepare, skipped_rows, synthetic_folder
 from retina.errors import DataError
 from retina.system import file_modes
 
-SPLITS = ("train", "val", "test")
 LEVELS = {f"{patient}_{eye}": patient % 5 for patient in range(1, 11) for eye in ("left", "right")}
 
 
@@ -78,7 +78,7 @@ def red(pixels: np.ndarray) -> list[int]:
 def test_drawn_photographs_are_ready_to_be_trained_on() -> None:
     made = photographs()
     assert len(made.frame) == 24
-    assert sum(len(made.part(name)) for name in SPLITS) == 24
+    assert sum(len(made.split_view(name)) for name in SPLITS) == 24
     assert made.pixels.shape == (24, 16, 16, 3)
     assert made.pixels.dtype == np.uint8
     assert made.pixels.max() > 100
@@ -98,21 +98,21 @@ def test_a_part_holds_its_splits_pixels_and_grades(folder: Path) -> None:
     made = load(folder)
     assert made.decoded == len(LEVELS)
     for name in SPLITS:
-        mine = made.part(name)
+        mine = made.split_view(name)
         rows = made.frame[made.frame["split"] == name]
         assert mine.grades.tolist() == rows["grade"].tolist()
         assert mine.grades.dtype == np.int64
         wanted = [250 - 8 * list(LEVELS).index(image) for image in rows["image"]]
         assert np.abs(np.array(red(mine.pixels[mine.rows])) - wanted).max() <= 3  # as JPEG keeps it
-    assert len(made.part("none")) == 0
+    assert len(made.split_view("none")) == 0
 
 
 def test_medmnist_keeps_its_own_splits(shared: Path) -> None:
     made = prepare(DataConfig(path=str(shared / "data" / "retinamnist.npz"), image_size=28))
-    assert {name: len(made.part(name)) for name in SPLITS} == {"train": 1080, "val": 120, "test": 400}
+    assert {name: len(made.split_view(name)) for name in SPLITS} == {"train": 1080, "val": 120, "test": 400}
     with np.load(shared / "data" / "retinamnist.npz") as original:
         for name in SPLITS:
-            mine = made.part(name)
+            mine = made.split_view(name)
             assert (mine.grades == original[f"{name}_labels"].ravel()).all()
             assert mine.pixels[mine.rows].shape == original[f"{name}_images"].shape
 
@@ -185,14 +185,14 @@ def test_what_photographs_look_like_need_not_be_kept(
     monkeypatch.setattr(np, "save", full)
     assert load(folder, join_duplicates="near", seed=1).frame["split"].tolist() == wanted
     assert sorted(file.name for file in kept.parent.iterdir()) == ["details.npy", "index.json", "pixels.npy"]
-    said = f"{kept}: what photographs look like cannot be kept, and is found anew each time: {os.strerror(number)}"
+    said = f"{kept}: details of photographs cannot be cached and are computed each time: {os.strerror(number)}"
     assert f"note: {said}" in [record.getMessage() for record in caplog.records]
 
 
 def test_drawn_photographs_are_kept_in_a_folder_that_names_them() -> None:
     photographs()
-    assert drawn_folder(DATA.synthetic).name.startswith("24-balanced-64px-")
-    assert (drawn_folder(DATA.synthetic) / "trainLabels.csv").is_file()
+    assert synthetic_folder(DATA.synthetic).name.startswith("24-balanced-64px-")
+    assert (synthetic_folder(DATA.synthetic) / "trainLabels.csv").is_file()
 
 
 def test_pixels_are_not_pickled_and_are_mapped_again(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_trials_on_one_machine_share_one_copy_of_the_pixels(folder: Path, tmp_pa
 
 def test_pixels_are_mapped_once_and_cannot_be_written(folder: Path) -> None:
     made = load(folder)
-    assert made.part("train").pixels is made.part("val").pixels
+    assert made.split_view("train").pixels is made.split_view("val").pixels
     assert not made.pixels.flags.writeable
 
 
@@ -255,7 +255,7 @@ def test_a_worker_without_our_cache_decodes_its_own(
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path / "theirs"))
     again: FundusDataset = pickle.loads(content)  # noqa: S301
     assert (again.pixels == pixels).all()
-    assert again.part("train").grades.tolist() == made.part("train").grades.tolist()
+    assert again.split_view("train").grades.tolist() == made.split_view("train").grades.tolist()
 
 
 def test_the_fingerprint_follows_grades_splits_and_photographs(folder: Path) -> None:
@@ -327,7 +327,7 @@ def test_the_summary_counts_what_there_is(folder: Path) -> None:
 def test_a_photograph_without_a_disc_is_warned_of(folder: Path) -> None:
     Image.new("RGB", (48, 40)).save(folder / "train" / "1_left.jpeg")
     made = load(folder)
-    assert made.discless == 1
+    assert made.without_disc == 1
     assert made.warnings == ["no fundus disc was found on 1 photographs; they are used whole"]
     assert made.summary()["without_a_disc"] == 1
 
@@ -335,7 +335,7 @@ def test_a_photograph_without_a_disc_is_warned_of(folder: Path) -> None:
 def test_a_split_that_leaks_is_warned_of(folder: Path) -> None:
     label_with_splits(folder, LEVELS)
     made = load(folder)
-    assert len(made.part("test")) == 10
+    assert len(made.split_view("test")) == 10
     leak = "10 of 10 test photographs (100.0%) are of patients who are in train or val too"
     assert any(leak in warning for warning in made.warnings)
     assert not any("are of patients" in warning for warning in load(folder, split="by_patient").warnings)

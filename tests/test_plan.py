@@ -23,10 +23,11 @@ from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache.pixel_cache import cache_folder
 from retina.errors import DiskError
-from retina.report.terminal import plan as report
+from retina.report.terminal import tables
 from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import SweepPlan
 from retina.sweep import dry_run as planning
 from retina.sweep.dry_run import (
     FIRST_TRIALS,
@@ -68,9 +69,9 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def words(planned: report.Plan, width: int = 120) -> str:
+def words(planned: SweepPlan, width: int = 120) -> str:
     file = StringIO()
-    Console(width=width, file=file).print(report.table(planned))
+    Console(width=width, file=file).print(tables.plan(planned))
     return file.getvalue()
 
 
@@ -206,7 +207,7 @@ def test_a_running_trial_is_reckoned_with_two_checkpoints_of_the_real_size(tmp_p
     part = tiny.part([0, 1, 2, 3])
     training = start_training(tiny.config(optimizer=optimizer), part, part, device=tiny.CPU)
     next(training)
-    checkpoints.save(tmp_path, 1, training.weights(), {"training": training.state()})
+    checkpoints.save(tmp_path, 1, training.model_state_dict(), {"training": training.state_dict()})
     real = sum(file.stat().st_size for file in tmp_path.rglob("*.pt"))
     spec = searched("resnet18", optimizer)
     assert (bytes_needed(spec, 2) - bytes_needed(spec, 1)) / 2 == pytest.approx(real, rel=0.01)
@@ -424,8 +425,8 @@ def test_a_dry_run_that_could_never_start_is_refused(home: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--results", "small.yaml"], "small.yaml is no folder; choose another --results"),
-        (["--results", "/dev/null"], "/dev/null is no folder"),
+        (["--results", "small.yaml"], "small.yaml is not a folder; choose another --results"),
+        (["--results", "/dev/null"], "/dev/null is not a folder"),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: no such file or folder"),
         (["--extend", "3"], "is not the results folder of a sweep"),
         (["--trials", str(10**30)], "should be less than or equal to 1000000"),

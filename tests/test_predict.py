@@ -19,8 +19,8 @@ from retina.config import GRADE_NAMES
 from retina.data import dataset, quality
 from retina.data.cache.pixel_cache import open_cache
 from retina.errors import DataError, ResultsError
-from retina.metrics.calibration import tempered
-from retina.metrics.grading import referable
+from retina.metrics.calibration import apply_temperature
+from retina.metrics.probabilities import referable_probability
 from retina.predict import images, predict, write_csv, write_json
 from retina.predict import runtime as runtimes
 from retina.results import files
@@ -55,8 +55,8 @@ def test_grades_are_those_of_the_evaluation_in_training(world: World, split: str
     frame = predict(world.exported, paths, batch_size=2, runtime=runtime, device="cpu")
     assert seen.probabilities.std(axis=0).max() > 0.05, "a model that gives all the same would prove nothing"
     assert frame["grade"].tolist() == seen.predicted.tolist()
-    np.testing.assert_allclose(frame[P], tempered(seen.probabilities, temperature(world)), atol=1e-4)
-    np.testing.assert_allclose(frame["referable_score"], referable(seen.probabilities), atol=1e-4)
+    np.testing.assert_allclose(frame[P], apply_temperature(seen.probabilities, temperature(world)), atol=1e-4)
+    np.testing.assert_allclose(frame["referable_score"], referable_probability(seen.probabilities), atol=1e-4)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -70,7 +70,7 @@ def test_real_photographs_are_graded_as_in_training(world: World, shared: Path, 
     seen = evaluate(world.net, part, device=CPU)
     found = predict(world.exported, paths, runtime=runtime, device="cpu")
     assert found["grade"].tolist() == seen.predicted.tolist()
-    np.testing.assert_allclose(found[P], tempered(seen.probabilities, temperature(world)), atol=1e-4)
+    np.testing.assert_allclose(found[P], apply_temperature(seen.probabilities, temperature(world)), atol=1e-4)
     assert found["problem"].tolist() == [""] * len(paths)
 
 
@@ -79,11 +79,11 @@ def test_who_is_referable_follows_from_the_operating_point(world: World, runtime
     point = read(world.exported / "config.json")["operating_point"]
     paths, seen = world.evaluated("val")
     frame = predict(world.exported, paths, runtime=runtime, device="cpu")
-    refers = referable(seen.probabilities) >= point["threshold"]
+    refers = referable_probability(seen.probabilities) >= point["threshold"]
     assert frame["referable"].tolist() == refers.tolist()
     assert set(refers) == {True, False}
     told = read(world.run / "best" / "metrics.json")["val"]["operating"]
-    positive = world.data.part("val").grades >= 2
+    positive = world.data.split_view("val").grades >= 2
     assert refers[positive].mean() == pytest.approx(told["sensitivity"])
     assert (~refers[~positive]).mean() == pytest.approx(told["specificity"])
 

@@ -128,7 +128,7 @@ def test_a_command_that_is_stopped_says_so_and_exits_with_the_signal_s_code(
 ) -> None:
     from retina.report.terminal import list_sweeps
 
-    monkeypatch.setattr(list_sweeps, "summaries", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(list_sweeps, "read_summaries", lambda _: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["list", str(tmp_path)]) == 143
     assert capsys.readouterr().err == "interrupted\n"
 

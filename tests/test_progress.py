@@ -15,7 +15,7 @@ from rich.console import Console
 
 from retina import cli
 from retina.report.terminal import progress
-from retina.report.terminal.progress import Pace, shown
+from retina.report.terminal.progress import Pace, show_progress
 
 GRADES = {"0": 12, "2": 12}
 
@@ -33,7 +33,7 @@ def told(*, terminal: bool, steps: list[tuple[float, int]], total: int = 35126) 
     """All that is printed for so many photographs done after so many seconds, in a window of 80 columns."""
     clock, file = Clock(), StringIO()
     console = Console(file=file, width=80, force_terminal=terminal, color_system=None)
-    with shown(console, clock) as say:
+    with show_progress(console, clock) as say:
         for seconds, done in steps:
             clock.now = Clock.now + seconds
             say("decoding photographs", done, total)
@@ -70,7 +70,7 @@ def test_what_is_over_at_once_is_told_without_a_rate() -> None:
 def test_a_bar_is_gone_when_it_is_done() -> None:
     clock, file = Clock(), StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    with shown(console, clock) as say:
+    with show_progress(console, clock) as say:
         say("drawing photographs", 5, 5)
         say("decoding photographs", 0, 5)
         say("decoding photographs", 5, 5)
@@ -113,7 +113,7 @@ def prepare(
 
 
 def test_prepare_says_how_fast_it_was(prepare: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     printed = prepare()
     assert re.search(r"decoding photographs: 6 of 24, [\d,.]+ a second, \d:\d\d:\d\d left\n", printed)
     assert re.search(r"decoding photographs: 24 of 24, [\d,.]+ a second\n", printed)
@@ -123,12 +123,12 @@ def test_prepare_says_how_fast_it_was(prepare: Callable[[], str], monkeypatch: p
 
 def test_prepare_goes_on_where_it_was_interrupted(prepare: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "SECONDS_A_LINE", 0.0)
+        patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         patch.setattr(Pace, "__call__", interrupt)
         printed = prepare(code=130)
-    (kept,) = re.findall(r"stopped; the (\d+) of 24 photographs that are decoded are kept", printed)
+    (kept,) = re.findall(r"stopped; (\d+) of 24 photographs are decoded and kept", printed)
     printed = prepare()
-    assert f"{kept} of them are there, from a build that was stopped" in printed
+    assert f"{kept} of them are already decoded by a build that was stopped" in printed
     assert f"\n{24 - int(kept)} photographs decoded in " in printed
 
 

@@ -74,4 +74,4 @@ def test_the_process_that_does_not_start_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_line_that_says_most(output: str, words: str) -> None:
-    assert ray_logs.last_words(output) == words
+    assert ray_logs.last_error_line(output) == words

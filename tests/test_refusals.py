@@ -17,6 +17,7 @@ from retina.errors import DataError, DiskError
 from retina.sweep.nodes import marked
 from retina.sweep.requirements import NodeRequirements
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
+from retina.sweep.trial_report import TrialReport, from_tune
 from retina.sweep.tune_hooks import BudgetStopper, LedgerCallback
 
 
@@ -38,6 +39,13 @@ class Logging(ReplayTask):
         return super().__call__(config)
 
 
+def report_in(result: dict[str, Any]) -> TrialReport:
+    """The report in what a step gives Tune."""
+    report = from_tune(result)
+    assert report
+    return report
+
+
 def worker(root: Path, needs: NodeRequirements, task: ReplayTask) -> GraderTrainable:
     (root / "trials").mkdir(exist_ok=True)
     settings = TrainableSettings(
@@ -53,20 +61,21 @@ def test_a_worker_without_the_versions_refuses_its_first_epoch(tmp_path: Path) -
     with marked(tmp_path) as needs:
         other = dataclasses.replace(needs, versions={**needs.versions, "torch": "1.0"})
         result = worker(tmp_path, other, ReplayTask()).step()
-    assert result["refused"].startswith("node ")
-    assert ", not 1.0 as the driver;" in result["refused"]
+    report = report_in(result)
+    assert report.refusal.startswith("node ")
+    assert ", not 1.0 as the driver;" in report.refusal
     assert result["done"]
-    assert not result["finished"]
+    assert not report.finished
     assert list((tmp_path / "trials").iterdir()) == []
 
 
 def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_checkpoint(tmp_path: Path) -> None:
     with marked(tmp_path / "results") as needs:
         trial = worker(tmp_path / "results", needs, ReplayTask())
-        assert "refused" not in trial.step()
+        assert report_in(trial.step()).refusal == ""
         needs.marker.unlink()
         (tmp_path / "results").rename(tmp_path / "elsewhere")
-        assert "is not the driver's results folder there" in trial.step()["refused"]
+        assert "is not the driver's results folder there" in report_in(trial.step()).refusal
         trial.cleanup()
     assert not (tmp_path / "results").exists()
 
@@ -76,10 +85,10 @@ def test_a_log_that_cannot_be_written_to_fails_no_trial(tmp_path: Path) -> None:
         log = tmp_path / "trials" / "t0000" / "log.txt"
         log.mkdir(parents=True)  # stands for a full disk: it cannot be opened
         trial = worker(tmp_path, needs, Logging())
-        result = trial.step()
+        report = report_in(trial.step())
         trial.cleanup()
-    assert "failure" not in result
-    assert result["epoch"] == 1
+    assert report.failure == ""
+    assert report.epoch == 1
 
 
 def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_log(tmp_path: Path) -> None:
@@ -87,7 +96,7 @@ def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_log(tmp_path: Pa
         trial = worker(tmp_path / "results", needs, Logging())
         needs.marker.unlink()
         (tmp_path / "results").rename(tmp_path / "elsewhere")
-        assert "is not the driver's results folder there" in trial.step()["refused"]
+        assert "is not the driver's results folder there" in report_in(trial.step()).refusal
         trial.cleanup()
     assert not (tmp_path / "results").exists()
 
@@ -97,8 +106,8 @@ def test_a_results_folder_that_goes_away_is_not_made_anew_for_a_log(tmp_path: Pa
 )
 def test_photographs_that_cannot_be_had_are_refused_and_do_not_fail_the_trial(tmp_path: Path, error: Exception) -> None:
     with marked(tmp_path) as needs:
-        result = worker(tmp_path, needs, Elsewhere(error=error)).step()
-    assert result["refused"].endswith(f": {error}")
+        report = report_in(worker(tmp_path, needs, Elsewhere(error=error)).step())
+    assert report.refusal.endswith(f": {error}")
 
 
 def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +118,10 @@ def test_a_refused_trial_is_put_back_and_the_sweep_stops(tmp_path: Path, monkeyp
     trial: Any = SimpleNamespace(config={"trial": name, "config": config.model_dump(mode="json")}, last_result={})
     assert not limits.stop_all()
     recorder.on_trial_start(0, [trial], trial)
-    recorder.on_trial_result(0, [trial], trial, {"refused": "node b: no", "failure": "no", "epoch": 0, "done": True})
+    recorder.on_trial_result(0, [trial], trial, TrialReport(failure="no", refusal="node b: no").to_tune())
     recorder.on_trial_complete(0, [trial], trial)
     assert refusals == ["node b: no"]
     assert limits.stop_all()
     assert ledger.close() == ""
-    assert ledger.folder.recorded(name)["state"] == "RUNNING"  # it is left for --resume
+    assert ledger.folder.trial_row(name)["state"] == "RUNNING"  # it is left for --resume
     assert ledger.ask() == (name, config)

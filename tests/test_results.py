@@ -62,8 +62,8 @@ def test_a_trial_is_added_and_then_changed(folder: RunFolder) -> None:
     folder.record_trial("t0000", state="RUNNING", **SETTINGS)
     folder.record_trial("t0000", state="COMPLETE", val_qwk=0.5)
     folder.record_trial("t0001", state="RUNNING")
-    assert folder.recorded("t0000") == {"trial_id": "t0000", **SETTINGS, "state": "COMPLETE", "val_qwk": 0.5}
-    assert folder.recorded("t0009") == {}
+    assert folder.trial_row("t0000") == {"trial_id": "t0000", **SETTINGS, "state": "COMPLETE", "val_qwk": 0.5}
+    assert folder.trial_row("t0009") == {}
     trials = reopened(folder).trials()
     assert trials["state"].tolist() == ["COMPLETE", "RUNNING"]
     assert list(trials.columns) == TRIAL_COLUMNS
@@ -100,7 +100,7 @@ def test_the_tables_are_empty_before_the_first_trial(folder: RunFolder) -> None:
 
 def test_the_word_none_is_no_missing_value(folder: RunFolder) -> None:
     folder.record_trial("t0000", reason=None, **SETTINGS)
-    row = reopened(folder).recorded("t0000")
+    row = reopened(folder).trial_row("t0000")
     assert (row["augmentation"], row["class_weights"]) == ("none", "none")
     assert "reason" not in row
 
@@ -122,8 +122,8 @@ def test_whole_numbers_stay_whole_beside_a_gap(folder: RunFolder) -> None:
     text = (folder.root / "trials.csv").read_text()
     assert ",3,2," in text
     assert "3.0" not in text
-    assert (twice.recorded("a")["epochs_run"], twice.recorded("a")["best_epoch"]) == (3, 2)
-    assert "epochs_run" not in twice.recorded("b")
+    assert (twice.trial_row("a")["epochs_run"], twice.trial_row("a")["best_epoch"]) == (3, 2)
+    assert "epochs_run" not in twice.trial_row("b")
 
 
 @settings(deadline=None, max_examples=40)
@@ -135,7 +135,7 @@ def test_what_is_recorded_is_what_is_read(tmp_path_factory: pytest.TempPathFacto
     folder = RunFolder.create(tmp_path_factory.mktemp("sweep") / "x")
     files.write_text(folder.root / "sweep.yaml", "")
     folder.record_trial("0007", reason=reason, val_loss=number, **SETTINGS)
-    assert reopened(folder).recorded("0007") == {
+    assert reopened(folder).trial_row("0007") == {
         "trial_id": "0007",
         "reason": reason.replace("\r\n", "\n").replace("\r", "\n"),
         "val_loss": pytest.approx(number, rel=1e-15),
@@ -147,7 +147,7 @@ def test_a_reopened_folder_goes_on(folder: RunFolder) -> None:
     folder.record_trial("t0000", state="COMPLETE", val_qwk=0.5, **SETTINGS)
     folder.record_epoch("t0000", 1, **EPOCH)
     again = reopened(folder)
-    assert again.recorded("t0000") == folder.recorded("t0000")
+    assert again.trial_row("t0000") == folder.trial_row("t0000")
     assert again.epochs("t0000") == [{"trial_id": "t0000", "epoch": 1, **EPOCH}]
     again.record_trial("t0001", state="RUNNING", **SETTINGS)
     again.record_epoch("t0000", 2, **EPOCH)
@@ -180,7 +180,7 @@ def test_equal_trials_are_ranked_as_they_were_started(folder: RunFolder) -> None
 
 def test_a_taken_folder_is_not_overwritten(folder: RunFolder) -> None:
     said = refused(RunFolder.create, folder.root)
-    assert said.startswith(f"{folder.root} is there already and will not be overwritten;")
+    assert said.startswith(f"{folder.root} already exists and will not be overwritten;")
     assert "--resume" in said
     assert (folder.root / "sweep.yaml").read_text() == "name: mine\n"
 
@@ -189,8 +189,8 @@ def test_an_empty_folder_is_not_taken_but_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (RunFolder.create(tmp_path / "empty").root / "trials").is_dir()
     (tmp_path / "file").write_text("")
-    assert "is there already" in refused(RunFolder.create, tmp_path / "file")
-    problem = f"cannot be made: {tmp_path}/file is no folder; choose another --results"
+    assert "already exists" in refused(RunFolder.create, tmp_path / "file")
+    problem = f"cannot be made: {tmp_path}/file is not a folder; choose another --results"
     assert refused(RunFolder.create, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {problem}"
 
 
@@ -210,10 +210,10 @@ def test_a_damaged_table_is_told_by_name(folder: RunFolder, content: bytes) -> N
 
 
 def test_notes_are_added_to_and_changed(folder: RunFolder) -> None:
-    assert folder.notes() == {}
-    folder.note(a=1, b="é")
-    folder.note(a=2)
-    assert RunFolder.open(folder.root).notes() == {"a": 2, "b": "é"}
+    assert folder.metadata() == {}
+    folder.update_metadata(a=1, b="é")
+    folder.update_metadata(a=2)
+    assert RunFolder.open(folder.root).metadata() == {"a": 2, "b": "é"}
     assert json.loads((folder.root / "environment.json").read_text(encoding="utf-8")) == {"a": 2, "b": "é"}
 
 

@@ -15,7 +15,7 @@ from retina.config import DataConfig
 from retina.errors import ResultsError
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.resume import recorded_spec, reopened
+from retina.sweep.resume import reopened
 
 CODE, code_now = environment.code(), environment.code
 OTHER_CODE = {"version": "0.0.1", "git": "0123456789ab-dirty", "source": "fedcba987654"}
@@ -33,21 +33,21 @@ def test_a_sweep_that_is_as_it_was_goes_on(tmp_path: Path, caplog: pytest.LogCap
     assert ledger.remaining == 2
     assert run(ledger) == ["t0002", "t0003"]
     assert noted(folder.root) == [{"changes": [], "extend": 0}]
-    assert recorded_spec(folder) == spec_of()
+    assert folder.spec() == spec_of()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_sweep_goes_on_from_the_file_that_it_wrote(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x", spec_of(method="grid", trials=None, parameters=GRID))
-    assert go_on(folder.root, recorded_spec(folder)).remaining == 4
+    assert go_on(folder.root, folder.spec()).remaining == 4
 
 
 def test_each_time_that_it_goes_on_is_noted_with_its_circumstances(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x")
-    started = folder.notes()["started"]
+    started = folder.metadata()["started"]
     go_on(folder.root, spec_of())
     go_on(folder.root, spec_of(), extend=1)
-    notes = RunFolder.open(folder.root).notes()
+    notes = RunFolder.open(folder.root).metadata()
     assert [one["extend"] for one in notes["resumed"]] == [0, 1]
     assert {"command", "started", "code", "packages", "cores"} <= notes["resumed"][0].keys()
     assert notes["started"] == started
@@ -82,7 +82,7 @@ def test_a_changed_sweep_file_is_refused_and_the_change_shown(
     ((change,), extend) = noted(root)[0].values()
     assert (extend, change) == (0, said.splitlines()[0])
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [f"note: {change}"]
-    assert recorded_spec(RunFolder.open(root)) == spec_of(**changes)
+    assert RunFolder.open(root).spec() == spec_of(**changes)
     run(ledger)
     assert refused(root, spec_of())  # now it is the other one that has changed
     assert go_on(root, spec_of(**changes)).remaining == 0
@@ -104,8 +104,8 @@ def test_a_changed_space_is_searched_with_what_was_learned(tmp_path: Path) -> No
     ledger = go_on(root, wider, force=True)
     assert ledger.remaining == 2
     assert run(ledger) == ["t0002", "t0003"]
-    assert {ledger.folder.recorded(name)["batch_size"] for name in ("t0002", "t0003")} <= {64, 128}
-    assert ledger.folder.recorded("t0000")["batch_size"] == 12
+    assert {ledger.folder.trial_row(name)["batch_size"] for name in ("t0002", "t0003")} <= {64, 128}
+    assert ledger.folder.trial_row("t0000")["batch_size"] == 12
 
 
 def test_changed_photographs_are_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_changed_photographs_are_refused(tmp_path: Path) -> None:
     assert "--force" in said
     go_on(root, spec_of(), photographs=others(), force=True)
     assert noted(root) == [{"changes": [said.splitlines()[0]], "extend": 0}]
-    assert RunFolder.open(root).notes()["data"]["fingerprint"] == "0123456789abcdef"
+    assert RunFolder.open(root).metadata()["data"]["fingerprint"] == "0123456789abcdef"
     go_on(root, spec_of(), photographs=others())
     assert tiny.photographs().fingerprint in refused(root, spec_of())
 
@@ -132,20 +132,20 @@ def test_changed_photographs_are_refused(tmp_path: Path) -> None:
 )
 def test_changed_code_is_refused(tmp_path: Path, code: dict[str, str | None] | None, then: str) -> None:
     folder = ran(tmp_path / "x")
-    folder.note(code=code)
+    folder.update_metadata(code=code)
     said = refused(folder.root, spec_of())
     assert said.startswith(f"the code has changed since {folder.root} was begun ({then}")
     assert f"source {environment.code()['source']}" in said.partition("; + ")[2]
     assert "--force" in said
     go_on(folder.root, spec_of(), force=True)
     assert noted(folder.root) == [{"changes": [said.splitlines()[0]], "extend": 0}]
-    assert RunFolder.open(folder.root).notes()["code"] == environment.code()
+    assert RunFolder.open(folder.root).metadata()["code"] == environment.code()
     go_on(folder.root, spec_of())
 
 
 def test_all_changes_at_once_are_refused_in_three_lines_and_all_noted(tmp_path: Path) -> None:
     folder = ran(tmp_path / "x")
-    folder.note(code=OTHER_CODE)
+    folder.update_metadata(code=OTHER_CODE)
     changed = spec_of(seed=1)
     first, second, how = refused(folder.root, changed, photographs=others()).splitlines()
     assert "+ seed: 1" in first
@@ -187,13 +187,13 @@ def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path: Path) -> None
     folder = ran(tmp_path / "x")
     with held_elsewhere(folder.root) as other:
         before = contents(folder.root)
-        with pytest.raises(ResultsError) as caught, folder.held():
+        with pytest.raises(ResultsError) as caught, folder.lock():
             pass
         assert str(caught.value) == f"{folder.root}: this sweep is being run by another process; wait for it or end it"
         assert contents(folder.root) == before
         other.kill()  # however it ends, the lock goes with it
         other.wait()
-        with folder.held():
+        with folder.lock():
             go_on(folder.root, spec_of())
 
 

@@ -151,14 +151,14 @@ def test_the_sweep_file_says_what_was_trained(home: Path) -> None:
 
 
 def test_it_is_listed_as_finished(home: Path) -> None:
-    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "first"]
+    (found,) = [one for one in list_sweeps.read_summaries(home / "results") if one.name == "first"]
     assert (found.state, found.planned, found.finished, found.metric) == ("finished", 2, 2, "val_accuracy")
 
 
 def test_what_is_there_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (home / "results" / "first" / "trials.csv").read_bytes()
     assert train(home, "first") == 2
-    assert "is there already and will not be overwritten" in capsys.readouterr().err
+    assert "already exists and will not be overwritten" in capsys.readouterr().err
     assert (home / "results" / "first" / "trials.csv").read_bytes() == before
 
 
@@ -210,7 +210,7 @@ def test_load_refuses_a_sweep_and_a_folder_in_use(home: Path, copy: Path, capsys
     with held_elsewhere(copy):
         assert train(home, "copy", "-l") == 2
     assert "is being run by another process" in capsys.readouterr().err
-    RunFolder.open(copy).note(study="copy-123", backend=None)  # as `retina sweep` notes it
+    RunFolder.open(copy).update_metadata(study="copy-123", backend=None)  # as `retina sweep` notes it
     assert train(home, "copy", "-l") == 2
     assert "is a sweep's" in capsys.readouterr().err
 
@@ -266,7 +266,7 @@ def test_what_was_killed_goes_on_and_comes_to_the_same(home: Path, capsys: pytes
     assert done.returncode == 9, done.stdout + done.stderr
     root = home / "results" / "killed"
     assert history(root).empty
-    (found,) = [one for one in list_sweeps.summaries(home / "results") if one.name == "killed"]
+    (found,) = [one for one in list_sweeps.read_summaries(home / "results") if one.name == "killed"]
     assert found.state == "interrupted"
     assert train(home, "killed", "--load", "true", "-v", "2") == 0
     printed = capsys.readouterr().out
@@ -313,7 +313,7 @@ def test_a_run_that_begins_anew_has_no_epochs_of_before_and_a_reason_that_can_be
     (copy / "study.db").unlink()  # else the ledger knows from it that the trial has ended
     monkeypatch.setattr(TrainingRun, "__next__", fail)
     assert train(home, "copy", "--load", "true") == 1
-    row = RunFolder.open(copy).recorded("t0001")
+    row = RunFolder.open(copy).trial_row("t0001")
     assert (row["state"], "best_epoch" in row) == ("FAIL", False)
     assert row["reason"][:12] == reason[:12]
     assert len(row["reason"]) <= 4000

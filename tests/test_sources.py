@@ -82,7 +82,7 @@ class TestCourse:
             f"{folder}: train_img.csv and test_img.csv list 35,123 photographs, and none of them is there.\n"
             f"They belong in {folder / 'train'} (2576_right.jpeg, .jpg or .png); "
             'EyePACS is the Kaggle competition "diabetic-retinopathy-detection".\n'
-            "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
+            "To run sweep or train without photographs, use --data synthetic; retina data draw DIR draws some"
         )
 
 
@@ -114,7 +114,7 @@ class TestEyepacs:
     def test_solution_without_its_photographs_is_left_out(self, eyepacs: Path) -> None:
         text(eyepacs / "retinopathy_solution.csv", "image,level,Usage\n1_left,2,Private\n")
         assert column(load(eyepacs), "split") == ["", "", ""]
-        assert load(eyepacs).notes == ["retinopathy_solution.csv lists 1 photographs and none is there: left out"]
+        assert load(eyepacs).notes == ["retinopathy_solution.csv lists 1 photographs and none of them exists: left out"]
         assert column(load(eyepacs, alone=True), "split") == ["train", "train", "train", "test"]
 
     def test_some_of_the_solution_s_photographs_missing_is_bad(self, eyepacs: Path) -> None:
@@ -173,7 +173,7 @@ class TestAptos:
             "needed: one for the photograph (image, id_code, image_name, image_id, filename, file_name or another "
             "known one) and one for its grade (level, diagnosis, grade, retinopathy_grade, dr_grade, label or another "
             "known one)\n"
-            "columns of other names are told by data.image_column and data.grade_column"
+            "name columns of other titles with data.image_column and data.grade_column"
         )
 
 
@@ -308,7 +308,7 @@ class TestMedmnist:
                 {"test_labels": np.zeros((5, 1), np.uint8)},
                 "test_images has 2 photographs and test_labels has shape (5,",
             ),
-            ({"train_labels": np.zeros((3, 14), np.uint8)}, "there must be one grade a photograph"),
+            ({"train_labels": np.zeros((3, 14), np.uint8)}, "there must be one grade for each photograph"),
             ({"train_images": np.zeros((3, 8, 8, 8, 3), np.uint8)}, "train_images has shape (3, 8, 8, 8, 3)"),
             ({"train_images": np.zeros((3, 8, 8, 3), np.float32)}, "of type uint8"),
             ({"train_labels": np.array([[{}], [{}], [{}]])}, "the array train_labels cannot be read"),

@@ -95,7 +95,7 @@ class TestColumns:
         photographs(tmp_path, "1_left.png", "1_right.png")
         manifest = load(tmp_path)
         assert column(manifest, "patient") == ["1", "1"]
-        assert manifest.choices == ["labels.csv: column patient_id repeats the photographs' names and tells no patient"]
+        assert manifest.choices == ["labels.csv: column patient_id repeats the photographs' names and names no patient"]
 
     def test_a_column_is_not_chosen_where_nothing_has_columns(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png")

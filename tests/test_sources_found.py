@@ -11,7 +11,7 @@ from layouts import column, eyepacs_folder, grades, listed, load, photographs, p
 
 from retina.config import DataConfig, parse
 from retina.data import formats
-from retina.data.layouts.grades import grade_of
+from retina.data.layouts.grades import parse_grade
 from retina.errors import SpecError
 from retina.predict import images
 
@@ -97,7 +97,7 @@ class TestNames:
     def test_absent_photographs_name_the_folder_that_has_some(self, tmp_path: Path) -> None:
         listed(tmp_path, "a,1")
         photographs(tmp_path / "elsewhere", "x.png", "y.png")
-        assert "They are called a, say; photographs are in elsewhere/ (2), x.png say" in refused(tmp_path)
+        assert "Listed, for example: a; photographs are in elsewhere/ (2), for example x.png" in refused(tmp_path)
 
     def test_two_eyes_in_two_folders_are_one_patient_s(self, tmp_path: Path) -> None:
         photographs(tmp_path, "2/left/10.jpg", "3/right/10.jpg", "0/left/11.jpg", "1/OD/12.jpg")
@@ -129,8 +129,10 @@ class TestFormats:
             ".pgm",
             ".gif",
             ".bmp",
-        } <= formats.suffixes()
-        names = [f"x{n}{suffix.upper() if n % 2 else suffix}" for n, suffix in enumerate(sorted(formats.suffixes()))]
+        } <= formats.image_suffixes()
+        names = [
+            f"x{n}{suffix.upper() if n % 2 else suffix}" for n, suffix in enumerate(sorted(formats.image_suffixes()))
+        ]
         for grade in "01":
             for name in names:
                 text(tmp_path / grade / name, "")
@@ -180,7 +182,7 @@ class TestGrades:
         ],
     )
     def test_words_and_numbers(self, grade: int, texts: list[str]) -> None:
-        assert {one: grade_of(one) for one in texts} == dict.fromkeys(texts, grade)
+        assert {one: parse_grade(one) for one in texts} == dict.fromkeys(texts, grade)
 
     @pytest.mark.parametrize(
         "text_",
@@ -189,22 +191,24 @@ class TestGrades:
          "0x1", "grade:-1", "class_-1", "grade_-1", "dr(-1)", "level.-2", "dr/-2", "grade--1", "grade:+1"],
     )  # fmt: skip
     def test_what_is_none_or_could_be_another(self, text_: str) -> None:
-        assert grade_of(text_) is None
+        assert parse_grade(text_) is None
 
     @given(st.text(max_size=12))
     def test_a_text_with_two_numbers_or_a_number_above_4_is_never_a_grade(self, other: str) -> None:
         for written in (f"1 {other} 2", f"5{other}", f"{other}7"):
-            assert grade_of(written) is None
+            assert parse_grade(written) is None
 
     @given(st.integers(0, 4), st.integers(0, 3), st.sampled_from(["", ".", ".0", ",0", ".00"]))
     def test_numbers_as_programs_write_them(self, grade: int, zeros: int, end: str) -> None:
-        assert grade_of("0" * zeros + str(grade) + end) == grade
+        assert parse_grade("0" * zeros + str(grade) + end) == grade
 
     def test_a_mapping_comes_first(self, tmp_path: Path) -> None:
         listed(tmp_path, "a,R0", "b,r2", "c,5.0", "d,1", "e,U")
         photographs(tmp_path, *(f"{name}.png" for name in "abcde"))
         mapping = {"R0": 0, "R2": 3, 5: 4, "1": 2, "u": "ungradable", "Z": 1}
-        assert "its grade is 'U', which data.grade_mapping calls ungradable" in refused(tmp_path, grade_mapping=mapping)
+        assert "its grade is 'U', which data.grade_mapping maps to ungradable" in refused(
+            tmp_path, grade_mapping=mapping
+        )
         manifest = load(tmp_path, grade_mapping=mapping, on_bad="skip")
         assert grades(manifest) == {"a": 0, "b": 3, "c": 4, "d": 2}
         assert manifest.notes[0] == "data.grade_mapping: no label is 'Z'"
@@ -272,7 +276,7 @@ class TestEncodings:
     def test_half_a_character_of_utf_16_is_named(self, tmp_path: Path) -> None:
         file = tmp_path / "labels.csv"
         file.write_bytes("image,level\na,1\n".encode("utf-16")[:-1])
-        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file: its text is not whole UTF-16")
+        assert refused(tmp_path).startswith(f"{file}: cannot be read as a label file: its text is not valid UTF-16")
 
 
 class TestClassFolders:
@@ -305,7 +309,7 @@ class TestClassFolders:
         photographs(tmp_path, "0/a.png", "1/b.png", f"{inner}/0/c.png", f"{inner}/1/d.png")
         message = refused(tmp_path)
         assert f"by the class folders 0/ ... 1/ and by {inner}/0/ ... {inner}/1/" in message
-        assert f"Give the folder that is meant ({tmp_path / inner}, say)" in message
+        assert f"Give the folder that is meant (for example {tmp_path / inner})" in message
 
     def test_a_table_of_something_else_beside_them_does_not_matter(self, tmp_path: Path) -> None:
         photographs(tmp_path, "0/a.png", "1/b.png")

@@ -79,7 +79,10 @@ class TestEyepacs:
 
     def test_two_lists_of_the_same_photographs_are_both_named(self, resized: Path) -> None:
         message = refused(resized)
-        assert "trainLabels.csv and trainLabels_cropped.csv both list 2 of the photographs (10_left, say)" in message
+        assert (
+            "trainLabels.csv and trainLabels_cropped.csv both list 2 of the photographs (for example 10_left)"
+            in message
+        )
         assert message.endswith(f"{resized / 'trainLabels.csv'} or {resized / 'trainLabels_cropped.csv'}")
 
     def test_the_folder_that_alone_has_all_of_a_list_is_its_own(self, resized: Path) -> None:
@@ -148,7 +151,7 @@ class TestAptos:
         text(filtered / "train.csv", "id_code,diagnosis\n00a,0\n00b,1\n00c,4\n")
         message = refused(filtered)
         assert "differ about 1 of 3 photographs: train.csv:3 gives 00b the grade 1, and it lies in" in message
-        assert "data.layout=aptos goes by the label file, data.layout=folders by the folders" in message
+        assert "data.layout=aptos uses the label file, data.layout=folders the folders" in message
         assert column(load(filtered, layout="list"), "grade") == [0, 1, 4]
         assert column(load(filtered, layout="folders"), "grade") == [2, 0, 4]
 
@@ -216,7 +219,7 @@ class TestDdr:
         assert "DR_grading/train/train-1.jpg" in places(manifest)[0]
         assert manifest.notes == ["3 ungradable photographs are left out"]
         mapped = load(tmp_path, on_bad="skip", grade_mapping={5: "ungradable"})
-        assert "which data.grade_mapping calls ungradable" in str(mapped.skipped[0])
+        assert "which data.grade_mapping maps to ungradable" in str(mapped.skipped[0])
 
 
 class TestOdir:

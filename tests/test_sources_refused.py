@@ -20,7 +20,7 @@ class TestWhatCannotBeFound:
             "nowhere/at/all: there is no such folder or file.\n"
             "It should hold photographs and their grades; EyePACS is the Kaggle competition "
             '"diabetic-retinopathy-detection": unpack it there, or give another path.\n'
-            "To try sweep or train without photographs: --data synthetic; retina data draw DIR draws some"
+            "To run sweep or train without photographs, use --data synthetic; retina data draw DIR draws some"
         )
 
     @pytest.mark.parametrize("path", ["x" * 5000, "~no_such_user_here/x"])
@@ -32,20 +32,20 @@ class TestWhatCannotBeFound:
         photographs(tmp_path / "pictures", "a.png")
         assert refused(tmp_path) == (
             f"{tmp_path}: no photographs with grades were recognised under layout auto.\n"
-            "There: pictures/, notes.txt.\n"
-            "Looked for course: train_img.csv and its three companions; list: a label file with a column for the "
+            "Found: pictures/, notes.txt.\n"
+            "Expected course: train_img.csv and its three companions; list: a label file with a column for the "
             "photograph and one for its grade; folders: folders 0 to 4 or No_DR to Proliferate_DR; medmnist: one .npz "
-            "file. A labels.csv with the columns image,level beside the photographs will do."
+            "file. A labels.csv with the columns image,level beside the photographs is enough."
         )
 
     def test_a_layout_that_was_asked_for_is_the_only_one_tried(self, eyepacs: Path) -> None:
         message = refused(eyepacs, layout="folders")
         assert "under layout folders" in message
-        assert "There: train/, trainLabels.csv." in message
+        assert "Found: train/, trainLabels.csv." in message
 
     def test_a_file_of_another_kind(self, tmp_path: Path) -> None:
         file = text(tmp_path / "train.zip", "PK")
-        assert refused(file).split("\n")[1] == "There: the file train.zip."
+        assert refused(file).split("\n")[1] == "Found: the file train.zip."
 
     def test_missing_columns_name_the_file_and_both_sides(self, tmp_path: Path) -> None:
         file = text(tmp_path / "trainLabels.csv", "image;age\n1;2\n")
@@ -125,7 +125,7 @@ class TestWhatCannotBeFound:
     def test_nothing_left_after_skipping(self, tmp_path: Path) -> None:
         text(tmp_path / "trainLabels.csv", "image,level\n1_left,9\n")
         photographs(tmp_path, "1_left.png")
-        assert "no photograph can be used; the first of 1 that cannot: trainLabels.csv:2" in refused(
+        assert "no photograph can be used; the first of 1 bad rows: trainLabels.csv:2" in refused(
             tmp_path, on_bad="skip"
         )
 
@@ -164,14 +164,14 @@ class TestLinksToNothing:
         (tmp_path / "2" / "d.png").symlink_to("d.png")
         message = refused(tmp_path)
         assert "2 of the photographs or labels cannot be used" in message
-        assert "1/: 1/c.png: this is no file: a link to nothing, say" in message
+        assert "1/: 1/c.png: this is no file, for example a broken link" in message
         assert "2/: 2/d.png: this is no file" in message
         assert grades(load(tmp_path, on_bad="skip")) == {"0/a.png": 0, "1/b.png": 1}
 
     def test_a_class_folder(self, tmp_path: Path) -> None:
         photographs(tmp_path, "train/0/a.png", "train/1/b.png")
         (tmp_path / "train" / "4").symlink_to("/nowhere/4")
-        assert "train/4/: train/4: this is no folder: a dead link" in refused(tmp_path)
+        assert "train/4/: train/4: this is no folder: a broken link" in refused(tmp_path)
 
     def test_others_are_told(self, tmp_path: Path) -> None:
         text(tmp_path / "labels.csv", "image,level\na,1\n")
@@ -200,7 +200,7 @@ class TestNamesThatAreNotUtf8:
 
     def test_those_of_a_folder_of_something_else_can_be_printed(self, tmp_path: Path) -> None:
         text(tmp_path / "not\udce9", "")
-        assert "There: not\\udce9." in refused(tmp_path)
+        assert "Found: not\\udce9." in refused(tmp_path)
 
 
 class TestBadRows:

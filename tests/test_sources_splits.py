@@ -43,7 +43,7 @@ class TestRunningNumbers:
         manifest = load(tmp_path)
         assert grades(manifest) == {"1": 0, "2": 1, "3": 2, "4": 3, "5": 4}
         assert column(manifest, "split") == ["train"] * 3 + ["val"] * 2
-        assert manifest.notes[0].startswith("2 photographs lie in the folder of another split than their row says")
+        assert manifest.notes[0].startswith("2 photographs lie in the folder of another split than their row gives")
 
     @pytest.mark.parametrize("name", ["10_left", "00cb6555d108", "20170413102628830", "007-0004-000"])
     def test_a_name_that_is_no_running_number_is_one_photograph_s(self, tmp_path: Path, name: str) -> None:
@@ -51,7 +51,7 @@ class TestRunningNumbers:
         photographs(tmp_path / "test", f"{name}.png")
         manifest = load(tmp_path)
         assert places(manifest) == [f"test/{name}.png"]
-        assert "train.csv:2 says train of" in manifest.notes[0]
+        assert "train.csv:2 gives train for" in manifest.notes[0]
 
     @pytest.mark.parametrize("row", ["test_images/1,2", "test_images/1.png,2"])
     def test_a_folder_in_the_name_counts(self, tmp_path: Path, row: str) -> None:
@@ -171,8 +171,9 @@ class TestListsOfOneSplit:
             listed(tmp_path / site, *rows)
             numbered(tmp_path / site, 1, 2)
         assert refused(tmp_path) == (
-            f"{tmp_path}: lyon/labels.csv and oslo/labels.csv both list 2 of the photographs (1, say), each other "
-            f"files of these names.\nGive the one that is meant instead of the folder: {tmp_path}/lyon/labels.csv or "
+            f"{tmp_path}: lyon/labels.csv and oslo/labels.csv both list 2 of the photographs (for example 1), but mean "
+            "different files of these names.\n"
+            f"Give the one that is meant instead of the folder: {tmp_path}/lyon/labels.csv or "
             f"{tmp_path}/oslo/labels.csv; or write one list with the folder before each name"
         )
         listed(tmp_path, "lyon/1,0", "lyon/2,1", *(f"oslo/{row}" for row in second), name="all.csv")
@@ -182,7 +183,7 @@ class TestListsOfOneSplit:
         listed(tmp_path / "first", "1,0", "2,1")
         listed(tmp_path / "second", "1,0", "2,2")
         numbered(tmp_path / "images", 1, 2)
-        assert "both list 2 of the photographs (1, say), each in its own way." in refused(tmp_path)
+        assert "both list 2 of the photographs (for example 1), and do not agree." in refused(tmp_path)
         listed(tmp_path / "second", "1,0", "2,1")
         assert grades(load(tmp_path)) == {"1": 0, "2": 1}
 
@@ -203,7 +204,7 @@ class TestListsOfOneName:
         listed(tmp_path / "train", "a,0")
         listed(tmp_path / "test", "b,1")
         photographs(tmp_path / "train", "a.png")
-        assert load(tmp_path).notes == ["test/labels.csv lists 1 photographs and none is there: left out"]
+        assert load(tmp_path).notes == ["test/labels.csv lists 1 photographs and none of them exists: left out"]
 
     def test_their_rows_of_both_eyes_are_of_other_patients(self, tmp_path: Path) -> None:
         for folder in ("lyon", "oslo"):

@@ -164,7 +164,7 @@ class TestListsThatLookLikeLegends:
         photographs(tmp_path, "a.png", "b.png")
         manifest = load(tmp_path)
         assert column(manifest, "split") == ["", ""]
-        assert manifest.notes == ["test.txt lists 2 photographs and none is there: left out"]
+        assert manifest.notes == ["test.txt lists 2 photographs and none of them exists: left out"]
 
 
 RIGHT = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retina.config import DataConfig
 from retina.data.layouts import read
 from retina.data.manifest import COLUMNS, Manifest
-from retina.data.split import Split, assign
+from retina.data.split import Split, assign_splits
 from retina.errors import DataError
 
 
@@ -26,7 +26,7 @@ def manifest(rows: list[tuple[str, int, str]]) -> Manifest:
 
 
 def split(rows: list[tuple[str, int, str]], **config: Any) -> Split:
-    return assign(manifest(rows), DataConfig(**config))
+    return assign_splits(manifest(rows), DataConfig(**config))
 
 
 def two_eyed(patients: int, seed: int = 0) -> list[tuple[str, int, str]]:
@@ -91,8 +91,8 @@ class TestAlways:
         order = list(range(len(rows)))
         shuffle.shuffle(order)
         table = manifest(rows)
-        one = assign(table, DataConfig(seed=seed)).frame
-        other = assign(Manifest(table.frame.iloc[order], "eyepacs", Path("/x")), DataConfig(seed=seed)).frame
+        one = assign_splits(table, DataConfig(seed=seed)).frame
+        other = assign_splits(Manifest(table.frame.iloc[order], "eyepacs", Path("/x")), DataConfig(seed=seed)).frame
         assert dict(zip(one["image"], one["split"], strict=True)) == dict(
             zip(other["image"], other["split"], strict=True)
         )
@@ -207,7 +207,7 @@ class TestOfficialSplits:
         assert made.warnings == [
             (
                 "4 of 5 test photographs (80.0%) are of patients who are in train or val too "
-                "(patients on both sides: 4), so that test scores flatter; "
+                "(patients on both sides: 4), so that test scores are too optimistic; "
                 "data.split=by_patient makes a split without them"
             )
         ]
@@ -230,7 +230,7 @@ class TestOfficialSplits:
         assert made.warnings == [
             (
                 "1 of 1 val photographs (100.0%) are of patients who are in train too (patients on both sides: 1), "
-                "so that val scores flatter; data.split=by_patient makes a split without them"
+                "so that val scores are too optimistic; data.split=by_patient makes a split without them"
             )
         ]
 
@@ -251,30 +251,30 @@ class TestOfficialSplits:
     def test_the_manifest_is_left_as_it_was(self) -> None:
         table = manifest(self.ROWS)
         before = table.frame.copy()
-        assign(table, DataConfig(split="by_patient"))
+        assign_splits(table, DataConfig(split="by_patient"))
         pd.testing.assert_frame_equal(table.frame, before)
 
 
 class TestRealLists:
     def test_the_course_s_own_split_leaks_four_in_five(self, shared: Path) -> None:
         table = read(DataConfig(path=str(shared / "data" / "course")), photographs=False)
-        made = assign(table, DataConfig())
+        made = assign_splits(table, DataConfig())
         assert made.leaking_photographs == 5_618
         assert made.warnings[0].startswith("5,618 of 7,026 test photographs (80.0%)")
         frame = made.frame
         assert (frame["split"] == "test").sum() == 7_026
         assert abs((frame["split"] == "val").sum() - 0.15 * 28_097) <= 1
         assert not _patients(frame, "val") & _patients(frame, "train")
-        clean = assign(table, DataConfig(split="by_patient"))
+        clean = assign_splits(table, DataConfig(split="by_patient"))
         assert disjoint(clean.frame)
         assert clean.leaking_photographs == 0
         assert abs((clean.frame["split"] == "test").mean() - 0.15) < 0.001
 
     def test_retinamnist_and_idrid_keep_theirs(self, shared: Path) -> None:
         table = read(DataConfig(path=str(shared / "data" / "retinamnist.npz")))
-        assert assign(table, DataConfig()).frame["split"].tolist() == table.frame["split"].tolist()
+        assert assign_splits(table, DataConfig()).frame["split"].tolist() == table.frame["split"].tolist()
         table = read(DataConfig(path=str(shared / "data" / "idrid")))
-        made = assign(table, DataConfig()).frame["split"].value_counts().to_dict()
+        made = assign_splits(table, DataConfig()).frame["split"].value_counts().to_dict()
         assert made == {"train": 351, "val": 62, "test": 103}
 
 

@@ -19,9 +19,9 @@ from replay import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTa
 from retina.config import TrialConfig
 from retina.config.sweep import Resources, SweepSpec
 from retina.errors import SpecError
-from retina.report.terminal.live_view import Status
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import SweepStatus
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import share_of_a_trial
 from retina.sweep.ledger import Ledger
@@ -195,7 +195,7 @@ def test_the_hours_of_an_interrupted_sweep_count_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "replay")
     write_text(folder.root / "sweep.yaml", spec.to_yaml())
     assert Ledger.create(spec, folder).ended_by() == ""
-    folder.note(seconds=3600.0)
+    folder.update_metadata(seconds=3600.0)
     assert Ledger.open(spec, folder).ended_by() == "budget.hours=1"
 
 
@@ -349,15 +349,15 @@ def test_the_rungs_remember_the_trials_before(tmp_path: Path) -> None:
     ledger = Ledger.open(later, RunFolder.open(tmp_path / "replay"))
     rungs = ResumableASHAScheduler(later)
     for name in ledger.folder.trial_ids():
-        rungs.catch_up(name, ledger.values(name))
-    first, second = rungs.standing()
+        rungs.replay_trial(name, ledger.values(name))
+    first, second = rungs.current_rungs()
     assert (first.epoch, first.trials, second.epoch, second.trials) == (2, 3, 6, 1)
     rates = [TrialConfig(learning_rate=point["learning_rate"]) for point in start]
     assert first.cutoff == pytest.approx(np.percentile([by_rate(config, 2) for config in rates], 100 * 2 / 3))
 
 
 def test_whoever_watches_sees_the_sweep_as_it_goes(tmp_path: Path) -> None:
-    seen: list[Status] = []
+    seen: list[SweepStatus] = []
     spec = spec_of(trials=8, budget={"hours": 1})
     sweep(spec, tmp_path / "replay", watch=seen.append)
     assert seen
@@ -374,7 +374,7 @@ def test_whoever_watches_sees_the_sweep_as_it_goes(tmp_path: Path) -> None:
 def test_a_worker_s_words_go_to_its_trial_s_log(tmp_path: Path) -> None:
     _, folder = sweep(spec_of(trials=2), tmp_path / "replay", Talking())
     for name in ("t0000", "t0001"):
-        rate = folder.recorded(name)["learning_rate"]
+        rate = folder.trial_row(name)["learning_rate"]
         log = (folder.trial(name) / "log.txt").read_text()
         assert f"a word about {rate:.6g}" in log
     assert "a warning" in (folder.trial("t0000") / "log.txt").read_text()  # Python says the same one once

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retina.config import DataConfig, TrialConfig, search_space, yaml_reader
-from retina.config.sweep import SweepSpec, load, load_recorded
+from retina.config.sweep import SweepSpec, load
 from retina.errors import SpecError
+from retina.results import RunFolder
 from retina.sweep import study
 
 SMALL = """name: small
@@ -223,7 +224,7 @@ def test_ordered_words_are_searched_in_the_order_in_which_they_are_written(tmp_p
     for place, arch in enumerate(order):
         trial = optuna.trial.FixedTrial({"arch_index": place})
         assert study.suggest(trial, spec).arch == arch
-        assert study.to_study(spec, {"arch": arch}) == {"arch_index": place}
+        assert study.stored_params(spec, {"arch": arch}) == {"arch_index": place}
 
 
 def test_a_study_that_numbered_unsorted_values_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -279,7 +280,7 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
         "name: old\ntrials: 1\nmetric: {target: 80}\nstart: [{}, {dropout: 0.1}]\nparameters:\n"
         "  dropout: {distribution: uniform, min: 0.1, max: 0.2, step: 0.03}\n"
     )
-    assert load_recorded(file).metric.target == 80
+    assert RunFolder(tmp_path).spec().metric.target == 80
     with pytest.raises(SpecError):
         load(file)
 

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from retina.config import SyntheticConfig
-from retina.data.synthetic import draw, grades, photograph
-from retina.data.synthetic.appearance import patient_look
+from retina.data.synthetic import assign_grades, draw, draw_photograph
+from retina.data.synthetic.appearance import draw_appearance
 from retina.errors import DataError
 
 SMALL = SyntheticConfig(photographs=21, size=64, proportions="balanced", seed=3)
 
 
 def drawn(grade: int, eye: str = "right", seed: int = 0, size: int = 96) -> np.ndarray:
-    return photograph(grade, eye, size, np.random.default_rng(seed))
+    return draw_photograph(grade, eye, size, np.random.default_rng(seed))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -41,12 +41,12 @@ def test_the_folder_has_the_layout_of_eyepacs(folder: Path) -> None:
     with (folder / "trainLabels.csv").open(newline="") as labels:
         rows = list(csv.reader(labels))
     assert rows[0] == ["image", "level"]
-    assert rows[1:] == [[f"{patient}_{eye}", str(grade)] for patient, eye, grade in grades(SMALL)]
+    assert rows[1:] == [[f"{patient}_{eye}", str(grade)] for patient, eye, grade in assign_grades(SMALL)]
     assert {f"{name}.jpeg" for name, _ in rows[1:]} == {path.name for path in (folder / "train").iterdir()}
 
 
 def test_two_eyes_a_patient_and_one_for_the_odd_last() -> None:
-    eyes = [(patient, eye) for patient, eye, _ in grades(SMALL)]
+    eyes = [(patient, eye) for patient, eye, _ in assign_grades(SMALL)]
     assert eyes[:4] == [(1, "left"), (1, "right"), (2, "left"), (2, "right")]
     assert eyes[-1] == (11, "left")
     assert len(eyes) == 21
@@ -138,14 +138,14 @@ def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("photographs", [201, 4000])
 def test_grades_have_the_asked_proportions(proportions: str, expected: list[float], photographs: int) -> None:
     config = SyntheticConfig.model_validate({"photographs": photographs, "proportions": proportions})
-    share = np.bincount([grade for *_, grade in grades(config)], minlength=5) / photographs
+    share = np.bincount([grade for *_, grade in assign_grades(config)], minlength=5) / photographs
     assert np.abs(share - expected).max() < 0.006
 
 
 @pytest.mark.parametrize(("proportions", "equal"), [("balanced", 0.55), ("eyepacs", 0.8)])
 def test_fellow_eyes_have_like_grades(proportions: str, equal: float) -> None:
     config = SyntheticConfig.model_validate({"photographs": 2000, "proportions": proportions})
-    left, right = np.array([grade for *_, grade in grades(config)]).reshape(-1, 2).T
+    left, right = np.array([grade for *_, grade in assign_grades(config)]).reshape(-1, 2).T
     assert equal < np.mean(left == right) < 0.95
     assert np.mean(np.abs(left - right) <= 1) > 0.8
     assert np.corrcoef(left, right)[0, 1] > 0.7
@@ -234,5 +234,5 @@ def test_an_eye_looks_the_same_at_every_size(size: int) -> None:
 
 def test_an_exudate_cluster_that_falls_whole_on_the_optic_disc_is_left_out() -> None:
     rng = np.random.default_rng(np.random.SeedSequence((0, 331)))  # the one of 1,500 eyes that has such a cluster
-    look = patient_look(rng)
-    assert photograph(2, "left", 64, rng.spawn(2)[0], look=look).shape[0] == 64
+    look = draw_appearance(rng)
+    assert draw_photograph(2, "left", 64, rng.spawn(2)[0], appearance=look).shape[0] == 64

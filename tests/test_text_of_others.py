@@ -75,7 +75,7 @@ def test_the_tables_of_a_results_folder_are_read_back(tmp_path: Path) -> None:
     again = RunFolder.open(folder.root)
     for place, formula in enumerate(FORMULAS):
         # a carriage return is written as a line feed
-        assert again.recorded(f"t{place:04d}")["reason"] == formula.replace("\r", "\n")
+        assert again.trial_row(f"t{place:04d}")["reason"] == formula.replace("\r", "\n")
 
 
 CONFIG = run_folder.TrialConfig().model_dump(mode="json")
@@ -163,7 +163,7 @@ def mode(path: Path) -> int:
 def test_a_results_folder_is_its_owners_alone(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "results" / "run")
     folder.log("t0000", "a line")
-    folder.note(name="a")
+    folder.update_metadata(name="a")
     files.write_text(folder.best / "predictions.csv", "x")
     files.write_text(folder.root / "report.html", "x", is_private=True)
     assert mode(folder.root) == mode(folder.best) == mode(folder.root / "trials") == 0o700

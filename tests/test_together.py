@@ -21,8 +21,8 @@ from retina.evaluation import best_trial, ensemble
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
 from retina.training import model
-from retina.training.inference import outputs, validate
-from retina.training.losses import OUTPUTS, OutputDecoder
+from retina.training.inference import compute_outputs, evaluate_cross_fitted
+from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 
 class Bright(nn.Module):
@@ -30,7 +30,7 @@ class Bright(nn.Module):
 
     def __init__(self, loss: str) -> None:
         super().__init__()
-        self.fc = nn.Linear(1, OUTPUTS[loss])
+        self.fc = nn.Linear(1, N_OUTPUTS[loss])
         self.reading = OutputDecoder(loss)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_the_ensemble_is_the_mean_of_all_kept_trials(tmp_path: Path) -> None:
     assert said["ensemble"]["members"] == ["t0000", "t0001", "t0002"]
     assert said["single"]["members"] == ["t0000"]
     for split in ("val", "test"):
-        seen = [best_trial.TrialEvaluator(config(), state, data)(data.part(split)) for state in states]
+        seen = [best_trial.TrialEvaluator(config(), state, data)(data.split_view(split)) for state in states]
         mean = np.mean([one.probabilities for one in seen], axis=0)
         assert said["ensemble"][split]["accuracy"] == pytest.approx(float((mean.argmax(1) == seen[0].grades).mean()))
         assert said["single"][split]["qwk"] == pytest.approx(seen[0].metrics.qwk)
@@ -216,18 +216,18 @@ def test_weights_that_do_not_fit_fail_no_sweep(tmp_path: Path, caplog: pytest.Lo
 def test_cut_points_are_not_judged_by_the_photographs_they_were_fitted_on(tmp_path: Path) -> None:
     data = photographs(validation=0.5)
     data.__dict__["pixels"] = np.random.default_rng(0).integers(0, 255, data.pixels.shape, dtype=np.uint8)  # luck
-    val = data.part("val")
+    val = data.split_view("val")
     trials = []
     for seed in range(2):
         net = Bright("mse")
         net.load_state_dict({"fc.weight": torch.full((1, 1), 40.0 + seed), "fc.bias": torch.zeros(1)}, strict=False)
-        validate(outputs(net, val, device=tiny.CPU), val, net.reading)
+        evaluate_cross_fitted(compute_outputs(net, val, device=tiny.CPU), val, net.reading)
         trials.append((0.5 - seed / 10, net.state_dict(), config(loss="mse")))
     folder = sweep(tmp_path / "x", trials)
     said = combine(folder, data)
     judge = best_trial.TrialEvaluator(config(loss="mse"), trials[0][1], data)
-    assert said["single"]["val"]["qwk"] == pytest.approx(judge.validated().metrics.qwk)
+    assert said["single"]["val"]["qwk"] == pytest.approx(judge.evaluate_validation().metrics.qwk)
     assert said["single"]["val"]["qwk"] < judge(val).metrics.qwk, "what they were fitted on flatters"
-    assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.part("test")).metrics.qwk)
+    assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.split_view("test")).metrics.qwk)
     crowned = best_trial.evaluate_best_trial(folder, "t0000", data, "val_qwk")
     assert crowned["val"]["qwk"] == said["single"]["val"]["qwk"]

@@ -23,7 +23,7 @@ from retina.training import losses as loss_functions
 from retina.training import model
 from retina.training.epochs import EpochResult
 from retina.training.inference import evaluate
-from retina.training.trainer import GradingTask, TrainingRun, precision_of, start_training
+from retina.training.trainer import GradingTask, TrainingRun, select_precision, start_training
 
 TRAIN = part([0, 1, 2, 3, 4, 0, 1])
 VAL = part([0, 1, 2, 3, 4], seed=1)
@@ -182,11 +182,11 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(small: None, optimizer
     expected = told(list(whole))
     stopped = start(settings)
     before = [next(stopped), next(stopped)]
-    weights, state = through_a_file(stopped.weights()), through_a_file(stopped.state())
+    weights, state = through_a_file(stopped.model_state_dict()), through_a_file(stopped.state_dict())
     resumed = start(settings)
-    resumed.restore(weights, state)
+    resumed.load_state_dict(weights, state)
     assert told(before) + told(list(resumed)) == expected
-    assert equal(resumed.weights(), whole.weights())
+    assert equal(resumed.model_state_dict(), whole.model_state_dict())
 
 
 def test_a_resumed_resnet_goes_on_as_if_it_had_never_stopped() -> None:
@@ -194,20 +194,20 @@ def test_a_resumed_resnet_goes_on_as_if_it_had_never_stopped() -> None:
     run = start(settings)
     next(run)
     resumed = start(settings)
-    resumed.restore(run.weights(), run.state())
+    resumed.load_state_dict(run.model_state_dict(), run.state_dict())
     assert told([next(resumed)]) == told([next(run)])
-    assert equal(resumed.weights(), run.weights())
+    assert equal(resumed.model_state_dict(), run.model_state_dict())
 
 
 def test_what_was_saved_stays_as_it_was(small: None) -> None:
     settings = config(optimizer="adamw", epochs=3)
     run = start(settings)
     next(run)
-    weights, state = run.weights(), run.state()
+    weights, state = run.model_state_dict(), run.state_dict()
     rest = told(list(run))
     for _ in range(2):  # also after a run that was restored from it has gone on
         again = start(settings)
-        again.restore(weights, state)
+        again.load_state_dict(weights, state)
         assert told(list(again)) == rest
 
 
@@ -221,7 +221,7 @@ def test_the_optimizers_differ(small: None) -> None:
 def test_momentum_is_left_alone_by_one_cycle(small: None) -> None:
     run = start(config(schedule="one_cycle", momentum=0.7, epochs=3))
     for _ in run:
-        assert run.state()["optimizer"]["param_groups"][0]["momentum"] == 0.7
+        assert run.state_dict()["optimizer"]["param_groups"][0]["momentum"] == 0.7
 
 
 @pytest.fixture
@@ -288,24 +288,24 @@ def test_evaluation_keeps_the_order_and_gives_probabilities(small: None) -> None
     np.testing.assert_allclose(seen.probabilities, logits.detach().softmax(1), atol=1e-5)
     own = seen.probabilities[np.arange(131), many.grades]
     assert seen.loss == pytest.approx(-np.log(own).mean(), rel=1e-5)
-    assert seen.metrics.qwk == grading.measure(many.grades, seen.probabilities).qwk
+    assert seen.metrics.qwk == grading.compute_metrics(many.grades, seen.probabilities).qwk
 
 
 def test_evaluation_changes_nothing(small: None) -> None:
     run = start(config())
     next(run)
-    before, state = run.weights(), torch.get_rng_state()
+    before, state = run.model_state_dict(), torch.get_rng_state()
     first, second = run.evaluate(VAL), run.evaluate(VAL)
-    assert equal(run.weights(), before)
+    assert equal(run.model_state_dict(), before)
     assert torch.equal(torch.get_rng_state(), state)
     assert (first.probabilities == second.probabilities).all()  # no dropout in it
 
 
 def test_training_does_change_batch_norms_statistics(small: None) -> None:
     run = start(config())
-    before = run.weights()["1.running_mean"]
+    before = run.model_state_dict()["1.running_mean"]
     next(run)
-    assert not torch.equal(run.weights()["1.running_mean"], before)
+    assert not torch.equal(run.model_state_dict()["1.running_mean"], before)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -316,9 +316,9 @@ def test_half_precision_trains_and_resumes(small: None, precision: str) -> None:
     run = start(settings)
     next(run)
     resumed = start(settings)
-    resumed.restore(through_a_file(run.weights()), through_a_file(run.state()))
+    resumed.load_state_dict(through_a_file(run.model_state_dict()), through_a_file(run.state_dict()))
     assert told(list(resumed)) == expected[1:]
-    assert {tensor.dtype for tensor in resumed.weights().values()} <= {torch.float32, torch.int64}
+    assert {tensor.dtype for tensor in resumed.model_state_dict().values()} <= {torch.float32, torch.int64}
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,8 @@ def test_automatic_precision_is_the_gpus_best(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert precision_of("auto", torch.device("cuda")) is dtype
-    assert precision_of("float32", torch.device("cuda")) is torch.float32
+    assert select_precision("auto", torch.device("cuda")) is dtype
+    assert select_precision("float32", torch.device("cuda")) is torch.float32
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_automatic_precision_is_what_the_cpu_has(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert precision_of("auto", CPU) is dtype
-    assert precision_of("float16", CPU) is torch.float16
+    assert select_precision("auto", CPU) is dtype
+    assert select_precision("float16", CPU) is torch.float16
 
 
 def test_a_task_goes_to_the_workers_with_its_weights() -> None:
@@ -352,7 +352,7 @@ def test_a_task_goes_to_the_workers_with_its_weights() -> None:
     task = GradingTask(photographs(), {"resnet18": weights}, track_test=True)
     content = pickle.dumps(task)
     run = pickle.loads(content)(config(pretrained=True))  # noqa: S301
-    assert torch.equal(run.weights()["layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    assert torch.equal(run.model_state_dict()["layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
     with pytest.raises(WeightsError, match="needs weights for resnet34"):
         task(config(pretrained=True, arch="resnet34"))
 
@@ -362,5 +362,5 @@ def test_a_task_trains_on_its_splits(small: None) -> None:
     assert next(GradingTask(data, {})(config())).test_loss is None
     run = GradingTask(data, {}, track_test=True)(config())
     result = next(run)
-    assert result.test_loss == run.evaluate(data.part("test")).loss
-    assert result.val_loss == run.evaluate(data.part("val")).loss
+    assert result.test_loss == run.evaluate(data.split_view("test")).loss
+    assert result.val_loss == run.evaluate(data.split_view("val")).loss

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.metrics.calibration import tempered
+from retina.metrics.calibration import apply_temperature
 from retina.metrics.operating_point import OperatingPoint
 from retina.metrics.predictions import SplitPredictions
 from retina.metrics.summary import summarize_split
 from retina.metrics.vectorized import VectorizedMetrics
 
-POINT, TEMPERATURE = OperatingPoint(0.45, met=True), 1.7
+POINT, TEMPERATURE = OperatingPoint(threshold=0.45, chosen_on="val", met=True), 1.7
 Drawn = tuple[SplitPredictions, npt.NDArray[np.int64]]
 
 
@@ -63,7 +63,7 @@ def plain(told: dict[str, Any]) -> dict[str, Any]:
 def test_a_weight_is_so_many_photographs(drawn: Drawn) -> None:
     seen, weights = drawn
     columns = np.stack([np.ones(seen.n_patients), weights, np.ones(seen.n_patients)], axis=1)
-    found = VectorizedMetrics(seen, tempered(seen.probabilities, TEMPERATURE), POINT)(columns)
+    found = VectorizedMetrics(seen, apply_temperature(seen.probabilities, TEMPERATURE), POINT)(columns)
     for column, photographs in ((0, seen), (1, repeated(seen, weights)), (2, seen)):
         wanted = plain(summarize_split(photographs, TEMPERATURE, POINT, resamples=1))
         assert set(found) <= set(wanted)
@@ -84,7 +84,8 @@ def test_every_number_has_its_weighted_twin() -> None:
 
 def test_without_an_operating_point_nobody_knows_who_is_referred() -> None:
     seen = SplitPredictions(*[np.array([0, 3])] * 2, np.eye(5)[[0, 3]], np.arange(2), np.zeros(2, np.int64), None, 0)
-    found = VectorizedMetrics(seen, seen.probabilities, OperatingPoint(None, met=False))(np.ones((2, 1)))
+    point = OperatingPoint(threshold=None, chosen_on="val", met=False)
+    found = VectorizedMetrics(seen, seen.probabilities, point)(np.ones((2, 1)))
     assert np.isnan(found["operating_sensitivity"]).all()
     assert np.isnan(found["operating_specificity"]).all()
     assert found["referable_auc"] == pytest.approx(1)

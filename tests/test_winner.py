@@ -17,7 +17,7 @@ from retina.data.loader import MEAN, STD
 from retina.errors import ResultsError
 from retina.evaluation import best_trial
 from retina.metrics import baselines, summary
-from retina.metrics.grading import measure
+from retina.metrics.grading import compute_metrics
 from retina.results import files
 from retina.results.run_folder import RunFolder
 from retina.training import model
@@ -91,7 +91,7 @@ def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) 
     assert mine["predicted"].tolist() == p.argmax(axis=1).tolist()
     told = said[split]
     assert isinstance(told, dict)
-    plain = measure(mine["grade"].to_numpy(), p).as_json()
+    plain = compute_metrics(mine["grade"].to_numpy(), p).as_json()
     assert {name: told[name] for name in plain} == plain
     assert told["nll"] == pytest.approx(-np.log(p[np.arange(len(p)), mine["grade"]]).mean())
     assert told["patients"] == mine["patient"].nunique()
@@ -106,7 +106,7 @@ def test_all_that_is_claimed_can_be_found_again_in_the_predictions(crowned: Crow
 
 def test_the_baselines_are_those_of_the_manifest(crowned: Crowned) -> None:
     folder, data, said = crowned
-    always = baselines.majority(data.frame, "test")
+    always = baselines.majority_baseline(data.frame, "test")
     told = said["test"]["baselines"]["majority"]
     assert (told["accuracy"], told["qwk"], told["n"]) == (always.accuracy, always.qwk, always.n)
     assert predictions(folder)["majority"].unique().tolist() == [baselines.majority_grade(data.frame)]
@@ -124,7 +124,7 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
     for name in ("config.json", "model.pt"):
         files.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
     told = best_trial.evaluate_best_trial(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
-    wanted = baselines.fellow_eye(frame, "test")
+    wanted = baselines.fellow_eye_baseline(frame, "test")
     assert told["with_fellow"] == wanted.with_fellow == 3
     assert (told["accuracy"], told["qwk"]) == (wanted.accuracy, wanted.qwk)
     assert (predictions(other)["fellow_eye"] != "").sum() == 3
@@ -132,9 +132,9 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
 
 def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(crowned: Crowned) -> None:
     _, data, _ = crowned
-    true = data.part("test").grades
+    true = data.split_view("test").grades
     seen = Evaluation(1.0, true, np.full((len(true), 5), 0.2), predicted=true)
-    assert best_trial.predictions_of(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
+    assert best_trial.predictions_frame(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
     assert max(true) > 0
 
 
@@ -147,14 +147,14 @@ def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: Tri
     net = model.build(TrialConfig(**described["trial"]).model_copy(update={"pretrained": False}), 16)
     net.load_state_dict(torch.load(folder.best / "model.pt", weights_only=True))
     p = predictions(folder).query("split == 'test'")[[f"p{grade}" for grade in range(5)]].to_numpy()
-    np.testing.assert_allclose(evaluate(net, data.part("test"), device=CPU).probabilities, p, atol=1e-4)
+    np.testing.assert_allclose(evaluate(net, data.split_view("test"), device=CPU).probabilities, p, atol=1e-4)
 
 
 def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crowned, tmp_path: Path) -> None:
     _, data, _ = crowned
     folder = RunFolder.create(tmp_path / "mine")
     folder.record_trial(TRIAL, best_epoch=1)
-    with pytest.raises(ResultsError, match=r"t0003/model\.pt: is not there"):
+    with pytest.raises(ResultsError, match=r"t0003/model\.pt: is missing"):
         best_trial.evaluate_best_trial(folder, TRIAL, data, "val_qwk")
     files.write_bytes(folder.trial(TRIAL) / "model.pt", b"")
     with pytest.raises(ResultsError, match=r"t0003/config\.json: No such file"):

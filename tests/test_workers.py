@@ -38,11 +38,11 @@ def _nobody_is_left() -> Iterator[None]:
 @pytest.mark.parametrize("tasks", [0, 1, 2, 30])
 @pytest.mark.parametrize("many", [1, 3])
 def test_every_task_is_done_once(tasks: int, many: int) -> None:
-    assert sorted(process_pool.call(square, range(tasks), many)) == [task * task for task in range(tasks)]
+    assert sorted(process_pool.map_unordered(square, range(tasks), many)) == [task * task for task in range(tasks)]
 
 
 def test_processes_do_it_and_not_more_than_there_are_tasks() -> None:
-    done = list(process_pool.call(process_of, range(2), 8))
+    done = list(process_pool.map_unordered(process_of, range(2), 8))
     assert len({process for _, process in done}) == 2
     assert os.getpid() not in {process for _, process in done}
 
@@ -55,7 +55,7 @@ def test_a_task_is_taken_when_a_process_is_free_for_it() -> None:
             taken.append(task)
             yield task
 
-    results = process_pool.call(square, tasks(), 2)
+    results = process_pool.map_unordered(square, tasks(), 2)
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert len(taken) <= 4
@@ -65,7 +65,11 @@ def test_a_task_is_taken_when_a_process_is_free_for_it() -> None:
 def test_a_process_that_dies_is_told_of_with_its_task(how: str, told: str) -> None:
     function = partial(square, but=5, how=how)
     with pytest.raises(WorkerError, match=rf"a process that squares died \({told}.*\); it was at task 5") as raised:
-        list(process_pool.call(function, range(30), 2, purpose="squares", place=lambda task: f"it was at task {task}"))
+        list(
+            process_pool.map_unordered(
+                function, range(30), 2, purpose="squares", describe=lambda task: f"it was at task {task}"
+            )
+        )
     assert raised.value.exit_code == 1
 
 
@@ -73,19 +77,19 @@ def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "tempfile.py").write_text("raise ImportError('broken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(WorkerError, match=r"a process that works died \(ImportError: broken\)"):
-        list(process_pool.call(square, range(4), 2))
+        list(process_pool.map_unordered(square, range(4), 2))
 
 
 @pytest.mark.parametrize(("how", "kind"), [("refused", DataError), ("wrong", ZeroDivisionError), ("full", MemoryError)])
 def test_what_is_raised_there_is_raised_here(how: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="task 5") as raised:
-        list(process_pool.call(partial(square, but=5, how=how), range(30), 2))
+        list(process_pool.map_unordered(partial(square, but=5, how=how), range(30), 2))
     assert "in square" in raised.value.__notes__[0]
 
 
 def test_an_error_that_cannot_be_sent_is_told_by_its_name() -> None:
     with pytest.raises(RuntimeError, match="OwnError: task"):
-        list(process_pool.call(local_error, range(4), 2))
+        list(process_pool.map_unordered(local_error, range(4), 2))
 
 
 def test_a_random_py_in_the_current_folder_is_not_taken_for_pythons(
@@ -93,7 +97,7 @@ def test_a_random_py_in_the_current_folder_is_not_taken_for_pythons(
 ) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
-    assert sorted(process_pool.call(square, range(3), 2)) == [0, 1, 4]
+    assert sorted(process_pool.map_unordered(square, range(3), 2)) == [0, 1, 4]
 
 
 def test_where_no_process_can_be_started_it_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +105,7 @@ def test_where_no_process_can_be_started_it_is_done_here(monkeypatch: pytest.Mon
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(process_pool.subprocess, "Popen", refuse)
-    assert list(process_pool.call(process_of, range(3), 2)) == [(task, os.getpid()) for task in range(3)]
+    assert list(process_pool.map_unordered(process_of, range(3), 2)) == [(task, os.getpid()) for task in range(3)]
 
 
 def test_where_only_some_can_be_started_these_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,18 +118,18 @@ def test_where_only_some_can_be_started_these_do_it(monkeypatch: pytest.MonkeyPa
         return start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(process_pool, "_start", once)
-    done = list(process_pool.call(process_of, range(5), 3))
+    done = list(process_pool.map_unordered(process_of, range(5), 3))
     assert [task for task, _ in done] == list(range(5))
     assert len({process for _, process in done} - {os.getpid()}) == 1
 
 
 def in_a_daemon(pipe: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
-    os.write(pipe, str(sorted(process_pool.call(square, range(6), 2))).encode())
+    os.write(pipe, str(sorted(process_pool.map_unordered(square, range(6), 2))).encode())
 
 
 def test_a_daemonic_process_and_one_of_our_own_may_call_too(tmp_path: Path) -> None:
-    assert sorted(process_pool.call(nested, range(3), 2)) == [[0, 1], [0, 1], [0, 1]]
+    assert sorted(process_pool.map_unordered(nested, range(3), 2)) == [[0, 1], [0, 1], [0, 1]]
     receive, send = os.pipe()
     # forked, as schedulers do it: such a child may not use multiprocessing
     process = multiprocessing.get_context("fork").Process(target=in_a_daemon, args=(send,), daemon=True)
@@ -150,12 +154,12 @@ print(len(list(folder.glob("train/*"))))
 """
 DOES_ALL = f"""{DRAWS}
 from retina.audit.runner import audit
-from retina.data import sources
+from retina.data import layouts
 from retina.data.cache.pixel_cache import open_cache
 
 config = DataConfig(path=str(folder))
-print(len(open_cache(sources.read(config), 16, workers=2).pixels))
-print(len(audit(config, workers=2).seen))
+print(len(open_cache(layouts.read(config), 16, workers=2).pixels))
+print(len(audit(config, workers=2).photographs))
 """
 
 
@@ -181,7 +185,7 @@ import os, signal, time
 from retina.data import process_pool
 from tasks import process_of
 seen = set()
-for task, process in process_pool.call(process_of, range(10**6), 2):
+for task, process in process_pool.map_unordered(process_of, range(10**6), 2):
     seen.add(process)
     if len(seen) == 2:
         print(*seen, flush=True)

@@ -139,7 +139,7 @@ def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
         best = ledger.best or ""
         best_trial.evaluate_best_trial(folder, best, photographs, spec.metric.name)
         ensemble.try_build_ensemble(folder, photographs, spec.metric.name, spec.metric.sign)
-        folder.note(interrupted=False, best=best)
+        folder.update_metadata(interrupted=False, best=best)
         figures.draw(folder)
     folder.flush()
 

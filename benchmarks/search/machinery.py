@@ -64,15 +64,15 @@ class Replay:
         rate = self._config.learning_rate
         return EpochResult(self._epoch, rate, 1 - v, v, v, 1 - v, v, v, v, images_per_second=100.0, seconds=0.01)
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
         """One number."""
         return {"epoch": torch.tensor(self._epoch)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The epoch."""
         return {"epoch": self._epoch}
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # noqa: ARG002
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # noqa: ARG002
         """Go on."""
         self._epoch = state["epoch"]
 

@@ -28,8 +28,9 @@ from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.sweep.backend import SweepResult, TrainingFactory
 from retina.sweep.ledger import Ledger
-from retina.sweep.scheduler import BEST, EPOCH, ResumableASHAScheduler
+from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy, suggest
+from retina.sweep.trial_report import METRIC, TIME_ATTR
 from retina.training.epochs import EpochResult
 
 WORKERS = 4
@@ -124,7 +125,7 @@ class Ours:
 
     def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
         """See `Search`."""
-        result = {EPOCH: epoch, BEST: best}
+        result = {TIME_ATTR: epoch, METRIC: best}
         goes_on = self._rungs.on_trial_result(None, _trial(name), result) == "CONTINUE" and not last
         self._study.report(name, epoch, best)
         if not goes_on:
@@ -249,12 +250,12 @@ class SimulatedBackend:
                 break
             name, training = queue.popleft()
             epoch = asdict(next(training))
-            ledger.epoch(name, epoch[EPOCH], epoch)
-            result = {EPOCH: epoch[EPOCH], BEST: ledger.values(name)[epoch[EPOCH]]}
-            is_last = epoch[EPOCH] >= ledger.folder.recorded(name)["epochs"]
+            ledger.epoch(name, epoch[TIME_ATTR], epoch)
+            result = {TIME_ATTR: epoch[TIME_ATTR], METRIC: ledger.values(name)[epoch[TIME_ATTR]]}
+            is_last = epoch[TIME_ATTR] >= ledger.folder.trial_row(name)["epochs"]
             if is_last or rungs.on_trial_result(None, _trial(name), result) != "CONTINUE":
                 rungs.on_trial_complete(None, _trial(name), result)
-                reason = "" if is_last else f"stopped at the rung of epoch {epoch[EPOCH]}"
+                reason = "" if is_last else f"stopped at the rung of epoch {epoch[TIME_ATTR]}"
                 ledger.end(name, "COMPLETE" if is_last else "PRUNED", reason)
             else:
                 queue.append((name, training))

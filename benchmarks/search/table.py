@@ -44,7 +44,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(_conv(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.stages = nn.Sequential(BasicBlock(width, width), _stage(width), _stage(2 * width))
-        self.head = model.head(4 * width, config)
+        self.head = model.build_head(4 * width, config)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of the five grades."""
@@ -74,7 +74,9 @@ def train(number: int, spec: SweepSpec) -> dict[str, object]:
     torch.manual_seed(config.seed)
     started = time.perf_counter()
     curves: dict[str, list[float]] = {name: [] for name in KEPT}
-    run = start_training(config, photographs.part("train"), photographs.part("val"), net=SmallResNet(config))
+    run = start_training(
+        config, photographs.split_view("train"), photographs.split_view("val"), net=SmallResNet(config)
+    )
     try:
         for epoch in run:
             for name in KEPT:

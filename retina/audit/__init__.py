@@ -1,6 +1,6 @@
-"""What is wrong with a data set, told before an hour is spent on it: its labels, splits, duplicates, unfit photographs.
+"""Reports what is wrong with a data set before training: labels, splits, duplicates, photographs unfit to be graded.
 
-`labels` counts what the labels tell; `look` and `duplicates` look at the photographs (see
-`retina.data.photograph_pool` and `retina.data.perceptual_hash`); `run` does it all, `findings` puts it into sentences,
-`terminal` and `page` show it.
+`labels` computes statistics of the labels; `inspect_photograph` and `duplicates` read the photographs (see
+`retina.data.photograph_pool` and `retina.data.perceptual_hash`); `runner` runs the whole audit, `findings` words its
+results as sentences, `terminal` and `page` display it.
 """

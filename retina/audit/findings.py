@@ -1,184 +1,200 @@
-"""What an audit found, in sentences, what matters most first."""
+"""The findings of an audit as sentences, serious ones first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from retina.audit.duplicates import Group
+from retina.audit.duplicates import DuplicateGroup
 from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
-from retina.data.quality import BLURRED, LEAST_SIDE, NO_DISC, VERY_DARK
+from retina.data.quality import BLURRED, MIN_SIDE, NO_DISC, VERY_DARK
 
-UNFIT = {
+QUALITY_PROBLEMS = {
     NO_DISC: "show no fundus disc; they are used whole",
     VERY_DARK: "are very dark",
     BLURRED: "are blurred",
 }
-FEW = 10
-"""Photographs of a grade in a split, below which what is measured of that grade there is luck."""
+"""The problems of a photograph's quality, each as the predicate of a sentence."""
+MIN_PER_GRADE = 10
+"""Photographs of a grade in a split; with fewer, metrics of that grade depend on chance."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence.
+    """One finding of an audit.
 
     Attributes:
-        text: without a full stop.
-        section: where the page has more of it.
-        serious: whether it makes scores wrong, or photographs useless; else it is good to know.
+        text: a sentence without a full stop.
+        section: the section of the page with details.
+        is_serious: whether it makes metrics wrong or photographs useless; else it is for information.
     """
 
     text: str
     section: str
-    serious: bool = True
+    is_serious: bool = True
 
 
 def find(audit: Audit) -> list[Finding]:
-    """All of an audit's findings; empty where nothing is wrong."""
-    found = [finding for way in _WAYS for finding in way(audit)]
-    return sorted(found, key=lambda finding: not finding.serious)
+    """Return all findings of an audit; empty if nothing is wrong."""
+    findings = [finding for check in _CHECKS for finding in check(audit)]
+    return sorted(findings, key=lambda finding: not finding.is_serious)
 
 
-def counted(n: int, one: str, many: str = "") -> str:
-    """1 photograph, 2 photographs, 1,000 photographs."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+def pluralize(n: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 photograph", "2 photographs", "1,000 photographs"."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
-def share(part: int, whole: int) -> str:
-    """12.5%."""
+def percentage(part: int, whole: int) -> str:
+    """Return a share as text: "12.5%"; "0.0%" of nothing."""
     return f"{part / whole:.1%}" if whole else "0.0%"
 
 
 def _unusable(audit: Audit) -> Iterator[Finding]:
     bad = audit.manifest.skipped
     if bad:
-        what = counted(len(bad), "label or photograph cannot be used", "labels or photographs cannot be used")
-        yield Finding(f"{what}; the first: {bad[0]}", "labels")
+        subject = pluralize(len(bad), "label or photograph cannot be used", "labels or photographs cannot be used")
+        yield Finding(f"{subject}; the first: {bad[0]}", "labels")
 
 
 def _unused(audit: Audit) -> Iterator[Finding]:
-    for told in audit.manifest.unused.in_words():
-        yield Finding(told, "labels", " photograph" in told)
-    for told in (*audit.manifest.notes, *audit.manifest.choices):
-        yield Finding(told, "labels", serious=False)
+    for line in audit.manifest.unused.in_words():
+        yield Finding(line, "labels", " photograph" in line)
+    for line in (*audit.manifest.notes, *audit.manifest.choices):
+        yield Finding(line, "labels", is_serious=False)
 
 
 def _overlaps(audit: Audit) -> Iterator[Finding]:
-    for overlap in audit.labels.overlaps:
+    for overlap in audit.label_statistics.overlaps:
         yield Finding(
-            f"{overlap.photographs:,} of {overlap.of:,} {overlap.split} photographs "
-            f"({share(overlap.photographs, overlap.of)}) are of patients who are in {overlap.others} too "
-            f"({counted(overlap.patients, 'patient')}), so that {overlap.split} scores flatter; "
+            f"{overlap.photographs:,} of {overlap.split_size:,} {overlap.split} photographs "
+            f"({percentage(overlap.photographs, overlap.split_size)}) are of patients who are in {overlap.others} too "
+            f"({pluralize(overlap.patients, 'patient')}), so that {overlap.split} metrics are too high; "
             "data.split=by_patient makes a split without them",
             "patients",
         )
 
 
 def _duplicates(audit: Audit) -> Iterator[Finding]:
-    groups = audit.groups
-    crossing, conflicting = [g for g in groups if g.crosses], [g for g in groups if g.conflict]
+    groups = audit.duplicate_groups
+    crossing = [group for group in groups if group.crosses_splits]
     if crossing:
-        which = " and ".join(sorted({" with ".join(group.splits) for group in crossing}))
+        splits = " and ".join(sorted({" with ".join(group.splits) for group in crossing}))
         yield Finding(
-            f"{counted(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
-            f"of a split ({which}): what was learnt by heart counts as known",
+            f"{pluralize(len(crossing), 'group')} of duplicates {'is' if len(crossing) == 1 else 'are'} on both sides "
+            f"of a split ({splits}): a model is evaluated on photographs that it was trained on",
             "duplicates",
         )
-    to_cut = [split for split in ("test", "val") if split not in audit.labels.counts.index]
-    loose = [g for g in groups if g.loose] if to_cut else []
-    join = audit.config.join_duplicates
-    kept = [g for g in loose if not g.blank and (join == "near" or (join == "same" and g.exact))]
-    if kept:
-        yield Finding(
-            f"{_as_patients(kept)}; a sweep takes each for one when it cuts {' and '.join(to_cut)} "
-            f"(data.join_duplicates={join})",
-            "duplicates",
-            serious=False,
-        )
-    parted = [g for g in loose if g not in kept]
-    for some, remedy in (
-        ([g for g in parted if g.blank], ""),  # of one colour all over, which nothing joins
-        ([g for g in parted if not g.blank and g.exact], "; data.join_duplicates=same keeps them together"),
-        ([g for g in parted if not g.blank and not g.exact], "; data.join_duplicates=near keeps them together"),
-    ):
-        if some:
-            yield Finding(
-                f"{_as_patients(some)}, so that a sweep, which cuts {' and '.join(to_cut)} by patient, may put them on "
-                f"both sides{remedy}",
-                "duplicates",
-            )
+    yield from _separable_duplicates(audit)
+    conflicting = [group for group in groups if group.has_conflicting_grades]
     if conflicting:
         yield Finding(
-            f"{counted(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
+            f"{pluralize(len(conflicting), 'group')} of duplicates {'has' if len(conflicting) == 1 else 'have'} "
             "conflicting grades: one photograph, two answers",
             "duplicates",
         )
     if groups:
-        yield Finding(f"{_kinds(groups)}; {counted(_superfluous(groups), 'photograph')} could go", "duplicates", False)
+        superfluous = sum(len(group.rows) - 1 for group in groups)
+        yield Finding(
+            f"{_describe_kinds(groups)}; {pluralize(superfluous, 'photograph')} could be removed", "duplicates", False
+        )
 
 
-def _as_patients(groups: list[Group]) -> str:
+def _separable_duplicates(audit: Audit) -> Iterator[Finding]:
+    """Yield the findings on duplicates that a split by patient may separate."""
+    missing_splits = [split for split in ("test", "val") if split not in audit.label_statistics.counts.index]
+    separable = [group for group in audit.duplicate_groups if group.can_be_separated] if missing_splits else []
+    join = audit.config.join_duplicates
+    joined = [
+        group for group in separable if not group.is_blank and (join == "near" or (join == "same" and group.is_exact))
+    ]
+    if joined:
+        yield Finding(
+            f"{_describe_patients(joined)}; a sweep treats each group as one patient when it makes "
+            f"{' and '.join(missing_splits)} (data.join_duplicates={join})",
+            "duplicates",
+            is_serious=False,
+        )
+    separated = [group for group in separable if group not in joined]
+    for groups, remedy in (
+        ([group for group in separated if group.is_blank], ""),  # of one colour all over: never joined
+        (
+            [group for group in separated if not group.is_blank and group.is_exact],
+            "; data.join_duplicates=same keeps them together",
+        ),
+        (
+            [group for group in separated if not group.is_blank and not group.is_exact],
+            "; data.join_duplicates=near keeps them together",
+        ),
+    ):
+        if groups:
+            yield Finding(
+                f"{_describe_patients(groups)}, so that a sweep, which makes {' and '.join(missing_splits)} by "
+                f"patient, may put them on both sides{remedy}",
+                "duplicates",
+            )
+
+
+def _describe_patients(groups: list[DuplicateGroup]) -> str:
     patients = sum(group.patients for group in groups)
     return (
-        f"{counted(len(groups), 'group')} of duplicates {'counts' if len(groups) == 1 else 'count'} as "
+        f"{pluralize(len(groups), 'group')} of duplicates {'counts' if len(groups) == 1 else 'count'} as "
         f"{patients:,} different patients"
     )
 
 
-def _kinds(groups: list[Group]) -> str:
-    exact = sum(group.exact for group in groups)
-    kinds = [(exact, "of the same pixels"), (len(groups) - exact, "of nearly the same picture")]
-    told = " and ".join(f"{n:,} {kind}" for n, kind in kinds if n)
-    return f"{counted(len(groups), 'group')} of duplicates, {told}"
-
-
-def _superfluous(groups: list[Group]) -> int:
-    return sum(len(group.rows) - 1 for group in groups)
+def _describe_kinds(groups: list[DuplicateGroup]) -> str:
+    n_exact = sum(group.is_exact for group in groups)
+    counts = [(n_exact, "of the same pixels"), (len(groups) - n_exact, "of nearly the same picture")]
+    listed = " and ".join(f"{n:,} {kind}" for n, kind in counts if n)
+    return f"{pluralize(len(groups), 'group')} of duplicates, {listed}"
 
 
 def _photographs(audit: Audit) -> Iterator[Finding]:
-    if audit.seen is None:
+    if audit.photographs is None:
         return
-    n = len(audit.seen)
-    if unreadable := audit.unreadable:
-        told = counted(len(unreadable), "photograph") + " cannot be read (data.on_bad=skip goes on without)"
-        yield Finding(f"{told}; the first: {audit.seen[unreadable[0]].unreadable}", "unfit")
-    for problem, told in UNFIT.items():
-        if unfit := audit.unfit(problem):
-            yield Finding(f"{len(unfit):,} of {n:,} photographs ({share(len(unfit), n)}) {told}", "unfit")
-    if unjudged := audit.unjudged:
-        discs = sum(one.side > 0 for one in audit.seen)
-        are, were = ("is", "was") if unjudged == 1 else ("are", "were")
-        told = f"{are} under {LEAST_SIDE} pixels and {were} not judged for sharpness"
-        yield Finding(f"{unjudged:,} of {counted(discs, 'disc')} {told}", "unfit", False)
+    n = len(audit.photographs)
+    if unreadable := audit.unreadable_rows:
+        subject = pluralize(len(unreadable), "photograph")
+        first = audit.photographs[unreadable[0]].read_error
+        yield Finding(f"{subject} cannot be read (data.on_bad=skip goes on without them); the first: {first}", "unfit")
+    for problem, predicate in QUALITY_PROBLEMS.items():
+        if rows := audit.rows_with_problem(problem):
+            yield Finding(f"{len(rows):,} of {n:,} photographs ({percentage(len(rows), n)}) {predicate}", "unfit")
+    if too_small := audit.discs_without_sharpness:
+        discs = sum(photograph.disc_side > 0 for photograph in audit.photographs)
+        is_text, has_text = ("is", "has") if too_small == 1 else ("are", "have")
+        predicate = f"{is_text} under {MIN_SIDE} pixels and {has_text} no measured sharpness"
+        yield Finding(f"{too_small:,} of {pluralize(discs, 'disc')} {predicate}", "unfit", False)
     size = audit.config.image_size
-    if small := sum(0 < one.side < size for one in audit.seen):
-        told = f"have a disc of fewer than {size} pixels and are enlarged for an image size of {size}"
-        yield Finding(f"{small:,} of {n:,} photographs ({share(small, n)}) {told}", "sizes", False)
+    if small := sum(0 < photograph.disc_side < size for photograph in audit.photographs):
+        predicate = f"have a disc of fewer than {size} pixels and are enlarged for an image size of {size}"
+        yield Finding(f"{small:,} of {n:,} photographs ({percentage(small, n)}) {predicate}", "sizes", False)
 
 
 def _grades(audit: Audit) -> Iterator[Finding]:
-    for split, counts in audit.labels.settled.iterrows():
+    for split, counts in audit.label_statistics.effective_counts.iterrows():
         where = f"in {split}" if split else "in all"
-        few = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < FEW}
-        if few:
-            told = ", ".join(f"{n or 'none'} of {name}" for name, n in few.items())
-            yield Finding(f"fewer than {FEW} photographs of a grade {where}: {told}", "labels", not all(few.values()))
+        rare = {f"{grade} {GRADE_NAMES[grade]}": int(n) for grade, n in enumerate(counts) if n < MIN_PER_GRADE}
+        if rare:
+            listed = ", ".join(f"{n or 'none'} of {name}" for name, n in rare.items())
+            text = f"fewer than {MIN_PER_GRADE} photographs of a grade {where}: {listed}"
+            yield Finding(text, "labels", not all(rare.values()))
 
 
 def _notes(audit: Audit) -> Iterator[Finding]:
-    if audit.seen is None:
-        what = f"not one of the {len(audit.manifest.frame):,} photographs is there: only their labels were looked at"
-        yield Finding(what, "labels", False)
-    if not audit.labels.named:
-        told = "the labels do not say which photographs are of one patient; both sides of a split may have some"
-        yield Finding(told, "patients", False)
-    if "test" not in audit.labels.counts.index:
-        yield Finding("no test split is given; a sweep cuts one, by patient (data.test)", "labels", False)
+    if audit.photographs is None:
+        n = len(audit.manifest.frame)
+        yield Finding(f"none of the {n:,} photographs is there: only their labels were checked", "labels", False)
+    if not audit.label_statistics.has_patients:
+        text = "the labels do not say which photographs are of one patient; both sides of a split may have some"
+        yield Finding(text, "patients", False)
+    if "test" not in audit.label_statistics.counts.index:
+        yield Finding("no test split is given; a sweep makes one, by patient (data.test)", "labels", False)
 
 
-_WAYS: tuple[Callable[[Audit], Iterator[Finding]], ...] = (
+_CHECKS: tuple[Callable[[Audit], Iterator[Finding]], ...] = (
     _unusable,
     _unused,
     _overlaps,

@@ -1,4 +1,4 @@
-"""One photograph looked at: its size, whether it is fit to be graded, and what tells it from others."""
+"""Inspects one photograph: its size, its quality, and hashes that identify duplicates."""
 
 from __future__ import annotations
 
@@ -15,83 +15,88 @@ from retina.data.pixel_hash import is_blank, pixel_hash
 from retina.data.quality import Quality
 from retina.errors import DataError
 
-_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations of which upright is a quarter turn away
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that are a quarter turn away from upright
 
 
 @dataclass(frozen=True, slots=True)
 class PhotographFindings:
-    """What was seen on one photograph.
+    """The findings on one photograph.
 
     Attributes:
-        width: in pixels, as its file has them, upright.
-        height: likewise.
-        side: of the square around its disc, in those pixels; 0 where there is no disc.
-        quality: see `retina.data.quality`; None where it cannot be read.
-        digest: of its decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" where it cannot be read.
-        details: 1,024 bytes, see `retina.data.perceptual_hash`; empty where there is nothing to compare.
-        blank: whether it is of one colour all over, so that a sweep never joins it with its duplicates.
-        unreadable: why it cannot be read, else "".
+        width: pixels in the file, upright.
+        height: pixels in the file, upright.
+        disc_side: side of the square around the fundus disc in those pixels; 0 if there is no disc.
+        quality: see `retina.data.quality`; None if the photograph cannot be read.
+        digest: hash of the decoded pixels, see `retina.data.pixel_hash.pixel_hash`; "" if it cannot be read.
+        details: 1,024 bytes, see `retina.data.perceptual_hash`; empty if there is nothing to compare.
+        is_blank: whether it is all of one colour; a sweep never joins such a photograph with its duplicates.
+        read_error: why it cannot be read, else "".
     """
 
     width: int = 0
     height: int = 0
-    side: int = 0
+    disc_side: int = 0
     quality: Quality | None = None
     digest: str = ""
     details: bytes = b""
-    blank: bool = False
-    unreadable: str = ""
+    is_blank: bool = False
+    read_error: str = ""
 
     @property
     def problems(self) -> list[str]:
-        """What makes it unfit to be graded, as `Quality.problems`; empty also where it cannot be read."""
+        """What makes it unfit to be graded, as `Quality.problems`; also empty if it cannot be read."""
         return self.quality.problems if self.quality else []
 
 
-def look(source: Source) -> PhotographFindings:
-    """Look at a photograph. Of a large JPEG a smaller version is decoded: the fine print does not matter here."""
+def inspect_photograph(source: Source) -> PhotographFindings:
+    """Return the findings on a photograph. A large JPEG is decoded at reduced size, which suffices here.
+
+    Args:
+        source: the path of a file, or pixels, uint8 (height, width, 3) RGB.
+    """
     try:
         if isinstance(source, str):
             path = Path(source)
-            pixels = fundus.read(path, at_least=perceptual_hash.AT_LEAST)
-            size = _size(path, pixels)
+            pixels = fundus.read(path, min_side=perceptual_hash.MIN_DECODED_SIDE)
+            size = _file_size(path, pixels)
         else:
             pixels = source
             height, width = pixels.shape[:2]
             size = width, height
     except (DataError, OSError) as error:
-        return PhotographFindings(unreadable=str(error))
-    return _measured(pixels, size)
+        return PhotographFindings(read_error=str(error))
+    return _measure(pixels, size)
 
 
-def _size(path: Path, pixels: Pixels) -> tuple[int, int]:
-    """Width and height in the file, upright. Those of a reduced decode are rounded, so they do not tell."""
+def _file_size(path: Path, pixels: Pixels) -> tuple[int, int]:
+    """Return width and height in the file, upright, which the rounded size of a reduced decode does not determine."""
     height, width = pixels.shape[:2]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of broken metadata, as when it was read
+        warnings.simplefilter("ignore")  # on broken metadata, as when the file was decoded
         try:
             image = Image.open(path, formats=fundus.FORMATS)
-        except UnidentifiedImageError:  # a deep TIFF or JPEG, which is never reduced
+        except UnidentifiedImageError:  # a deep TIFF or JPEG, which is never decoded at reduced size
             return width, height
         with image:
             if set(image.size) == {width, height}:
                 return width, height
             orientation = None
-            with contextlib.suppress(Exception):  # garbage in the EXIF block: it was read as it lies
+            with contextlib.suppress(Exception):  # an invalid EXIF block: the image was decoded without rotation
                 orientation = image.getexif().get(ExifTags.Base.Orientation)
             return image.size[::-1] if orientation in _SIDEWAYS else image.size
 
 
-def _measured(pixels: Pixels, size: tuple[int, int]) -> PhotographFindings:
-    scale = max(size) / max(pixels.shape[:2])
-    measured = quality.measure(pixels)
-    details = perceptual_hash.describe(pixels, measured.disc) if measured.disc else None
+def _measure(pixels: Pixels, file_size: tuple[int, int]) -> PhotographFindings:
+    scale = max(file_size) / max(pixels.shape[:2])
+    measured_quality = quality.measure(pixels)
+    disc = measured_quality.disc
+    details = perceptual_hash.extract_details(pixels, disc) if disc else None
     return PhotographFindings(
-        width=size[0],
-        height=size[1],
-        side=round(measured.disc.square()[2] * scale) if measured.disc else 0,
-        quality=measured,
+        width=file_size[0],
+        height=file_size[1],
+        disc_side=round(disc.square()[2] * scale) if disc else 0,
+        quality=measured_quality,
         digest=pixel_hash(pixels),
-        blank=is_blank(pixels),
+        is_blank=is_blank(pixels),
         details=b"" if details is None else details.tobytes(),
     )

@@ -1,4 +1,4 @@
-"""How large, bright and sharp the photographs are, in a few numbers."""
+"""The sizes, brightness, contrast and sharpness of the photographs, summarized."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.audit.inspect_photograph import PhotographFindings
-from retina.data.quality import LEAST_BRIGHTNESS, LEAST_SHARPNESS
+from retina.data.quality import MIN_BRIGHTNESS, MIN_SHARPNESS
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The spread of one number over all photographs.
+    """The spread of one measure over all photographs.
 
     Attributes:
-        name: what is measured, and in which unit.
-        least: its smallest value.
-        median: its median.
-        most: its largest.
-        limit: below which a photograph is named; None where there is no limit.
-        digits: worth showing.
+        name: the measure with its unit.
+        least: the smallest value.
+        median: the median.
+        most: the largest value.
+        limit: photographs with a smaller value are reported; None if there is no limit.
+        digits: decimals to show.
     """
 
     name: str
@@ -32,30 +32,30 @@ class Measure:
     limit: float | None = None
     digits: int = 0
 
-    def told(self, value: float | None) -> str:
-        """One of the values as text; empty for None."""
+    def format(self, value: float | None) -> str:
+        """Return one of the values as text; "" for None."""
         return "" if value is None else f"{value:,.{self.digits}f}"
 
 
-def measures(seen: Sequence[PhotographFindings], image_size: int) -> list[Measure]:
-    """What was measured of all photographs that can be read, each where it has a value for any of them."""
-    read = [(one, one.quality) for one in seen if one.quality]
+def summarize_measures(photographs: Sequence[PhotographFindings], image_size: int) -> list[Measure]:
+    """Return the measures of all readable photographs, without those that have no value for any photograph."""
+    readable = [(photograph, photograph.quality) for photograph in photographs if photograph.quality]
     rows: list[tuple[str, list[float], float | None, int]] = [
-        ("longer side, pixels", [max(one.width, one.height) for one, _ in read], None, 0),
-        ("disc, pixels", [one.side for one, _ in read if one.side], image_size, 0),
-        ("brightness, 0 to 255", [quality.brightness for _, quality in read], LEAST_BRIGHTNESS, 0),
-        ("contrast, grey levels", [quality.contrast for _, quality in read], None, 1),
-        ("sharpness", [quality.sharpness for _, quality in read], LEAST_SHARPNESS, 2),
+        ("longer side, pixels", [max(photograph.width, photograph.height) for photograph, _ in readable], None, 0),
+        ("disc, pixels", [photograph.disc_side for photograph, _ in readable if photograph.disc_side], image_size, 0),
+        ("brightness, 0 to 255", [quality.brightness for _, quality in readable], MIN_BRIGHTNESS, 0),
+        ("contrast, grey levels", [quality.contrast for _, quality in readable], None, 1),
+        ("sharpness", [quality.sharpness for _, quality in readable], MIN_SHARPNESS, 2),
     ]
-    found = []
+    measures = []
     for name, values, limit, digits in rows:
         known = np.array([value for value in values if not np.isnan(value)])
         if len(known):
-            found.append(Measure(name, known.min(), float(np.median(known)), known.max(), limit, digits))
-    return found
+            measures.append(Measure(name, known.min(), float(np.median(known)), known.max(), limit, digits))
+    return measures
 
 
-def sizes(seen: Sequence[PhotographFindings]) -> list[tuple[str, int]]:
-    """Sizes as "4,288 x 2,848", with how many photographs have each, the commonest first."""
-    counts = Counter((one.width, one.height) for one in seen if one.quality)
+def count_sizes(photographs: Sequence[PhotographFindings]) -> list[tuple[str, int]]:
+    """Return sizes such as "4,288 x 2,848" with the number of photographs of each, the most common first."""
+    counts = Counter((photograph.width, photograph.height) for photograph in photographs if photograph.quality)
     return [(f"{width:,} x {height:,}", n) for (width, height), n in counts.most_common()]

@@ -1,4 +1,4 @@
-"""An audit as one HTML page that needs no network and no other file."""
+"""Writes an audit as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -14,91 +14,98 @@ from markupsafe import Markup
 
 import retina
 from retina.audit import findings, measures, terminal, unused
-from retina.audit.duplicates import Group
-from retina.audit.labels import settled
+from retina.audit.duplicates import DuplicateGroup
+from retina.audit.labels import effective_splits
 from retina.audit.runner import Audit, Progress
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
 from retina.data import perceptual_hash, quality
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.errors import ResultsError
 from retina.results.files import write_text
 from retina.system import output_files
 
 GENERATOR = "retina data audit"
-"""What a page says that it was written by, near its beginning."""
-A_GRADE = 16
-"""Photographs of each grade's contact sheet."""
-A_PROBLEM = 24
-"""Photographs shown of each problem, the worst first."""
-PICTURED = 40
+"""The generator that a page names in its head, by which an older page is recognised."""
+SHOWN_PER_GRADE = 16
+"""Photographs in each grade's contact sheet."""
+SHOWN_PER_PROBLEM = 24
+"""Photographs shown for each quality problem, the worst first."""
+MAX_PICTURED_GROUPS = 40
 """Groups of duplicates that are shown with their photographs."""
-A_GROUP = 6
-"""Photographs shown of each of these."""
-LISTED = 1000
+SHOWN_PER_GROUP = 6
+"""Photographs shown for each of these groups."""
+MAX_LISTED = 1000
 """Lines of a list."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One photograph on the page: its position in the manifest, its name, what is said below, and its data URI."""
+    """One photograph on the page.
+
+    Attributes:
+        row: position in the manifest.
+        name: the photograph's name.
+        caption: text below the name; may be "".
+        uri: data URI of the thumbnail; "" if the photograph cannot be read.
+    """
 
     row: int
     name: str
-    told: str
+    caption: str
     uri: str = ""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A group of duplicates, with the first of its photographs."""
+class PicturedGroup:
+    """A group of duplicates with the first of its photographs."""
 
-    group: Group
+    group: DuplicateGroup
     pictures: list[Picture]
 
     @property
-    def told(self) -> str:
-        """What it is, in words."""
-        words = "the same picture" if self.group.exact else "nearly the same picture"
-        words += ", conflicting grades" if self.group.conflict else ""
-        words += f", in {' and '.join(self.group.splits)}" if self.group.crosses else ""
+    def caption(self) -> str:
+        """The group's kind, conflicts and splits as text."""
+        text = "the same picture" if self.group.is_exact else "nearly the same picture"
+        text += ", conflicting grades" if self.group.has_conflicting_grades else ""
+        text += f", in {' and '.join(self.group.splits)}" if self.group.crosses_splits else ""
         more = len(self.group.rows) - len(self.pictures)
-        return words + (f", and {more:,} more of it" if more else "")
+        return text + (f", and {more:,} more of it" if more else "")
 
 
 def default_file(audited: Path) -> Path:
-    """Where the page of the data at a path goes if nobody says: audit-NAME.html in the current folder."""
+    """Return the default file for the page of the data at a path: audit-NAME.html in the current folder."""
     name = re.sub(r"[^\w.-]+", "-", audited.stem if audited.is_file() else audited.absolute().name).strip("-.")
     return Path(f"audit-{name}.html" if name else "audit.html")
 
 
-def refuse_foreign(file: Path) -> None:
-    """Stop where a page, or the table beside it, would take the place of something else.
+def ensure_replaceable(file: Path) -> None:
+    """Raise if a page, or the table beside it, would overwrite another file.
 
     Raises:
-        ResultsError: `file` is there and no audit's page, or no file can be written there; as
-            `retina.audit.unused.refuse_foreign`. Exit code 1 where the disk is at fault.
+        ResultsError: if `file` exists and is no audit's page, or if no file can be written there; also as
+            `retina.audit.unused.ensure_replaceable`. The exit code is 1 if the disk is at fault.
     """
     if problem := output_files.in_the_way(
         file, "--html", "audit's page", lambda text: f'content="{GENERATOR}"' in text
     ):
         raise ResultsError(f"{file}: {problem}")
-    unused.refuse_foreign(file)
+    unused.ensure_replaceable(file)
 
 
 def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambda *_: None) -> Path:
-    """Write an audit's page, whole or not at all.
+    """Write an audit's page, completely or not at all.
 
     Args:
-        audit: what was found.
-        file: where to; an older page of an audit is overwritten.
-        seed: of the photographs that are drawn for the contact sheets.
-        progress: told of the photographs that are made small for it.
+        audit: the audit's results.
+        file: the page; an older page of an audit is overwritten.
+        seed: seed of the random photographs in the contact sheets.
+        progress: called while thumbnails are made.
 
     Raises:
-        ResultsError: as `refuse_foreign`, or the page cannot be written.
+        ResultsError: as `ensure_replaceable`, or if the page cannot be written.
     """
-    refuse_foreign(file)
+    ensure_replaceable(file)
     text = render(audit, seed=seed, progress=progress)
     try:
         write_text(file, text, is_private=True)
@@ -108,7 +115,7 @@ def write(audit: Audit, file: Path, *, seed: int = 0, progress: Progress = lambd
 
 
 def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("retina.audit"),
         autoescape=True,
@@ -116,101 +123,104 @@ def render(audit: Audit, *, seed: int = 0, progress: Progress = lambda *_: None)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sheets = {grade: _drawn(audit, grade, seed) for grade in range(GRADES)} if audit.seen else {}
-    unfit = {problem: _worst(audit, problem) for problem in findings.UNFIT}
-    groups = [_shown(audit, group) for group in audit.groups[:PICTURED]]
-    uris = _uris(audit, [*sheets.values(), *unfit.values(), *(one.pictures for one in groups)], progress)
+    photographs = audit.photographs or []
+    sheets = {grade: _random_pictures(audit, grade, seed) for grade in range(GRADES)} if photographs else {}
+    unfit = {problem: _worst_pictures(audit, problem) for problem in findings.QUALITY_PROBLEMS}
+    groups = [_to_pictured_group(audit, group) for group in audit.duplicate_groups[:MAX_PICTURED_GROUPS]]
+    uris = _thumbnail_uris(audit, [*sheets.values(), *unfit.values(), *(group.pictures for group in groups)], progress)
     style = resources.files("retina.audit").joinpath("templates", "audit.css").read_text(encoding="utf-8")
     template = environment.get_template("audit.html")
     return template.render(
         audit=audit,
-        labels=audit.labels,
+        labels=audit.label_statistics,
         name=audit.manifest.root.name or str(audit.manifest.root),
         generator=GENERATOR,
-        style=Markup(style),  # noqa: S704 -- a file of ours
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=Markup(style),  # noqa: S704 -- a file of this package
+        written_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=retina.__version__,
         findings=findings.find(audit),
-        in_words=terminal.in_words(audit.labels),
-        counts=_counts(audit),
+        label_summary=terminal.describe_labels(audit.label_statistics),
+        counts=_grade_counts(audit),
         grades=list(enumerate(GRADE_NAMES)),
-        baselines=terminal.baselines(audit.labels),
-        sizes=[f"{size} pixels: {findings.counted(n, 'photograph')}" for size, n in measures.sizes(audit.seen or [])],
-        measures=measures.measures(audit.seen or [], audit.config.image_size),
-        groups=[replace(one, pictures=_filled(one.pictures, uris)) for one in groups],
-        all_groups=[_line(audit, group) for group in audit.groups[:LISTED]],
-        unfit={problem: _filled(pictures, uris) for problem, pictures in unfit.items() if pictures},
-        unfit_names={problem: _names(audit, audit.unfit(problem)) for problem in unfit},
-        unreadable=[(audit.seen or [])[row].unreadable for row in audit.unreadable[:LISTED]],
-        sheets={grade: _filled(pictures, uris) for grade, pictures in sheets.items()},
-        listed=LISTED,
-        limits=quality,
-        likeness=perceptual_hash,
-        counted=findings.counted,
+        baselines=terminal.baseline_rows(audit.label_statistics),
+        sizes=[
+            f"{size} pixels: {findings.pluralize(n, 'photograph')}" for size, n in measures.count_sizes(photographs)
+        ],
+        measures=measures.summarize_measures(photographs, audit.config.image_size),
+        groups=[replace(group, pictures=_with_uris(group.pictures, uris)) for group in groups],
+        all_groups=[(group, _names(audit, list(group.rows))) for group in audit.duplicate_groups[:MAX_LISTED]],
+        unfit={problem: _with_uris(pictures, uris) for problem, pictures in unfit.items() if pictures},
+        unfit_names={problem: _names(audit, audit.rows_with_problem(problem)) for problem in unfit},
+        read_errors=[photographs[row].read_error for row in audit.unreadable_rows[:MAX_LISTED]],
+        sheets={grade: _with_uris(pictures, uris) for grade, pictures in sheets.items()},
+        max_listed=MAX_LISTED,
+        quality=quality,
+        perceptual_hash=perceptual_hash,
+        pluralize=findings.pluralize,
         seed=seed,
     )
 
 
-def _counts(audit: Audit) -> list[tuple[str, int, list[tuple[int, float]]]]:
-    """A split's name, its photographs, and of each grade how many and their share, 0 to 1."""
+def _grade_counts(audit: Audit) -> list[tuple[str, int, list[tuple[int, float]]]]:
+    """Return for each split its name, its number of photographs, and each grade's number and share, 0 to 1."""
     rows = []
-    for split, row in audit.labels.counts.iterrows():
-        numbers = [int(n) for n in row]
-        total = sum(numbers)
-        rows.append((str(split) or "no split", total, [(n, n / total) for n in numbers]))
+    for split, row in audit.label_statistics.counts.iterrows():
+        counts = [int(n) for n in row]
+        total = sum(counts)
+        rows.append((str(split) or "no split", total, [(n, n / total) for n in counts]))
     return rows
 
 
-def _drawn(audit: Audit, grade: int, seed: int) -> list[Picture]:
-    """Photographs of a grade that can be read, drawn at random, in the order of the labels."""
-    seen = audit.seen or []
-    rows = [row for row in np.flatnonzero(audit.manifest.frame["grade"] == grade).tolist() if not seen[row].unreadable]
+def _random_pictures(audit: Audit, grade: int, seed: int) -> list[Picture]:
+    """Return random readable photographs of a grade, in the order of the labels."""
+    photographs = audit.photographs or []
+    of_grade = np.flatnonzero(audit.manifest.frame["grade"] == grade).tolist()
+    rows = [row for row in of_grade if not photographs[row].read_error]
     rng = np.random.default_rng([seed, grade])
-    chosen = rng.permutation(len(rows))[:A_GRADE]
-    return [_picture(audit, rows[at], "; ".join(seen[rows[at]].problems)) for at in sorted(chosen.tolist())]
+    chosen = rng.permutation(len(rows))[:SHOWN_PER_GRADE]
+    return [_picture(audit, rows[i], "; ".join(photographs[rows[i]].problems)) for i in sorted(chosen.tolist())]
 
 
-def _worst(audit: Audit, problem: str) -> list[Picture]:
+def _worst_pictures(audit: Audit, problem: str) -> list[Picture]:
     pictures = []
-    for row in audit.unfit(problem)[:A_PROBLEM]:
-        measured = (audit.seen or [])[row].quality
-        told = f"grade {audit.manifest.frame['grade'].iloc[row]}"
+    for row in audit.rows_with_problem(problem)[:SHOWN_PER_PROBLEM]:
+        measured = (audit.photographs or [])[row].quality
+        caption = f"grade {audit.manifest.frame['grade'].iloc[row]}"
         if measured:
-            sharp = "" if np.isnan(measured.sharpness) else f", sharpness {measured.sharpness:.2f}"
-            told += f", brightness {measured.brightness:.0f}{sharp}"
-        pictures.append(_picture(audit, row, told))
+            sharpness = "" if np.isnan(measured.sharpness) else f", sharpness {measured.sharpness:.2f}"
+            caption += f", brightness {measured.brightness:.0f}{sharpness}"
+        pictures.append(_picture(audit, row, caption))
     return pictures
 
 
-def _shown(audit: Audit, group: Group) -> Shown:
+def _to_pictured_group(audit: Audit, group: DuplicateGroup) -> PicturedGroup:
     frame = audit.manifest.frame
-    splits = settled(frame["split"])
-    told = [f"grade {frame['grade'].iloc[row]}, {splits.iloc[row] or 'no split'}" for row in group.rows[:A_GROUP]]
-    return Shown(group, [_picture(audit, row, text) for row, text in zip(group.rows, told, strict=False)])
+    splits = effective_splits(frame["split"])
+    pictures = [
+        _picture(audit, row, f"grade {frame['grade'].iloc[row]}, {splits.iloc[row] or 'no split'}")
+        for row in group.rows[:SHOWN_PER_GROUP]
+    ]
+    return PicturedGroup(group, pictures)
 
 
-def _picture(audit: Audit, row: int, told: str) -> Picture:
-    return Picture(row, str(audit.manifest.frame["image"].iloc[row]), told)
-
-
-def _line(audit: Audit, group: Group) -> tuple[Group, list[str]]:
-    return group, _names(audit, list(group.rows))
+def _picture(audit: Audit, row: int, caption: str) -> Picture:
+    return Picture(row, str(audit.manifest.frame["image"].iloc[row]), caption)
 
 
 def _names(audit: Audit, rows: list[int]) -> list[str]:
-    return [str(name) for name in audit.manifest.frame["image"].iloc[rows[:LISTED]]]
+    return [str(name) for name in audit.manifest.frame["image"].iloc[rows[:MAX_LISTED]]]
 
 
-def _uris(audit: Audit, pictures: list[list[Picture]], progress: Progress) -> dict[int, str]:
-    """The data URI of every photograph on the page, by its row; each is made once."""
-    rows = sorted({picture.row for some in pictures for picture in some})
+def _thumbnail_uris(audit: Audit, pictures: list[list[Picture]], progress: Progress) -> dict[int, str]:
+    """Return the data URI of every photograph on the page by its row; each thumbnail is made once."""
+    rows = sorted({picture.row for sheet in pictures for picture in sheet})
     if not rows:
         return {}
-    made = visit(
-        audit.manifest.frame.iloc[rows], thumbnail, lambda done, total: progress("drawing the page", done, total)
+    uris = map_photographs(
+        audit.manifest.frame.iloc[rows], thumbnail, lambda done, total: progress("making the page", done, total)
     )
-    return dict(zip(rows, made, strict=True))
+    return dict(zip(rows, uris, strict=True))
 
 
-def _filled(pictures: list[Picture], uris: dict[int, str]) -> list[Picture]:
+def _with_uris(pictures: list[Picture], uris: dict[int, str]) -> list[Picture]:
     return [replace(picture, uri=uris[picture.row]) for picture in pictures]

@@ -1,4 +1,4 @@
-"""A whole audit: read the labels, look at every photograph, compare them all."""
+"""Runs a whole audit: reads the labels, inspects every photograph and finds duplicates."""
 
 from __future__ import annotations
 
@@ -6,79 +6,79 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from retina.audit import duplicates, inspect_photograph, labels
-from retina.audit.duplicates import Group
-from retina.audit.inspect_photograph import PhotographFindings
-from retina.audit.labels import Labels
+from retina.audit import duplicates, labels
+from retina.audit.duplicates import DuplicateGroup
+from retina.audit.inspect_photograph import PhotographFindings, inspect_photograph
+from retina.audit.labels import LabelStatistics
 from retina.config import DataConfig
 from retina.data import layouts
 from retina.data.manifest import Manifest
-from retina.data.photograph_pool import visit
+from retina.data.photograph_pool import map_photographs
 from retina.data.quality import BLURRED
 from retina.errors import PhotographsAbsentError
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many photographs of how many are."""
+"""Called with the name of the step, the number of photographs that are done, and the number of all."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The results of an audit.
 
     Attributes:
-        config: what was asked for.
-        manifest: the labels that can be used; its `skipped` are the others, missing photographs among them.
-        labels: what they tell.
-        seen: what was seen on each photograph of the manifest; None where none of them is there.
-        groups: of duplicates.
+        config: the audited data set's configuration.
+        manifest: the usable labels; its `skipped` are the unusable ones, those of missing photographs included.
+        label_statistics: statistics of the usable labels.
+        photographs: the findings on each photograph of the manifest; None if none of them exists.
+        duplicate_groups: groups of duplicates.
     """
 
     config: DataConfig
     manifest: Manifest
-    labels: Labels
-    seen: list[PhotographFindings] | None = None
-    groups: list[Group] = field(default_factory=list)
+    label_statistics: LabelStatistics
+    photographs: list[PhotographFindings] | None = None
+    duplicate_groups: list[DuplicateGroup] = field(default_factory=list)
 
-    def unfit(self, problem: str) -> list[int]:
-        """Positions of the photographs that have a problem, one of `retina.data.quality`'s; the worst first."""
-        badness = {
-            row: one.quality.sharpness if problem == BLURRED else one.quality.brightness
-            for row, one in enumerate(self.seen or [])
-            if one.quality and problem in one.problems
+    def rows_with_problem(self, problem: str) -> list[int]:
+        """Return the positions of the photographs with one of `retina.data.quality`'s problems, the worst first."""
+        values = {
+            row: photograph.quality.sharpness if problem == BLURRED else photograph.quality.brightness
+            for row, photograph in enumerate(self.photographs or [])
+            if photograph.quality and problem in photograph.problems
         }
-        return sorted(badness, key=badness.__getitem__)
+        return sorted(values, key=values.__getitem__)
 
     @property
-    def unjudged(self) -> int:
-        """How many photographs have a disc that is too small to be judged for sharpness."""
-        measured = [one.quality for one in self.seen or [] if one.quality and one.quality.disc]
-        return sum(math.isnan(one.sharpness) for one in measured)
+    def discs_without_sharpness(self) -> int:
+        """The number of photographs whose disc is too small for its sharpness to be measured."""
+        qualities = [photograph.quality for photograph in self.photographs or [] if photograph.quality]
+        return sum(bool(quality.disc) and math.isnan(quality.sharpness) for quality in qualities)
 
     @property
-    def unreadable(self) -> list[int]:
+    def unreadable_rows(self) -> list[int]:
         """Positions of the photographs that cannot be read."""
-        return [row for row, one in enumerate(self.seen or []) if one.unreadable]
+        return [row for row, photograph in enumerate(self.photographs or []) if photograph.read_error]
 
 
 def audit(config: DataConfig, progress: Progress = lambda *_: None, workers: int | None = None) -> Audit:
-    """Audit the photographs at `config.path`, or where none of them is there their labels alone.
+    """Audit the photographs at `config.path`, or only their labels if none of the photographs exists.
 
     Args:
-        config: `path`, `layout` and `image_size` count. What is bad is listed, whatever `on_bad` says.
-        progress: told of what takes long.
-        workers: processes that look at photographs; by default one for each core that this process may use.
+        config: `path`, `layout` and `image_size` count. Bad rows are listed, whatever `on_bad` is.
+        progress: called during the steps that take long.
+        workers: processes that inspect photographs; by default one for each core that this process may use.
 
     Raises:
-        DataError: nothing there, no known layout, or no label that can be used.
+        DataError: if the path does not exist, has no known layout, or no label can be used.
     """
     config = config.model_copy(update={"on_bad": "skip"})
     try:
         manifest = layouts.read(config)
     except PhotographsAbsentError:
         manifest = layouts.read(config, photographs=False)
-        return Audit(config, manifest, labels.count(manifest.frame))
+        return Audit(config, manifest, labels.summarize(manifest.frame))
     frame = manifest.frame
-    seen = visit(
-        frame, inspect_photograph.look, lambda done, total: progress("looking at photographs", done, total), workers
+    photographs = map_photographs(
+        frame, inspect_photograph, lambda done, total: progress("inspecting photographs", done, total), workers
     )
-    return Audit(config, manifest, labels.count(frame), seen, duplicates.find(frame, seen))
+    return Audit(config, manifest, labels.summarize(frame), photographs, duplicates.find_groups(frame, photographs))

@@ -1,4 +1,4 @@
-"""An audit as a terminal shows it."""
+"""Displays an audit in the terminal."""
 
 from __future__ import annotations
 
@@ -9,84 +9,89 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from retina.audit import findings
-from retina.audit.findings import counted
-from retina.audit.labels import Labels
-from retina.audit.measures import measures, sizes
+from retina.audit.findings import pluralize
+from retina.audit.labels import LabelStatistics
+from retina.audit.measures import count_sizes, summarize_measures
 from retina.audit.runner import Audit
 from retina.config import GRADE_NAMES
 
-_COMMONEST = 4
+_MAX_SIZES = 4
 
 
-def view(audit: Audit) -> RenderableType:
-    """All of it: what is there, what it measures, what needs no photograph, what was found."""
-    tables = (_measured(audit), _baselines(audit.labels))
-    what = f"{audit.manifest.root} ({audit.manifest.layout}): {in_words(audit.labels)}"
-    return Group(what, _grades(audit), *_lines(audit), *(one for one in tables if one), "", *_findings(audit))
+def render(audit: Audit) -> RenderableType:
+    """Return the whole audit: label counts, sizes, measures, baselines without photographs, and findings."""
+    tables = (_measures_table(audit), _baselines_table(audit.label_statistics))
+    title = f"{audit.manifest.root} ({audit.manifest.layout}): {describe_labels(audit.label_statistics)}"
+    shown_tables = (table for table in tables if table)
+    return Group(title, _grades_table(audit), *_size_lines(audit), *shown_tables, "", *_finding_lines(audit))
 
 
-def in_words(labels: Labels) -> str:
-    """How many photographs of how many patients and eyes."""
-    told = counted(labels.photographs, "photograph")
-    if labels.named:
-        told += f" of {counted(labels.patients, 'patient')}"
-    eyes = [f"{labels.eyes[eye]:,} {eye or 'of an eye that is not told'}" for eye in labels.eyes if labels.eyes[eye]]
+def describe_labels(labels: LabelStatistics) -> str:
+    """Return the numbers of photographs, patients and eyes as text."""
+    text = pluralize(labels.photographs, "photograph")
+    if labels.has_patients:
+        text += f" of {pluralize(labels.patients, 'patient')}"
+    eyes = [f"{labels.eyes[eye]:,} {eye or 'of an unknown eye'}" for eye in labels.eyes if labels.eyes[eye]]
     if len(eyes) > 1:
-        told += f": {', '.join(eyes)}"
-        told += f"; {labels.both_eyes:,} with both eyes" if labels.named else ""
-    return told
+        text += f": {', '.join(eyes)}"
+        text += f"; {labels.both_eyes:,} with both eyes" if labels.has_patients else ""
+    return text
 
 
-def baselines(labels: Labels) -> list[tuple[str, str, str, str]]:
-    """The rules that need no photograph: name, split, accuracy and QWK as text."""
-    named = [("always train's commonest grade", labels.majority), ("the fellow eye's grade, else 0", labels.fellow_eye)]
+def baseline_rows(labels: LabelStatistics) -> list[tuple[str, str, str, str]]:
+    """Return the baselines that need no photograph: name, split, accuracy and QWK as text."""
+    baselines = [
+        ("always train's commonest grade", labels.majority),
+        ("the fellow eye's grade, else 0", labels.fellow_eye),
+    ]
     return [
-        (name, split, f"{one.accuracy:.2%}", f"{one.qwk:.3f}")
-        for name, by_split in named
-        for split, one in by_split.items()
+        (name, split, f"{baseline.accuracy:.2%}", f"{baseline.qwk:.3f}")
+        for name, by_split in baselines
+        for split, baseline in by_split.items()
     ]
 
 
-def _grades(audit: Audit) -> Table:
-    counts = audit.labels.counts
+def _grades_table(audit: Audit) -> Table:
+    counts = audit.label_statistics.counts
     table = Table(box=SIMPLE_HEAD)
     for column in ["", "photographs", *(f"{grade} {name}" for grade, name in enumerate(GRADE_NAMES))]:
         table.add_column(column, justify="right")
     rows = [(str(split) or "no split", row.tolist()) for split, row in counts.iterrows()]
     if len(rows) > 1:
         rows.append(("all", counts.sum().tolist()))
-    for split, numbers in rows:
-        total = sum(numbers)
-        shown = (f"{n:,} ({findings.share(n, total)})" for n in numbers)
-        table.add_row(split, f"{total:,}", *shown)
+    for split, grade_counts in rows:
+        total = sum(grade_counts)
+        cells = (f"{n:,} ({findings.percentage(n, total)})" for n in grade_counts)
+        table.add_row(split, f"{total:,}", *cells)
     return table
 
 
-def _lines(audit: Audit) -> Iterator[str]:
-    found = sizes(audit.seen or [])
-    if found:
-        told = ", ".join(f"{size} ({n:,})" for size, n in found[:_COMMONEST])
-        more = f" and {counted(len(found) - _COMMONEST, 'other')}" if len(found) > _COMMONEST else ""
-        yield f"  sizes: {told}{more}"
+def _size_lines(audit: Audit) -> Iterator[str]:
+    sizes = count_sizes(audit.photographs or [])
+    if sizes:
+        listed = ", ".join(f"{size} ({n:,})" for size, n in sizes[:_MAX_SIZES])
+        more = f" and {pluralize(len(sizes) - _MAX_SIZES, 'other')}" if len(sizes) > _MAX_SIZES else ""
+        yield f"  sizes: {listed}{more}"
 
 
-def _measured(audit: Audit) -> Table | None:
-    found = measures(audit.seen or [], audit.config.image_size)
-    if not found:
+def _measures_table(audit: Audit) -> Table | None:
+    measures = summarize_measures(audit.photographs or [], audit.config.image_size)
+    if not measures:
         return None
     table = Table("", box=SIMPLE_HEAD)
-    for column in ("least", "median", "most", "named below"):
+    for column in ("least", "median", "most", "reported below"):
         table.add_column(column, justify="right")
-    for one in found:
-        table.add_row(one.name, *(one.told(value) for value in (one.least, one.median, one.most, one.limit)))
+    for measure in measures:
+        values = (measure.least, measure.median, measure.most, measure.limit)
+        table.add_row(measure.name, *(measure.format(value) for value in values))
     return table
 
 
-def _baselines(labels: Labels) -> Table | None:
-    rows = baselines(labels)
+def _baselines_table(labels: LabelStatistics) -> Table | None:
+    rows = baseline_rows(labels)
     if not rows:
         return None
-    table = Table("what needs no photograph", "split", box=SIMPLE_HEAD)
+    table = Table("baseline without photographs", "split", box=SIMPLE_HEAD)
     for column in ("accuracy", "QWK"):
         table.add_column(column, justify="right")
     for row in rows:
@@ -94,8 +99,8 @@ def _baselines(labels: Labels) -> Table | None:
     return table
 
 
-def _findings(audit: Audit) -> Iterator[str]:
-    found = findings.find(audit)
-    yield "found:" if found else "found: nothing that is wrong"
-    for one in found:
-        yield f"  {'!' if one.serious else '-'} {one.text}"
+def _finding_lines(audit: Audit) -> Iterator[str]:
+    audit_findings = findings.find(audit)
+    yield "findings:" if audit_findings else "findings: none"
+    for finding in audit_findings:
+        yield f"  {'!' if finding.is_serious else '-'} {finding.text}"

@@ -1,4 +1,4 @@
-"""Photographs small enough for a page, inside its text."""
+"""Thumbnails of photographs as data URIs, for the audit's page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from retina.data.fundus import Source
 from retina.errors import DataError
 
 SIDE = 176
-"""Pixels: sharp on a phone at half of that."""
+"""Pixels of a thumbnail's side; shown at half of that, it is sharp on a phone."""
 
 
 def thumbnail(source: Source) -> str:
-    """A photograph as the model sees it, cropped to its disc, as the URI of a JPEG; "" where it cannot be read."""
+    """Return a photograph cropped to its disc, as the model sees it, as the data URI of a JPEG; "" if unreadable."""
     try:
-        pixels = fundus.read(Path(source), at_least=2 * SIDE) if isinstance(source, str) else source
+        pixels = fundus.read(Path(source), min_side=2 * SIDE) if isinstance(source, str) else source
     except DataError:
         return ""
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The files in an audited folder that nothing was read from, as a table beside the page."""
+"""The table of unused files in an audited folder, which is written beside the page."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from retina.results.files import write_csv
 from retina.system import output_files
 
 
-def refuse_foreign(page: Path) -> None:
-    """Stop where the table would take the place of something else, or cannot be written.
+def ensure_replaceable(page: Path) -> None:
+    """Raise if the table would overwrite another file, or cannot be written.
 
     Raises:
-        ResultsError: a file of its name is there and is no such table, or cannot be written; exit code 1 where the disk
-            is at fault.
+        ResultsError: if a file of its name exists and is no such table, or if it cannot be written; the exit code is 1
+            if the disk is at fault.
     """
-    file = _beside(page)
+    file = _table_path(page)
     if problem := output_files.in_the_way(file, "--html", "table of unused files", _is_table):
         raise ResultsError(f"{file}: {problem}")
 
 
 def write(audit: Audit, page: Path) -> Path | None:
-    """Write the table to PAGE-unused.csv; None where every file was used, and an earlier table goes.
+    """Write the table to PAGE-unused.csv; if every file was used, delete an earlier table and return None.
 
     Raises:
-        ResultsError: as `refuse_foreign`.
+        ResultsError: as `ensure_replaceable`.
     """
-    refuse_foreign(page)
-    file = _beside(page)
+    ensure_replaceable(page)
+    file = _table_path(page)
     try:
         if rows := audit.manifest.unused.rows():
             write_csv(file, rows, UNUSED_COLUMNS, is_private=True)  # names of photographs may name patients
@@ -41,7 +41,7 @@ def write(audit: Audit, page: Path) -> Path | None:
     return None
 
 
-def _beside(page: Path) -> Path:
+def _table_path(page: Path) -> Path:
     return page.with_name(f"{page.stem}-unused.csv")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from retina.cli import console, data_arguments, train_arguments
 from retina.cli.parser import Command
 from retina.errors import ResultsError, SpecError, one_line
-from retina.report.terminal.progress import shown
+from retina.report.terminal.progress import show_progress
 from retina.system import process
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         return _dry_run(loaded, place, going)
     root = Path(options.results) / loaded.name
     try:
-        with shown(console.out) as progress, console.live() as watch:
+        with show_progress(console.out) as progress, console.live() as watch:
             folder, outcome = api.run_sweep(
                 loaded, place, going, verbose=options.verbose, progress=progress, watch=watch
             )
@@ -64,14 +64,16 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 def _dry_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> int:
     from retina.data import dataset
-    from retina.report.terminal import plan as report
+    from retina.report.terminal import tables
     from retina.sweep import api, dry_run, ray_backend
 
     ray_backend.silence_libraries(verbose=False)
     spec, _ = api.to_run(spec, place, going)
     console.out.print(spec.to_yaml())
-    console.show(report.table(dry_run.plan(spec, place.results / spec.name)))
-    found = dataset.find(spec.data)  # last: what is planned can be read where the photographs are still to come
+    console.show(tables.plan(dry_run.plan(spec, place.results / spec.name)))
+    found = dataset.read_manifest(
+        spec.data
+    )  # last: what is planned can be read where the photographs are still to come
     drawn = f"{spec.data.synthetic.photographs} are drawn"
     what = f"{len(found.frame)} photographs in {found.root}" if found else drawn
     notes = [f"\nnote: {note}" for note in (*found.remarks, *found.left_out)] if found else []
@@ -96,7 +98,7 @@ def train_networks(options: argparse.Namespace) -> int:
         weights=options.weights,
     )
     try:
-        with shown(console.out) as progress:
+        with show_progress(console.out) as progress:
             folder, result, photographs = api.train(plan, load=options.load, progress=progress)
     except KeyboardInterrupt:
         if not (root / "sweep.yaml").is_file():
@@ -109,21 +111,21 @@ def train_networks(options: argparse.Namespace) -> int:
 
 
 def _tell_runs(folder: RunFolder, photographs: FundusDataset | None) -> int:
-    from retina.evaluation import comparison_runs
+    from retina.evaluation import comparison
     from retina.report import comparison_figures, figures
     from retina.report.terminal import best_model
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
-        console.err.print(f"{trial_id} FAIL: {folder.recorded(trial_id).get('reason', '')}")
-    with shown(console.out) as progress:
+        console.err.print(f"{trial_id} FAIL: {folder.trial_row(trial_id).get('reason', '')}")
+    with show_progress(console.out) as progress:
         drawn = comparison_figures.draw(folder, photographs, progress)
     has_best = (folder.best / "metrics.json").is_file()
     if has_best or not (drawn or failed):
         drawn = [*figures.draw(folder), *drawn]
     if has_best:
-        console.show(best_model.best(folder))
-    console.out.print(f"\n{comparison_runs.describe(comparison_runs.read(folder))}")
+        console.show(best_model.render(folder))
+    console.out.print(f"\n{comparison.describe(comparison.read_runs(folder))}")
     _page_at_the_end(folder)
     drawn += [file for file in (folder.root / "report.html",) if file.is_file()]
     console.out.print(
@@ -136,7 +138,7 @@ def list_sweeps(options: argparse.Namespace) -> int:
     """Run `retina list`: show the sweeps of a results folder."""
     from retina.report.terminal import list_sweeps
 
-    found = list_sweeps.summaries(options.results)
+    found = list_sweeps.read_summaries(options.results)
     if not found:
         console.out.print(f"{options.results} holds no sweep yet")
         return 0
@@ -157,7 +159,7 @@ def _tell(folder: RunFolder, best: str | None, ended_by: str, metric: str) -> in
     figures.draw(folder)
     _draw_comparison(folder)
     _page_at_the_end(folder)
-    console.show(best_model.best(folder))
+    console.show(best_model.render(folder))
     if made := ensemble_results.read(folder, best):
         console.show(ensemble_results.table(made))
     console.show(tables.files(folder))
@@ -179,7 +181,7 @@ def _draw_comparison(folder: RunFolder) -> None:
     from retina.report import comparison_figures
 
     try:
-        with shown(console.out) as progress:
+        with show_progress(console.out) as progress:
             comparison_figures.draw(folder, progress=progress)
     except OSError as error:  # the folder can only be read, say
         console.out.print(f"note: the comparison is not drawn: {error}")
@@ -208,7 +210,7 @@ def draw_photographs(options: argparse.Namespace) -> int:
 
     wish = {key: getattr(options, key) for key in ("photographs", "size", "proportions", "seed")}
     config = parse(SyntheticConfig, wish, "retina data draw")
-    with shown(console.out) as progress:
+    with show_progress(console.out) as progress:
         synthetic.draw(options.folder, config, progress=lambda done, total: progress("drawing", done, total))
     console.out.print(f"{config.photographs} photographs in {options.folder}, in the layout of EyePACS")
     return 0
@@ -221,15 +223,15 @@ def prepare_data(options: argparse.Namespace) -> int:
     from retina.results.files import write_csv
 
     config = data_arguments.config_of(options, "retina data prepare")
-    with shown(console.out) as progress:
+    with show_progress(console.out) as progress:
         prepared = dataset.prepare(config, progress)
     console.show(tables.data(prepared.summary()))
     if prepared.decoded:
-        console.out.print(tables.decoding(prepared.decoded, prepared.seconds))
+        console.out.print(tables.decoding_speed(prepared.decoded, prepared.seconds))
     console.out.print(f"decoded: {prepared.pixels_file}")
-    for kind, rows in dataset.rows_by_kind(prepared).items():
+    for kind, rows in dataset.excluded_rows(prepared).items():
         if rows:
-            file = dataset.list_file(config, kind)
+            file = dataset.excluded_rows_path(config, kind)
             write_csv(file, rows, list(rows[0]))
             console.out.print(f"{kind.replace('-', ' ')}: {file}")
     return 0
@@ -243,10 +245,10 @@ def audit_data(options: argparse.Namespace) -> int:
     config = data_arguments.config_of(options, "retina data audit")
     layouts.resolve_path(config.path)  # first: the page is called after what is there
     file = options.html or page.default_file(Path(options.path))
-    page.refuse_foreign(file)  # before minutes are spent on what could not be written
-    with shown(console.out) as progress:
+    page.ensure_replaceable(file)  # before minutes are spent on what could not be written
+    with show_progress(console.out) as progress:
         found = runner.audit(config, progress)
-        console.show(terminal.view(found))  # before the page, which a full disk may cost us
+        console.show(terminal.render(found))  # before the page, which a full disk may cost us
         try:
             page.write(found, file, seed=options.seed, progress=progress)
             listed = unused.write(found, file)

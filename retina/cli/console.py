@@ -15,7 +15,7 @@ from rich.segment import Segment
 from retina.system.printable import PrintableFormatter, printable
 
 if TYPE_CHECKING:
-    from retina.report.terminal.live_view import Status
+    from retina.results.status import SweepStatus
 
 
 class PrintableConsole(Console):
@@ -54,7 +54,7 @@ def show(table: RenderableType) -> None:
 
 
 @contextmanager
-def live() -> Iterator[Callable[[Status], None] | None]:
+def live() -> Iterator[Callable[[SweepStatus], None] | None]:
     """The view of a running sweep, in a terminal; elsewhere None, and the lines of the log say the same."""
     if not out.is_terminal:
         yield None
@@ -62,13 +62,13 @@ def live() -> Iterator[Callable[[Status], None] | None]:
     with ExitStack() as shown:
         opened: list[Live] = []
 
-        def watch(status: Status) -> None:
-            from retina.report.terminal.live_view import view  # noqa: PLC0415  # only where a view is shown
+        def watch(status: SweepStatus) -> None:
+            from retina.report.terminal.live_view import render  # noqa: PLC0415  # only where a view is shown
 
             if not opened:  # only now: a bar may have been here before
                 opened.append(shown.enter_context(Live(console=out, transient=True, auto_refresh=False)))
                 Lines.live = True
-            opened[0].update(view(status), refresh=True)
+            opened[0].update(render(status), refresh=True)
 
         try:
             yield watch

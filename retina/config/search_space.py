@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from retina.config import spellings
 from retina.config.trial import TrialConfig
-from retina.config.validation import Frozen, SettingError, nearest
+from retina.config.validation import Frozen, SettingError, is_recorded, nearest
 from retina.system.printable import cut
 
 MAX_GRID = 10_000
@@ -162,14 +162,6 @@ class Parameter(Frozen):
 
 Space = Mapping[str, Parameter]
 
-RECORDED = {"is_recorded": True}
-"""The context in which a sweep.yaml is validated that an earlier version wrote, and may have allowed more."""
-
-
-def is_recorded(info: ValidationInfo) -> bool:
-    """Return whether a validator sees a results folder's sweep.yaml, which says what was, not what is to be done."""
-    return bool(info.context and info.context.get("is_recorded"))
-
 
 def search_order(space: Space) -> list[str]:
     """The parameters' names, each after those that its `when` asks for.
@@ -311,6 +303,19 @@ def typed_parameter(name: str, parameter: Any) -> Any:
     if isinstance(typed.get("when"), Mapping):
         typed["when"] = {other: _typed_when(other, wanted, *where, "when") for other, wanted in typed["when"].items()}
     return typed
+
+
+def known_parameters(parameters: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the raw parameters that `TrialConfig` has, each without the conditions on others that it lacks."""
+    known = {}
+    for name, parameter in parameters.items():
+        if name not in TrialConfig.model_fields:
+            continue
+        known[name] = parameter
+        if isinstance(parameter, Mapping) and isinstance(parameter.get("when"), Mapping):
+            when = {other: values for other, values in parameter["when"].items() if other in TrialConfig.model_fields}
+            known[name] = {**parameter, "when": when}
+    return known
 
 
 def typed_value(name: Any, value: Any, *where: Hashable) -> Any:

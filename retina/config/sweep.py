@@ -14,7 +14,7 @@ from retina.config.data import DataConfig
 from retina.config.search_space import Parameter
 from retina.config.sweep_file import RawSweep
 from retina.config.trial import TrialConfig
-from retina.config.validation import Frozen, SettingError, parse
+from retina.config.validation import RECORDED, Frozen, SettingError, Where, is_recorded, parse
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
 """What a sweep may go by, and its natural goal. Always of the validation split: the test split chooses nothing."""
@@ -53,7 +53,7 @@ class Metric(Frozen):
     @model_validator(mode="after")
     def _target_can_be_reached(self, info: ValidationInfo) -> Self:
         low, high = RANGES[self.name]
-        if self.target is not None and not (low <= self.target <= high or search_space.is_recorded(info)):
+        if self.target is not None and not (low <= self.target <= high or is_recorded(info)):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
             raise SettingError(f"target: {self.target:g} is outside {self.name}; allowed: {allowed}", "target")
         return self
@@ -124,22 +124,24 @@ class SweepSpec(Frozen):
     budget: Budget = Budget()
     early_stop: EarlyStop = EarlyStop()
     resources: Resources = Resources()
-    parameters: dict[str, Parameter] = Field(min_length=1)
+    parameters: dict[str, Parameter]
     start: list[dict[str, Any]] = Field(default_factory=list)
     keep: Keep = Keep()
     track_test: bool = Field(False, description="record the test split by epoch, for curves; it chooses nothing")
 
     @model_validator(mode="before")
     @classmethod
-    def _typed(cls, values: Any) -> Any:
+    def _typed(cls, values: Any, info: ValidationInfo) -> Any:
         """Every value of a parameter as `TrialConfig` would hold it (5e-4, not "5e-4"; 10, not 10.0)."""
         if not isinstance(values, Mapping):
             return values
-        values = spellings.sweep(values)
+        values = dict(values) if is_recorded(info) else spellings.sweep(values)
         if isinstance(values.get("parameters"), Mapping):
-            parameters = values["parameters"].items()
+            parameters = values["parameters"]
+            if is_recorded(info):
+                parameters = search_space.known_parameters(parameters)
             values["parameters"] = {
-                name: search_space.typed_parameter(name, parameter) for name, parameter in parameters
+                name: search_space.typed_parameter(name, parameter) for name, parameter in parameters.items()
             }
         start = values.get("start")
         if isinstance(start, list) and all(isinstance(point, Mapping) for point in start):
@@ -151,6 +153,8 @@ class SweepSpec(Frozen):
 
     @model_validator(mode="after")
     def _coherent(self, info: ValidationInfo) -> Self:
+        if not self.parameters and not (info.context and info.context.get("allow_no_parameters")):
+            raise SettingError("parameters: should hold at least one parameter", "parameters")
         search_space.search_order(self.parameters)
         if self.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.distribution]
@@ -160,15 +164,13 @@ class SweepSpec(Frozen):
             if self.start:
                 problem = "start: a grid has its own order; leave start out, or choose another method"
                 raise SettingError(problem, "start")
-            if (
-                not search_space.is_recorded(info)
-                and (size := search_space.size_of_grid(self.parameters)) > search_space.MAX_GRID
-            ):
+            if not is_recorded(info) and (size := search_space.size_of_grid(self.parameters)) > search_space.MAX_GRID:
                 problem = (
                     f"method: a grid of {size:,} points; allowed: {search_space.MAX_GRID:,}; choose another method"
                 )
                 raise SettingError(problem, "method")
-        if search_space.is_recorded(info):
+        if is_recorded(info):
+            self._check_eta()
             return self
         if self.trials is not None and self.trials > MAX_TRIALS:
             raise SettingError(f"trials: {self.trials}: should be less than or equal to {MAX_TRIALS}", "trials")
@@ -192,10 +194,12 @@ class SweepSpec(Frozen):
                 "early_stop",
                 "eta",
             )
-        if self.early_stop.eta < LEAST_ETA:  # readers of sweep.yaml refuse it
-            raise SettingError(
-                f"early_stop.eta: {self.early_stop.eta!r}; allowed: {LEAST_ETA} and more", "early_stop", "eta"
-            )
+        self._check_eta()
+
+    def _check_eta(self) -> None:
+        if self.early_stop.eta < LEAST_ETA:
+            problem = f"early_stop.eta: {self.early_stop.eta!r}; allowed: {LEAST_ETA} and more"
+            raise SettingError(problem, "early_stop", "eta")
 
     @property
     def planned_trials(self) -> int:
@@ -212,6 +216,19 @@ class SweepSpec(Frozen):
         if parameter is None:
             return TrialConfig().epochs
         return int(parameter.bounds()[1]) if parameter.distribution else int(max(parameter.choices()))
+
+    def rungs(self) -> list[int]:
+        """Return the epochs after which ASHA may stop a trial, ascending; empty if `early_stop.type` is none.
+
+        The milestones are grace_epochs x eta^k below `max_epochs`. One that is no whole number is reached by the epoch
+        after it.
+        """
+        grace, eta, longest = self.early_stop.grace_epochs, self.early_stop.eta, self.max_epochs
+        if self.early_stop.type == "none" or grace >= longest:
+            return []
+        count = 1 + int(math.log(longest / grace) / math.log(eta))  # as Ray counts them
+        milestones = (grace * eta**exponent for exponent in range(count))
+        return [math.ceil(milestone) for milestone in milestones if milestone < longest]
 
     def possible(self, name: str) -> list[Any]:
         """The values that a trial may have for a setting that is no range: the searched ones, or its default."""
@@ -262,11 +279,21 @@ def load(
     return parse(SweepSpec, raw.values, raw.place)
 
 
-def load_recorded(file: Path) -> SweepSpec:
-    """Read the sweep.yaml of a results folder: what a sweep did, also where it would be refused today.
+def parse_recorded(values: Mapping[str, Any], where: Where, *, allow_no_parameters: bool = False) -> SweepSpec:
+    """Check the values of a results folder's sweep.yaml, which an earlier version may have written.
+
+    Unknown keys and parameters are ignored, missing keys get their defaults, and what only matters to a sweep that is
+    to start is not checked. `retina.results.RunFolder.spec` reads the file.
+
+    Args:
+        values: the content of sweep.yaml.
+        where: see `parse`.
+        allow_no_parameters: whether `parameters` may be missing or empty.
 
     Raises:
-        SpecError: no such file, no YAML, or not what a sweep writes.
+        SpecError: a value that no version wrote.
     """
-    raw = RawSweep.read(file)
-    return parse(SweepSpec, raw.values, raw.place, search_space.RECORDED)
+    defaults: dict[str, Any] = {"name": "sweep"}
+    if allow_no_parameters:
+        defaults["parameters"] = {}
+    return parse(SweepSpec, {**defaults, **values}, where, {**RECORDED, "allow_no_parameters": allow_no_parameters})

@@ -6,16 +6,25 @@ import difflib
 import hashlib
 import json
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retina.errors import SpecError
 from retina.system.printable import cut
 
 M = TypeVar("M", bound=BaseModel)
 Where = str | Callable[[tuple[Hashable, ...]], str]
+
+
+RECORDED = {"is_recorded": True}
+"""The validation context of a results folder's sweep.yaml, which an earlier version may have written."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    """Return whether a validator checks a results folder's sweep.yaml: what a sweep did, not what one is to do."""
+    return bool(info.context and info.context.get("is_recorded"))
 
 
 class SettingError(ValueError):
@@ -31,9 +40,16 @@ class SettingError(ValueError):
 
 
 class Frozen(BaseModel):
-    """A value object: unknown keys are refused, nothing can be changed after it was checked."""
+    """An immutable value object. Unknown keys are refused; in the context `RECORDED` they are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown_recorded_keys(cls, values: Any, info: ValidationInfo) -> Any:
+        if is_recorded(info) and isinstance(values, Mapping):
+            return {key: value for key, value in values.items() if key in cls.model_fields}
+        return values
 
     @field_validator("*", mode="before")
     @classmethod

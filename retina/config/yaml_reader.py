@@ -88,6 +88,11 @@ class Document:
     content: Any
     lines: dict[Key, int] = field(default_factory=dict)
 
+    def line_of(self, key: Key) -> int | None:
+        """Return the line of `key`, else of the nearest key above it; None if there is neither."""
+        lengths = range(len(key), 0, -1)
+        return next((self.lines[key[:length]] for length in lengths if key[:length] in self.lines), None)
+
 
 def read(file: Path) -> Document:
     """Read a YAML file in UTF-8, or in UTF-16 with a byte order mark.

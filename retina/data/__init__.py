@@ -1,1 +1,1 @@
-"""Photographs to batches: label files to a manifest, splits, the fundus crop, the pixel cache, augmented batches."""
+"""Data loading: label files, splits, the fundus crop, the pixel cache and augmented batches."""

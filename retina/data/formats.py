@@ -10,24 +10,24 @@ from retina.data import fundus
 
 
 @cache
-def suffixes() -> frozenset[str]:
-    """The file name suffixes of `fundus.FORMATS` in small letters: ".jpg", ".jfif", ".webp", ".jp2" and so on."""
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in known.items() if name in fundus.FORMATS)
+def image_suffixes() -> frozenset[str]:
+    """Return the file name suffixes of `fundus.FORMATS` in lower case: ".jpg", ".jfif", ".webp", ".jp2" and so on."""
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in formats.items() if name in fundus.FORMATS)
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name in small letters, with its dot; "" for a name without one, and for ".hidden"."""
+    """Return the suffix of a file name in lower case, with its dot; "" for a name without suffix or ".hidden"."""
     stem, dot, suffix = name.rpartition(".")
     return f".{suffix.lower()}" if stem and dot else ""
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the suffix of an image, in any capitals."""
-    return suffix_of(name) in suffixes()
+    """Return whether a file name has the suffix of an image, in upper or lower case."""
+    return suffix_of(name) in image_suffixes()
 
 
-def own_name(name: str) -> str:
-    """`name` without the suffix of an image; other dots are part of the name."""
+def strip_image_suffix(name: str) -> str:
+    """Return `name` without the suffix of an image; other dots are part of the name."""
     suffix = suffix_of(name)
-    return name[: -len(suffix)] if suffix in suffixes() else name
+    return name[: -len(suffix)] if suffix in image_suffixes() else name

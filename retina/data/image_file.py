@@ -1,4 +1,4 @@
-"""The file of a photograph read upright as 8-bit RGB, whatever way it stores colours."""
+"""Read the file of a photograph upright as 8-bit RGB, for all colour formats that a file may have."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from retina.data import deep_color
 from retina.errors import DISK_ERRNOS, DataError, RetinaError, as_disk_error
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-"""What is tried when a file is opened; the others of PIL start programs (EPS) or hold no photographs."""
+"""The formats of PIL that files are opened with; the others start programs (EPS) or hold no photographs."""
 
-LONGEST = 9_459
-"""Pixels of a photograph's longest side: the square around it keeps PIL's limit against decompression bombs too."""
+MAX_SIDE = 9_459
+"""Largest number of pixels of a side, so that the square around a photograph stays within PIL's limit against bombs."""
 
-MOST_PIPED = 2**30
-"""Bytes of a photograph that comes through a pipe: twice what 89 million pixels of 16 bits take without compression."""
+MAX_PIPE_BYTES = 2**30
+"""Largest number of bytes read from a pipe: twice the size of 89 million uncompressed 16-bit pixels."""
 
 Pixels = NDArray[np.uint8]
 Source = str | Pixels
 """The path of a photograph, or its pixels: (height, width, 3) uint8 RGB."""
 
-_FILLED = 128
-"""The grey, in each channel, that libjpeg puts in the place of what a file lacks."""
-_JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
-_UPRIGHT = {
+_FILL_GREY = 128
+"""The value, in each channel, with which libjpeg fills rows that a file lacks."""
+_JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,32 +42,32 @@ _UPRIGHT = {
 }
 
 
-def read(path: Path, at_least: int | None = None) -> Pixels:
-    """Read a photograph upright, whatever way its file stores colours.
+def read(path: Path, min_side: int | None = None) -> Pixels:
+    """Read a photograph upright, in any supported colour format.
 
-    Transparency is laid over black. More than eight bits a channel are scaled by the depth that the values use, see
-    `retina.data.deep_color`. Colour profiles (ICC) are not applied. More than 89 million pixels, PIL's limit against
-    decompression bombs, are refused, and so is a side of more than `LONGEST`.
+    Transparent pixels are blended with black. More than eight bits a channel are scaled by the depth that the values
+    use, see `retina.data.deep_color`. Colour profiles (ICC) are not applied. More than 89 million pixels, PIL's limit
+    against decompression bombs, are an error, and so is a side of more than `MAX_SIDE`.
 
     Args:
-        path: a file in one of `FORMATS`; of several frames the first is read. A pipe is waited for and read to its end.
-        at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps this many
-            pixels. With twice the final side, squares made from IDRiD's 4288 x 2848 originals are on average 45 dB
-            (at 224 pixels) and 49 dB (at 512) of PSNR from those of a full decode, at worst 39 and 45 dB.
+        path: a file in one of `FORMATS`; of several frames the first is read. A pipe is read to its end.
+        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps this many pixels. With
+            twice the final side, squares made from IDRiD's 4288 x 2848 originals have on average 45 dB (at 224 pixels)
+            and 49 dB (at 512) of PSNR to those of a full decode, at worst 39 and 45 dB.
 
     Returns:
         (height, width, 3) uint8 RGB, 0 to 255.
 
     Raises:
-        DataError: the file is missing, unreadable, cut short or too large, or its colours are of a kind that is not
-            read; or more than `MOST_PIPED` bytes come through a pipe. Names the file and what is wrong.
-        DiskError: what comes through a pipe cannot be kept in the folder for temporary files.
+        DataError: the file is missing, unreadable, cut short or too large, its colour format is not supported, or a
+            pipe has more than `MAX_PIPE_BYTES` bytes. Names the file and the problem.
+        DiskError: the bytes of a pipe cannot be stored in the folder for temporary files.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken metadata; what breaks the pixels is an exception
+            warnings.simplefilter("ignore")  # of broken metadata; broken pixels raise an exception
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _through_pipe(path, at_least) if path.is_fifo() else _read(path, at_least)
+            return _read_pipe(path, min_side) if path.is_fifo() else _read(path, min_side)
     except RetinaError:
         raise
     except FileNotFoundError:
@@ -82,15 +82,15 @@ def read(path: Path, at_least: int | None = None) -> Pixels:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _through_pipe(pipe: Path, at_least: int | None) -> Pixels:
-    """Read from a copy: a pipe gives its bytes once, and a deep photograph is opened more than once."""
-    with contextlib.ExitStack() as until_read:
+def _read_pipe(pipe: Path, min_side: int | None) -> Pixels:
+    """Read a pipe through a temporary file: a pipe can be read once, a deep photograph is opened more than once."""
+    with contextlib.ExitStack() as stack:
         try:
-            copy = until_read.enter_context(tempfile.NamedTemporaryFile())
+            copy = stack.enter_context(tempfile.NamedTemporaryFile())
             with pipe.open("rb") as source:
                 while block := source.read(2**20):
-                    if copy.tell() + len(block) > MOST_PIPED:
-                        raise DataError(f"{pipe}: has more than {MOST_PIPED:,} bytes, allowed of a pipe")
+                    if copy.tell() + len(block) > MAX_PIPE_BYTES:
+                        raise DataError(f"{pipe}: has more than {MAX_PIPE_BYTES:,} bytes, allowed of a pipe")
                     copy.write(block)
             copy.flush()
         except OSError as error:
@@ -98,63 +98,63 @@ def _through_pipe(pipe: Path, at_least: int | None) -> Pixels:
                 raise as_disk_error(tempfile.gettempdir(), f"{pipe} cannot be copied to here", error) from None
             raise DataError(f"{pipe}: cannot be read: {error}") from None
         try:
-            return _read(Path(copy.name), at_least)
-        except DataError as error:  # which names the copy
+            return _read(Path(copy.name), min_side)
+        except DataError as error:  # replace the name of the temporary file
             raise DataError(str(error).replace(copy.name, str(pipe))) from None
 
 
-def _read(path: Path, at_least: int | None) -> Pixels:
-    with _opened(path) as image:
+def _read(path: Path, min_side: int | None) -> Pixels:
+    with _open(path) as image:
         if image is None:
-            if (deep := _deep(path, None)) is None:
+            if (deep := _read_deep(path, None)) is None:
                 raise UnidentifiedImageError
             return deep
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        if max(image.size) > LONGEST:
+        if min_side is not None:
+            image.draft(None, (min_side, min_side))
+        if max(image.size) > MAX_SIDE:
             width, height = image.size
-            raise DataError(f"{path}: is {width:,} x {height:,} pixels; no side may have more than {LONGEST:,}")
-        if (deep := _deep(path, image)) is not None:
+            raise DataError(f"{path}: is {width:,} x {height:,} pixels; no side may have more than {MAX_SIDE:,}")
+        if (deep := _read_deep(path, image)) is not None:
             return deep
         image.load()
-        _refuse_incomplete(image, path)
-        return _rgb(_upright(image), path)
+        _raise_if_incomplete(image, path)
+        return _to_rgb(_to_upright(image), path)
 
 
-def _refuse_incomplete(image: Image.Image, path: Path) -> None:
-    """Stop where the last row is what a decoder puts in the place of rows that the file lacks.
+def _raise_if_incomplete(image: Image.Image, path: Path) -> None:
+    """Raise if the last row is the filling of a decoder for rows that the file lacks.
 
-    Pillow raises where a file ends early. Where its data have an end, but too early, it does not: a PNG whose
-    compressed data hold fewer rows gets black ones, a JPEG with an end marker before its last row gets grey ones
-    (libjpeg's 128). A black last row is usual for a fundus, so libpng counts the rows of such a PNG. Photographs
-    whose background is that grey have it in their first row as well.
+    Pillow raises if a file ends early, but not if its data end early with a valid end: a PNG whose compressed data hold
+    fewer rows gets black rows, a JPEG with an end marker before its last row gets grey rows (libjpeg's 128). A black
+    last row is usual for a fundus, so libpng counts the rows of such a PNG. Photographs whose background is that grey
+    have it in their first row as well.
     """
     width, height = image.size
     last = np.asarray(image.crop((0, height - 1, width, height)))
     if image.format == "PNG" and not last.any():
-        _refuse_png_of_fewer_rows(path)
-    if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"} and (last == _FILLED).all():
-        is_filled = (np.asarray(image) == _FILLED).reshape(height, -1).all(axis=1)
+        _raise_if_png_lacks_rows(path)
+    if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"} and (last == _FILL_GREY).all():
+        is_filled = (np.asarray(image) == _FILL_GREY).reshape(height, -1).all(axis=1)
         if not is_filled[0]:
             first = height - int(np.argmin(is_filled[::-1]))
             raise DataError(f"{path}: cannot be read: its data end at row {first:,} of {height:,}")
 
 
-def _refuse_png_of_fewer_rows(path: Path) -> None:
+def _raise_if_png_lacks_rows(path: Path) -> None:
     try:
-        import imagecodecs  # noqa: PLC0415 -- takes a while, and most photographs do not need it
-    except ImportError:  # where a model runs, it may be absent
+        import imagecodecs  # noqa: PLC0415 -- slow to import, and most photographs do not need it
+    except ImportError:  # it may be missing where only a model is used
         return
     try:
         imagecodecs.png_decode(path.read_bytes())
     except imagecodecs.PngError as error:
-        if "Not enough image data" in str(error):  # what else libpng does not like, Pillow has read
+        if "Not enough image data" in str(error):  # Pillow has read the file in spite of any other error
             raise DataError(f"{path}: cannot be read: it has fewer rows than its header says") from None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image | None]:
-    """The file as Pillow opens it; None where it cannot, and it may be a TIFF or JPEG of more bits than it knows."""
+def _open(path: Path) -> Iterator[Image.Image | None]:
+    """Open a file with Pillow; yield None if Pillow cannot, but `deep_color` may be able to read it."""
     try:
         image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
@@ -166,30 +166,30 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
         yield image
 
 
-def _deep(path: Path, image: Image.Image | None) -> Pixels | None:
-    """The pixels, upright, of a file with more than eight bits a channel; None for the others."""
-    found = deep_color.samples(path, image, Image.MAX_IMAGE_PIXELS or 2**62, LONGEST)
-    if found is None:
+def _read_deep(path: Path, image: Image.Image | None) -> Pixels | None:
+    """Read a file with more than eight bits a channel, upright; return None for other files."""
+    samples = deep_color.read_samples(path, image, Image.MAX_IMAGE_PIXELS or 2**62, MAX_SIDE)
+    if samples is None:
         return None
-    pixels = deep_color.to_eight_bits(found, path)
-    turn = _turn(image) if image is not None else _UPRIGHT.get(found.orientation)
-    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+    pixels = deep_color.to_eight_bits(samples, path)
+    transpose = _transpose_of(image) if image is not None else _TRANSPOSE_BY_ORIENTATION.get(samples.orientation)
+    return pixels if transpose is None else np.array(Image.fromarray(pixels).transpose(transpose))
 
 
-def same_size_as_another_format(files: dict[int, str]) -> list[int]:
-    """Which of some files are JPEGs of the size of a file in another format; their pixels may be the same.
+def jpegs_sized_like_other_formats(files: dict[int, str]) -> list[int]:
+    """Find JPEGs that have the size of a file in another format, and so may have the same pixels.
 
-    Only then `read` with `at_least` does not give the same for the same pixels. Where all names have endings of one
-    kind, no file is looked at.
+    Only for these can `read` with `min_side` return different arrays for the same pixels. No file is opened if all
+    names have suffixes of JPEG or none has.
 
     Args:
-        files: paths by some number.
+        files: paths by number.
 
     Returns:
-        Their numbers.
+        The numbers of those JPEGs.
     """
-    endings = {Path(path).suffix.lower() in _JPEG_ENDINGS for path in files.values()}
-    if len(endings) < 2:
+    has_jpeg_suffix = {Path(path).suffix.lower() in _JPEG_SUFFIXES for path in files.values()}
+    if len(has_jpeg_suffix) < 2:
         return []
     sizes = {number: _format_and_size(path) for number, path in files.items()}
     others = {size for kind, size in sizes.values() if kind != "JPEG"}
@@ -197,7 +197,7 @@ def same_size_as_another_format(files: dict[int, str]) -> list[int]:
 
 
 def _format_and_size(path: str) -> tuple[str, tuple[int, ...]]:
-    """Of a file that could be read; its sides ascending, whatever way up it is."""
+    """Return "JPEG" or "other", and the sides in ascending order, so that the orientation does not matter."""
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -209,18 +209,18 @@ def _format_and_size(path: str) -> tuple[str, tuple[int, ...]]:
     return "other", ()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _turn(image)
-    return image if turn is None else image.transpose(turn)
+def _to_upright(image: Image.Image) -> Image.Image:
+    transpose = _transpose_of(image)
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    with contextlib.suppress(Exception):  # garbage in the EXIF block says nothing about the pixels
-        return _UPRIGHT.get(image.getexif().get(deep_color.ORIENTATION, 1))
+def _transpose_of(image: Image.Image) -> Image.Transpose | None:
+    with contextlib.suppress(Exception):  # a damaged EXIF block does not concern the pixels
+        return _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(deep_color.ORIENTATION, 1))
     return None
 
 
-def _rgb(image: Image.Image, path: Path) -> Pixels:
+def _to_rgb(image: Image.Image, path: Path) -> Pixels:
     if image.mode.startswith(("I", "F")):
         return deep_color.to_eight_bits(deep_color.Samples(np.asarray(image)[..., None]), path)
     if image.has_transparency_data:

@@ -1,10 +1,11 @@
-"""Batches of photographs on the device, augmented there.
+"""Batches of photographs, loaded and augmented on the device.
 
-Augmentation stands after the cache of decoded photographs, never before it. Its random numbers are drawn apart from
-being applied (`draw`, `apply`), from a CPU generator seeded by trial and epoch: an epoch can be replayed on any device,
-and a trial that is resumed sees what it would have seen. A batch is drawn as a whole (`drawn_batches`) but loaded by
-itself (`load`), in pieces where the device cannot hold all of it. Nothing here waits for a GPU: what is sent to it goes
-from pinned memory on a stream of its own, so that the copy for one batch runs beside the arithmetic of the one before.
+Augmentation follows the cache of decoded photographs and is never cached. Its random numbers are drawn
+(`draw_augmentation`) apart from being applied (`apply_augmentation`), by a CPU generator seeded by trial and epoch: an
+epoch can be replayed on any device, and a resumed trial trains on the same batches. A batch is planned as a whole
+(`plan_batches`) and loaded separately (`load`), in slices where the device cannot hold all of it. Nothing here waits
+for a GPU: data is sent from pinned memory on a separate stream, so that the copy for one batch overlaps with the
+computation of the batch before.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from retina.data.mixup import MixPlan
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's channels on a 0 to 1 scale: what torchvision's weights were trained with."""
+"""Mean and standard deviation of ImageNet's channels, 0 to 1, with which torchvision's weights are trained."""
 
 MAX_ZOOM, MAX_SHIFT = 0.1, 0.05
 UPLOAD_BYTES = 64 * 2**20
-"""Sent at once when all of a data set goes to the device."""
+"""Bytes sent at a time when a whole data set is copied to the device."""
 MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION = 0.2, 0.2, 0.2
 
 
@@ -38,10 +39,10 @@ class SplitView:
     """The photographs of one split.
 
     Attributes:
-        pixels: uint8 (N, S, S, 3), larger than the split, usually memory-mapped; a tensor where it lies on the device.
-        rows: int64 (M,), which of `pixels` belong to the split.
+        pixels: uint8 (N, S, S, 3) of all splits, usually memory-mapped; a tensor if it is on the device.
+        rows: int64 (M,), the rows of `pixels` that belong to the split.
         grades: int64 (M,), 0 to 4, in the order of `rows`.
-        patients: int64 (M,), a number for each patient; None where every photograph stands for itself.
+        patients: int64 (M,), a number for each patient; None if every photograph counts as a patient of its own.
     """
 
     pixels: npt.NDArray[np.uint8] | torch.Tensor
@@ -50,13 +51,13 @@ class SplitView:
     patients: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        """Photographs in the split."""
+        """Return the number of photographs in the split."""
         return len(self.rows)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One set of random choices for each of B photographs; what a kind of augmentation does not use is None.
+    """The random parameters of B photographs; a parameter that the kind of augmentation does not use is None.
 
     Attributes:
         flips: bool (B, 2), mirror left-right and top-bottom.
@@ -68,44 +69,50 @@ class Augmentation:
     affine: torch.Tensor | None = None
     colour: torch.Tensor | None = None
 
-    def __getitem__(self, which: slice) -> Augmentation:
-        """The choices for some of the photographs."""
-        parts = (self.flips, self.affine, self.colour)
-        return Augmentation(*(None if choices is None else choices[which] for choices in parts))
+    def __getitem__(self, rows: slice) -> Augmentation:
+        """Return the parameters of a slice of the photographs."""
+        fields = (self.flips, self.affine, self.colour)
+        return Augmentation(*(None if values is None else values[rows] for values in fields))
 
-    def on(self, device: torch.device) -> Augmentation:
-        """The same on `device`."""
-        parts = (self.flips, self.affine, self.colour)
-        return Augmentation(*(None if choices is None else _sent(choices, device) for choices in parts))
+    def to(self, device: torch.device) -> Augmentation:
+        """Return a copy on `device`."""
+        fields = (self.flips, self.affine, self.colour)
+        return Augmentation(*(None if values is None else _send(values, device) for values in fields))
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """A batch that is drawn but not loaded, so that it can be loaded in pieces.
+    """A batch that is drawn but not loaded, so that it can be loaded in slices.
 
     Attributes:
-        chosen: int64 (B,), which of a `SplitView`'s photographs.
-        augmentation: what was drawn for them.
-        mix: how they are to be mixed, which `load` leaves to the caller; pieces of a batch are mixed each in itself.
+        indices: int64 (B,), positions in a `SplitView`.
+        augmentation: the parameters drawn for these photographs.
+        mix: how to mix them, None for not at all. `load` leaves mixing to the caller; a slice of a batch is mixed
+            within itself.
     """
 
-    chosen: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
     augmentation: Augmentation = Augmentation()
     mix: MixPlan | None = None
 
     def __len__(self) -> int:
-        """Photographs in the batch."""
-        return len(self.chosen)
+        """Return the number of photographs in the batch."""
+        return len(self.indices)
 
-    def __getitem__(self, which: slice) -> BatchPlan:
-        """Some of the batch."""
-        return BatchPlan(self.chosen[which], self.augmentation[which], self.mix)
+    def __getitem__(self, rows: slice) -> BatchPlan:
+        """Return a slice of the batch."""
+        return BatchPlan(self.indices[rows], self.augmentation[rows], self.mix)
 
 
-def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
-    """Random choices for `count` photographs: kind "none", "flip", "rotate" (flips, any angle, zoom, shift) or "full".
+def draw_augmentation(kind: str, count: int, generator: torch.Generator) -> Augmentation:
+    """Draw random augmentation parameters for `count` photographs.
 
-    A fundus photograph has no up: the eye is mirrored in its fellow, and cameras and patients tilt. "full" adds colour.
+    A fundus photograph has no fixed orientation: the fellow eye is a mirror image, and cameras and patients tilt.
+
+    Args:
+        kind: "none", "flip", "rotate" (flips, any angle, zoom, shift) or "full" (the same and colour).
+        count: number of photographs.
+        generator: source of the random numbers.
     """
     if kind == "none":
         return Augmentation()
@@ -124,12 +131,15 @@ def draw(kind: str, count: int, generator: torch.Generator) -> Augmentation:
     return Augmentation(flips=flips, affine=affine, colour=1 + uniform[:, 4:] * limits)
 
 
-def apply(chosen: Augmentation, images: torch.Tensor) -> torch.Tensor:
-    """`images`, float (B, 3, S, S) on a 0 to 1 scale, changed as chosen; same shape and dtype, channels last.
+def apply_augmentation(augmentation: Augmentation, images: torch.Tensor) -> torch.Tensor:
+    """Apply an augmentation to `images`, float (B, 3, S, S) on a 0 to 1 scale.
 
-    Both on the same device.
+    Both must be on the same device.
+
+    Returns:
+        The same shape and dtype, channels last.
     """
-    flips, affine = chosen.flips, chosen.affine
+    flips, affine = augmentation.flips, augmentation.affine
     if flips is not None and affine is not None:  # one pass for both: a mirrored photograph is sampled mirrored
         affine, flips = affine * torch.where(flips, -1.0, 1.0)[:, :, None], None
     if flips is not None:
@@ -138,8 +148,8 @@ def apply(chosen: Augmentation, images: torch.Tensor) -> torch.Tensor:
     if affine is not None:
         grid = F.affine_grid(affine, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if chosen.colour is not None:
-        brightness, contrast, saturation = chosen.colour.T[:, :, None, None, None]
+    if augmentation.colour is not None:
+        brightness, contrast, saturation = augmentation.colour.T[:, :, None, None, None]
         images = images * brightness
         middle = images.mean(dim=(1, 2, 3), keepdim=True)
         images = middle + (images - middle) * contrast
@@ -149,30 +159,30 @@ def apply(chosen: Augmentation, images: torch.Tensor) -> torch.Tensor:
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (B, S, S, 3) to float32 (B, 3, S, S), 0 to 1, channels last (no copy beyond the conversion)."""
+    """Convert uint8 (B, S, S, 3) to float32 (B, 3, S, S), 0 to 1, channels last (no copy beyond the conversion)."""
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Float (B, 3, S, S), 0 to 1, to ImageNet's mean 0 and deviation 1 a channel."""
+    """Normalise float (B, 3, S, S), 0 to 1, by ImageNet's mean and standard deviation of each channel."""
     mean, std = _statistics(images.device)
     return (images - mean) / std
 
 
 @cache
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    # made once: to send them with each batch would wait for the device each time
-    with torch.inference_mode(mode=False):  # for training too, whoever asks first
+    # cached: sending them with each batch would wait for the device each time
+    with torch.inference_mode(mode=False):  # the first call may be in inference mode, later ones in training
         return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))  # type: ignore[return-value]
 
 
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed that differs wherever one of as many parts differs, each below 2**32."""
+def derive_seed(*parts: int) -> int:
+    """Return a 63-bit seed that depends on every one of `parts`, each below 2**32."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def drawn_batches(
-    part: SplitView,
+def plan_batches(
+    split: SplitView,
     *,
     batch_size: int,
     augmentation: str,
@@ -181,67 +191,69 @@ def drawn_batches(
     mix: str = "none",
     mix_alpha: float = 1.0,
 ) -> Iterator[BatchPlan]:
-    """One epoch over `part` in random order, in batches to be loaded, the last of which may be smaller.
+    """Plan the batches of one epoch over `split` in random order; the last batch may be smaller.
 
-    Where it would be less than half a batch, the last two share their photographs evenly: a step by a single photograph
-    would be as large as any, and move BatchNorm's running statistics as much, just before validation.
+    If the last batch would be less than half full, the last two share their photographs evenly: the step of a single
+    photograph would be as large as any other and move BatchNorm's running statistics as much, just before validation.
 
-    Order, augmentation and mixing (see `mixing.draw`) follow from `seed` and `epoch` alone.
+    Order, augmentation and mixing (see `retina.data.mixup.draw_mix_plan`) depend on `seed` and `epoch` alone.
     """
-    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-    order = torch.randperm(len(part), generator=generator).numpy()
-    for start, end in _edges(len(order), batch_size):
-        chosen = order[start:end]
-        mixed = mixup.draw(mix, mix_alpha, seed_of(seed, epoch, start, 1))
-        yield BatchPlan(chosen, draw(augmentation, len(chosen), generator), mixed)
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    order = torch.randperm(len(split), generator=generator).numpy()
+    for start, end in _batch_bounds(len(order), batch_size):
+        indices = order[start:end]
+        mix_plan = mixup.draw_mix_plan(mix, mix_alpha, derive_seed(seed, epoch, start, 1))
+        yield BatchPlan(indices, draw_augmentation(augmentation, len(indices), generator), mix_plan)
 
 
-def _edges(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
+def _batch_bounds(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
     cuts = [*range(0, count, batch_size), count]
     if len(cuts) > 2 and 2 * (count - cuts[-2]) < batch_size:
         cuts[-2] = math.ceil((cuts[-3] + count) / 2)
     return pairwise(cuts)
 
 
-def load(part: SplitView, drawn: BatchPlan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Photographs of `part`, augmented as drawn: (B, 3, S, S) float32 normalised, channels last, and (B,) int64 grades.
+def load(split: SplitView, plan: BatchPlan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Load and augment the photographs of a batch.
 
-    Both on `device`, where nothing else is kept.
+    Returns:
+        Images (B, 3, S, S) float32, normalised, channels last, and grades (B,) int64, both on `device`. Nothing else
+        stays on the device.
     """
-    rows = torch.from_numpy(part.rows[drawn.chosen])
-    if isinstance(part.pixels, torch.Tensor):
-        pixels = part.pixels.index_select(0, _sent(rows, part.pixels.device)).to(device)
+    rows = torch.from_numpy(split.rows[plan.indices])
+    if isinstance(split.pixels, torch.Tensor):
+        pixels = split.pixels.index_select(0, _send(rows, split.pixels.device)).to(device)
     else:
-        pixels = _sent(torch.from_numpy(part.pixels[rows.numpy()]), device)
-    images = apply(drawn.augmentation.on(device), to_float(pixels))
-    return normalise(images), _sent(torch.from_numpy(part.grades[drawn.chosen]), device)
+        pixels = _send(torch.from_numpy(split.pixels[rows.numpy()]), device)
+    images = apply_augmentation(plan.augmentation.to(device), to_float(pixels))
+    return normalise(images), _send(torch.from_numpy(split.grades[plan.indices]), device)
 
 
-def resident(
+def upload_if_fits(
     pixels: npt.NDArray[np.uint8], device: torch.device, most_bytes: int
 ) -> npt.NDArray[np.uint8] | torch.Tensor:
-    """`pixels`, uint8 (N, S, S, 3), on `device` if they take `most_bytes` or fewer there; else, and on a CPU, as is."""
+    """Copy `pixels`, uint8 (N, S, S, 3), to a GPU if they take `most_bytes` or fewer; otherwise return them as is."""
     if device.type == "cpu" or pixels.nbytes > most_bytes:
         return pixels
-    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    on_device = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
     rows = max(1, UPLOAD_BYTES // max(1, pixels[:1].nbytes))
     for start in range(0, len(pixels), rows):
-        there[start : start + rows].copy_(torch.from_numpy(np.array(pixels[start : start + rows])))
-    return there
+        on_device[start : start + rows].copy_(torch.from_numpy(np.array(pixels[start : start + rows])))
+    return on_device
 
 
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor`, of the host, on `device`, without waiting for either."""
+def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the host to `device`, waiting for neither."""
     if device.type != "cuda":
         return tensor.to(device)
-    with torch.cuda.stream(_copies(device)):
-        there = tensor.pin_memory().to(device, non_blocking=True)
-    now = torch.cuda.current_stream(device)
-    now.wait_stream(_copies(device))
-    there.record_stream(now)  # else its memory could be given away when it is dropped here and still read there
-    return there
+    with torch.cuda.stream(_copy_stream(device)):
+        on_device = tensor.pin_memory().to(device, non_blocking=True)
+    current = torch.cuda.current_stream(device)
+    current.wait_stream(_copy_stream(device))
+    on_device.record_stream(current)  # else its memory could be reused while a kernel still reads it
+    return on_device
 
 
 @cache
-def _copies(device: torch.device) -> torch.cuda.Stream:
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The one table that every layout is turned into, and the one way in which bad rows are reported."""
+"""The manifest: the table that every layout is converted to, and the report of its bad rows."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ COLUMNS = {
     "array": "str",  # name of the array inside the npz file, else ""
     "index": "int64",  # row of that array, else -1
     "grade": "int64",  # 0 to 4
-    "patient": "str",  # photographs of one patient share it; the image's own name where nothing is known
+    "patient": "str",  # the same for all photographs of a patient; the image's name where the patient is unknown
     "eye": "str",  # "left", "right" or ""
-    "split": "str",  # "train", "val", "test", or "" where the layout leaves it open
+    "split": "str",  # "train", "val", "test", or "" where the layout has no split
     "where": "str",  # "trainLabels.csv:17", for error messages
 }
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """One photograph or label that cannot be used: where it stands, its name, and what is wrong with which value.
+    """One photograph or label that cannot be used.
 
-    `ungradable`: the label says that nobody could grade the photograph.
+    Attributes:
+        where: file and line of the label.
+        image: name of the photograph.
+        problem: the value and what is wrong with it.
+        ungradable: whether the label says that the photograph cannot be graded.
     """
 
     where: str
@@ -43,12 +47,12 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Unused:
-    """The files in the data folder that nothing was read from.
+    """The files in the data folder that were not read.
 
     Attributes:
-        photographs: paths of photographs from the data folder, with / between folders, sorted.
-        others: likewise of files that are no photographs.
-        folders: how many of the photographs lie in which folder, of the uppermost folders of which none was used.
+        photographs: paths of photographs relative to the data folder, with / between folders, sorted.
+        others: the same for files that are not photographs.
+        folders: number of unused photographs by folder, for the topmost folders of which no photograph was used.
     """
 
     photographs: list[str] = field(default_factory=list)
@@ -56,24 +60,24 @@ class Unused:
     folders: dict[str, int] = field(default_factory=dict)
 
     def in_words(self) -> list[str]:
-        """One line a folder, and one for the files that are no photographs; empty where everything was used."""
-        named = [
+        """Return a line for each folder and one for the other files; an empty list if everything was used."""
+        lines = [
             f"{n:,} {'photograph' if n == 1 else 'photographs'} in {folder} {'is' if n == 1 else 'are'} not used"
             for folder, n in self.folders.items()
         ]
-        if len(named) > MOST_FOLDERS:
-            rest = list(self.folders.values())[MOST_FOLDERS:]
-            named[MOST_FOLDERS:] = [f"{sum(rest):,} photographs in {len(rest):,} other folders are not used"]
+        if len(lines) > MAX_FOLDER_LINES:
+            rest = list(self.folders.values())[MAX_FOLDER_LINES:]
+            lines[MAX_FOLDER_LINES:] = [f"{sum(rest):,} photographs in {len(rest):,} other folders are not used"]
         if self.others:
             kinds = Counter(suffix_of(name) or "without a suffix" for name in self.others)
-            told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(MOST_FOLDERS))
-            if len(self.others) <= FEW_FILES:
-                told = ", ".join(self.others)
-            named.append(f"{len(self.others):,} other {'file' if len(self.others) == 1 else 'files'} not used: {told}")
-        return named
+            files = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(MAX_FOLDER_LINES))
+            if len(self.others) <= MAX_LISTED_FILES:
+                files = ", ".join(self.others)
+            lines.append(f"{len(self.others):,} other {'file' if len(self.others) == 1 else 'files'} not used: {files}")
+        return lines
 
     def rows(self) -> list[dict[str, str]]:
-        """The files as rows of a table with the columns of `UNUSED_COLUMNS`."""
+        """Return the files as rows of a table with the columns of `UNUSED_COLUMNS`."""
         return [
             {"file": name, "kind": kind}
             for kind, names in (("photograph", self.photographs), ("other", self.others))
@@ -82,10 +86,10 @@ class Unused:
 
 
 UNUSED_COLUMNS = ["file", "kind"]
-FEW_FILES = 3
-"""Files that are no photographs and are named one by one."""
-MOST_FOLDERS = 10
-"""Lines about folders with unused photographs."""
+MAX_LISTED_FILES = 3
+"""Up to this many files that are not photographs are listed by name; more are counted by suffix."""
+MAX_FOLDER_LINES = 10
+"""Largest number of folders with unused photographs that get a line each."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,13 @@ class Manifest:
     """Photographs with their grades.
 
     Attributes:
-        frame: one row a photograph in the order of the label files, with the columns and dtypes of `COLUMNS`.
-        layout: which of the known layouts it was read from.
+        frame: a row for each photograph in the order of the label files, with the columns and dtypes of `COLUMNS`.
+        layout: name of the layout that it was read from.
         root: the folder or file that was read.
-        skipped: what was left out under `on_bad: skip`.
-        unused: the files in the data folder that are not in `frame`, nor its label files.
-        choices: which columns were read, where the names of the public sets alone did not decide.
-        notes: what else a person should know of the layout.
+        skipped: photographs and labels left out under `on_bad: skip`.
+        unused: the files in the data folder that are neither in `frame` nor label files.
+        choices: sentences on the columns that were read, where they do not have the names of a public data set.
+        notes: further notes on the layout for the user.
     """
 
     frame: pd.DataFrame
@@ -112,30 +116,31 @@ class Manifest:
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know of what was read, and of what was not."""
+        """Notes for the user on the layout and on the files that were not used."""
         return [*self.notes, *self.unused.in_words()]
 
     @property
     def left_out(self) -> list[str]:
-        """One line that says how many photographs or labels could not be used, and which is the first; or none."""
+        """A line with the number of skipped photographs and labels and the first of them; empty if there is none."""
         return [
-            f"{len(self.skipped)} photographs or labels were left out, the first: {bad}" for bad in self.skipped[:1]
+            f"{len(self.skipped)} photographs or labels were left out, the first: {bad_row}"
+            for bad_row in self.skipped[:1]
         ]
 
 
-def refuse(bad: list[BadRow], root: Path, on_bad: str) -> None:
-    """Stop at bad photographs unless they are to be skipped.
+def raise_if_bad(bad_rows: list[BadRow], root: Path, on_bad: str) -> None:
+    """Raise if there are bad rows and they are not to be skipped.
 
     Raises:
-        DataError: when there is any and `on_bad` is "stop"; lists the first ten and the total.
+        DataError: there is a bad row and `on_bad` is "stop"; lists the first ten and the total.
     """
-    if not bad or on_bad == "skip":
+    if not bad_rows or on_bad == "skip":
         return
-    listed = "\n".join(f"  {one}" for one in bad[:10])
-    more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
-    ungradable = sum(one.ungradable for one in bad)
-    known = f"; {ungradable:,} of them {'is' if ungradable == 1 else 'are'} ungradable" if ungradable else ""
+    listed = "\n".join(f"  {bad_row}" for bad_row in bad_rows[:10])
+    more = f"\n  ... and {len(bad_rows) - 10} more" if len(bad_rows) > 10 else ""
+    ungradable = sum(bad_row.ungradable for bad_row in bad_rows)
+    of_them = f"; {ungradable:,} of them {'is' if ungradable == 1 else 'are'} ungradable" if ungradable else ""
     raise DataError(
-        f"{root}: {len(bad)} of the photographs or labels cannot be used "
-        f"(set data.on_bad=skip to go on without them{known}):\n{listed}{more}"
+        f"{root}: {len(bad_rows)} of the photographs or labels cannot be used "
+        f"(set data.on_bad=skip to go on without them{of_them}):\n{listed}{more}"
     )

@@ -1,12 +1,12 @@
-"""What tells whether two photographs are the same: a hash over all their decoded pixels.
+"""A hash over all decoded pixels of a photograph; two photographs are identical if their hashes are equal.
 
-It is over the pixels as they were read, upright and before anything is cropped or resized. So another name, a format
-without loss, or other metadata changes nothing, and neither does `data.image_size`, with one exception, mended here: a
-large JPEG is decoded at 1/2 to 1/8 of its size, which is the same for all JPEGs of that size, but not for a PNG of it;
-`retina.data.cache.pixel_cache` hashes such JPEGs at their full size.
+It covers the pixels as they were read, upright, before cropping and resizing. So it does not depend on the file's name,
+its metadata, a lossless format or `data.image_size`, with one exception: a large JPEG is decoded at 1/2 to 1/8 of its
+size, and so differs from a PNG with the same pixels. Therefore `retina.data.cache.pixel_cache` hashes a JPEG at its
+full size if a file of another format has the same size.
 
-Photographs of one colour all over (a closed lens, a blank page) are not joined: they are the same picture, and say
-nothing about whose eye it is. Joined, they would make one patient of hundreds.
+Photographs of one colour (a closed lens, a blank page) get no hash: they have the same pixels but say nothing about the
+patient. Joined as duplicates, they would make one patient of hundreds.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import xxhash
 from retina.data.fundus import Pixels, read
 
 _EVEN = 3
-"""Grey levels between the darkest and the brightest value of each channel, below which a picture is blank."""
+"""Grey levels: a picture is blank if the values of each channel differ by less."""
 _DARK = 16
-"""The value below which all must lie in a picture that is black but for its noise."""
+"""A picture is black, apart from noise, if all its values are below this."""
 
 
-def hash_for_joining(pixels: Pixels) -> str:
-    """`pixel_hash` of a photograph, or "" for one that is blank: of one colour all over, or black."""
+def hash_unless_blank(pixels: Pixels) -> str:
+    """Return the `pixel_hash` of a photograph, or "" if it is blank: of one colour, or black."""
     return "" if is_blank(pixels) else pixel_hash(pixels)
 
 
 def is_blank(pixels: Pixels) -> bool:
-    """Whether a photograph is of one colour all over, or black but for its noise."""
+    """Return whether a photograph is of one colour, or black apart from noise."""
     flat = pixels.reshape(-1, pixels.shape[-1])
-    return _is_even(flat[::97]) and _is_even(flat)  # most are told by a few pixels
+    return _is_even(flat[::97]) and _is_even(flat)  # a few pixels decide for most photographs
 
 
 def _is_even(values: Pixels) -> bool:
@@ -40,7 +40,7 @@ def _is_even(values: Pixels) -> bool:
 
 
 def pixel_hash(pixels: Pixels) -> str:
-    """32 hex digits over the shape and all pixels of a photograph, XXH3.
+    """Return the XXH3 hash, 32 hex digits, of a photograph's shape and all its pixels.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
@@ -50,10 +50,10 @@ def pixel_hash(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
-def full_hash(path: str) -> str:
-    """`hash_for_joining` of a file at its full size.
+def hash_file(path: str) -> str:
+    """Return `hash_unless_blank` of a file, decoded at its full size.
 
     Raises:
         DataError: as `retina.data.fundus.read`.
     """
-    return hash_for_joining(read(Path(path)))
+    return hash_unless_blank(read(Path(path)))

@@ -15,16 +15,16 @@ import onnxruntime
 import pandas as pd
 import torch
 
-from retina.config import GRADES, DataConfig, parse, yaml_reader
+from retina.config import GRADES
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data import dataset, fundus, layouts, synthetic
 from retina.data.cache.pixel_cache import open_cache
-from retina.errors import DataError, ResultsError, SpecError, first_line
+from retina.errors import DataError, ResultsError, first_line
 from retina.export.folder import Check, Preprocess
 from retina.export.grader import Grader
 from retina.export.graphs import load_pt2
 from retina.export.sessions import session
-from retina.metrics.predictions import PROBABILITIES
-from retina.metrics.probabilities import problems
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.results import checksums, schemas, table_reader
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
@@ -69,7 +69,7 @@ def sample(folder: RunFolder, size: int, *, is_fitted: bool = False) -> Sample:
     Raises:
         ResultsError: best/predictions.csv is damaged.
     """
-    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else ("val", "test")))
+    found = _of_the_run(folder, size, _recorded(folder, ("test",) if is_fitted else EVALUATED_SPLITS))
     if isinstance(found, Sample):
         return found
     log.info("note: the photographs of %s cannot be read: %s", folder.name, found)
@@ -97,7 +97,7 @@ def compare_recorded(grader: Grader, seen: Sample, preprocess: Preprocess, file:
     plain = Grader(grader.net, flips=grader.flips).eval()  # predictions.csv is of before the temperature
     batches = [preprocess.normalised(pixels) for pixels in _batches(seen.pixels)]
     found, grades, scores = _graded(lambda images: plain(torch.from_numpy(images)), batches)
-    bad = [problem for problem in problems(found, grades, scores) if problem]
+    bad = [problem for problem in find_problems(found, grades, scores) if problem]
     if bad:
         raise ResultsError(f"{file}: on {len(bad)} of {len(found)} photographs ({seen.origin}) {bad[0]}")
     is_recorded = np.isfinite(seen.recorded).all(axis=1)
@@ -146,51 +146,46 @@ def compare(grader: Grader, onnx: bytes, pt2: bytes, seen: Sample, preprocess: P
 
 def _recorded(folder: RunFolder, splits: tuple[str, ...]) -> pd.DataFrame:
     """The rows of best/predictions.csv that can be compared, by image and grade; none where the file is not there."""
-    names = ["split", "image", "grade", *PROBABILITIES]
+    names = ["split", "image", "grade", *PROBABILITY_COLUMNS]
     file = folder.best / "predictions.csv"
     found = table_reader.read_table(file, schemas.PredictionRow, names, ["split", "image"], METRICS_REMEDY)
     rows = [row for row in (found[0] if found else []) if row["split"] in splits]
-    frame = pd.DataFrame(rows, columns=names).astype({"grade": np.int64, **dict.fromkeys(PROBABILITIES, np.float64)})
+    frame = pd.DataFrame(rows, columns=names).astype(
+        {"grade": np.int64, **dict.fromkeys(PROBABILITY_COLUMNS, np.float64)}
+    )
     return frame.drop_duplicates(["image", "grade"], keep=False)  # of two alike it is not clear which is which
 
 
 def _of_the_run(folder: RunFolder, size: int, recorded: pd.DataFrame) -> Sample | str:
     """Some photographs of the run; why there are none where they cannot be read."""
     try:
-        config, is_drawn = _config(folder)
-        manifest = layouts.read(config)
-        told = manifest.frame.merge(recorded[["image", "grade", *PROBABILITIES]], how="left", on=["image", "grade"])
-        told[PROBABILITIES] = told[PROBABILITIES].where(~told.duplicated(["image", "grade"], keep=False), axis=0)
+        config = folder.data_config()
+        is_drawn = "synthetic" in {config.path, config.layout}
+        manifest = layouts.read(dataset.resolve_synthetic(config).model_copy(update={"on_bad": "skip"}))
+        told = manifest.frame.merge(
+            recorded[["image", "grade", *PROBABILITY_COLUMNS]], how="left", on=["image", "grade"]
+        )
+        told[PROBABILITY_COLUMNS] = told[PROBABILITY_COLUMNS].where(
+            ~told.duplicated(["image", "grade"], keep=False), axis=0
+        )
         frame = told.sort_values("p0", key=lambda p0: p0.isna(), kind="stable")  # recorded ones first
         frame = frame.groupby("grade").head(A_GRADE).reset_index(drop=True)
         with tempfile.TemporaryDirectory() as place:
             some = replace(manifest, frame=frame[manifest.frame.columns])
             cache = open_cache(some, size, on_bad="skip", workers=1, folder=Path(place))
-            probabilities = frame.loc[cache.kept, PROBABILITIES].to_numpy(dtype=np.float64)
+            probabilities = frame.loc[cache.kept_rows, PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
             origin = "of the run (drawn)" if is_drawn else "of the run"
             return Sample(np.array(cache.pixels), origin, probabilities)
-    except (DataError, SpecError, OSError) as error:
+    except (DataError, OSError) as error:  # a ResultsError is an OSError
         return first_line(error)
-
-
-def _config(folder: RunFolder) -> tuple[DataConfig, bool]:
-    """Where the run's photographs are, and whether they are drawn ones; those are where they were drawn to."""
-    file = folder.root / "sweep.yaml"
-    try:
-        values: Any = yaml_reader.read(file).content["data"]
-        config = parse(DataConfig, {**values, "on_bad": "skip"}, str(file))
-    except (KeyError, TypeError):
-        raise SpecError(f"{file}: does not say where its photographs are") from None
-    if config.path != "synthetic":
-        return config, config.layout == "synthetic"
-    drawn = dataset.drawn_folder(config.synthetic)
-    return config.model_copy(update={"path": str(drawn), "layout": "eyepacs"}), True
 
 
 def _drawn(size: int) -> Pixels:
     rng = np.random.default_rng(0)
     height = min(max(2 * size, 64), 512)
-    eyes = [synthetic.photograph(grade, eye, height, rng) for grade in range(GRADES) for eye in ("left", "right") * 2]
+    eyes = [
+        synthetic.draw_photograph(grade, eye, height, rng) for grade in range(GRADES) for eye in ("left", "right") * 2
+    ]
     return np.stack([fundus.to_square(eye, size)[0] for eye in eyes])
 
 

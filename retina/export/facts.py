@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from retina.config import GRADE_NAMES, GRADES, TrialConfig
-from retina.metrics.grading import REFERABLE
-from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
-from retina.results import readers, schemas
-from retina.results.run_folder import SPEC_REMEDY, RunFolder
+from retina.config import GRADE_NAMES, GRADES, SweepSpec, TrialConfig
+from retina.config.search_space import Parameter
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.probabilities import REFERABLE_GRADE
+from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
+from retina.results.run_folder import RunFolder
 
 NUMBERS = {
-    **NAMES,
+    **METRIC_NAMES,
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auc": "AUC, mean of the grades",
@@ -36,13 +36,13 @@ class CardData:
 
     Attributes:
         metrics: metrics.json of its best model.
-        spec: sweep.yaml, plain values; empty where it holds none.
+        spec: sweep.yaml; without parameters where a run of an early version lacks them.
         notes: environment.json.
         states: trials that ended in each state of trials.csv.
     """
 
     metrics: Told
-    spec: Told
+    spec: SweepSpec
     notes: Told
     states: dict[str, int]
 
@@ -53,7 +53,7 @@ class CardData:
         Raises:
             ResultsError: a file of the run is damaged.
         """
-        return cls(metrics, _spec(run.root / "sweep.yaml"), run.notes(), _states(run))
+        return cls(metrics, run.spec(allow_no_parameters=True), run.metadata(), _states(run))
 
     @property
     def data(self) -> Told:
@@ -83,12 +83,12 @@ class CardData:
         """Photographs of a split of metrics.json, and patients where it tells."""
         told: Told = self.metrics[split]
         patients = known_patients(told)
-        return f"{SPLITS[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
+        return f"{SPLIT_NAMES[split]} (n={told['n']:,}{f', {patients:,} patients' if patients else ''})"
 
     @property
-    def resampled(self) -> str:
+    def resampling_unit(self) -> str:
         """What the intervals are drawn from."""
-        return resampled(self.metrics["test"])
+        return resampling_unit(self.metrics["test"])
 
     @property
     def results(self) -> Rows:
@@ -106,7 +106,7 @@ class CardData:
         rows = []
         for name in ("sensitivity", "specificity"):
             cells = []
-            for split in SPLITS:
+            for split in EVALUATED_SPLITS:
                 one = self.metrics[split]
                 value = (one.get("operating") or {}).get(name)
                 cells.append(cell(value, (one.get("intervals") or {}).get(f"operating_{name}")))
@@ -117,7 +117,7 @@ class CardData:
     def baselines(self) -> Rows:
         """A row a baseline that needs no photograph: its name, split, QWK and accuracy, and what the model has more."""
         rows = []
-        for split, name in SPLITS.items():
+        for split, name in SPLIT_NAMES.items():
             for kind, one in (self.metrics[split].get("baselines") or {}).items():
                 gain: Told = one.get("gain") or {}
                 shown = [cell(one.get(number)) for number in ("qwk", "accuracy")]
@@ -151,7 +151,7 @@ class CardData:
     def referable(self) -> list[list[int]]:
         """A pair a split of `photographs`: not referable, referable."""
         rows = [[int(count) for count in row[2:]] for row in self.photographs]
-        return [[sum(row[:REFERABLE]), sum(row[REFERABLE:])] for row in rows]
+        return [[sum(row[:REFERABLE_GRADE]), sum(row[REFERABLE_GRADE:])] for row in rows]
 
     @property
     def scarce(self) -> list[str]:
@@ -162,8 +162,7 @@ class CardData:
     @property
     def is_split_by_patient(self) -> bool:
         """Whether a split that came with the photographs was ignored for one by patient."""
-        data = self.spec.get("data")
-        return isinstance(data, Mapping) and data.get("split") == "by_patient"
+        return self.spec.data.split == "by_patient"
 
     @property
     def effort(self) -> str:
@@ -171,7 +170,8 @@ class CardData:
         if not self.states:
             return ""
         trials = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        told = [f"{self.spec.get('method', 'a')} search over {sum(self.states.values())} trials ({trials})"]
+        method = self.spec.method if "method" in self.spec.model_fields_set else "a"  # a default is not known
+        told = [f"{method} search over {sum(self.states.values())} trials ({trials})"]
         if "seconds" in self.notes:
             minutes = self.notes["seconds"] / 60
             spent = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
@@ -189,13 +189,12 @@ class CardData:
     @property
     def searched(self) -> Rows:
         """A row a parameter that was searched: its name and where."""
-        parameters: Told = self.spec.get("parameters") or {}
-        return [[name, told] for name, one in parameters.items() if (told := _space(one))]
+        return [[name, told] for name, one in self.spec.parameters.items() if (told := _space(one))]
 
     def _rows(self, labels: Mapping[str, str]) -> Rows:
         rows = []
         for key, label in labels.items():
-            both = [self.metrics[split] for split in SPLITS]
+            both = [self.metrics[split] for split in EVALUATED_SPLITS]
             rows.append([label, *(cell(one.get(key), _intervals(one, key)) for one in both)])
         return [row for row in rows if set(row[1:]) != {NOTHING}]
 
@@ -223,20 +222,16 @@ def _at(values: Any, grade: int) -> Any:
     return values[grade] if values and len(values) == GRADES else None
 
 
-def _space(parameter: Any) -> str:
+def _space(parameter: Parameter) -> str:
     """Where a parameter was searched; empty where it was not."""
-    if not isinstance(parameter, Mapping) or "value" in parameter:
-        return ""
-    if "values" in parameter:
-        told = ", ".join(str(value) for value in parameter["values"])
+    if parameter.distribution:
+        told = f"{parameter.min} to {parameter.max}, {parameter.distribution}"
+    elif parameter.values is not None:
+        told = ", ".join(str(value) for value in parameter.values)
     else:
-        told = f"{parameter.get('min')} to {parameter.get('max')}, {parameter.get('distribution')}"
-    when = parameter.get("when")
-    return f"{told}; where {', '.join(f'{name} is {value}' for name, value in when.items())}" if when else told
-
-
-def _spec(file: Path) -> Told:
-    return readers.read_yaml(file, schemas.SearchedSpace, SPEC_REMEDY)
+        return ""
+    when = ", ".join(f"{name} is {value}" for name, value in parameter.when.items())
+    return f"{told}; where {when}" if when else told
 
 
 def _states(run: RunFolder) -> dict[str, int]:

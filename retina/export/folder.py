@@ -25,7 +25,8 @@ import retina
 from retina.config import GRADE_NAMES, Frozen, TrialConfig, parse
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError
-from retina.metrics.probabilities import COLDEST, HOTTEST, SUM_TOLERANCE
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE
 from retina.results import checksums, files
 from retina.results.checksums import SUMS
 
@@ -49,14 +50,14 @@ REMEDY = (
     "export the run again (retina export RUN); "
     f"if it was changed on purpose, run in that folder: sha256sum *.* > {SUMS}"
 )
-IMAGES, PROBABILITIES, GRADE, REFERABLE_SCORE = "images", "probabilities", "grade", "referable_score"
+IMAGES, PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE = "images", "probabilities", "grade", "referable_score"
 """Names of the graphs' input, float32 (B, 3, S, S), and outputs, float32 (B, 5), int64 (B,) and float32 (B,)."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(ge=0.01, le=1)]
 """Of values from 0 to 1, whose deviation is at most 0.5; 1 leaves them as they are. Below 0.01 inputs overflow."""
-Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
-"""What `retina.metrics.calibration.temperature` can find."""
+Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
+"""What `retina.metrics.calibration.fit_temperature` can find."""
 F = TypeVar("F", bound=Frozen)
 
 
@@ -84,19 +85,6 @@ class Preprocess(Frozen):
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
         mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in (self.mean, self.std))
         return (images - mean) / std
-
-
-class OperatingPoint(Frozen):
-    """Who is referred: whose P(grade >= 2), as the graphs' `referable_score` gives it, is `threshold` or more."""
-
-    threshold: float | None = Field(
-        ge=0,
-        le=1 + SUM_TOLERANCE,  # a hair above 1 refers nobody
-        description="None where validation had no referable eye, or only such",
-    )
-    chosen_on: str
-    target: dict[str, float] = Field(default_factory=dict)
-    met: bool = Field(description="whether the target was reached where the threshold was chosen")
 
 
 class Calibration(Frozen):

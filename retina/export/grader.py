@@ -14,10 +14,10 @@ from torch import nn
 from retina.config import TrialConfig
 from retina.errors import ResultsError, first_line, one_line
 from retina.export.folder import CONFIG, REMEDY, WEIGHTS, CutPoints, Folder, read
-from retina.metrics.grading import REFERABLE
+from retina.metrics.probabilities import REFERABLE_GRADE
 from retina.training import model
 from retina.training.inference import with_flip_tta
-from retina.training.losses import log_probabilities, no_grade_unless_valid, output_decoder_of
+from retina.training.losses import get_output_decoder, log_probabilities, no_grade_unless_valid
 
 
 class Grader(nn.Module):
@@ -42,16 +42,16 @@ class Grader(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Grade a batch."""
         logs, grades = log_probabilities(
-            output_decoder_of(self.net), with_flip_tta(self.net, images, flips=self.flips).float()
+            get_output_decoder(self.net), with_flip_tta(self.net, images, flips=self.flips).float()
         )
         probabilities = (logs / self.temperature).softmax(dim=1)
         grades = no_grade_unless_valid(grades, probabilities)
-        return probabilities, grades, logs[:, REFERABLE:].exp().sum(dim=1)
+        return probabilities, grades, logs[:, REFERABLE_GRADE:].exp().sum(dim=1)
 
     @property
     def cut_points(self) -> CutPoints | None:
         """Of a network whose output is a score."""
-        reading = output_decoder_of(self.net)
+        reading = get_output_decoder(self.net)
         if not reading.is_fitted:
             return None
         first, second, third, fourth = reading.cutpoints.tolist()
@@ -115,7 +115,7 @@ def build(
     broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ResultsError(f"{file}: {broken[0]} is not finite; this model grades nothing")
-    if problem := output_decoder_of(net).problem:
+    if problem := get_output_decoder(net).problem:
         raise ResultsError(f"{file}: {problem}")
     grader = Grader(net, temperature=temperature, flips=trial.flips)
     return grader.requires_grad_(requires_grad=False).eval()

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import torch
 
-from retina.export.folder import GRADE, IMAGES, PROBABILITIES, REFERABLE_SCORE
+from retina.export.folder import GRADE, IMAGES, PROBABILITIES_OUTPUT, REFERABLE_SCORE
 from retina.export.grader import Grader
 
 OPSET = 18
 """Of ONNX (2022): the oldest that torch's exporter writes, so that old runtimes can read it."""
-OUTPUTS = (PROBABILITIES, GRADE, REFERABLE_SCORE)
+OUTPUTS = (PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE)
 
 
 def trace(grader: Grader, image_size: int) -> torch.export.ExportedProgram:

@@ -14,6 +14,7 @@ import torch
 
 import retina
 from retina.config import TrialConfig, parse
+from retina.config.splits import EVALUATED_SPLITS
 from retina.data.fundus import PREPROCESSING, SAME_PIXELS
 from retina.errors import ResultsError, SpecError, as_disk_error, first_line
 from retina.export import check, graphs
@@ -37,12 +38,11 @@ from retina.export.folder import (
     Preprocess,
 )
 from retina.export.grader import Grader, build
-from retina.metrics.verdict import SPLITS
 from retina.results import checksums, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.system import temporary_files
 from retina.training import model
-from retina.training.losses import OUTPUTS
+from retina.training.losses import N_OUTPUTS
 
 NEEDED = ("n", "accuracy", "qwk")
 """What metrics.json must say of each split for a model card, whichever version wrote it."""
@@ -147,8 +147,8 @@ def _read_metrics(file: Path) -> Mapping[str, Any]:
     metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY)
     if metrics is None:  # _refuse_missing has seen it: it was taken away since
         readers.refuse(file, "is not there", run_folder.METRICS_REMEDY)
-    known = {split: metrics.get(split, {}) for split in SPLITS}
-    lacking = [f"{split}.{name}" for split in SPLITS for name in NEEDED if known[split].get(name) is None]
+    known = {split: metrics.get(split, {}) for split in EVALUATED_SPLITS}
+    lacking = [f"{split}.{name}" for split in EVALUATED_SPLITS for name in NEEDED if known[split].get(name) is None]
     if lacking:
         readers.refuse(file, f"should hold {', '.join(lacking)}", run_folder.METRICS_REMEDY)
     return metrics
@@ -204,7 +204,7 @@ def _architecture(trial: TrialConfig, image_size: int) -> dict[str, Any]:
         "network": f"torchvision.models.{trial.arch}",
         "stem": "conv1 3x3 of stride 1, no maxpool" if small else "as torchvision's",
         "fc": "linear layers to these widths; ReLU and dropout after all but the last",
-        "fc_widths": [*model.HEAD_WIDTHS[trial.head_layers], OUTPUTS[trial.loss]],
+        "fc_widths": [*model.HEAD_WIDTHS[trial.head_layers], N_OUTPUTS[trial.loss]],
     }
 
 

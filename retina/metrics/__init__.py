@@ -1,1 +1,1 @@
-"""Numbers from predictions: grades, intervals by patient, calibration, an operating point, baselines, the verdict."""
+"""Metrics of predictions: grading, calibration, operating point, baselines, intervals by patient and the verdict."""

@@ -1,4 +1,4 @@
-"""Whether a probability means what it says: temperature scaling, and the expected calibration error."""
+"""Calibration of probabilities: temperature scaling and the expected calibration error."""
 
 from __future__ import annotations
 
@@ -11,74 +11,97 @@ from scipy import optimize, special
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from retina.config import GRADES
-from retina.metrics.probabilities import COLDEST, HOTTEST, checked
+from retina.metrics.probabilities import MAX_TEMPERATURE, MIN_TEMPERATURE, validate_probabilities
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 BINS = 15
-"""Of the confidence, of equal width: as in Guo et al. 2017."""
+"""Number of bins of the confidence, of equal width, as in Guo et al. 2017."""
 
 
-def temperature(grades: Ints, probabilities: Floats) -> float:
-    """The temperature at which `tempered` is likeliest (Guo et al. 2017, arXiv 1706.04599).
+def fit_temperature(grades: Ints, probabilities: Floats) -> float:
+    """Return the temperature that maximises the likelihood of the grades (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
         grades: true grades, int64 (N,).
-        probabilities: of the five grades, float64 (N, 5).
+        probabilities: probabilities of the five grades, float64 (N, 5).
 
     Returns:
-        0.05 to 20; above 1 where the model is too sure of itself. As the likelihood is convex in 1/T, it is the best.
+        0.05 to 20; above 1 for an overconfident model. The negative log-likelihood is convex in 1/T, so this is the
+        global optimum.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
+        ValueError: a row does not hold probabilities, see `retina.metrics.probabilities.validate_probabilities`.
+
+    Example:
+        Three of four grades are right where the model gives them a probability of 0.99:
+
+        >>> probabilities = np.full((4, 5), 0.0025) + 0.9875 * np.eye(5)[[0, 1, 2, 3]]
+        >>> temperature = fit_temperature(np.array([0, 1, 2, 4]), probabilities)
+        >>> round(temperature, 1)
+        2.4
+        >>> apply_temperature(probabilities, temperature).max(axis=1).round(2).tolist()
+        [0.75, 0.75, 0.75, 0.75]
     """
-    logs = _logs(checked(probabilities))
+    logs = _logs(validate_probabilities(probabilities))
 
     def loss(log_temperature: float) -> float:
-        told = special.log_softmax(logs / math.exp(log_temperature), axis=1)
-        return -float(told[np.arange(len(grades)), grades].mean())
+        scaled = special.log_softmax(logs / math.exp(log_temperature), axis=1)
+        return -float(scaled[np.arange(len(grades)), grades].mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
-    return math.exp(found.x)
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    return math.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def tempered(probabilities: Floats, temperature: float) -> Floats:
-    """Probabilities whose logits are divided by `temperature`, float64 (N, 5): their order stays, so does the grade.
+def apply_temperature(probabilities: Floats, temperature: float) -> Floats:
+    """Return the probabilities, float64 (N, 5), whose logits are divided by `temperature`.
+
+    Their order stays the same, and so does the most probable grade.
 
     Raises:
-        ValueError: a row is no probabilities, or the temperature is not above 0 and finite, or leaves none.
+        ValueError: a row does not hold probabilities, or `temperature` is not finite and above 0, or is so small that
+            the results are no probabilities.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"the temperature is {temperature}, allowed: finite and above 0")
     with np.errstate(over="ignore", invalid="ignore"):
-        told = special.softmax(_logs(checked(probabilities)) / temperature, axis=1)
-    return checked(told, f"probabilities at the temperature {temperature:g}")
+        scaled = special.softmax(_logs(validate_probabilities(probabilities)) / temperature, axis=1)
+    return validate_probabilities(scaled, f"probabilities at the temperature {temperature:g}")
 
 
 def expected_calibration_error(grades: Ints, probabilities: Floats) -> float:
-    """How far the most probable grade's probability is from its share of right ones; 0 to 1 (torchmetrics).
+    """Return the mean difference between confidence and accuracy, 0 to 1, as torchmetrics computes it.
 
-    A mean over bins of the probability, each by its photographs. It is of the probabilities alone: where a model's
-    grade is not its most probable one, that does not enter.
+    The confidence is the probability of the most probable grade. Photographs are binned by it, and the bins' absolute
+    differences averaged with their numbers of photographs as weights. It depends on the probabilities alone: a model's
+    grade that is not its most probable one does not enter.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
+        ValueError: a row does not hold probabilities, see `retina.metrics.probabilities.validate_probabilities`.
+
+    Example:
+        >>> probabilities = np.full((4, 5), 0.1) + 0.5 * np.eye(5)[[0, 1, 2, 3]]  # confidence 0.6, accuracy 0.75
+        >>> round(expected_calibration_error(np.array([0, 1, 2, 4]), probabilities), 3)
+        0.15
     """
-    told, true = torch.tensor(checked(probabilities)), torch.tensor(grades)
-    return float(multiclass_calibration_error(told, true, num_classes=GRADES, n_bins=BINS, norm="l1"))
+    p, true = torch.tensor(validate_probabilities(probabilities)), torch.tensor(grades)
+    return float(multiclass_calibration_error(p, true, num_classes=GRADES, n_bins=BINS, norm="l1"))
 
 
-def gaps_by_bin(grades: Ints, probabilities: Floats) -> Floats:
-    """Right or not (1 or 0) less the confidence, in the column of its bin: float64 (N, BINS + 1), other columns 0.
+def calibration_gaps(grades: Ints, probabilities: Floats) -> Floats:
+    """Return each photograph's correctness (1 or 0) minus its confidence, in the column of its bin.
 
-    The expected calibration error is the sum over the columns of the absolute column sums, divided by N. Bins are
-    torchmetrics': the lower edge belongs to a bin, and a confidence of 1 has one of its own.
+    The expected calibration error is the sum over the columns of the absolute column sums, divided by N. The bins are
+    torchmetrics': the lower edge belongs to a bin, and a confidence of 1 has a bin of its own.
+
+    Returns:
+        float64 (N, BINS + 1), 0 in all other columns.
     """
-    confidence = checked(probabilities).max(axis=1)
+    confidence = validate_probabilities(probabilities).max(axis=1)
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float32)
-    at = torch.bucketize(torch.from_numpy(confidence).float(), edges, right=True).numpy() - 1
+    bins = torch.bucketize(torch.from_numpy(confidence).float(), edges, right=True).numpy() - 1
     gaps = np.zeros((len(grades), BINS + 1))
-    gaps[np.arange(len(grades)), at] = (probabilities.argmax(axis=1) == grades) - confidence
+    gaps[np.arange(len(grades)), bins] = (probabilities.argmax(axis=1) == grades) - confidence
     return gaps
 
 

@@ -1,7 +1,7 @@
-"""How good a set of graded photographs is: accuracy, QWK, AUC, recall and precision per grade, confusion matrix.
+"""Metrics of predicted grades: accuracy, QWK, AUC, recall and precision by grade, confusion matrix.
 
-All numbers come from scikit-learn; what this room adds is a stated meaning where a number is not defined. Such a number
-is never repaired to "healthy": QWK and AUC that cannot be computed are worth nothing (0.0) or unknown (NaN), as said
+All metrics come from scikit-learn; this module adds a stated value where a metric is not defined. Such a metric never
+gets a favourable value: a QWK or AUC that cannot be computed is worth nothing (0.0) or unknown (NaN), as documented
 below.
 """
 
@@ -16,35 +16,38 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from retina.config import GRADES
-from retina.metrics.probabilities import checked
+from retina.metrics.operating_point import SHARE_TOLERANCE, TARGET_SPECIFICITY
+from retina.metrics.probabilities import REFERABLE_GRADE, referable_probability, validate_probabilities
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-REFERABLE = 2
-"""Grades from here on are sent to an ophthalmologist ("referable", ICDR moderate or worse)."""
-SPECIFICITY = 0.90
-"""At which the sensitivity is told."""
-ROUNDING = 1e-9
-"""A share that is short of a wanted one by no more has reached it: in binary 1 - 0.9 is less than 0.1."""
 
 
 @dataclass(frozen=True)
 class GradeMetrics:
-    """The numbers of one model on one split.
+    """The metrics of one model on one split.
 
     Attributes:
-        n: photographs.
+        n: number of photographs.
         accuracy: share of exactly right grades, 0 to 1.
-        balanced_accuracy: mean recall of the grades that some photograph has, 0 to 1.
+        balanced_accuracy: mean recall of the grades that occur among the true grades, 0 to 1.
         qwk: quadratic weighted kappa, -1 to 1 (`quadratic_weighted_kappa`).
-        macro_f1: mean F1 of the grades that some photograph has or is given, 0 to 1.
-        recall: share of each grade that was found, 5 values, NaN for a grade that no photograph has.
-        precision: share of each grade's findings that are right, 5 values, NaN for a grade that is never given.
-        auc: one-vs-rest area under the ROC curve, mean over the grades present, 0 to 1 or NaN (`auc_one_vs_rest`).
-        auc_by_grade: of each grade against the rest, 5 values, NaN for a grade that no photograph has, or every one.
+        macro_f1: mean F1 of the grades that occur among the true or predicted grades, 0 to 1.
+        recall: share of each true grade that is predicted right, 5 values, NaN for a grade that no photograph has.
+        precision: share of each predicted grade that is right, 5 values, NaN for a grade that is never predicted.
+        auc: one-vs-rest area under the ROC curve, mean over the grades that occur, 0 to 1 or NaN (`auc_one_vs_rest`).
+        auc_by_grade: area under the ROC curve of each grade against the rest, 5 values, NaN for a grade that no
+            photograph has, or every one.
         referable_auc: area under the ROC curve of "grade 2 or worse", 0 to 1 or NaN.
-        sensitivity_at_90_specificity: of "grade 2 or worse", 0 to 1 or NaN (`sensitivity_at_specificity`).
+        sensitivity_at_90_specificity: sensitivity for "grade 2 or worse", 0 to 1 or NaN (`sensitivity_at_specificity`).
         confusion_matrix: 5 x 5 counts, rows true grades, columns predicted grades.
+
+    Example:
+        >>> metrics = compute_metrics([0, 0, 1, 2], np.eye(5)[[0, 1, 1, 2]])
+        >>> metrics.accuracy, round(metrics.qwk, 3), metrics.recall
+        (0.75, 0.8, (0.5, 1.0, 1.0, nan, nan))
+        >>> metrics.as_json()["recall"]
+        [0.5, 1.0, 1.0, None, None]
     """
 
     n: int
@@ -61,31 +64,31 @@ class GradeMetrics:
     confusion_matrix: Ints
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file; NaN, which JSON lacks, becomes null."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: null(value) for name, value in told.items()}
+        """Return plain values for a JSON file; NaN, which JSON lacks, becomes null."""
+        return {field.name: to_json_value(getattr(self, field.name)) for field in fields(self)}
 
 
-def measure(
+def compute_metrics(
     grades: npt.ArrayLike, probabilities: npt.ArrayLike, predicted: npt.ArrayLike | None = None
 ) -> GradeMetrics:
-    """All metrics of one model on one split.
+    """Compute all metrics of one model on one split.
 
     Args:
         grades: true grades, integers 0 to 4, shape (N,), N >= 1.
-        probabilities: of the five grades, shape (N, 5), each row finite, 0 and more, and with the sum 1.
-        predicted: the model's grades, integers 0 to 4, shape (N,); the most probable ones if None. A model that cuts a
-            scale in five may say another grade than the most probable one.
+        probabilities: probabilities of the five grades, shape (N, 5), finite, 0 or more, each row with the sum 1.
+        predicted: predicted grades, integers 0 to 4, shape (N,); the most probable ones if None. A model with
+            cut-points on a score may predict another grade than the most probable one.
 
     Raises:
-        ValueError: on other shapes, grades outside 0 to 4, or rows that are no probabilities, see `probabilities`.
+        ValueError: other shapes, grades outside 0 to 4, or rows that do not hold probabilities, see
+            `retina.metrics.probabilities.validate_probabilities`.
     """
-    true = _grades(grades)
+    true = _validate_grades(grades)
     p = np.asarray(probabilities, dtype=np.float64)
     if p.shape != (len(true), GRADES):
         raise ValueError(f"probabilities have the shape {p.shape}, allowed: ({len(true)}, {GRADES})")
-    checked(p)
-    guess = p.argmax(axis=1) if predicted is None else _grades(predicted)
+    validate_probabilities(p)
+    guess = p.argmax(axis=1) if predicted is None else _validate_grades(predicted)
     if guess.shape != true.shape:
         raise ValueError(f"predicted has the shape {guess.shape}, allowed: {true.shape}")
     by_grade = {"labels": range(GRADES), "average": None, "zero_division": np.nan}
@@ -94,86 +97,111 @@ def measure(
     return GradeMetrics(
         n=len(true),
         accuracy=accuracy(true, guess),
-        balanced_accuracy=_mean_of_known(recall),
+        balanced_accuracy=_mean_of_defined(recall),
         qwk=quadratic_weighted_kappa(true, guess),
-        macro_f1=_mean_of_known(sk.f1_score(true, guess, **by_grade)),
+        macro_f1=_mean_of_defined(sk.f1_score(true, guess, **by_grade)),
         recall=tuple(recall.tolist()),
         precision=tuple(sk.precision_score(true, guess, **by_grade).tolist()),
-        auc=_mean_of_known(areas),
+        auc=_mean_of_defined(areas),
         auc_by_grade=areas,
-        referable_auc=_auc(true >= REFERABLE, referable(p)),
-        sensitivity_at_90_specificity=sensitivity_at_specificity(true >= REFERABLE, referable(p)),
+        referable_auc=_auc(true >= REFERABLE_GRADE, referable_probability(p)),
+        sensitivity_at_90_specificity=sensitivity_at_specificity(true >= REFERABLE_GRADE, referable_probability(p)),
         confusion_matrix=confusion_matrix(true, guess),
     )
 
 
-def referable(probabilities: Floats) -> Floats:
-    """The probability of grade 2 or worse, shape (N,), from those of the five grades, shape (N, 5)."""
-    return np.asarray(probabilities[:, REFERABLE:].sum(axis=1))
-
-
 def accuracy(grades: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """Share of exactly right grades, 0 to 1. Both shape (N,), N >= 1, integers 0 to 4."""
-    return float((_grades(grades) == _grades(predicted)).mean())
+    """Return the share of exactly right grades, 0 to 1. Both shape (N,), N >= 1, integers 0 to 4."""
+    return float((_validate_grades(grades) == _validate_grades(predicted)).mean())
 
 
 def quadratic_weighted_kappa(grades: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """Agreement beyond chance in which an error counts by its square (Cohen 1968), -1 to 1. Both shape (N,).
+    """Return the agreement beyond chance, weighted by the squared error (Cohen 1968), -1 to 1. Both shape (N,).
 
-    Where chance alone explains everything (one and the same grade throughout, in truth and prediction), kappa is 0/0.
-    It is taken as 0.0: a model that calls every eye healthy has shown nothing, also on a split where all eyes are.
+    If chance alone explains everything (one and the same grade throughout, in truth and prediction), kappa is 0/0. It
+    is defined as 0.0 here: a model that grades every eye as healthy has shown nothing, also on a split of healthy eyes.
+
+    Example:
+        >>> quadratic_weighted_kappa([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+        1.0
+        >>> round(quadratic_weighted_kappa([0, 1, 2, 3, 4], [0, 1, 2, 3, 0]), 3)  # an error of four grades
+        0.2
+        >>> quadratic_weighted_kappa([0, 0, 0], [0, 0, 0])
+        0.0
     """
-    true, guess = _grades(grades), _grades(predicted)
+    true, guess = _validate_grades(grades), _validate_grades(predicted)
     if (true == true[0]).all() and (guess == true[0]).all():
         return 0.0
     return float(sk.cohen_kappa_score(true, guess, weights="quadratic", labels=range(GRADES)))
 
 
 def confusion_matrix(grades: npt.ArrayLike, predicted: npt.ArrayLike) -> Ints:
-    """Counts, shape (5, 5), rows true and columns predicted grades."""
-    return np.asarray(sk.confusion_matrix(_grades(grades), _grades(predicted), labels=range(GRADES)), dtype=np.int64)
+    """Return counts, int64 (5, 5), rows true grades, columns predicted grades."""
+    true, guess = _validate_grades(grades), _validate_grades(predicted)
+    return np.asarray(sk.confusion_matrix(true, guess, labels=range(GRADES)), dtype=np.int64)
 
 
 def auc_one_vs_rest(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Area under the ROC curve of each grade against the rest, mean over the grades for which it is defined.
+    """Return the area under the ROC curve of each grade against the rest, mean over the grades where it is defined.
 
-    A grade has an AUC where some photographs bear it and some do not; NaN where there is no such grade. This is
+    It is defined for a grade that some photographs have and some do not; NaN if there is no such grade. This is
     MedMNIST's "AUC" for more than two classes (Yang et al. 2023, doi 10.1038/s41597-022-01721-8).
+
+    Example:
+        >>> auc_one_vs_rest([0, 1, 1], [[0.6, 0.4, 0, 0, 0], [0.3, 0.7, 0, 0, 0], [0.7, 0.3, 0, 0, 0]])
+        0.5
     """
-    return _mean_of_known(auc_by_grade(grades, probabilities))
+    return _mean_of_defined(auc_by_grade(grades, probabilities))
 
 
 def auc_by_grade(grades: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, ...]:
-    """Area under the ROC curve of each grade against the rest, 5 values; NaN for a grade that none or all have."""
-    true, p = _grades(grades), checked(probabilities)
+    """Return the area under the ROC curve of each grade against the rest, 5 values.
+
+    It is NaN for a grade that no photograph has, or every one.
+    """
+    true, p = _validate_grades(grades), validate_probabilities(probabilities)
     return tuple(_auc(true == grade, p[:, grade]) for grade in range(GRADES))
 
 
 def sensitivity_at_specificity(
-    positive: npt.NDArray[np.bool_], score: Floats, specificity: float = SPECIFICITY
+    positive: npt.NDArray[np.bool_], score: Floats, specificity: float = TARGET_SPECIFICITY
 ) -> float:
-    """The highest sensitivity of all thresholds with at least `specificity`; NaN where all or none are positive.
+    """Return the highest sensitivity of all thresholds with at least `specificity`; NaN if all or none are positive.
 
     Args:
-        positive: who is to be found, shape (N,).
-        score: the higher the likelier, shape (N,); found is who has the threshold or more.
-        specificity: 0 to 1.
+        positive: whether each photograph is positive, shape (N,).
+        score: score of each photograph, shape (N,); a score of the threshold or more is predicted positive.
+        specificity: smallest specificity, 0 to 1.
 
     Raises:
         ValueError: a score is not finite.
+
+    Example:
+        >>> positive = np.array([False, False, True, True])
+        >>> sensitivity_at_specificity(positive, np.array([0.1, 0.6, 0.5, 0.9]), specificity=1.0)
+        0.5
     """
     if not np.isfinite(score).all():
         raise ValueError("scores are not finite: NaN reaches no threshold")
     if positive.all() or not positive.any():
         return math.nan
-    false_alarms, found, _ = sk.roc_curve(positive, score, drop_intermediate=False)
-    return float(found[1 - false_alarms >= specificity - ROUNDING].max())
+    false_positive_rate, sensitivity, _ = sk.roc_curve(positive, score, drop_intermediate=False)
+    return float(sensitivity[1 - false_positive_rate >= specificity - SHARE_TOLERANCE].max())
 
 
-def _mean_of_known(values: npt.ArrayLike) -> float:
+def to_json_value(value: Any) -> Any:
+    """Return a number, or an array or tuple of numbers, as plain JSON values; null for NaN."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [to_json_value(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _mean_of_defined(values: npt.ArrayLike) -> float:
     numbers = np.asarray(values, dtype=np.float64)
-    known = numbers[~np.isnan(numbers)]
-    return float(known.mean()) if len(known) else math.nan
+    defined = numbers[~np.isnan(numbers)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _auc(positive: npt.NDArray[np.bool_], score: Floats) -> float:
@@ -182,19 +210,10 @@ def _auc(positive: npt.NDArray[np.bool_], score: Floats) -> float:
     return float(sk.roc_auc_score(positive, score))
 
 
-def _grades(values: npt.ArrayLike) -> Ints:
+def _validate_grades(values: npt.ArrayLike) -> Ints:
     grades = np.asarray(values)
     if grades.ndim != 1 or len(grades) == 0:
         raise ValueError(f"grades have the shape {grades.shape}, allowed: (N,) with N >= 1")
     if not np.issubdtype(grades.dtype, np.integer) or grades.min() < 0 or grades.max() >= GRADES:
         raise ValueError(f"grades must be integers 0 to {GRADES - 1}, got {np.unique(grades)[:8].tolist()}")
     return grades.astype(np.int64)
-
-
-def null(value: Any) -> Any:
-    """A number, or an array or tuple of numbers, as JSON has it: plain, and null where it is NaN."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [null(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

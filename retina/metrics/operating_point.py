@@ -1,79 +1,109 @@
-"""Whom to refer: a threshold on the probability of grade 2 or worse, chosen on validation."""
+"""The operating point: a threshold on the probability of grade 2 or worse, chosen on validation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sk
+from pydantic import Field
 
-from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
-from retina.metrics.probabilities import checked
+from retina.config import Frozen
+from retina.metrics.probabilities import (
+    REFERABLE_GRADE,
+    SUM_TOLERANCE,
+    referable_probability,
+    validate_probabilities,
+)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-SENSITIVITY = 0.87
-"""With a specificity of 0.90 what the first autonomous system showed in its trial, 87.2% and 90.7% (Abràmoff et al.
-2018, doi 10.1038/s41746-018-0040-6)."""
+TARGET_SENSITIVITY, TARGET_SPECIFICITY = 0.87, 0.90
+"""About what the first autonomous system had in its trial, 87.2% and 90.7% (Abràmoff et al. 2018, doi
+10.1038/s41746-018-0040-6)."""
+SHARE_TOLERANCE = 1e-9
+"""A share that is smaller than its target by no more than this has reached it: in binary 1 - 0.9 is less than 0.1."""
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Who has `threshold` or more is referred; None where it cannot be chosen. `met`: it reaches both targets."""
+class OperatingPoint(Frozen):
+    """An eye is referred if its P(grade >= 2) is `threshold` or more."""
 
-    threshold: float | None
-    met: bool
+    threshold: float | None = Field(
+        ge=0,
+        le=1 + SUM_TOLERANCE,  # a threshold just above 1 refers no eye
+        description="None where validation had no referable eye, or only referable eyes",
+    )
+    chosen_on: str
+    target: dict[str, float] = Field(default_factory=dict)
+    met: bool = Field(description="whether the target was reached where the threshold was chosen")
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in metrics.json."""
-        target = {"sensitivity": SENSITIVITY, "specificity": SPECIFICITY}
-        return {"threshold": self.threshold, "chosen_on": "val", "target": target, "met": self.met}
+        """Return the value of "operating_point" in metrics.json."""
+        return self.model_dump(mode="json")
 
     def refers(self, probabilities: Floats) -> npt.NDArray[np.bool_] | None:
-        """Who is referred, shape (N,), by the probabilities of the five grades, shape (N, 5).
+        """Return whether each eye is referred, (N,), from the probabilities (N, 5); None without a threshold.
 
         Raises:
-            ValueError: a row is no probabilities: nobody is "not referable" because of NaN.
+            ValueError: a row does not hold probabilities; NaN must not count as "not referable".
         """
-        return None if self.threshold is None else referable(checked(probabilities)) >= self.threshold
+        if self.threshold is None:
+            return None
+        return referable_probability(validate_probabilities(probabilities)) >= self.threshold
 
 
-def choose(grades: Ints, probabilities: Floats) -> OperatingPoint:
-    """The threshold to use, from validation alone.
+def choose_operating_point(grades: Ints, probabilities: Floats) -> OperatingPoint:
+    """Choose the operating point from predictions on validation.
 
-    Of the thresholds that meet both targets the one with the most to spare, that is the largest smaller margin, since
-    another split will take some of it away. If none does, the one with the highest sensitivity at a specificity of at
-    least 90%. It lies half-way between two photographs, so that no rounding elsewhere moves one of them across.
+    Among the thresholds that meet both targets, it is the one with the largest smaller margin, since another split will
+    reduce the margins. If none meets both, it is the one with the highest sensitivity at a specificity of at least 90%.
+    It lies half-way between the scores of two photographs, so that no rounding elsewhere moves one of them across.
 
     Args:
         grades: true grades, int64 (N,).
-        probabilities: of the five grades, float64 (N, 5); not tempered.
+        probabilities: probabilities of the five grades, float64 (N, 5), without temperature scaling.
 
     Returns:
-        No threshold where all photographs are of referable eyes, or none.
+        The operating point; its threshold is None if all photographs are of referable eyes, or none.
 
     Raises:
-        ValueError: a row is no probabilities, see `retina.metrics.probabilities.checked`.
+        ValueError: a row does not hold probabilities, see `retina.metrics.probabilities.validate_probabilities`.
+
+    Example:
+        >>> referable = np.array([0.1, 0.2, 0.6, 0.7])
+        >>> probabilities = np.zeros((4, 5))
+        >>> probabilities[:, 0], probabilities[:, 2] = 1 - referable, referable
+        >>> point = choose_operating_point(np.array([0, 1, 2, 4]), probabilities)
+        >>> round(point.threshold, 3), point.met
+        (0.4, True)
+        >>> point.refers(probabilities).tolist()
+        [False, False, True, True]
     """
-    probabilities = checked(probabilities)
-    positive = grades >= REFERABLE
+    from sklearn import metrics as sk  # noqa: PLC0415  # predict reads operating points, and needs no scikit-learn
+
+    probabilities = validate_probabilities(probabilities)
+    positive = grades >= REFERABLE_GRADE
     if positive.all() or not positive.any():
-        return OperatingPoint(None, met=False)
-    false_alarms, sensitivity, scores = sk.roc_curve(positive, referable(probabilities), drop_intermediate=False)
-    specificity = 1 - false_alarms
-    spare = np.minimum(sensitivity - SENSITIVITY, specificity - SPECIFICITY)
-    met = bool(spare.max() >= -ROUNDING)
-    allowed = np.where(specificity >= SPECIFICITY - ROUNDING, sensitivity, -1.0)
-    at = int((spare if met else allowed).argmax())  # of equal ones the first: the highest threshold
-    return OperatingPoint(_between(scores, at), met)
+        return _operating_point(None, met=False)
+    scores = referable_probability(probabilities)
+    false_positive_rate, sensitivity, thresholds = sk.roc_curve(positive, scores, drop_intermediate=False)
+    specificity = 1 - false_positive_rate
+    margin = np.minimum(sensitivity - TARGET_SENSITIVITY, specificity - TARGET_SPECIFICITY)
+    met = bool(margin.max() >= -SHARE_TOLERANCE)
+    allowed = np.where(specificity >= TARGET_SPECIFICITY - SHARE_TOLERANCE, sensitivity, -1.0)
+    index = int((margin if met else allowed).argmax())  # of equal ones the first: the highest threshold
+    return _operating_point(_threshold_after(thresholds, index), met=met)
 
 
-def _between(scores: Floats, at: int) -> float:
-    """A threshold that divides the descending `scores` after the place `at`; the first one stands for infinity."""
-    if at == 0:
+def _operating_point(threshold: float | None, *, met: bool) -> OperatingPoint:
+    target = {"sensitivity": TARGET_SENSITIVITY, "specificity": TARGET_SPECIFICITY}
+    return OperatingPoint(threshold=threshold, chosen_on="val", target=target, met=met)
+
+
+def _threshold_after(scores: Floats, index: int) -> float:
+    """Return a threshold that divides the descending `scores` after `index`; scores[0] stands for infinity."""
+    if index == 0:
         return float(np.nextafter(scores[1], np.inf))
-    lower = float(scores[at + 1]) if at + 1 < len(scores) else 0.0
-    middle = (float(scores[at]) + lower) / 2
-    return middle if middle > lower else float(scores[at])
+    lower = float(scores[index + 1]) if index + 1 < len(scores) else 0.0
+    middle = (float(scores[index]) + lower) / 2
+    return middle if middle > lower else float(scores[index])

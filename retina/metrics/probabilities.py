@@ -1,7 +1,7 @@
-"""Whether a model's outputs are the probabilities of the five grades, photograph by photograph.
+"""Validation of a model's outputs: whether they are probabilities of the five grades, photograph by photograph.
 
-Every comparison with NaN is false and its argmax is 0, so a grade that is read from NaN is 0, "none", and not
-referable. Whoever reads a grade or a number from outputs asks here first. Knows numpy alone.
+Every comparison with NaN is false and the argmax of NaN is 0, so a grade read from NaN would be 0, "none", and not
+referable. Code that reads a grade or a metric from outputs validates them here first. Imports no more than numpy.
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ from retina.config import GRADES
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+PROBABILITY_COLUMNS = [f"p{grade}" for grade in range(GRADES)]
+"""Columns of the five probabilities in every table of predictions."""
+REFERABLE_GRADE = 2
+"""Lowest grade that is sent to an ophthalmologist ("referable", ICDR moderate or worse)."""
 NO_GRADE = -1
-"""Stands for a grade, int64, where the output is not finite; also in the exported graphs."""
+"""Value of a grade, int64, where the output is not finite; also in the exported graphs."""
 SUM_TOLERANCE = 1e-3
-"""By which the five may miss 1. A softmax in float32 misses it by 1e-6, five numbers of four digits by 2.5e-4."""
+"""Largest difference of the sum from 1. A softmax in float32 has 1e-6, five values of four digits have 2.5e-4."""
 
-COLDEST, HOTTEST = 0.05, 20.0
-"""A temperature beyond these says that the probabilities are useless, or perfect, which they are on few photographs."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Range of temperatures. A value outside it would mean that the probabilities are useless, or perfect, as they are on
+few photographs."""
 
 
-def problems(
+def find_problems(
     probabilities: npt.ArrayLike, grades: npt.ArrayLike | None = None, referable: npt.ArrayLike | None = None
 ) -> list[str]:
-    """What is wrong with each photograph's output, N texts; empty where it can be used.
+    """Return what is wrong with the output of each photograph, N texts; empty where the output can be used.
 
     Args:
-        probabilities: of the five grades, (N, 5).
-        grades: the model's, integers (N,), where it gives them.
-        referable: its P(grade >= 2), (N,), where it gives that.
+        probabilities: probabilities of the five grades, (N, 5).
+        grades: the model's grades, integers (N,), if it outputs them.
+        referable: the model's P(grade >= 2), (N,), if it outputs that.
+
+    Raises:
+        ValueError: the shapes are others.
+
+    Example:
+        >>> find_problems([[0.2, 0.2, 0.2, 0.2, 0.2], [0.5, 0.4, 0.0, 0.0, 0.0]])
+        ['', "the model's probabilities sum to 0.9, not to 1"]
     """
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != GRADES:
@@ -39,30 +51,39 @@ def problems(
     grade = np.zeros(len(p), dtype=np.int64) if grades is None else np.asarray(grades)
     if score.shape != (len(p),) or grade.shape != (len(p),):
         raise ValueError(f"{len(p)} photographs have grades {grade.shape} and scores {score.shape}")
-    found = np.full(len(p), "", dtype=object)
+    problems = np.full(len(p), "", dtype=object)
     if grades is not None:
-        found[(grade < 0) | (grade >= GRADES)] = f"the model's grade is none of 0 to {GRADES - 1}"
-    found[~((score >= 0) & (score <= 1 + SUM_TOLERANCE))] = "the model's referable score is not between 0 and 1"
+        problems[(grade < 0) | (grade >= GRADES)] = f"the model's grade is none of 0 to {GRADES - 1}"
+    problems[~((score >= 0) & (score <= 1 + SUM_TOLERANCE))] = "the model's referable score is not between 0 and 1"
     with np.errstate(invalid="ignore", over="ignore"):
         total = p.sum(axis=1)
-        wrong_sum = ~(np.abs(total - 1) <= SUM_TOLERANCE)
-    for row in np.flatnonzero(wrong_sum):
-        found[row] = f"the model's probabilities sum to {total[row]:.4g}, not to 1"
-    found[(p < 0).any(axis=1)] = "the model gives a negative probability"
-    found[~np.isfinite(p).all(axis=1) | ~np.isfinite(score)] = "the model's output is not finite"
-    return [str(one) for one in found]
+        is_sum_wrong = ~(np.abs(total - 1) <= SUM_TOLERANCE)
+    for row in np.flatnonzero(is_sum_wrong):
+        problems[row] = f"the model's probabilities sum to {total[row]:.4g}, not to 1"
+    problems[(p < 0).any(axis=1)] = "the model gives a negative probability"
+    problems[~np.isfinite(p).all(axis=1) | ~np.isfinite(score)] = "the model's output is not finite"
+    return [str(problem) for problem in problems]
 
 
-def checked(probabilities: npt.ArrayLike, what: str = "probabilities") -> Floats:
-    """The probabilities (N, 5) as float64.
+def validate_probabilities(probabilities: npt.ArrayLike, name: str = "probabilities") -> Floats:
+    """Return the probabilities (N, 5) as float64.
+
+    Args:
+        probabilities: the values to validate.
+        name: what the values are, for the error message.
 
     Raises:
-        ValueError: another shape, or a row that is not finite, has a negative value or does not sum to 1; says how
-            many rows and, of the first, which and why.
+        ValueError: another shape, or a row that is not finite, has a negative value or does not sum to 1. The message
+            has the number of such rows, and the index and problem of the first.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    bad = [(row, problem) for row, problem in enumerate(problems(p)) if problem]
+    bad = [(row, problem) for row, problem in enumerate(find_problems(p)) if problem]
     if bad:
         row, problem = bad[0]
-        raise ValueError(f"{what}: {len(bad)} of {len(p)} rows cannot be used; row {row}: {problem}")
+        raise ValueError(f"{name}: {len(bad)} of {len(p)} rows cannot be used; row {row}: {problem}")
     return p
+
+
+def referable_probability(probabilities: Floats) -> Floats:
+    """Return the probability of grade 2 or worse, shape (N,), from those of the five grades, shape (N, 5)."""
+    return np.asarray(probabilities[:, REFERABLE_GRADE:].sum(axis=1))

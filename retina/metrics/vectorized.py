@@ -1,7 +1,7 @@
-"""All numbers of a split for many weightings of its patients at once, as a bootstrap needs them.
+"""All metrics of a split for many weightings of its patients at once, as a bootstrap needs them.
 
-scikit-learn and torchmetrics, which give the numbers themselves, take one weighting at a time, if any: 2,000 of them
-over 10,000 photographs would take minutes. The tests hold these to be the same.
+scikit-learn and torchmetrics, which compute the reported metrics themselves, take one weighting at a time, if any:
+2,000 weightings of 10,000 photographs would take minutes. The tests compare the results with theirs.
 """
 
 from __future__ import annotations
@@ -14,84 +14,106 @@ import numpy.typing as npt
 
 from retina.config import GRADES
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE, ROUNDING, SPECIFICITY, referable
-from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.operating_point import SHARE_TOLERANCE, TARGET_SPECIFICITY, OperatingPoint
 from retina.metrics.predictions import SplitPredictions
-from retina.metrics.verdict import COMPARED
+from retina.metrics.probabilities import REFERABLE_GRADE, referable_probability
+from retina.metrics.verdict import COMPARED_METRICS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-DISAGREEMENT = (np.arange(GRADES)[:, None] - np.arange(GRADES)) ** 2.0
+SQUARED_ERRORS = (np.arange(GRADES)[:, None] - np.arange(GRADES)) ** 2.0
 
 
 class VectorizedMetrics:
-    """A split whose numbers can be told under any weights of its P patients: called with float64 (P, R), R weightings.
+    """The metrics of one split as a function of the weights of its P patients.
 
-    It gives each number of metrics.json by its name, float64 (R,), or (5, R) where it is of a grade; NaN where it is
-    not defined. What a model has more than a baseline is named "qwk over majority".
+    Called with R weightings, float64 (P, R), it returns each metric of metrics.json by its name, float64 (R,), or
+    (5, R) for a metric by grade; NaN where it is not defined. The model's gain over a baseline is named, for example,
+    "qwk over majority".
     """
 
-    def __init__(self, seen: SplitPredictions, calibrated: Floats, point: OperatingPoint) -> None:
-        self._seen = seen
-        matrices = {"model": seen.predicted, **seen.baselines}
-        self._matrices = {name: self._sum(_one_hot(seen.grades, guess)) for name, guess in matrices.items()}
+    def __init__(self, predictions: SplitPredictions, calibrated: Floats, point: OperatingPoint) -> None:
+        """Sum up over each patient's photographs what does not depend on the weights.
+
+        Args:
+            predictions: the split.
+            calibrated: its probabilities after temperature scaling, float64 (N, 5).
+            point: the operating point.
+        """
+        self._patients, self._n_patients = predictions.patients, predictions.n_patients
+        self._baselines = list(predictions.baselines)
+        grades, p = predictions.grades, predictions.probabilities
+        predicted = {"model": predictions.predicted, **predictions.baselines}
+        self._matrices = {name: self._sum_by_patient(_one_hot(grades, guess)) for name, guess in predicted.items()}
         self._gaps, self._losses = {}, {}
-        for end, told in {"": seen.probabilities, "_calibrated": calibrated}.items():
-            self._gaps[f"ece{end}"] = self._sum(calibration.gaps_by_bin(seen.grades, told))
-            self._losses[f"nll{end}"] = self._sum(_loss(seen.grades, told)[:, None])
-        refers = point.refers(seen.probabilities)
-        positive = seen.grades >= REFERABLE
-        told_right = (
-            np.zeros((len(seen), 2)) if refers is None else np.stack([positive & refers, ~positive & ~refers], 1)
-        )
-        self._referred = self._sum(np.column_stack([told_right, positive, ~positive]))
-        self._is_referring = refers is not None
-        self._by_grade = [
-            RankedScores.of(seen.grades == grade, seen.probabilities[:, grade]) for grade in range(GRADES)
-        ]
-        self._referable = RankedScores.of(positive, referable(seen.probabilities))
+        for suffix, probabilities in {"": p, "_calibrated": calibrated}.items():
+            self._gaps[f"ece{suffix}"] = self._sum_by_patient(calibration.calibration_gaps(grades, probabilities))
+            self._losses[f"nll{suffix}"] = self._sum_by_patient(_losses(grades, probabilities)[:, None])
+        refers = point.refers(p)
+        positive = grades >= REFERABLE_GRADE
+        self._has_threshold = refers is not None
+        referred = np.zeros_like(positive) if refers is None else refers
+        counts = np.column_stack([positive & referred, ~positive & ~referred, positive, ~positive])
+        self._referral_counts = self._sum_by_patient(counts.astype(np.float64))
+        self._by_grade = [RankedScores.from_scores(grades == grade, p[:, grade]) for grade in range(GRADES)]
+        self._referable = RankedScores.from_scores(positive, referable_probability(p))
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """Every number under each of R weightings, float64 (P, R) with weights of 0 and more."""
-        n = np.bincount(self._seen.patients) @ weights
-        told = of_matrices(_matrices(self._matrices["model"], weights))
-        for name in self._seen.baselines:
-            other = of_matrices(_matrices(self._matrices[name], weights))
-            told |= {f"{number} over {name}": told[number] - other[number] for number in COMPARED}
-        told |= {name: np.abs(gaps.T @ weights).sum(axis=0) / n for name, gaps in self._gaps.items()}
-        told |= {name: (losses.T @ weights)[0] / n for name, losses in self._losses.items()}
-        told |= self._operating(weights)
-        of_photographs = weights[self._seen.patients]
-        areas = np.stack([ranked(of_photographs)[0] for ranked in self._by_grade])
-        told |= {"auc_by_grade": areas, "auc": _mean_of_known(areas)}
-        told["referable_auc"], told["sensitivity_at_90_specificity"] = self._referable(of_photographs)
-        return told
+        """Return every metric under each of R weightings, float64 (P, R), each weight 0 or more."""
+        n = np.bincount(self._patients) @ weights
+        metrics = metrics_of_matrices(_matrices(self._matrices["model"], weights))
+        for name in self._baselines:
+            baseline = metrics_of_matrices(_matrices(self._matrices[name], weights))
+            metrics |= {f"{metric} over {name}": metrics[metric] - baseline[metric] for metric in COMPARED_METRICS}
+        metrics |= {name: np.abs(gaps.T @ weights).sum(axis=0) / n for name, gaps in self._gaps.items()}
+        metrics |= {name: (losses.T @ weights)[0] / n for name, losses in self._losses.items()}
+        metrics |= self._operating_metrics(weights)
+        photograph_weights = weights[self._patients]
+        areas = np.stack([ranked(photograph_weights)[0] for ranked in self._by_grade])
+        metrics |= {"auc_by_grade": areas, "auc": _mean_of_defined(areas)}
+        metrics["referable_auc"], metrics["sensitivity_at_90_specificity"] = self._referable(photograph_weights)
+        return metrics
 
-    def _sum(self, values: Floats) -> Floats:
-        """Sums over each patient's photographs, (P, K), of values (N, K)."""
-        summed = np.zeros((self._seen.n_patients, values.shape[1]))
-        np.add.at(summed, self._seen.patients, values)
-        return summed
+    def _sum_by_patient(self, values: Floats) -> Floats:
+        """Return the sums over each patient's photographs, (P, K), of values (N, K)."""
+        sums = np.zeros((self._n_patients, values.shape[1]))
+        np.add.at(sums, self._patients, values)
+        return sums
 
-    def _operating(self, weights: Floats) -> dict[str, Floats]:
-        found, spared, positive, negative = self._referred.T @ weights
-        if not self._is_referring:
-            found, spared = np.full_like(found, np.nan), np.full_like(spared, np.nan)
-        return {"operating_sensitivity": _ratio(found, positive), "operating_specificity": _ratio(spared, negative)}
+    def _operating_metrics(self, weights: Floats) -> dict[str, Floats]:
+        true_positives, true_negatives, positives, negatives = self._referral_counts.T @ weights
+        if not self._has_threshold:
+            true_positives = np.full_like(true_positives, np.nan)
+            true_negatives = np.full_like(true_negatives, np.nan)
+        return {
+            "operating_sensitivity": _ratio(true_positives, positives),
+            "operating_specificity": _ratio(true_negatives, negatives),
+        }
 
 
-def of_matrices(matrices: Floats) -> dict[str, Floats]:
-    """What R confusion matrices tell, float64 (5, 5, R), rows true grades; defined as in `retina.metrics.grading`."""
+def metrics_of_matrices(matrices: Floats) -> dict[str, Floats]:
+    """Return the metrics of R confusion matrices, defined as in `retina.metrics.grading`.
+
+    Args:
+        matrices: float64 (5, 5, R), rows true grades, columns predicted grades.
+
+    Returns:
+        Each metric, float64 (R,), or (5, R) for "recall" and "precision".
+
+    Example:
+        >>> metrics_of_matrices(np.eye(5)[:, :, None])["qwk"].tolist()
+        [1.0]
+    """
     n, true, guess = matrices.sum(axis=(0, 1)), matrices.sum(axis=1), matrices.sum(axis=0)
     right = np.einsum("iir->ir", matrices)
     recall, precision = _ratio(right, true), _ratio(right, guess)
-    seen = np.einsum("ij,ijr->r", DISAGREEMENT, matrices) / n
-    by_chance = np.einsum("ij,ir,jr->r", DISAGREEMENT, true, guess) / n**2
+    observed = np.einsum("ij,ijr->r", SQUARED_ERRORS, matrices) / n
+    by_chance = np.einsum("ij,ir,jr->r", SQUARED_ERRORS, true, guess) / n**2
     return {
         "accuracy": right.sum(axis=0) / n,
-        "balanced_accuracy": _mean_of_known(recall),
-        "qwk": np.where(by_chance > 0, 1 - _ratio(seen, by_chance), 0.0),
-        "macro_f1": _mean_of_known(_ratio(2 * right, true + guess)),
+        "balanced_accuracy": _mean_of_defined(recall),
+        "qwk": np.where(by_chance > 0, 1 - _ratio(observed, by_chance), 0.0),
+        "macro_f1": _mean_of_defined(_ratio(2 * right, true + guess)),
         "recall": recall,
         "precision": precision,
     }
@@ -99,13 +121,13 @@ def of_matrices(matrices: Floats) -> dict[str, Floats]:
 
 @dataclass(frozen=True)
 class RankedScores:
-    """Positives among negatives by a score.
+    """The ranks of positive photographs among the negative ones by a score.
 
     Attributes:
-        positives: their places among the photographs.
-        negatives: theirs, in ascending order of the score.
-        lower: for each positive, how many negatives have a lower score.
-        no_higher: for each positive, how many have none that is higher.
+        positives: indices of the positive photographs.
+        negatives: indices of the negative photographs, in ascending order of the score.
+        lower: for each positive, the number of negatives with a lower score.
+        no_higher: for each positive, the number of negatives with no higher score.
     """
 
     positives: Ints
@@ -114,45 +136,57 @@ class RankedScores:
     no_higher: Ints
 
     @classmethod
-    def of(cls, positive: npt.NDArray[np.bool_], score: Floats) -> Self:
-        """From who is positive and the scores, both shape (N,)."""
+    def from_scores(cls, positive: npt.NDArray[np.bool_], score: Floats) -> Self:
+        """Rank photographs by whether they are positive and by their scores, both shape (N,)."""
         positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
         negatives = negatives[score[negatives].argsort(kind="stable")]
         lower, no_higher = (np.searchsorted(score[negatives], score[positives], side) for side in ("left", "right"))
         return cls(positives, negatives, lower, no_higher)
 
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Area under the ROC curve, and sensitivity at 90% specificity, each (R,), under weights (N, R)."""
+        """Return the area under the ROC curve and the sensitivity at 90% specificity, (R,) each.
+
+        Args:
+            weights: R weightings of the photographs, (N, R).
+
+        Example:
+            >>> ranked = RankedScores.from_scores(np.array([False, True, False]), np.array([0.1, 0.5, 0.9]))
+            >>> area, sensitivity = ranked(np.array([[1.0, 3.0], [1.0, 1.0], [1.0, 1.0]]))
+            >>> area.tolist(), sensitivity.tolist()
+            ([0.5, 0.75], [0.0, 0.0])
+        """
         positives = weights[self.positives]
         below = np.zeros((len(self.negatives) + 1, weights.shape[1]))
         np.cumsum(weights[self.negatives], axis=0, out=below[1:])
         n_positive, n_negative = positives.sum(axis=0), below[-1]
         lower = below[self.lower]
-        pairs = (positives * (lower + below[self.no_higher])).sum(axis=0) / 2  # a tie is half won
-        spared = lower >= (SPECIFICITY - ROUNDING) * n_negative  # at the threshold that just finds the positive
-        found = np.where(n_negative > 0, (positives * spared).sum(axis=0), np.nan)
-        return _ratio(pairs, n_positive * n_negative), _ratio(found, n_positive)
+        pairs = (positives * (lower + below[self.no_higher])).sum(axis=0) / 2  # a tie counts one half
+        # whether the threshold that just includes a positive is specific enough
+        is_specific = lower >= (TARGET_SPECIFICITY - SHARE_TOLERANCE) * n_negative
+        detected = np.where(n_negative > 0, (positives * is_specific).sum(axis=0), np.nan)
+        return _ratio(pairs, n_positive * n_negative), _ratio(detected, n_positive)
 
 
 def _one_hot(true: Ints, guess: Ints) -> Floats:
     return np.asarray(np.eye(GRADES * GRADES)[true * GRADES + guess])
 
 
-def _matrices(summed: Floats, weights: Floats) -> Floats:
-    return np.asarray(summed.T @ weights).reshape(GRADES, GRADES, -1)
+def _matrices(sums: Floats, weights: Floats) -> Floats:
+    return np.asarray(sums.T @ weights).reshape(GRADES, GRADES, -1)
 
 
-def _loss(grades: Ints, probabilities: Floats) -> Floats:
-    """Negative log-likelihood of each photograph; a probability of 0 counts as scikit-learn has it, 2.2e-16."""
-    told = probabilities[np.arange(len(grades)), grades]
-    return np.asarray(-np.log(np.maximum(told, np.finfo(np.float64).eps)))
+def _losses(grades: Ints, probabilities: Floats) -> Floats:
+    """Return each photograph's negative log-likelihood; probabilities are at least 2.2e-16, as in scikit-learn."""
+    p = probabilities[np.arange(len(grades)), grades]
+    return np.asarray(-np.log(np.maximum(p, np.finfo(np.float64).eps)))
 
 
-def _ratio(some: Floats, of: Floats) -> Floats:
-    """`some` / `of`, NaN where `of` is 0."""
-    return np.asarray(np.divide(some, of, out=np.full(np.broadcast(some, of).shape, np.nan), where=of > 0))
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Return `numerator` / `denominator`, NaN where `denominator` is 0."""
+    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.asarray(np.divide(numerator, denominator, out=undefined, where=denominator > 0))
 
 
-def _mean_of_known(values: Floats) -> Floats:
-    """Mean over the first axis of what is not NaN; NaN where nothing is known."""
+def _mean_of_defined(values: Floats) -> Floats:
+    """Return the mean over the first axis of the values that are not NaN; NaN where all are."""
     return _ratio(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from retina.data.formats import is_image, suffix_of, suffixes
-from retina.data.layouts.file_index import Tree
+from retina.data.formats import image_suffixes, is_image, suffix_of
+from retina.data.layouts.file_index import FileIndex
 from retina.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ def _named(argument: str, path: Path) -> list[Path]:
         found, missing = [], "'': an empty name is no photograph"
     elif path.is_dir():
         found = _chosen(argument, _below(path))
-        missing = f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(suffixes()))}"
+        missing = (
+            f"{argument}: there are no photographs in this folder; looked for {', '.join(sorted(image_suffixes()))}"
+        )
     elif path.is_file() or path.is_fifo():
         found, missing = [path], ""
     else:
@@ -82,7 +84,7 @@ def _chosen(argument: str, files: list[Path]) -> list[Path]:
     if pipes := [file for file in found if file.exists() and not file.is_file()]:
         raise DataError(f"{pipes[0]}: is a device, a pipe or a socket, not a photograph")
     if found and len(found) < len(files):
-        endings = sorted({suffix_of(file.name) or "none" for file in files} - suffixes())
+        endings = sorted({suffix_of(file.name) or "none" for file in files} - image_suffixes())
         left = f"{len(files) - len(found)} ({', '.join(endings[:8])})"
         log.info("note: %s: not graded, since their endings are no photograph's: %s", argument, left)
     return found
@@ -90,7 +92,7 @@ def _chosen(argument: str, files: list[Path]) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     """Return the files in a folder and those in it, also where a link leads, sorted; as in data sets no hidden ones."""
-    tree = Tree()
+    tree = FileIndex()
     return sorted(
         place / name
         for place in tree.walk(folder)

@@ -12,20 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from retina.config import GRADES
 from retina.data import fundus, quality
 from retina.errors import DataError
-from retina.export.folder import Folder, OperatingPoint, read
-from retina.metrics.probabilities import problems
+from retina.export.folder import Folder, read
+from retina.metrics.operating_point import OperatingPoint
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, find_problems
 from retina.predict.runtime import Runtime, Wish, open_runtime
 from retina.system.printable import printable
 
-PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
 DTYPES = {
     "image": "str",
     "grade": "Int64",
     "name": "str",
-    **dict.fromkeys(PROBABILITIES, "float64"),
+    **dict.fromkeys(PROBABILITY_COLUMNS, "float64"),
     "referable_score": "float64",
     "referable": "boolean",
     "problem": "str",
@@ -98,7 +97,7 @@ def predict(
 
 def _read(path: Path, size: int) -> _Square:
     try:
-        photograph = fundus.read(path, at_least=2 * size)  # as `fundus.read_square`, which does not hand it out
+        photograph = fundus.read(path, min_side=2 * size)  # as `fundus.read_square`, which does not hand it out
     except DataError as error:
         return _Square(path, None, str(error))
     return _Square(path, fundus.to_square(photograph, size)[0], "; ".join(quality.measure(photograph).problems))
@@ -112,12 +111,12 @@ def _grade(exported: Folder, model: Runtime, squares: list[_Square]) -> list[dic
         return rows
     names, threshold = exported.description.grades, _threshold(exported.description.operating_point)
     found = model(exported.preprocess.normalised(np.stack([pixels for _, pixels in readable])))
-    for (row, _), problem, probabilities, grade, score in zip(readable, problems(*found), *found, strict=True):
+    for (row, _), problem, probabilities, grade, score in zip(readable, find_problems(*found), *found, strict=True):
         if problem:
             row["problem"] = "; ".join(filter(None, [row["problem"], f"no grade: {problem}"]))
             continue
         row |= {"grade": int(grade), "name": names[int(grade)], "referable_score": float(score)}
-        row |= dict(zip(PROBABILITIES, probabilities.tolist(), strict=True))
+        row |= dict(zip(PROBABILITY_COLUMNS, probabilities.tolist(), strict=True))
         row["referable"] = None if threshold is None else bool(score >= threshold)
     return rows
 

@@ -20,7 +20,7 @@ from retina.export.folder import (
     IMAGES,
     ONNX,
     PREPROCESS,
-    PROBABILITIES,
+    PROBABILITIES_OUTPUT,
     REFERABLE_SCORE,
     REMEDY,
     WEIGHTS,
@@ -93,7 +93,9 @@ def _in_onnxruntime(folder: Folder) -> Runtime:
 
     def run(images: Images) -> Graded:
         try:
-            probabilities, grades, referable = graph.run([PROBABILITIES, GRADE, REFERABLE_SCORE], {IMAGES: images})
+            probabilities, grades, referable = graph.run(
+                [PROBABILITIES_OUTPUT, GRADE, REFERABLE_SCORE], {IMAGES: images}
+            )
         except Exception as error:  # onnxruntime's exceptions have no common root but this
             raise ModelOutputError(f"{file}: onnxruntime cannot run it: {first_line(error)}") from None
         return probabilities.astype(np.float64), grades.astype(np.int64), referable.astype(np.float64)
@@ -109,8 +111,10 @@ def _refuse_other_graph(graph: onnxruntime.InferenceSession, folder: Folder) -> 
         takes = ", ".join(f"{name} {shape}" for name, shape in given.items())
         raise ResultsError(f"{file}: takes {takes}, {PREPROCESS} says {IMAGES} {['batch', 3, size, size]}")
     gives = {one.name: one.shape[1:] for one in graph.get_outputs()}
-    if gives != {PROBABILITIES: [5], GRADE: [], REFERABLE_SCORE: []}:
-        raise ResultsError(f"{file}: gives {gives}, not {PROBABILITIES} (batch, 5), {GRADE} and {REFERABLE_SCORE}")
+    if gives != {PROBABILITIES_OUTPUT: [5], GRADE: [], REFERABLE_SCORE: []}:
+        raise ResultsError(
+            f"{file}: gives {gives}, not {PROBABILITIES_OUTPUT} (batch, 5), {GRADE} and {REFERABLE_SCORE}"
+        )
     told = _told(graph, file)
     description = folder.description
     expected: dict[str, tuple[str, Any]] = {

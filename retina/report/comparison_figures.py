@@ -17,13 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from retina.config import GRADES
 from retina.data.dataset import FundusDataset, Progress
 from retina.errors import ResultsError
-from retina.evaluation import comparison_runs
-from retina.evaluation.comparison import FOLDER, evaluate_runs
-from retina.evaluation.comparison_runs import ComparisonRun
+from retina.evaluation import comparison
+from retina.evaluation.comparison import COMPARISON_FOLDER, ComparisonRun, evaluate_runs
 from retina.report import figures
 from retina.results.run_folder import RunFolder
 
-SPLITS = {"train": "Train", "test": "Test"}
+TRACKED_SPLITS = {"train": "Train", "test": "Test"}
 # Okabe and Ito's vermilion and blue; the split is told by the line, and once more by the marker
 _COLOURS = {False: "#d55e00", True: "#0072b2"}
 _STYLES = {
@@ -48,16 +47,16 @@ def draw(folder: RunFolder, photographs: FundusDataset | None = None, progress: 
 
     Returns:
         The figures: accuracy_<network>.png and confusion_matrix_<network>_<pretrained or scratch>.png. Empty where the
-        run is no comparison: `retina.evaluation.comparison_runs.read` finds fewer than two pairs of network and
+        run is no comparison: `retina.evaluation.comparison.read_runs` finds fewer than two pairs of network and
         pretraining.
 
     Raises:
         ResultsError: a file of the run is damaged; names it.
     """
-    compared = comparison_runs.read(folder)
+    compared = comparison.read_runs(folder)
     if len(compared) < 2:
         return []
-    place = folder.root / FOLDER
+    place = folder.root / COMPARISON_FOLDER
     drawn: dict[str, Figure] = {}
     for arch in dict.fromkeys(cell.arch for cell in compared):
         of_one = [cell for cell in compared if cell.arch == arch and not cell.curves.empty]
@@ -83,7 +82,7 @@ def accuracy(of_one: list[ComparisonRun], commonest: tuple[int, float] | None = 
     axes = figure.add_subplot()
     followed = False
     for cell in of_one:
-        for split, name in SPLITS.items():
+        for split, name in TRACKED_SPLITS.items():
             points = cell.curves[["epoch", f"{split}_accuracy"]].apply(pd.to_numeric).dropna()
             if points.empty:
                 continue
@@ -91,7 +90,7 @@ def accuracy(of_one: list[ComparisonRun], commonest: tuple[int, float] | None = 
             x, y = points.to_numpy(dtype=np.float64).T
             line, marker = _STYLES[split, cell.pretrained]
             look: dict[str, Any] = {"color": _COLOURS[cell.pretrained], "linestyle": line, "marker": marker}
-            axes.plot(x, 100 * y, label=f"{name} ({cell.how})", markersize=5, linewidth=1.8, **look)
+            axes.plot(x, 100 * y, label=f"{name} ({cell.pretraining})", markersize=5, linewidth=1.8, **look)
     if followed and commonest is not None:
         label = f"Test (always grade {commonest[0]}, the commonest of train)"
         axes.axhline(100 * commonest[1], color=_DARK, linewidth=1.2, linestyle=":", label=label, zorder=1.5)
@@ -129,7 +128,7 @@ def confusion_matrices(cell: ComparisonRun, told: dict[str, Any], file: Path) ->
     figure = Figure(figsize=(14.4, 6.3), layout="constrained")
     grid = figure.add_gridspec(1, 2)
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    title = f"Normalized Confusion Matrix ({cell.network} {cell.how})"
+    title = f"Normalized Confusion Matrix ({cell.network} {cell.pretraining})"
     chosen = f"test, {numbers}, epoch {cell.epoch} (chosen on validation)"
     figures.draw_confusion_matrix(left, counts, f"{title}\n{chosen}")
     figures.draw_confusion_matrix(right, counts, f"{title}\neach row by itself: shares of a true grade", by_row=True)
@@ -138,7 +137,7 @@ def confusion_matrices(cell: ComparisonRun, told: dict[str, Any], file: Path) ->
 
 def _commonest(folder: RunFolder) -> tuple[int, float] | None:
     try:
-        told = folder.notes()["data"]["photographs"]
+        told = folder.metadata()["data"]["photographs"]
         train, test = (np.array(told[split]["by_grade"], dtype=np.int64) for split in ("train", "test"))
         grade = int(train.argmax())
         return (grade, float(test[grade] / test.sum())) if test.sum() else None

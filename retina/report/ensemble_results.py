@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from retina.metrics.verdict import SPLITS
+from retina.config.splits import EVALUATED_SPLITS
 from retina.results import checksums, readers, schemas
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
@@ -64,7 +64,7 @@ def _ways(told: Mapping[str, Any], trial_id: str) -> list[EnsembleResult]:
             name=NAMES[way].format(len(told[way]["members"])),
             metric=str(told["metric"]),
             members=list(told[way]["members"]),
-            told={split: told[way][split] for split in SPLITS},
+            told={split: told[way][split] for split in EVALUATED_SPLITS},
             is_best=way == best,
         )
         for way in made

@@ -23,13 +23,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from retina.config import GRADE_NAMES, GRADES
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
 from retina.errors import ResultsError
 from retina.results import checksums, readers, schemas
 from retina.results.files import write_bytes
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
-SPLITS = {"val": "validation", "test": "test"}
-"""Keys of metrics.json and what a person calls them."""
 BLUES = LinearSegmentedColormap.from_list(
     "retina", ["#f5fbff", "#c3e6fd", "#96cdf5", "#6eb2e8", "#4d96d5", "#3679bb", "#275e9c", "#1e4579", "#172e55"]
 )
@@ -53,7 +52,7 @@ class Judged:
 
     def describe(self) -> str:
         """One line for a title."""
-        return f"{SPLITS[self.split]}, n = {self.n:,}, accuracy {self.accuracy:.3f}, QWK {self.qwk:.3f}"
+        return f"{SPLIT_NAMES[self.split]}, n = {self.n:,}, accuracy {self.accuracy:.3f}, QWK {self.qwk:.3f}"
 
 
 def draw(folder: RunFolder) -> list[Path]:
@@ -71,7 +70,7 @@ def draw(folder: RunFolder) -> list[Path]:
     if told is None:
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     checksums.verify_best(folder.best, file.name)
-    judged = [judged_on(told, split, file) for split in SPLITS]
+    judged = [judged_on(told, split, file) for split in EVALUATED_SPLITS]
     trial_id, epoch = _chosen(told, file)
     headline = f"{folder.name}, trial {trial_id}"
     figures = {}

@@ -19,7 +19,7 @@ import torch
 
 import retina
 from retina.data import duplicates
-from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_rows
+from retina.data.dataset import FundusDataset, duplicate_rows, skipped_rows, unused_file_rows
 from retina.errors import ResultsError, RetinaError, as_disk_error
 from retina.results.files import write_csv, write_text
 from retina.results.run_folder import RunFolder
@@ -43,7 +43,7 @@ def begin(root: Path, photographs: FundusDataset, sweep_yaml: str) -> RunFolder:
         ResultsError: `root` is taken, by another process since just now say, or cannot be made; exit code 1 where the
             disk is full.
     """
-    RunFolder.refuse_taken(root)
+    RunFolder.ensure_free(root)
     place = root.resolve() if root.is_symlink() else root
     temporary_files.remove_siblings(place)
     inside = place.is_dir() and not os.access(place.parent, os.W_OK)
@@ -77,11 +77,11 @@ _CANNOT_BE_REPLACED = {errno.EBUSY, errno.EXDEV, errno.EPERM}
 
 
 def _write_first_files(folder: RunFolder, photographs: FundusDataset, sweep_yaml: str) -> None:
-    folder.note(**environment(), data=photographs.summary())
+    folder.update_metadata(**environment(), data=photographs.summary())
     skipped = skipped_rows(photographs)
     if skipped:
         write_csv(folder.root / "skipped.csv", skipped, ["where", "image", "problem"])
-    if unused := unused_rows(photographs):
+    if unused := unused_file_rows(photographs):
         write_csv(folder.root / "unused.csv", unused, list(unused[0]))
     if photographs.duplicates.groups:
         write_csv(folder.root / "duplicates.csv", duplicate_rows(photographs), duplicates.COLUMNS)
@@ -97,7 +97,7 @@ def _move_into(new: Path, place: Path) -> None:
         ResultsError: another process does the same.
         OSError: it is not empty any more, or cannot be written to.
     """
-    with RunFolder(place).held():
+    with RunFolder(place).lock():
         there = [file for file in place.iterdir() if not temporary_files.is_begun(file, place.name)]
         if {file.name for file in there} - {LOCK_FILE, SOFT_LOCK_FILE}:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from retina.config import parse, yaml_reader
+from retina.config.yaml_reader import Document
 from retina.errors import ResultsError, SpecError, as_disk_error, one_line
 from retina.system.printable import cut
 
@@ -80,22 +81,22 @@ def read_object(file: Path, model: type[BaseModel], remedy: str) -> dict[str, An
     return None if text is None else check(_json(file, text, remedy), model, file, remedy)
 
 
-def read_yaml(file: Path, model: type[BaseModel] | None, remedy: str) -> dict[str, Any]:
-    """Read a YAML file that holds what `model` says, or any keys and values.
+def read_yaml(file: Path, remedy: str) -> Document:
+    """Read a YAML file that holds keys and their values.
 
     Raises:
-        ResultsError: there is none; as `read_text`; it is not YAML, or holds something else.
+        ResultsError: the file is missing; as `read_text`; it is not YAML, or holds something else.
     """
     text = read_text(file, remedy)
     if text is None:
         refuse(file, "is not there", remedy)
     try:
-        values = yaml_reader.parse(text, lambda line: f"{file}: line {line}").content
+        document = yaml_reader.parse(text, lambda line: f"{file}: line {line}")
     except SpecError as error:
         raise ResultsError(f"{str(error)[:400]};\n{remedy}") from None
-    if not isinstance(values, dict):
-        refuse(file, f"holds {_shown(values)}, not keys and their values", remedy)
-    return values if model is None else check(values, model, file, remedy)
+    if not isinstance(document.content, dict):
+        refuse(file, f"holds {_shown(document.content)}, not keys and their values", remedy)
+    return document
 
 
 def check(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -> dict[str, Any]:
@@ -107,10 +108,15 @@ def check(values: Any, model: type[BaseModel], where: Path | str, remedy: str) -
     try:
         parse(model, values, str(where))
     except SpecError as error:
-        first, *more = str(error).splitlines()
-        others = f" (and {len(more)} more)" if more else ""
-        raise ResultsError(f"{first[:400]}{others};\n{remedy}") from None
+        raise refusal(error, remedy) from None
     return dict(values)
+
+
+def refusal(error: SpecError, remedy: str) -> ResultsError:
+    """Return the error for a file whose values do not fit: the first problem, how many more there are, the remedy."""
+    first, *more = str(error).splitlines()
+    others = f" (and {len(more)} more)" if more else ""
+    return ResultsError(f"{first[:400]}{others};\n{remedy}")
 
 
 def _json(file: Path, text: str, remedy: str) -> Any:

@@ -1,12 +1,12 @@
-"""The results folder: the one place that writes it and reads it.
+"""`RunFolder`: the only code that reads and writes a results folder.
 
     results/<name>/
       sweep.yaml, environment.json, trials.csv, history.csv, study.db, tune/; skipped.csv, unused.csv (if any)
       trials/<id>/   config.json, log.txt, error.txt if it failed, model.pt of the few that are kept (see `checkpoints`)
       best/          model.pt, config.json, metrics.json, predictions.csv and the figures
 
-Plain files that a person and pandas can read. Every file is written under a temporary name and then renamed, so that a
-reader, or a machine that loses its power, never meets half a file.
+The files are plain and can be read by a person and by pandas. Each is written under a temporary name and then renamed,
+so that no reader ever finds a partial file, not even after a power failure.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 
-from retina.config import TrialConfig
-from retina.errors import ResultsError, as_disk_error
+from retina.config import DataConfig, SweepSpec, TrialConfig
+from retina.config.sweep import parse_recorded
+from retina.errors import ResultsError, SpecError, as_disk_error
 from retina.results import files, readers, schemas, table_reader
 from retina.system import file_modes, locks, temporary_files
 from retina.system.locks import LOCK_FILE, SOFT_LOCK_FILE
@@ -31,15 +32,15 @@ from retina.system.printable import printable
 log = logging.getLogger(__name__)
 
 PARAMETERS = list(TrialConfig.model_fields)
-MEASURES = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
-"""Validation metrics of a trial's best epoch, as they stand in trials.csv."""
+METRIC_COLUMNS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
+"""Columns of trials.csv with the validation metrics of a trial's best epoch."""
 TRIAL_COLUMNS = [
     "trial_id",
     "state",  # COMPLETE, PRUNED, FAIL or RUNNING
     *PARAMETERS,
     "epochs_run",
     "best_epoch",
-    *MEASURES,
+    *METRIC_COLUMNS,
     "seconds",
     "images_per_second",
     "reason",  # why it was stopped or failed
@@ -53,40 +54,45 @@ HISTORY_COLUMNS = [
     *(f"test_{measure}" for measure in ("loss", "accuracy", "qwk")),
     "images_per_second",
     "seconds",
-    "micro_batch",  # photographs at once on the device; fewer than batch_size where memory was short
+    "micro_batch",  # photographs at once on the device; fewer than batch_size if memory was short
 ]
-SUMMARY = ["epochs_run", "best_epoch", *MEASURES, "seconds", "images_per_second"]
-"""What trials.csv says of a trial's epochs."""
-FLUSH_SHARE = 0.05
-"""Of the time, at most, that goes into writing the tables for epochs alone; a trial's new state is written at once."""
+SUMMARY_COLUMNS = ["epochs_run", "best_epoch", *METRIC_COLUMNS, "seconds", "images_per_second"]
+"""Columns of trials.csv that summarise a trial's epochs."""
+MAX_FLUSH_SHARE = 0.05
+"""The largest share of the time that is spent on writing the tables after epochs. New states are written at once."""
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 TRIALS_REMEDY = "correct it, or move it away: a sweep restores it from study.db when it goes on with --resume"
 HISTORY_REMEDY = "correct it, or put a copy of it back"
-NOTES_REMEDY = "correct it, or move it away and go on with --resume --force"
+METADATA_REMEDY = "correct it, or move it away and go on with --resume --force"
 SPEC_REMEDY = "correct it, or put a copy of it back"
 METRICS_REMEDY = "correct it, or remove best/: --resume evaluates the best trial again"
 
 
 class RunFolder:
-    """One sweep's folder, `results/<name>/`."""
+    """The folder of one sweep, `results/<name>/`.
+
+    Attributes:
+        root: its path.
+        is_flushed: whether the last attempt to write the tables succeeded.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._trials: dict[str, dict[str, Any]] = {}
         self._history: dict[str, dict[int, dict[str, Any]]] = {}
-        self._history_lines: dict[str, str] = {}  # of each trial, as they were last written
-        self._trial_columns, self._history_columns = TRIAL_COLUMNS, HISTORY_COLUMNS  # and those that somebody added
-        self._rest_until = 0.0
+        self._history_lines: dict[str, str] = {}  # by trial, as they were last written
+        self._trial_columns, self._history_columns = TRIAL_COLUMNS, HISTORY_COLUMNS  # and columns that a user added
+        self._next_flush = 0.0  # monotonic seconds
         self.is_flushed = True
 
     @classmethod
     def create(cls, root: Path) -> RunFolder:
-        """A new folder.
+        """Create a new folder.
 
         Raises:
-            ResultsError: when it is there already, or cannot be made.
+            ResultsError: it already exists, or cannot be made.
         """
-        cls.refuse_taken(root)
+        cls.ensure_free(root)
         try:
             file_modes.make_folder(root, exist_ok=True)
             file_modes.make_folder(root / "trials")
@@ -95,43 +101,45 @@ class RunFolder:
         return cls(root)
 
     @staticmethod
-    def refuse_taken(root: Path, going_on: str = "go on with it (--resume)") -> None:
-        """Stop where a new folder would overwrite something, or has no place. What a killed process left is nothing.
+    def ensure_free(root: Path, resume_hint: str = "resume it (--resume)") -> None:
+        """Raise if a new folder cannot be made at `root` without overwriting something.
+
+        Temporary files that a killed process has left do not count.
 
         Args:
-            root: the folder. Where it is a link, its target is looked at; an empty one may lie below a folder that may
-                not be written to, if only it may be written to itself, as a mounted volume.
-            going_on: how one goes on with what is there, for the message.
+            root: the folder. If it is a link, its target is checked. A folder that exists and is empty only has to be
+                writable itself, for example a mounted volume; its parent need not be.
+            resume_hint: for the message: how to continue the sweep or the runs that are there.
 
         Raises:
-            ResultsError: when `root` is there already and not empty, or lies below what is no folder, or below one that
-                may not be written to.
+            ResultsError: `root` exists and is not empty, its parent is not a folder, or it may not be written to.
         """
         try:
             if root.is_symlink():
                 with suppress(FileNotFoundError):
-                    root.stat()  # of a link that leads in circles the system says so; `exists` is False
-            place = root.resolve() if root.is_symlink() else root.absolute()
-            is_taken = place.exists() and not (place.is_dir() and temporary_files.is_empty(place))
-            above = next(one for one in (place, *place.parents) if os.path.lexists(one))
+                    root.stat()  # raises for a link to itself, for which `exists` is False
+            path = root.resolve() if root.is_symlink() else root.absolute()
+            is_taken = path.exists() and not (path.is_dir() and temporary_files.is_empty(path))
+            nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
         except OSError as error:
             raise as_disk_error(root, "cannot be read", error) from None
         if is_taken:
             raise ResultsError(
-                f"{root} is there already and will not be overwritten;\n"
-                f"{going_on}, choose another --name, or remove that folder"
+                f"{root} already exists and will not be overwritten;\n"
+                f"{resume_hint}, choose another --name, or remove that folder"
             )
-        where = place.parent if above == place and not os.access(place, os.W_OK) else above
-        if not (where.is_dir() and os.access(where, os.W_OK)):
-            problem = "may not be written to" if where.is_dir() else "is no folder"
-            raise ResultsError(f"{root}: cannot be made: {where} {problem}; choose another --results")
+        folder = path.parent if nearest == path and not os.access(path, os.W_OK) else nearest
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            problem = "may not be written to" if folder.is_dir() else "is not a folder"
+            raise ResultsError(f"{root}: cannot be made: {folder} {problem}; choose another --results")
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
-        """A folder that a sweep has written.
+        """Open the folder of a sweep and read its tables.
 
         Raises:
-            ResultsError: when it is none, saying which ones stand beside it.
+            ResultsError: it is not the folder of a sweep, for which the sweeps beside it are named; or a table is
+                damaged.
         """
         try:
             is_sweep = (root / "sweep.yaml").is_file()
@@ -139,10 +147,10 @@ class RunFolder:
             raise as_disk_error(root, "cannot be read", error) from None
         if not is_sweep:
             near = sorted(file.parent.name for file in root.parent.glob("[!.]*/sweep.yaml"))
-            beside = f"sweeps in {root.parent}: {', '.join(near[:8])}" if near else f"{root.parent} holds no sweep"
-            raise ResultsError(f"{root}: is not the results folder of a sweep (it has no sweep.yaml); {beside}")
+            others = f"sweeps in {root.parent}: {', '.join(near[:8])}" if near else f"{root.parent} holds no sweep"
+            raise ResultsError(f"{root}: is not the results folder of a sweep (it has no sweep.yaml); {others}")
         folder = cls(root)
-        history = folder._read_history()  # first: it is written first, so that an ended trial has all its epochs
+        history = folder._read_history()  # first, as it is written first: then an ended trial has all its epochs
         rows, added = folder._read_trials()
         folder._trials = {row["trial_id"]: row for row in rows}
         folder._trial_columns = [*TRIAL_COLUMNS, *added]
@@ -153,40 +161,42 @@ class RunFolder:
         return folder
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other process from running this sweep meanwhile; the lock goes with the process, however it ends.
+    def lock(self) -> Iterator[None]:
+        """Hold the folder's lock, which keeps other processes from running this sweep.
+
+        The lock is released when the process ends, however it ends.
 
         Raises:
-            ResultsError: another process runs it, or the lock file cannot be written.
+            ResultsError: another process runs the sweep, or the lock file cannot be written.
         """
         lock = locks.acquire(self.root, locks.SECONDS)
         if lock is None:
-            self._refuse_running()
+            self._raise_running()
         try:
             yield
         finally:
             lock.release()
 
-    def refuse_running(self) -> None:
-        """Stop where another process runs the sweep just now.
+    def ensure_not_running(self) -> None:
+        """Raise if another process is running the sweep.
 
         Raises:
-            ResultsError: one does.
+            ResultsError: another process is running it.
         """
         if self.is_running:
-            self._refuse_running()
+            self._raise_running()
 
-    def _refuse_running(self) -> NoReturn:
+    def _raise_running(self) -> NoReturn:
         raise ResultsError(f"{self.root}: this sweep is being run by another process; wait for it or end it")
 
     @property
     def is_running(self) -> bool:
-        """Whether a process runs the sweep just now: on this machine, or on another one if the file system tells."""
+        """Whether a process is running the sweep, on this machine or, if the file system has locks, on another one."""
         if not any((self.root / name).is_file() for name in (LOCK_FILE, SOFT_LOCK_FILE)):
             return False
         try:
             lock = locks.acquire(self.root, 0)
-        except ResultsError:  # somebody else's folder, which we may read only
+        except ResultsError:  # a folder of another user that is read-only here
             return False
         if lock is None:
             return True
@@ -200,14 +210,14 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The folder of the winner."""
+        """The folder of the best model."""
         return self.root / "best"
 
     def trial(self, trial_id: str) -> Path:
-        """The folder of one trial.
+        """Return the folder of a trial.
 
         Raises:
-            ResultsError: no trial may have this id; it could lead out of the results folder.
+            ResultsError: the id is not one that a trial may have, so its path could lead out of the results folder.
         """
         try:
             return self.root / "trials" / schemas.check_trial_id(trial_id)
@@ -215,47 +225,47 @@ class RunFolder:
             raise ResultsError(f"{self.root}: {trial_id!r}: {error}") from None
 
     def record_trial(self, trial_id: str, **values: Any) -> None:
-        """Add or change what trials.csv says of a trial; a new `state` is written at once, the rest at times.
+        """Add a trial to trials.csv or change its row. A new `state` is written at once, other values with a delay.
 
         Raises:
-            KeyError: a value that is not one of `TRIAL_COLUMNS`.
+            KeyError: a name that is not one of `TRIAL_COLUMNS`.
         """
         row = {_known(key, TRIAL_COLUMNS): value for key, value in values.items()}
         self._trials.setdefault(trial_id, {"trial_id": trial_id}).update(row)
-        if "state" in values or time.monotonic() > self._rest_until:
+        if "state" in values or time.monotonic() > self._next_flush:
             self.flush()
 
     def record_epoch(self, trial_id: str, epoch: int, **values: Any) -> None:
-        """Add one epoch to history.csv; one that is there already is replaced (a trial that was resumed repeats it).
+        """Add an epoch to history.csv, or replace it: a resumed trial may repeat an epoch.
 
-        It is written with the next `record_trial`.
+        The next `record_trial` writes it.
 
         Raises:
-            KeyError: a value that is not one of `HISTORY_COLUMNS`.
+            KeyError: a name that is not one of `HISTORY_COLUMNS`.
         """
         row = {_known(key, HISTORY_COLUMNS): value for key, value in values.items()}
         self._history.setdefault(trial_id, {})[epoch] = {"trial_id": trial_id, "epoch": epoch, **row}
         self._history_lines.pop(trial_id, None)
 
-    def forget_epochs(self, trial_id: str, *, after: int = 0) -> None:
-        """Take a trial's epochs after one out of history.csv, and `SUMMARY` out of its row, which is to be made anew.
+    def drop_epochs(self, trial_id: str, *, after: int = 0) -> None:
+        """Remove a trial's epochs after `after` from history.csv and its `SUMMARY_COLUMNS` from trials.csv.
 
-        It is written with the next `record_trial`.
+        The next `record_trial` writes it.
         """
-        left = {epoch: row for epoch, row in self._history.get(trial_id, {}).items() if epoch <= after}
-        self._history[trial_id] = left
+        epochs = self._history.get(trial_id, {})
+        self._history[trial_id] = {epoch: row for epoch, row in epochs.items() if epoch <= after}
         self._history_lines.pop(trial_id, None)
-        for key in SUMMARY:
+        for key in SUMMARY_COLUMNS:
             self._trials.get(trial_id, {}).pop(key, None)
 
     def flush(self) -> bool:
-        """Write history.csv and trials.csv as they stand, in this order: a trial that has ended has all its epochs.
+        """Write history.csv and trials.csv, in this order, so that a trial that has ended has all its epochs.
 
-        A disk that is full is said, and both stay as they were; what is to be written is known still, and is written
-        with the next change.
+        If the disk is full, a warning is logged and the files stay as they were. The rows stay in memory and are
+        written with the next change.
 
         Returns:
-            Whether they were written: `is_flushed`.
+            Whether the files were written: `is_flushed`.
         """
         started = time.monotonic()
         for trial_id in self._history.keys() - self._history_lines.keys():
@@ -270,55 +280,59 @@ class RunFolder:
                 log.warning("%s: the tables cannot be written now: %s", self.root, error.strerror)
             self.is_flushed = False
         now = time.monotonic()
-        self._rest_until = now + (now - started) / FLUSH_SHARE
+        self._next_flush = now + (now - started) / MAX_FLUSH_SHARE
         return self.is_flushed
 
-    def recorded(self, trial_id: str) -> dict[str, Any]:
-        """What is known of a trial; empty where it is unknown."""
+    def trial_row(self, trial_id: str) -> dict[str, Any]:
+        """Return a trial's row of trials.csv without its empty cells; empty if the trial is unknown."""
         return dict(self._trials.get(trial_id, {}))
 
     def trial_ids(self, *states: str) -> list[str]:
-        """The trials in one of `states`, or all of them, in the order in which they were started."""
+        """Return the ids of the trials in one of `states`, or of all, in the order in which they were started."""
         return [trial_id for trial_id, row in self._trials.items() if not states or row.get("state") in states]
 
     def sort_trials(self) -> None:
-        """Put the trials in the order of their ids, which is the one in which they were started."""
+        """Sort the trials by id, which is the order in which they were started."""
         self._trials = dict(sorted(self._trials.items()))
 
     def configs(self) -> dict[str, TrialConfig]:
-        """The settings of all trials by their ids, for a sweep that goes on.
+        """Return the settings of all trials by id, for a sweep that is resumed.
 
         Raises:
-            ResultsError: a row of trials.csv lacks a setting, or its best epoch though it has a value: what is not
-                there is not guessed.
+            ResultsError: a row of trials.csv lacks a setting, its state, or its best epoch although it has a metric.
+                Missing values are not guessed.
         """
-        found = {}
+        configs = {}
         for trial_id, row in self._trials.items():
             missing = [name for name in PARAMETERS if name not in row]
-            if any(name in row for name in MEASURES) and "best_epoch" not in row:
+            if any(name in row for name in METRIC_COLUMNS) and "best_epoch" not in row:
                 missing.append("best_epoch")
             if missing or "state" not in row:
                 shown = ", ".join((missing or ["state"])[:4])
                 readers.refuse(self.root / "trials.csv", f"{trial_id}: {shown}: should not be empty", TRIALS_REMEDY)
-            found[trial_id] = TrialConfig(**{name: row[name] for name in PARAMETERS})
-        return found
+            configs[trial_id] = TrialConfig(**{name: row[name] for name in PARAMETERS})
+        return configs
 
     def epochs(self, trial_id: str) -> list[dict[str, Any]]:
-        """What is known of a trial's epochs, in their order."""
+        """Return a trial's rows of history.csv in the order of the epochs."""
         return [row for _, row in sorted(self._history.get(trial_id, {}).items())]
 
     def trials(self) -> pd.DataFrame:
-        """trials.csv: a row a trial, `TRIAL_COLUMNS`; empty before the first."""
+        """Read trials.csv: one row for each trial, with the columns `TRIAL_COLUMNS`; empty before the first trial."""
         return table_reader.frame(self._read_trials()[0], TRIAL_COLUMNS)
 
     def history(self) -> pd.DataFrame:
-        """history.csv: a row an epoch of a trial, `HISTORY_COLUMNS`; empty before the first."""
+        """Read history.csv: one row for each epoch of a trial, with the columns `HISTORY_COLUMNS`."""
         return table_reader.frame(self._read_history()[0], HISTORY_COLUMNS)
 
     def ranking(self, metric: str, sign: int) -> list[str]:
-        """Trials that finished or were stopped early, best first by `metric` (`sign` 1: more is better).
+        """Return the ids of the COMPLETE and PRUNED trials that have a value, the best first.
 
-        Equal ones stand in the order in which they were started.
+        Equal trials are in the order in which they were started.
+
+        Args:
+            metric: one of `METRIC_COLUMNS`.
+            sign: 1 if more is better, -1 if less is.
         """
         scored = [
             (sign * float(row[metric]), trial_id)
@@ -327,17 +341,49 @@ class RunFolder:
         ]
         return [trial_id for _, trial_id in sorted(scored, key=lambda pair: -pair[0])]
 
-    def note(self, **values: Any) -> None:
-        """Add to environment.json, or change there, what is known of the sweep as a whole."""
-        files.write_json(self.root / "environment.json", {**self.notes(), **values})
+    def spec(self, *, allow_no_parameters: bool = False) -> SweepSpec:
+        """Read sweep.yaml, also as an earlier version wrote it: see `retina.config.sweep.parse_recorded`.
 
-    def notes(self) -> dict[str, Any]:
-        """What environment.json says; empty before anything was noted.
+        Args:
+            allow_no_parameters: whether the file may lack `parameters`, as for a reader that only lists them.
 
         Raises:
-            ResultsError: it is damaged.
+            ResultsError: the file is missing or damaged; names the line, the key, its value and what is allowed.
         """
-        return readers.read_object(self.root / "environment.json", schemas.Notes, NOTES_REMEDY) or {}
+        file = self.root / "sweep.yaml"
+        document = readers.read_yaml(file, SPEC_REMEDY)
+
+        def position(key: tuple[Hashable, ...]) -> str:
+            line = document.line_of(key)
+            return str(file) if line is None else f"{file}: line {line}"
+
+        try:
+            return parse_recorded(document.content, position, allow_no_parameters=allow_no_parameters)
+        except SpecError as error:
+            raise readers.refusal(error, SPEC_REMEDY) from None
+
+    def data_config(self) -> DataConfig:
+        """Return the data section of sweep.yaml: which photographs the sweep was run on.
+
+        Raises:
+            ResultsError: as `spec`; or there is no data section, for which no default is assumed.
+        """
+        spec = self.spec(allow_no_parameters=True)
+        if "data" not in spec.model_fields_set:
+            readers.refuse(self.root / "sweep.yaml", "data: is required to find the photographs", SPEC_REMEDY)
+        return spec.data
+
+    def update_metadata(self, **values: Any) -> None:
+        """Add values to environment.json, or replace them."""
+        files.write_json(self.root / "environment.json", {**self.metadata(), **values})
+
+    def metadata(self) -> dict[str, Any]:
+        """Read environment.json; empty if there is none yet.
+
+        Raises:
+            ResultsError: the file is damaged.
+        """
+        return readers.read_object(self.root / "environment.json", schemas.Notes, METADATA_REMEDY) or {}
 
     def log(self, trial_id: str, line: str) -> None:
         """Add a line to a trial's log.txt."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from retina.config import GRADES
-from retina.config.sweep import LEAST_ETA
 from retina.results.schema_checks import refuse_lacking, refuse_null
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -356,76 +355,3 @@ class Compared(SplitMetrics):
     qwk: Kappa
     confusion_matrix: Matrix
     data_fingerprint: str | None = None
-
-
-class Metric(Plain):
-    """What a sweep goes by."""
-
-    name: Literal["val_qwk", "val_accuracy", "val_auc", "val_loss"]
-    goal: Literal["maximize", "minimize"]
-
-
-class EarlyStop(Plain):
-    """How trials are stopped early."""
-
-    type: str | None = None
-    grace_epochs: Natural | None = None
-    eta: float | None = None
-
-    @model_validator(mode="after")
-    def _rungs_have_an_end(self) -> Self:
-        if self.eta is not None and 1 < self.eta < LEAST_ETA:
-            raise ValueError(f"eta {self.eta!r} should be {LEAST_ETA} or more")
-        return self
-
-
-class Searched(Plain):
-    """A parameter of a sweep: one value, a list of them, or a range."""
-
-    values: Annotated[list[Any], Field(min_length=1)] | None = None
-    ordered: bool | None = None
-    distribution: str | None = None
-    min: float | None = None
-    max: float | None = None
-    when: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _is_one_of_three(self) -> Self:
-        if self.distribution is not None and (self.min is None or self.max is None):
-            raise ValueError("a distribution needs min and max")
-        if self.distribution is not None and self.min is not None and self.max is not None:
-            if self.min >= self.max:
-                raise ValueError(f"min {self.min:g} should be below max {self.max:g}")
-            if "log" in self.distribution and self.min <= 0:
-                raise ValueError(f"min {self.min:g} of {self.distribution} should be above 0")
-        if self.distribution is None and self.values is None and "value" not in (self.model_extra or {}):
-            raise ValueError("should hold value, values, or distribution with min and max")
-        return self
-
-
-class SearchedSpace(Plain):
-    """What a model card says of sweep.yaml."""
-
-    method: str | None = None
-    data: dict[str, Any] | None = None
-    parameters: dict[str, Searched] | None = None
-
-
-class RecordedSweep(SearchedSpace):
-    """sweep.yaml of a results folder, as far as readers of every version need it."""
-
-    trials: Natural | None = None
-    metric: Metric
-    parameters: dict[str, Searched]
-    early_stop: EarlyStop | None = None
-
-    @field_validator("parameters")
-    @classmethod
-    def _epochs_are_numbers(cls, parameters: dict[str, Searched]) -> dict[str, Searched]:
-        told = parameters.get("epochs")
-        if told is not None:
-            extra = told.model_extra or {}
-            ends = told.values or [extra.get("value", told.max)]
-            if not all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 1 for one in ends):
-                raise ValueError("epochs should be numbers of 1 and more")
-        return parameters

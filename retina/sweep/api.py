@@ -17,11 +17,11 @@ import optuna
 
 from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import SweepSpec
-from retina.data.dataset import FundusDataset, Progress, find, prepare
+from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
 from retina.data.manifest import Manifest
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.evaluation import best_trial, ensemble
-from retina.evaluation.comparison_runs import titled
+from retina.evaluation.comparison import run_title
 from retina.results import environment
 from retina.results.run_folder import RunFolder
 from retina.sweep import train_plan
@@ -91,7 +91,7 @@ def run_sweep(
     root = (place.results / spec.name).absolute()
     asked = resolved(spec)
     spec, going = to_run(spec, place, going)
-    found = find(spec.data)
+    found = read_manifest(spec.data)
     weights = _weights(spec, place.weights)
 
     def open_ledger(spec: SweepSpec) -> tuple[SweepSpec, RunFolder, Ledger]:
@@ -144,9 +144,9 @@ def train(
         train_plan.refuse_other_settings(plan)
         missing = train_plan.unfinished(RunFolder.open(root), plan)
     else:
-        RunFolder.refuse_taken(root, train_plan.GO_ON)
+        RunFolder.ensure_free(root, train_plan.GO_ON)
         missing = list(plan.configs)
-    found = find(plan.data) if missing else None
+    found = read_manifest(plan.data) if missing else None
     weights: dict[str, model.StateDict] = {
         config.arch: model.load_weights(config.arch, plan.weights) for config in missing if config.pretrained
     }
@@ -168,7 +168,7 @@ def train(
     folder, result = _run(
         spec,
         root,
-        connection=nullcontext(LocalSession(lambda config: titled(config.arch, pretrained=config.pretrained))),
+        connection=nullcontext(LocalSession(lambda config: run_title(config.arch, pretrained=config.pretrained))),
         photographs=photographs,
         weights=weights,
         open_ledger=open_ledger,
@@ -215,13 +215,13 @@ def _run(
                 task = _no_trial
             if is_new:
                 environment.begin(root, photographs(), spec.to_yaml())
-            held.enter_context(RunFolder(root).held())
+            held.enter_context(RunFolder(root).lock())
             spec, folder, ledger = open_ledger(spec)
             result = backend.run(spec, ledger, task)
         if not result.interrupted:
             process.check()  # the signal came when the last trial had just ended
             evaluate(folder, result)
-        folder.note(interrupted=result.interrupted, best=result.best)
+        folder.update_metadata(interrupted=result.interrupted, best=result.best)
         return folder, result
 
 
@@ -239,11 +239,11 @@ def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[Sw
         going = ResumeOptions()
     if going.on:
         folder = RunFolder.open(root)
-        folder.refuse_running()
+        folder.ensure_not_running()
         spec = resumed_spec(folder, spec, going.extend)
         refuse_changed(folder, spec, extend=going.extend, force=going.force)  # once more when the photographs are known
         return spec, going
-    RunFolder.refuse_taken(root)
+    RunFolder.ensure_free(root)
     return spec, going
 
 

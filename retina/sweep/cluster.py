@@ -74,7 +74,7 @@ def connected(address: str | None, sweep: str, *, verbose: bool = False) -> Iter
         stack.callback(guard.end_orphans)
         stack.enter_context(ray_start.quiet_messages(verbose=verbose))  # around the shutdown, which prints what is left
         stack.callback(ray.shutdown)
-        stack.enter_context(guard.on_duty())
+        stack.enter_context(guard.watching())
         process.check()  # a signal that came meanwhile
         if context.dashboard_url:
             log.info(

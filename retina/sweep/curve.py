@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retina.config.sweep import Metric
-from retina.results.run_folder import MEASURES
+from retina.results.run_folder import METRIC_COLUMNS
 
 
 def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[int, float]:
@@ -41,7 +41,7 @@ def summary(metric: Metric, epochs: Sequence[Mapping[str, Any]]) -> dict[str, An
     columns: dict[str, Any] = {"epochs_run": epochs[-1]["epoch"]}
     if scored:
         best = max(scored, key=lambda row: metric.sign * row[metric.name])  # the first of equal ones
-        columns.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in MEASURES}})
+        columns.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in METRIC_COLUMNS}})
     columns["seconds"] = sum(row.get("seconds", 0.0) for row in epochs)
     columns["images_per_second"] = sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs)
     return columns

@@ -13,10 +13,9 @@ import torch
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
 from retina.errors import DiskError
-from retina.report.terminal.plan import Plan
 from retina.results.run_folder import FINISHED, RunFolder
+from retina.results.status import SweepPlan
 from retina.sweep.cluster import fitting, share_on
-from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy
 from retina.system.hardware import cores
 from retina.training import model
@@ -28,7 +27,7 @@ TABLES_BYTES = 50_000_000
 """Tables, logs, figures, predictions and Tune's own state, generously."""
 
 
-def plan(spec: SweepSpec, root: Path) -> Plan:
+def plan(spec: SweepSpec, root: Path) -> SweepPlan:
     """What `spec` would do on this machine, with its results in `root`. Starts and writes nothing.
 
     Where `root` holds the sweep already, its first trials are not foretold: they depend on what it has learned.
@@ -38,10 +37,10 @@ def plan(spec: SweepSpec, root: Path) -> Plan:
     study = SweepStudy.create(spec)
     asked = [study.ask() for _ in range(min(FIRST_TRIALS, left))] if ended is None else []
     slots = slots_here(spec)
-    return Plan(
+    return SweepPlan(
         trials=left,
         first=[(name, config.model_dump(include=set(spec.parameters))) for name, config in asked],
-        rungs=[rung.epoch for rung in ResumableASHAScheduler(spec).standing()],
+        rungs=spec.rungs(),
         epochs=left * spec.max_epochs,
         slots=slots,
         bytes_needed=bytes_needed(spec, slots),

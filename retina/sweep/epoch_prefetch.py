@@ -1,4 +1,4 @@
-"""The next epoch is trained while the last one's weights are written down and its result is on its way."""
+"""Trains the next epoch while the checkpoint of the last one is written and its result is reported."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ from retina.training.epochs import EpochResult, Training
 
 
 class EpochPrefetcher:
-    """The epochs of one training after another, in a thread of their own.
+    """Runs the epochs of one training after another in a thread of its own.
 
     Writing a checkpoint takes a few tenths of a second, and so may Tune with many trials; an accelerator that waits for
-    them is idle. What must be on the disk before an epoch is reported is there all the same: only the training goes on.
+    them is idle. The checkpoint of an epoch is nevertheless on disk before the epoch is reported: only the training
+    continues meanwhile.
     """
 
     def __init__(self, threads: int) -> None:
-        """Epochs with `threads` of torch's threads each: a setting that a new thread does not inherit."""
+        """Create the thread.
+
+        Args:
+            threads: number of torch's threads for an epoch: a setting that a new thread does not inherit.
+        """
         self._thread = ThreadPoolExecutor(1, "epochs", initializer=torch.set_num_threads, initargs=(threads,))
         self._training: Training | None = None
-        self._under_way: Future[EpochResult] | None = None
+        self._running: Future[EpochResult] | None = None
 
-    def take(self, training: Training) -> None:
-        """Its epochs come next; the training before must be let go of."""
+    def attach(self, training: Training) -> None:
+        """Take the next epochs from `training`; an epoch of the previous training must have been cancelled."""
         self._training = training
 
-    def begin(self) -> None:
-        """Let the next epoch begin, if none is under way."""
-        if self._training and self._under_way is None:
-            self._under_way = self._thread.submit(self._training.__next__)
+    def start(self) -> None:
+        """Start the next epoch in the background, unless one is running."""
+        if self._training and self._running is None:
+            self._running = self._thread.submit(self._training.__next__)
 
     def result(self) -> EpochResult:
-        """Of the epoch that is under way, or of the next one; raises what it raised."""
-        self.begin()
-        if self._under_way is None:
-            raise RuntimeError("no training was taken")
+        """Wait for the running epoch, or for the next one if none is running, and return its result.
+
+        Raises:
+            RuntimeError: no training is attached.
+            Exception: whatever the epoch has raised.
+        """
+        self.start()
+        if self._running is None:
+            raise RuntimeError("no training is attached")
         try:
-            return self._under_way.result()
+            return self._running.result()
         finally:
-            self._under_way = None
+            self._running = None
 
     def cancel(self) -> None:
-        """End the training where it is. What the epoch under way would have come to, an error say, nobody hears of."""
-        if self._training and self._under_way:
+        """Cancel the running epoch, wait for it to end, and detach the training. Its result or error is discarded."""
+        if self._training and self._running:
             self._training.cancel()
-            self._under_way.exception()  # waits
-        self._training = self._under_way = None
+            self._running.exception()  # waits
+        self._training = self._running = None

@@ -1,4 +1,4 @@
-"""Watches that Ray lives and that its workers start, and says why they do not."""
+"""Checks that Ray lives and that its workers start, and finds the cause where they do not."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ from retina.system import process
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-DEAF_SECONDS = 5.0
-"""How long the main thread may take to hear that Ray has died: it may wait inside of Ray, which waits for a minute."""
+"""Time between two checks."""
+REACTION_SECONDS = 5.0
+"""Time that the main thread has to call `Guard.check` once Ray has died: it may be blocked in Ray, which waits for a
+minute."""
 UNWIND_SECONDS = 20.0
-"""How long it may then take to close the sweep and Ray."""
+"""Time that the main thread then has to close the sweep and Ray."""
 LOST_CHECKS = 5
 """Failed connections in a row after which a cluster's head node counts as gone."""
 CONNECT_SECONDS = 2.0
+"""Timeout of such a connection."""
 DEAD_SECONDS = 5.0
-"""How long all started workers may be dead before a start counts as failed: Ray may just be starting the next."""
+"""Time that all started workers must be dead before a start counts as failed: Ray may be starting the next one."""
 STILL_SECONDS = 60.0
-"""How long a starting worker may use neither CPU nor disk nor network. Slow imports use them all the time."""
+"""Time that a starting worker may use neither CPU nor disk nor network. Slow imports use them all the time."""
 REMOTE_SECONDS = 600.0
-"""How long a worker on another node may take, whose process cannot be seen from here."""
+"""Time that a worker on another node may take to start; its process is not visible from here."""
 WAITING_SECONDS = 30.0
-"""How often a start that takes long is reported."""
+"""Time between two log lines while workers start."""
 WAITING_TRIALS_SECONDS = 30.0
-"""How long trials may wait while none runs before the workers are looked at."""
+"""Time that trials may wait while none runs before the workers are checked."""
 
 
 class RayGoneError(BaseException):
-    """Ray has died while Tune ran: no Exception, since Tune would wait for workers that are gone."""
+    """Raised when Ray has died while Tune ran. No Exception: Tune would catch it and wait for workers that are gone."""
 
     def __init__(self, reason: ClusterError) -> None:
         super().__init__(str(reason))
@@ -50,29 +53,29 @@ class RayGoneError(BaseException):
 
 
 class Guard:
-    """Watches Ray's processes from a thread of its own; `check` raises in the main thread what it has found.
+    """Checks Ray's processes in a thread of its own; `check` raises the failure it has found in the main thread.
 
-    Where the main thread does not call `check`, since it waits inside of Ray, the guard ends the process with exit
-    code 1: each file of a sweep is whole at any moment, and `--resume` goes on.
+    If the main thread does not call `check`, because it is blocked in Ray, the guard ends the process with exit code 1.
+    Each file of a sweep is complete at any moment, so `--resume` can continue it.
     """
 
     def __init__(self, *, local: bool) -> None:
-        """Watch the Ray that this process has just started (`local`) or joined."""
+        """Create a guard of the Ray that this process has just started (`local`) or joined."""
         self.is_local = local
         self._logs = ray_start.logs_folder()
         self._address = ray.get_runtime_context().gcs_address
         self._processes = _ray_processes() if local else {}
         self._orphans: set[psutil.Process] = set()
         self._failure: ClusterError | None = None
-        self._heard = threading.Event()
+        self._reported = threading.Event()
         self._closed = threading.Event()
         self._dismissed = threading.Event()
-        self._looked, self._waited = time.monotonic(), 0.0
+        self._last_check, self._waited = time.monotonic(), 0.0
         self._thread = threading.Thread(target=self._watch, name="Ray guard", daemon=True)
 
     @contextmanager
-    def on_duty(self) -> Iterator[None]:
-        """Watch while the block lasts."""
+    def watching(self) -> Iterator[None]:
+        """Check Ray while the block lasts."""
         self._thread.start()
         try:
             yield
@@ -80,30 +83,30 @@ class Guard:
             self._closed.set()
 
     def dismiss(self) -> None:
-        """Ray is closed: the process need not be ended for its sake any more."""
+        """Do not end the process any more: Ray is closed."""
         self._dismissed.set()
 
     def end_orphans(self) -> None:
-        """End what a Ray that has died leaves behind: without its head its agents run on for a minute."""
-        for one in self._orphans:
+        """Kill the processes that a dead Ray has left: its agents run on for a minute without its head."""
+        for orphan in self._orphans:
             with suppress(psutil.Error):
-                one.kill()
+                orphan.kill()
 
     def check(self) -> None:
-        """Raise what was found.
+        """Raise if Ray has died.
 
         Raises:
             ClusterError: Ray has died.
-            KeyboardInterrupt: it has died, and the process was asked to stop.
+            KeyboardInterrupt: Ray has died, and the process was asked to stop.
         """
         if self._failure is None:
             return
-        self._heard.set()
+        self._reported.set()
         process.check()
         raise self._failure
 
     def check_trials(self, *, waiting: bool) -> None:
-        """Raise what was found while Tune runs, also that no worker starts although trials wait.
+        """Raise, while Tune runs, if Ray has died or no worker starts although trials wait.
 
         Args:
             waiting: whether trials wait for workers and none runs.
@@ -112,9 +115,9 @@ class Guard:
             RayGoneError: Ray has died, or no worker starts.
         """
         now = time.monotonic()
-        passed, self._looked = now - self._looked, now
-        # a main thread that was busy elsewhere, with the next proposal say, has not asked for a worker meanwhile
-        self._waited = self._waited + min(passed, POLL_SECONDS) if waiting and self.is_local else 0.0
+        elapsed, self._last_check = now - self._last_check, now
+        # a main thread that was busy with other work, such as the next proposal, requested no worker meanwhile
+        self._waited = self._waited + min(elapsed, POLL_SECONDS) if waiting and self.is_local else 0.0
         try:
             self.check()
             if self._waited > WAITING_TRIALS_SECONDS:
@@ -126,32 +129,32 @@ class Guard:
     def _watch(self) -> None:
         lost = 0
         while not self._closed.wait(POLL_SECONDS):
-            dead = [name for name, one in self._processes.items() if not _is_alive(one)]
+            dead = [name for name, child in self._processes.items() if not _is_alive(child)]
             lost = 0 if self.is_local or _answers(self._address) else lost + 1
-            for one in self._processes.values() if dead else ():
-                with suppress(psutil.Error):  # of one that has ended the children are the system's
-                    self._orphans.update(one.children(recursive=True))
+            for child in self._processes.values() if dead else ():
+                with suppress(psutil.Error):  # a process that has ended has no children any more: init adopts them
+                    self._orphans.update(child.children(recursive=True))
             if dead:
-                self._failure = self._died(dead[0])
+                self._failure = self._death_of(dead[0])
             elif lost >= LOST_CHECKS:
                 self._failure = ClusterError(
                     f"the Ray cluster at {self._address} does not answer any more;\n"
                     "what was finished is kept: start the cluster, then go on with --resume"
                 )
             if self._failure:
-                self._end_if_deaf(self._failure)
+                self._end_unless_handled(self._failure)
                 return
 
-    def _died(self, name: str) -> ClusterError:
-        said = ray_logs.worker_failure(self._logs) if self._logs and name == "raylet" else ""
-        cause = said or "killed from outside, by the system for want of memory say"
+    def _death_of(self, name: str) -> ClusterError:
+        logged = ray_logs.worker_failure(self._logs) if self._logs and name == "raylet" else ""
+        cause = logged or "killed from outside, for example by the system when memory is short"
         return ClusterError(
             f"Ray has died: its process {name} has ended ({cause});\n"
             f"what was finished is kept: go on with --resume\nRay's logs: {self._logs}"
         )
 
-    def _end_if_deaf(self, failure: ClusterError) -> None:
-        if not self._heard.wait(DEAF_SECONDS):
+    def _end_unless_handled(self, failure: ClusterError) -> None:
+        if not self._reported.wait(REACTION_SECONDS):
             self._end(str(failure))
         if not self._dismissed.wait(UNWIND_SECONDS):
             self._end(str(failure))
@@ -164,22 +167,22 @@ class Guard:
 
 
 def _import_trainable() -> str:
-    """Import in a worker what a trial needs."""
+    """Import what a trial needs; runs in a worker."""
     from retina.sweep import trainable  # noqa: PLC0415  # in the worker
 
     return trainable.__name__
 
 
 def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -> None:
-    """Start one worker on each node and import there what a trial needs.
+    """Start one worker on each node and import what a trial needs in it.
 
-    Such a worker waits for no free CPU or GPU. It may take as long as it makes progress: a start has failed when all
-    worker processes have ended, when one has used neither CPU nor disk for `STILL_SECONDS`, or, on other nodes, whose
-    processes cannot be seen, after `REMOTE_SECONDS`.
+    Such a worker requests no CPU or GPU, so it need not wait for a free one. There is no time limit while it makes
+    progress: a start has failed when all worker processes have ended, or when they have used neither CPU nor disk for
+    `STILL_SECONDS`. On other nodes, whose processes are not visible, it has failed after `REMOTE_SECONDS`.
 
     Args:
         nodes: names of the nodes by their Ray ids.
-        guard: watches that Ray itself lives meanwhile.
+        guard: checks meanwhile that Ray itself lives.
         local: whether the only node is this machine.
 
     Raises:
@@ -191,11 +194,11 @@ def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -
         for node, name in nodes.items()
     }
     logs, progress, begun = ray_start.logs_folder(), _Progress(), time.monotonic()
-    told = begun
+    logged = begun
     while pending:
         ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-        for one in ready:
-            _refuse_error(one, pending.pop(one), logs)
+        for reference in ready:
+            _refuse_error(reference, pending.pop(reference), logs)
         if guard:
             guard.check()
         process.check()
@@ -206,10 +209,10 @@ def try_workers(nodes: Mapping[str, str], guard: Guard | None, *, local: bool) -
         elif pending and now - begun > REMOTE_SECONDS:
             raise ClusterError(
                 f"no worker has started on node {next(iter(pending.values()))} within {REMOTE_SECONDS:.0f} s;\n"
-                "look at worker-*.err and raylet.err in /tmp/ray/session_latest/logs there"
+                "see worker-*.err and raylet.err in /tmp/ray/session_latest/logs there"
             )
-        if pending and now - told > WAITING_SECONDS:
-            told = now
+        if pending and now - logged > WAITING_SECONDS:
+            logged = now
             log.info("waiting for workers to start: %s", ", ".join(sorted(set(pending.values()))))
 
 
@@ -217,104 +220,110 @@ def _refuse_error(reference: Any, node: str, logs: Path | None) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayError as error:
-        reason = ray_logs.last_words(str(error)) or type(error).__name__
+        reason = ray_logs.last_error_line(str(error)) or type(error).__name__
         if isinstance(error, ray.exceptions.WorkerCrashedError) and logs:
             reason = ray_logs.worker_failure(logs, ray_logs.started_workers(logs)[::-1]) or reason
-        raise ClusterError(f"a worker cannot start on node {node}: {reason}{_see(logs)}") from None
+        raise ClusterError(f"a worker cannot start on node {node}: {reason}{_logs_hint(logs)}") from None
 
 
 def _refuse_dead(logs: Path | None) -> None:
-    """Raise where every worker that this machine's raylet has started is dead.
+    """Raise if every worker that this machine's raylet has started is dead.
 
     Raises:
-        ClusterError: they are.
+        ClusterError: every worker is dead, and no new one was started within `DEAD_SECONDS`.
     """
     pids = ray_logs.started_workers(logs) if logs else []
-    alive = [one for one in map(_process, pids) if one]
+    alive = [worker for worker in map(_live_process, pids) if worker]
     if not pids or alive or logs is None:
         return
     time.sleep(DEAD_SECONDS)
     if ray_logs.started_workers(logs) != pids:
         return
-    reason = ray_logs.worker_failure(logs, pids[::-1]) or "it has ended without a word"
-    raise ClusterError(f"Ray cannot start a worker: {reason}{_see(logs)}")
+    reason = ray_logs.worker_failure(logs, pids[::-1]) or "it has ended and logged nothing"
+    raise ClusterError(f"Ray cannot start a worker: {reason}{_logs_hint(logs)}")
 
 
-def _see(logs: Path | None) -> str:
+def _logs_hint(logs: Path | None) -> str:
     return f"\nRay's logs: {logs}" if logs else ""
 
 
 class _Progress:
-    """What starting workers use of CPU and disk."""
+    """CPU time and disk reads of starting workers, to find out whether they make progress."""
 
     def __init__(self) -> None:
         self._used: dict[int, tuple[float, ...]] = {}
         self._since = time.monotonic()
 
     def refuse_still(self, logs: Path | None) -> None:
-        """Raise where no worker has used anything for long.
+        """Raise if no worker makes progress.
 
         Raises:
-            ClusterError: none has.
+            ClusterError: no worker has used CPU or disk for `STILL_SECONDS`.
         """
-        alive = [one for one in map(_process, ray_logs.started_workers(logs)) if one] if logs else []
-        used = {one.pid: _used(one) for one in alive}
+        pids = ray_logs.started_workers(logs) if logs else []
+        alive = [worker for worker in map(_live_process, pids) if worker]
+        used = {worker.pid: _used(worker) for worker in alive}
         if used != self._used:
             self._used, self._since = used, time.monotonic()
         elif time.monotonic() - self._since > STILL_SECONDS:
-            pids = [one.pid for one in alive]
-            reason = (ray_logs.worker_failure(logs, pids) if logs else "") or "it waits for something"
+            pids = [worker.pid for worker in alive]
+            reason = (
+                ray_logs.worker_failure(logs, pids) if logs else ""
+            ) or "it is waiting, and its logs do not say for what"
             raise ClusterError(
                 f"Ray cannot start a worker: process {', '.join(map(str, pids)) or 'none'} has done nothing for "
-                f"{STILL_SECONDS:.0f} s: {reason}{_see(logs)}"
+                f"{STILL_SECONDS:.0f} s: {reason}{_logs_hint(logs)}"
             )
 
 
-def _used(one: psutil.Process) -> tuple[float, ...]:
-    """Return CPU seconds and bytes read of a process with its children; the time where it waits for a disk."""
+def _used(worker: psutil.Process) -> tuple[float, ...]:
+    """Return the CPU seconds and the bytes read of a process and its children.
+
+    While one of them waits for a disk, the second number changes with each call.
+    """
     total = [0.0, 0.0]
     with suppress(psutil.Error):
-        for part in (one, *one.children(recursive=True)):
+        for part in (worker, *worker.children(recursive=True)):
             cpu = part.cpu_times()
             total[0] += cpu.user + cpu.system
             if hasattr(part, "io_counters"):
                 total[1] += part.io_counters().read_chars
-            if part.status() == psutil.STATUS_DISK_SLEEP:  # a slow network file system
+            if part.status() == psutil.STATUS_DISK_SLEEP:  # for example a slow network file system
                 total[1] += time.monotonic()
     return round(total[0], 1), total[1]
 
 
-def _process(pid: int) -> psutil.Process | None:
+def _live_process(pid: int) -> psutil.Process | None:
     with suppress(psutil.Error):
-        found = psutil.Process(pid)
-        return found if _is_alive(found) else None
+        candidate = psutil.Process(pid)
+        return candidate if _is_alive(candidate) else None
     return None
 
 
-def _is_alive(one: psutil.Process) -> bool:
+def _is_alive(candidate: psutil.Process) -> bool:
     try:
-        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+        return candidate.is_running() and candidate.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
 def _ray_processes() -> dict[str, psutil.Process]:
-    """Find the processes without which the Ray that this process has started cannot live, by their names."""
-    found = {}
-    for one in psutil.Process().children():
-        with suppress(psutil.Error):  # it may end just now
-            name = one.name()
+    """Return the processes that the Ray which this process has started cannot live without, by their names."""
+    processes = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end at this moment
+            name = child.name()
             if name in {"gcs_server", "raylet"}:
-                found[name] = one
-    return found
+                processes[name] = child
+    return processes
 
 
 def check_accepts_connections(address: str, seconds: float) -> None:
-    """Connect to HOST:PORT, of which the host may be an IPv6 address in brackets, and leave.
+    """Raise if HOST:PORT does not accept connections; the host may be an IPv6 address in brackets.
 
     Raises:
-        OSError: the address does not accept a connection within `seconds`.
-        ValueError: the port is none, or the host cannot be one.
+        OSError: `address` does not accept a connection within `seconds`.
+        ValueError: the port is no number from 1 to 65535, or the host is no valid name.
     """
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16):

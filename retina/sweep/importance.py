@@ -12,8 +12,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from retina.errors import one_line
-from retina.report.page.run_data import ENOUGH
 from retina.results.run_folder import RunFolder
+from retina.results.status import MIN_TRIALS_FOR_IMPORTANCE
 from retina.sweep import study_file
 from retina.sweep.study import INDEX
 from retina.sweep.study_file import STUDY_FILE
@@ -35,10 +35,10 @@ def importances(folder: RunFolder) -> dict[str, float]:
 
     Returns:
         Shares by parameter, adding up to 1, the largest first. Empty where fewer than
-        `retina.report.page.run_data.ENOUGH` trials have a value, no parameter differs between them, all came to the
-        same value, or there is no readable study.
+        `retina.results.status.MIN_TRIALS_FOR_IMPORTANCE` trials have a value, no parameter differs between them, all
+        came to the same value, or there is no readable study.
     """
-    file, name = folder.root / STUDY_FILE, folder.notes().get("study")
+    file, name = folder.root / STUDY_FILE, folder.metadata().get("study")
     if name is None or not file.is_file():
         return {}
     try:
@@ -54,7 +54,7 @@ def of_study(study: optuna.Study) -> dict[str, float]:
     """As `importances`, of a study that is open."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if _value(trial) is not None]
     varied = _varied(trials)
-    if len(trials) < ENOUGH or not varied or len({_value(trial) for trial in trials}) == 1:
+    if len(trials) < MIN_TRIALS_FOR_IMPORTANCE or not varied or len({_value(trial) for trial in trials}) == 1:
         return {}
     copy = optuna.create_study(direction=study.direction)  # in memory
     for trial in trials:

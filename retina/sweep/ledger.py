@@ -53,7 +53,7 @@ class Ledger:
         self._has_weights: dict[str, bool] = {}  # of ended trials: whether model.pt is on the disk
         self._disk_is_full = False
         self._logged = self._noted = time.monotonic()
-        self._started = self._logged - float(folder.notes().get("seconds") or 0)
+        self._started = self._logged - float(folder.metadata().get("seconds") or 0)
 
     @classmethod
     def create(cls, spec: SweepSpec, folder: RunFolder, *, keep_failed: bool = False) -> Ledger:
@@ -72,7 +72,7 @@ class Ledger:
                 if not ledger._reconciler.add_to_study(name, config):
                     log.info("%s  is outside the changed search space: the search does not learn from it", name)
             ledger._reconciler.retry_unsaved()
-            folder.note(study=ledger._study.name)
+            folder.update_metadata(study=ledger._study.name)
             ledger._study.retire_others()
         ledger._settle_weights()
         return ledger
@@ -94,7 +94,7 @@ class Ledger:
         """
         restore.remove_partials(folder)
         database = folder.root / STUDY_FILE
-        problem, name = study_file.damage(database), folder.notes().get("study")
+        problem, name = study_file.find_damage(database), folder.metadata().get("study")
         if not problem and database.exists():
             found = restore.study_with_trials(database) if name is None else name
             if found is None:  # killed before its first trial
@@ -116,7 +116,7 @@ class Ledger:
         database = folder.root / STUDY_FILE
         if not is_noted:
             log.warning("note: %s does not name the study; %s holds %r, which is continued", NOTES, database, name)
-            folder.note(study=name)
+            folder.update_metadata(study=name)
         with study_file.storage_errors(database):
             tried = restore.recorded_configs(folder, spec.metric.name)
             ledger = cls(spec, folder, SweepStudy.open(spec, database, name, tried), keep_failed=keep_failed)
@@ -152,7 +152,7 @@ class Ledger:
 
     def values(self, name: str) -> dict[int, float]:
         """Return a trial's best value so far after each of its epochs, by epoch."""
-        return curve.best_so_far(self.spec.metric, self.folder.epochs(name), self.folder.recorded(name))
+        return curve.best_so_far(self.spec.metric, self.folder.epochs(name), self.folder.trial_row(name))
 
     def ask(self) -> tuple[str, TrialConfig]:
         """Return the id and the configuration of the next trial: an unfinished one first, else a new one.
@@ -174,8 +174,8 @@ class Ledger:
 
     def restarted(self, name: str) -> None:
         """Forget the epochs, if any, of a trial that begins again because its checkpoint is lost or damaged."""
-        if self.folder.epochs(name) or "epochs_run" in self.folder.recorded(name):
-            self.folder.forget_epochs(name)
+        if self.folder.epochs(name) or "epochs_run" in self.folder.trial_row(name):
+            self.folder.drop_epochs(name)
             self.folder.record_trial(name, state="RUNNING")
 
     def started(self, name: str, config: TrialConfig) -> None:
@@ -211,7 +211,7 @@ class Ledger:
         if known:
             return
         metrics = "  ".join(f"{key} {_short(value)}" for key, value in measures.items() if value is not None)
-        of = f"epoch {epoch} of {self.folder.recorded(name)['epochs']}"
+        of = f"epoch {epoch} of {self.folder.trial_row(name)['epochs']}"
         self._log(name, f"{of}: {metrics}")
         if time.monotonic() - self._logged > QUIET_SECONDS:
             metric = self.spec.metric.name
@@ -229,8 +229,8 @@ class Ledger:
         with their checkpoint: the epochs after `epoch` are removed from the tables, so that the best epoch is the one
         whose weights exist. The study keeps their values, since the configuration does reach them.
         """
-        if int(self.folder.recorded(name).get("best_epoch", 0)) > epoch:
-            self.folder.forget_epochs(name, after=epoch)
+        if int(self.folder.trial_row(name).get("best_epoch", 0)) > epoch:
+            self.folder.drop_epochs(name, after=epoch)
             self._summarise(name)
             self._log(name, f"the weights of a later epoch are lost: its epochs after {epoch} are removed")
 
@@ -256,7 +256,7 @@ class Ledger:
         self._pending_ends[name] = (state, reason)
         self._record_ends()
         self._log(name, f"{state}{': ' + reason if reason else ''}")
-        row = self.folder.recorded(name)
+        row = self.folder.trial_row(name)
         metric = self.spec.metric.name
         score = f"{metric} {_short(row[metric])} at epoch {row['best_epoch']}" if metric in row else ""
         self._log_line(name, state, "; ".join(part for part in (score, reason) if part))
@@ -266,7 +266,7 @@ class Ledger:
         if time.monotonic() - self._noted > TICK_SECONDS:
             self._noted = time.monotonic()
             with self._side_file():
-                self.folder.note(seconds=round(self.seconds, 1))
+                self.folder.update_metadata(seconds=round(self.seconds, 1))
             if self._pending_ends and self.folder.flush():
                 self._record_ends()
 
@@ -290,11 +290,11 @@ class Ledger:
                 self.end(name, "PRUNED", f"{stopped}{early}")
         best = self.best
         if best:
-            row = self.folder.recorded(best)
+            row = self.folder.trial_row(best)
             with self._side_file():
-                self._study.crown(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
+                self._study.record_best(best, int(row["best_epoch"]), float(row[self.spec.metric.name]))
         with self._side_file():
-            self.folder.note(ended_by=limit, seconds=round(self.seconds, 1))
+            self.folder.update_metadata(ended_by=limit, seconds=round(self.seconds, 1))
         if self.folder.flush():
             self._record_ends()
         restore.remove_partials(self.folder)
@@ -333,7 +333,7 @@ class Ledger:
         for result in saved.past if saved.epoch not in known else ():
             self.epoch(name, result["epoch"], result)
         self.taken_up(name, saved.epoch)
-        best = self.folder.recorded(name).get("best_epoch")
+        best = self.folder.trial_row(name).get("best_epoch")
         return "" if best == saved.epoch else f"its checkpoint is of epoch {saved.epoch}, the best one is {best}"
 
     def _settle_weights(self) -> None:
@@ -344,12 +344,12 @@ class Ledger:
             if name in self._pending_ends or self._has_weights.get(name) == (name in kept):
                 continue
             folder = self.folder.trial(name)
-            if self._keep_failed and self.folder.recorded(name)["state"] == "FAIL":
+            if self._keep_failed and self.folder.trial_row(name)["state"] == "FAIL":
                 continue  # `retry` continues from its checkpoint
             try:
                 if name not in kept:
                     checkpoints.drop(folder)
-                elif not checkpoints.keep(folder, int(self.folder.recorded(name)["best_epoch"])):
+                elif not checkpoints.keep(folder, int(self.folder.trial_row(name)["best_epoch"])):
                     continue  # undecided: other weights that exist may have to be dropped later
             except OSError as error:  # must not turn the trial's result into a failure
                 log.warning("%s  its weights could not be kept: %s", name, error)

@@ -14,7 +14,7 @@ def limit_reached(spec: SweepSpec, folder: RunFolder, seconds: float) -> str:
     if budget.max_failed is not None and len(folder.trial_ids("FAIL")) >= budget.max_failed:
         return f"budget.max_failed={budget.max_failed}"
     if metric.target is not None:
-        rows = (folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
+        rows = (folder.trial_row(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING"))
         values = [metric.sign * float(row[metric.name]) for row in rows if row.get(metric.name) is not None]
         if values and max(values) >= metric.sign * metric.target:
             return f"metric.target={metric.target:g}"

@@ -114,7 +114,7 @@ class _Trial:
         if saved is None:
             return
         try:
-            self._training.restore(saved.weights, saved.training)
+            self._training.load_state_dict(saved.weights, saved.training)
         except Exception as error:  # torch raises various errors for a state that is not this model's
             problem = one_line(error, 120)
             log.warning("%s: its checkpoint does not fit, it begins again: %s", folder, problem)
@@ -141,8 +141,8 @@ class _Trial:
         if improved:
             self._best = (value, result.epoch)
             try:
-                state = {"training": self._training.state(), "past": self.past, "best": self._best}
-                checkpoints.save(self._folder, result.epoch, self._training.weights(), state)
+                state = {"training": self._training.state_dict(), "past": self.past, "best": self._best}
+                checkpoints.save(self._folder, result.epoch, self._training.model_state_dict(), state)
             except OSError as error:
                 problem = f"{checkpoints.NOT_SAVED}: {error.strerror or error}"
                 raise _TrialError(f"epoch {result.epoch}: {problem}") from error

@@ -170,7 +170,7 @@ def _tuner(
     folder = ledger.folder
     rungs = ResumableASHAScheduler(spec)
     for name in folder.trial_ids():
-        rungs.catch_up(name, ledger.values(name))
+        rungs.replay_trial(name, ledger.values(name))
     search = LedgerSearcher(ledger, place.nodes.slots)
     return Tuner(
         _trainable(spec, folder, task, place, rungs),
@@ -212,7 +212,7 @@ def _trainable(
         sign=spec.metric.sign,
         threads=share.cpu,
         gpu=share.gpu > 0,
-        rungs=frozenset(rung.epoch for rung in rungs.standing()),
+        rungs=frozenset(rung.epoch for rung in rungs.current_rungs()),
         needs=place.needs,
     )
     trainable = tune.with_resources(

@@ -1,4 +1,4 @@
-"""Starts Ray on this machine: its temporary folder, its settings, and why it does not start."""
+"""Starting Ray on this machine: its temporary folder, its settings, and the cause where it does not start."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants, worker
 
 from retina.errors import ClusterError
-from retina.sweep import ray_logs
+from retina.sweep import private_api, ray_logs
 from retina.system import process, temporary_files
 
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
-"""Ours holds the label table and the pretrained weights; photographs are mapped from the cache on disk."""
+"""Largest size of Ray's object store. It holds the label table and pretrained weights; photographs are memory-mapped
+from the cache on disk."""
 OBJECT_STORE_SHARE = 0.3
-"""Of the machine's memory, at most; Ray's own default."""
+"""Largest share of the machine's memory for the object store; Ray's own default."""
 SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
-"""The longest path of a Unix socket."""
+"""Longest path of a Unix socket."""
 LONGEST_SOCKET = "/sockets/dash_ReporterHead"
+"""Longest path of a socket in the folder of a Ray session."""
 LEAST_BYTES = 100_000_000
-"""Ray writes tens of megabytes of logs, and less than this leaves no room for them."""
+"""Free space that Ray's temporary folder must have: Ray writes tens of megabytes of logs."""
 SHORT_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # a private folder is made in one of them
 MOST_FOLDERS = 100
-"""Private folders that one process makes at most; each but the last was kept for its logs."""
+"""Largest number of private folders of one process; each but the last was kept for its logs."""
 ATTEMPTS = 4
 """Ray gives its processes 15 s (the node's agent) and 30 s to start, which an overloaded machine may exceed."""
 REMEDIES = {
@@ -47,29 +48,32 @@ REMEDIES = {
     "address already in use": "another program has the port; start again",
 }
 SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
-"""Else `ray.init` starts a worker for each core, and waits for them without end where they crash: Ray issue 40131."""
+"""Otherwise `ray.init` starts a worker per core, and waits forever for workers that crash: Ray issue 40131."""
 OVERLOADED = "if the machine is overloaded, start again when it is less busy"
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path | None]:
-    """Choose where Ray keeps sockets and logs: None for Ray's own choice, else a short private folder.
+    """Choose the folder of Ray's sockets and logs.
 
-    The private folder is removed at the end, unless an error ends the block: its logs may be needed then.
+    A private folder is removed at the end, unless a `ClusterError` ends the block: its logs may be needed then.
+
+    Yields:
+        None where Ray's own choice is usable, else a new private folder with a short path.
 
     Raises:
-        ClusterError: no folder of this machine will do.
+        ClusterError: no folder of this machine is usable.
     """
-    wanted = _wanted()
-    obstacle = _obstacle(wanted / "ray")
-    if not obstacle:
+    default = _default_folder()
+    problem = _folder_problem(default / "ray")
+    if not problem:
         yield None
         return
-    for folder in map(Path, SHORT_FOLDERS):
-        private = _private_folder(folder)
+    for parent in map(Path, SHORT_FOLDERS):
+        private = _private_folder(parent)
         if private is None:
             continue
-        log.info("Ray's files go to %s: %s %s", private, wanted, obstacle)
+        log.info("Ray's files go to %s: %s %s", private, default, problem)
         try:
             yield private
         except ClusterError:
@@ -80,51 +84,53 @@ def temporary_folder() -> Iterator[Path | None]:
         shutil.rmtree(private, ignore_errors=True)
         return
     raise ClusterError(
-        f"Ray cannot start: {wanted} {obstacle}, and none of {', '.join(SHORT_FOLDERS)} will do;\n"
+        f"Ray cannot start: {default} {problem}, and none of {', '.join(SHORT_FOLDERS)} is usable;\n"
         "name a folder with a short path and room: export RAY_TMPDIR=/short/path"
     )
 
 
-def _wanted() -> Path:
-    """Return the folder in which Ray makes its own by default."""
+def _default_folder() -> Path:
+    """Return the folder in which Ray creates its temporary folder by default."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or SHORT_FOLDERS[0])
 
 
 def _private_folder(parent: Path) -> Path | None:
-    """Make a folder that only this user can read; None where `parent` does not allow it."""
-    prefix = (
-        f"retina-ray-{temporary_files.machine()}-"  # of this container: others that share `parent` number theirs anew
-    )
-    for left in parent.glob(f"{prefix}*"):
-        pid = left.name.removeprefix(prefix).partition("-")[0]
-        with suppress(OSError):  # another process removes it too
-            if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.lstat().st_uid == os.getuid():
-                shutil.rmtree(left, ignore_errors=True)
-    made = _made(parent / f"{prefix}{os.getpid()}")
-    if made is None:
+    """Create a folder in `parent` that only this user can read; None where that is not usable.
+
+    Folders of this user's processes that have ended are removed.
+    """
+    # with an id of the machine: containers that share `parent` number their processes alike
+    prefix = f"retina-ray-{temporary_files.machine()}-"
+    for folder in parent.glob(f"{prefix}*"):
+        pid = folder.name.removeprefix(prefix).partition("-")[0]
+        with suppress(OSError):  # another process may remove it at the same time
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and folder.lstat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+    private = _numbered_folder(parent / f"{prefix}{os.getpid()}")
+    if private is None:
         return None
-    if _obstacle(made):
-        shutil.rmtree(made, ignore_errors=True)
+    if _folder_problem(private):
+        shutil.rmtree(private, ignore_errors=True)
         return None
-    return made
+    return private
 
 
-def _made(place: Path) -> Path | None:
-    """Make a folder of that name and a number, as short as can be: Ray's sockets have little room for a path."""
+def _numbered_folder(path: Path) -> Path | None:
+    """Create the folder `path` with a number appended, which keeps it short: the paths of sockets are limited."""
     for number in range(MOST_FOLDERS):
-        made = place.with_name(f"{place.name}-{number}")
+        folder = path.with_name(f"{path.name}-{number}")
         try:
-            made.mkdir(mode=0o700)
-        except FileExistsError:  # of a start that failed, whose logs were kept
+            folder.mkdir(mode=0o700)
+        except FileExistsError:  # of a failed start, whose logs were kept
             continue
         except OSError:
             return None
-        return made
+        return folder
     return None
 
 
-def _obstacle(folder: Path) -> str:
-    """Say what keeps Ray from using `folder`, as the end of a sentence; empty where nothing does."""
+def _folder_problem(folder: Path) -> str:
+    """Return why Ray cannot use `folder`, as the end of a sentence; empty where it can."""
     session = f"/session_2026-01-01_00-00-00_000000_{os.getpid()}{LONGEST_SOCKET}"
     most = SOCKET_PATH_BYTES - len(session)
     if len(os.fsencode(folder)) > most:
@@ -147,26 +153,31 @@ def _obstacle(folder: Path) -> str:
 def driver_settings(*, local: bool) -> Iterator[None]:
     """Set what Ray reads from its constants while a driver starts or joins it.
 
-    - Ray's handler of fatal signals prints a C++ stack trace at SIGTERM and aborts 3 s later.
-    - Its hook for `uv run` packs the working folder and starts workers in an environment without this package; the
-      workers use the driver's Python instead. RAY_ENABLE_UV_RUN_RUNTIME_ENV=1 in the environment keeps the hook.
-    - A Ray for this process alone listens on the loopback address.
-    - Ray's processes do not hear of a closed terminal: they end with the driver, which needs them to stop in order.
+    - Ray's handler of fatal signals is off: it prints a C++ stack trace at SIGTERM and aborts 3 s later.
+    - Ray's hook for `uv run` is off, and workers use the driver's Python: the hook packs the working folder and starts
+      workers in an environment without this package. RAY_ENABLE_UV_RUN_RUNTIME_ENV=1 in the environment keeps it on.
+    - A local Ray listens on the loopback address.
+    - Ray's processes inherit a blocked SIGHUP. They end with the driver, which needs them to stop in order when the
+      terminal is closed.
+
+    Args:
+        local: whether Ray is started for this process alone, and no cluster is joined.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came meanwhile.
     """
     changes: dict[str, Any] = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": True}
     if "RAY_ENABLE_UV_RUN_RUNTIME_ENV" not in os.environ:
         changes["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = False
     if local:
         changes["ENABLE_RAY_CLUSTER"] = False
-    before = {name: getattr(ray_constants, name) for name in changes if hasattr(ray_constants, name)}
-    for name in before:
-        setattr(ray_constants, name, changes[name])
     handler = signal.getsignal(signal.SIGTERM)
     main_thread = threading.current_thread() is threading.main_thread()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        yield
-    except SystemExit as exited:  # Ray's handler of SIGTERM, which it has installed by now
+        with private_api.ray_constants_set(changes):
+            yield
+    except SystemExit as exited:  # raised by Ray's handler of SIGTERM, which it has installed by now
         if exited.code != signal.SIGTERM:
             raise
         process.note(signal.SIGTERM)
@@ -175,33 +186,27 @@ def driver_settings(*, local: bool) -> Iterator[None]:
         if main_thread:
             signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in before.items():
-            setattr(ray_constants, name, value)
 
 
-@contextmanager
-def quiet_messages(*, verbose: bool) -> Iterator[None]:
-    """Keep what Ray's processes publish, state dumps of hundreds of lines among it, from the terminal."""
-    name = "_worker_logs_enabled"
-    before = getattr(worker, name, True)
-    setattr(worker, name, before and verbose)
-    try:
-        yield
-    finally:
-        setattr(worker, name, before)
+def quiet_messages(*, verbose: bool) -> AbstractContextManager[None]:
+    """Keep messages of Ray's processes, such as state dumps of hundreds of lines, off the terminal unless `verbose`."""
+    return private_api.ray_messages(enabled=verbose)
 
 
-def start(folder: Path | None, **how: Any) -> Any:
-    """Start Ray on this machine; returns what ray.init returns.
+def start(folder: Path | None, **options: Any) -> Any:
+    """Start Ray on this machine.
 
-    An attempt that fails is repeated without the dashboard, which leaves a busy machine less to do.
+    A failed attempt is repeated without the dashboard, so that a busy machine has less to start.
 
     Args:
-        folder: where Ray keeps sockets and logs; None for its own choice.
-        **how: further arguments of ray.init.
+        folder: folder for Ray's sockets and logs; None for Ray's own choice.
+        **options: further arguments of `ray.init`.
+
+    Returns:
+        What `ray.init` returns.
 
     Raises:
-        ClusterError: it does not start; gives the cause, the remedy and the folder of the logs.
+        ClusterError: Ray does not start; gives the cause, the remedy and the folder of the logs.
     """
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "60")
     store = int(min(OBJECT_STORE_BYTES, psutil.virtual_memory().total * OBJECT_STORE_SHARE))
@@ -214,32 +219,32 @@ def start(folder: Path | None, **how: Any) -> Any:
                 object_store_memory=store,
                 _temp_dir=str(folder) if folder else None,
                 _system_config=SYSTEM_CONFIG,
-                **how,
+                **options,
             )
         except Exception as error:  # Ray raises plain Exceptions too
-            failure = _explained(error, folder)
+            failure = _as_cluster_error(error, folder)
             log.debug("Ray has not started", exc_info=True)
             _clean_up(before)
-            if attempt == ATTEMPTS or not _may_pass(failure):
+            if attempt == ATTEMPTS or not _is_transient(failure):
                 raise failure from None
             log.info("Ray has not started (attempt %d of %d): %s", attempt, ATTEMPTS, str(failure).splitlines()[0])
         except BaseException:
             _clean_up(before)
             raise
         finally:
-            _close_token()
+            _protect_token()
     raise AssertionError  # not reached
 
 
-def _close_token() -> None:
-    """Make the token that Ray asks for readable by this user alone; Ray writes it readable by all."""
+def _protect_token() -> None:
+    """Make Ray's authentication token readable by this user only; Ray writes its file readable by all."""
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     with suppress(OSError, RuntimeError):
         token.chmod(0o600)
 
 
 def _clean_up(before: set[psutil.Process]) -> None:
-    """End what a start that failed has left behind."""
+    """End the processes of a failed start: the children of this process that are not in `before`."""
     with suppress(Exception):
         ray.shutdown()
     for child in set(psutil.Process().children()) - before:
@@ -249,31 +254,33 @@ def _clean_up(before: set[psutil.Process]) -> None:
 
 
 def logs_folder() -> Path | None:
-    """Return the folder of the log files of the Ray that this process has started or joined; None if it has none."""
-    node = worker._global_node  # noqa: SLF001  # Ray has no public way to ask
-    return Path(node.get_logs_dir_path()) if node else None
+    """Return the folder of the log files of the Ray that this process is connected to; None where it is to none."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return Path(str(context.get_temp_dir()), str(context.get_session_name()), "logs")
 
 
-def _explained(error: Exception, folder: Path | None) -> ClusterError:
+def _as_cluster_error(error: Exception, folder: Path | None) -> ClusterError:
     logs = logs_folder() or _newest_logs(folder)
-    said = ray_logs.last_words(str(error)) or type(error).__name__
+    message = ray_logs.last_error_line(str(error)) or type(error).__name__
+    message = message.partition(" This could happen")[0]  # Ray's guesses follow
     cause = ray_logs.start_failure(logs) if logs else ""
-    said = said.partition(" This could happen")[0]  # Ray's guesses
-    told = f"{said.rstrip('.')} ({cause})" if cause and cause not in said else said
+    reason = f"{message.rstrip('.')} ({cause})" if cause and cause not in message else message
     everything = f"{error} {cause}".lower()
     remedy = next((remedy for symptom, remedy in REMEDIES.items() if symptom in everything), OVERLOADED)
     where = f"\nRay's logs: {logs}" if logs else ""
-    return ClusterError(f"Ray cannot start on this machine: {told};\n{remedy}{where}")
+    return ClusterError(f"Ray cannot start on this machine: {reason};\n{remedy}{where}")
 
 
 def _newest_logs(folder: Path | None) -> Path | None:
-    """Return the logs of the session that this process has begun last: a start that fails early leaves no node."""
-    parent = folder or _wanted() / "ray"
-    found = sorted(parent.glob(f"session_*_{os.getpid()}/logs"))
-    return found[-1] if found else None
+    """Return the folder of the logs of this process's latest session, which a failed start leaves; None without one."""
+    parent = folder or _default_folder() / "ray"
+    sessions = sorted(parent.glob(f"session_*_{os.getpid()}/logs"))
+    return sessions[-1] if sessions else None
 
 
-def _may_pass(failure: ClusterError) -> bool:
-    """Whether another attempt can succeed."""
-    told = str(failure).lower()
-    return not any(symptom in told for symptom in ("too many open files", "no space left", "permission denied"))
+def _is_transient(failure: ClusterError) -> bool:
+    """Return whether another attempt may succeed."""
+    message = str(failure).lower()
+    return not any(symptom in message for symptom in ("too many open files", "no space left", "permission denied"))

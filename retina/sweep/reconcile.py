@@ -33,7 +33,7 @@ class Reconciler:
         """
         self._study.retire_others()
         for name, trial in self._study.trials.items():
-            row = self._folder.recorded(name)
+            row = self._folder.trial_row(name)
             state = row.get("state")
             if state in FINISHED and not trial.state.is_finished():
                 self._study.tell(name, str(state), self._values(name), str(row.get(REASON, "")))
@@ -48,12 +48,12 @@ class Reconciler:
     def retry_unsaved(self) -> None:
         """Retry the trials that failed because the disk was full."""
         for name in self._folder.trial_ids("FAIL"):
-            if checkpoints.NOT_SAVED in str(self._folder.recorded(name).get(REASON)) and name in self._study.trials:
+            if checkpoints.NOT_SAVED in str(self._folder.trial_row(name).get(REASON)) and name in self._study.trials:
                 log.info("%s  failed because the disk was full and runs again", name)
                 self.retry(name)
 
     def _has_lost_epochs(self, name: str) -> bool:
-        return len(self._folder.epochs(name)) < int(self._folder.recorded(name).get("epochs_run", 0))
+        return len(self._folder.epochs(name)) < int(self._folder.trial_row(name).get("epochs_run", 0))
 
     def restore_rows(self) -> None:
         """Restore the rows that trials.csv has lost: their configurations, epochs and ends.
@@ -64,7 +64,7 @@ class Reconciler:
         lost: list[tuple[str, FrozenTrial, TrialConfig]] = []
         for name, trial in self._study.trials.items():
             is_begun = trial.state.is_finished() or trial.intermediate_values
-            if is_begun and not self._folder.recorded(name):
+            if is_begun and not self._folder.trial_row(name):
                 config = restore.recorded_config(self._folder, name) or self._study.config_of(trial)
                 lost.append((name, trial, config or restore.refuse_lost_settings(self._folder, name)))
         for name, trial, config in lost:
@@ -108,7 +108,7 @@ class Reconciler:
 
     def add_to_study(self, name: str, config: TrialConfig) -> bool:
         """Add a trial of the tables to the study; return whether it is inside the search space."""
-        row = self._folder.recorded(name)
+        row = self._folder.trial_row(name)
         inside = self._study.learn(name, config, str(row["state"]), self._values(name), str(row.get(REASON, "")))
         if not inside and row["state"] == "RUNNING":
             reason = "outside the space since it was changed"
@@ -121,9 +121,9 @@ class Reconciler:
         if name not in self._study.trials:
             return
         if checkpoints.newest(self._folder.trial(name)) is None:
-            self._folder.forget_epochs(name)
+            self._folder.drop_epochs(name)
         self._folder.record_trial(name, state="RUNNING", reason=None)
         self._study.run_again(name, self._values(name))
 
     def _values(self, name: str) -> dict[int, float]:
-        return curve.best_so_far(self._spec.metric, self._folder.epochs(name), self._folder.recorded(name))
+        return curve.best_so_far(self._spec.metric, self._folder.epochs(name), self._folder.trial_row(name))

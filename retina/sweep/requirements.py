@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from retina.data.cache.pixel_cache import cache_folder, mapped
-from retina.data.dataset import FundusDataset, find
+from retina.data.cache.pixel_cache import cache_folder, map_array_file
+from retina.data.dataset import FundusDataset, read_manifest
 from retina.errors import FULL_ERRNOS, DataError
 from retina.results import environment
 
@@ -111,14 +111,14 @@ class DataRequirements:
     def problem(self) -> str:
         """Say in one or two lines what this node lacks; "" where it has the pixels or can decode them."""
         found = self.photographs
-        if (pixels := mapped(found.pixels_file)) is not None:
+        if (pixels := map_array_file(found.pixels_file)) is not None:
             if pixels.ndim == 4 and len(pixels) == len(found.frame):
                 return ""
             return (
                 f"{found.pixels_file} holds pixels of shape {pixels.shape} there, not of {len(found.frame)} photographs"
             )
         try:
-            there = find(found.config)
+            there = read_manifest(found.config)
         except DataError as error:
             return f"{str(error).splitlines()[0]};\n{_SAME_DATA}"
         if there is not None:  # else they are drawn there

@@ -38,7 +38,7 @@ def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
         except ResultsError as error:
             raise ResultsError(f"{folder.root / 'trials.csv'}: trial_id: {error}") from None
     for name in folder.trial_ids("COMPLETE"):
-        if folder.recorded(name).get(metric) is None:
+        if folder.trial_row(name).get(metric) is None:
             readers.refuse(folder.root / "trials.csv", f"{name}: {metric}: should not be empty", TRIALS_REMEDY)
     return folder.configs()
 

@@ -8,13 +8,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retina.config.sweep import MAX_TRIALS, SweepSpec, load_recorded
+from retina.config.sweep import MAX_TRIALS, SweepSpec
 from retina.data.dataset import FundusDataset
 from retina.errors import ResultsError, SpecError
 from retina.results import checksums, environment
 from retina.results.files import write_text
-from retina.results.readers import read_yaml
-from retina.results.run_folder import FINISHED, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, RunFolder
 from retina.sweep.ledger import Ledger
 from retina.sweep.limits import limit_reached
 
@@ -25,25 +24,14 @@ WITHOUT_EXTENSION = "trials_without_extension"
 SHOWN_CHANGES = 6
 
 
-def recorded_spec(folder: RunFolder) -> SweepSpec:
-    """Return the sweep that a results folder records.
-
-    Raises:
-        SpecError: its sweep.yaml cannot be used.
-    """
-    file = folder.root / "sweep.yaml"
-    read_yaml(file, None, SPEC_REMEDY)  # refuses a directory, and a file that is no text
-    return load_recorded(file)
-
-
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
     """Return `spec` with its final number of trials, including those of earlier `--extend` and of this one.
 
     Raises:
         SpecError: a grid would be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
     """
-    before = recorded_spec(folder)
-    is_unchanged = spec.planned_trials in {before.planned_trials, folder.notes().get(WITHOUT_EXTENSION)}
+    before = folder.spec()
+    is_unchanged = spec.planned_trials in {before.planned_trials, folder.metadata().get(WITHOUT_EXTENSION)}
     if is_unchanged:  # in the sweep file or the command
         spec = spec.model_copy(update={"trials": before.planned_trials})
     if not extend:
@@ -74,11 +62,11 @@ def reopened(
             `force` does not allow. Names the first differences.
     """
     folder = RunFolder.open(root)
-    before = recorded_spec(folder)
+    before = folder.spec()
     _refuse_incomparable(root, before, spec)
     changes = _changes(folder, before, spec, photographs, extend)
     _refuse_changes(changes, force=force)
-    notes = folder.notes()
+    notes = folder.metadata()
     limit = limit_reached(spec, folder, float(notes.get("seconds") or 0))
     if extend and limit:
         raise ResultsError(
@@ -92,7 +80,7 @@ def reopened(
     without_extension = (
         (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
     )
-    folder.note(
+    folder.update_metadata(
         resumed=[*(notes.get("resumed") or []), again],
         data=photographs.summary(),
         code=again["code"],
@@ -101,7 +89,7 @@ def reopened(
     ledger = Ledger.open(spec, folder)
     _warn_of_damaged(folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
-    folder.note(ended_by=limit)
+    folder.update_metadata(ended_by=limit)
     return folder, ledger
 
 
@@ -117,7 +105,7 @@ def refuse_changed(folder: RunFolder, spec: SweepSpec, *, extend: int, force: bo
     Raises:
         ResultsError: as in `reopened`, except for the photographs.
     """
-    before = recorded_spec(folder)
+    before = folder.spec()
     if spec.data.layout == "auto":
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"layout": before.data.layout})})
     _refuse_incomparable(folder.root, before, spec)
@@ -161,7 +149,7 @@ def _changes(
 ) -> list[str]:
     """Return a line for each change; empty if the sweep is the same. Photographs are compared if they are given."""
     changes = []
-    notes = folder.notes()
+    notes = folder.metadata()
     if spec.planned_trials == _total(folder, before, extend):
         spec = spec.model_copy(update={"trials": before.trials})
     then, now = before.to_yaml().splitlines(), spec.to_yaml().splitlines()
@@ -188,7 +176,7 @@ def _changes(
 
 def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
     """Return the number of trials of a sweep to which `extend` are added and in which nothing else has changed."""
-    if extend and folder.notes().get("ended_by"):  # a limit ended it early: `extend` counts from the trials that it has
+    if extend and folder.metadata().get("ended_by"):  # a limit ended it early: count from its trials
         return len(folder.trial_ids(*FINISHED)) + extend
     return before.planned_trials + extend
 

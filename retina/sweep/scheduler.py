@@ -1,4 +1,4 @@
-"""The rungs at which trials are stopped early: Ray's ASHA, known by our trials' names and able to catch up."""
+"""Early stopping: Ray's ASHA, which keeps its rungs when a sweep is resumed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
-from retina.report.terminal.live_view import Rung
+from retina.results.status import RungStatus
+from retina.sweep.trial_report import METRIC, TIME_ATTR
 
-BEST = "best"
-"""The key of a trial's best value so far: what the study optimises and the rungs compare. Never the last epoch's."""
-EPOCH = "epoch"
 START_SECONDS = 300.0
-"""A trial that has waited so long for a worker of its own takes the next one that becomes free."""
+"""A trial that has waited this long for its own worker to start gets the next worker that becomes free."""
 
 
 @dataclass(frozen=True)
-class _Named:
-    """All that ASHA looks at in a trial. Ours keeps its name when it is resumed; Tune gives it a new id each time."""
+class _NamedTrial:
+    """The only attribute of a trial that ASHA reads.
+
+    It is the readable id here, which a trial keeps when its sweep is resumed. Tune gives it a new id each time.
+    """
 
     trial_id: str
 
 
 class ResumableASHAScheduler(AsyncHyperBandScheduler):
-    """ASHA (Li et al. 2020, arXiv 1810.05934) over the best value so far.
+    """ASHA (Li et al. 2020, arXiv 1810.05934) on the best value so far, not on the last epoch's.
 
-    `early_stop: {type: none}` is ASHA without a rung: its first one lies behind the last epoch.
+    `early_stop: {type: none}` is ASHA without a rung: its first rung lies behind the last epoch.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -39,33 +40,33 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         stops = spec.early_stop.type != "none"
         grace = spec.early_stop.grace_epochs if stops else longest + 1
         super().__init__(
-            time_attr=EPOCH,
-            metric=BEST,
+            time_attr=TIME_ATTR,
+            metric=METRIC,
             mode="max" if spec.metric.sign > 0 else "min",
             max_t=max(longest, grace),
             grace_period=grace,
             reduction_factor=spec.early_stop.eta,
-            stop_last_trials=False,  # a trial ends by itself; ASHA would stop it in the epoch in which it does
+            stop_last_trials=False,  # ASHA would stop a trial in its last epoch, after which it ends by itself
         )
-        self._longest = longest
-        self._added: dict[str, float] = {}  # monotonic seconds at which Tune was given a trial, by Tune's trial id
+        self._longest, self._sign = longest, spec.metric.sign
+        self._added: dict[str, float] = {}  # monotonic seconds at which a trial was added, by Tune's trial id
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Tune tells them too; we know them."""
+        """Accept Tune's metric and mode without a change: `__init__` has set them."""
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is about to start, or to start again."""
+        """Record when a trial was added; Tune calls this before it starts or resumes."""
         self._added[trial.trial_id] = time.monotonic()
         super().on_trial_add(tune_controller, _named(trial))
 
     def choose_trial_to_run(self, tune_controller: Any, **_: Any) -> Trial | None:
-        """Return the trial that takes a free worker, if there is one: the newest pending trial.
+        """Return the pending trial that gets a free worker: the newest one; None where no trial is pending.
 
-        Tune's own choice is the oldest one, whose worker is starting: Tune then stops that worker. Where trials are
-        shorter than a worker's start, no second worker ever comes up. The newest trial is the one that was asked for
-        because a worker became free; the others keep the workers that start for them. A trial that has waited for more
-        than `START_SECONDS` comes first: its resources may be taken by another job of the cluster.
+        Tune's own scheduler returns the oldest one, whose own worker is starting, and Tune then stops that worker.
+        Where trials are shorter than the start of a worker, no second worker ever comes up. The newest trial is the one
+        that was suggested because a worker became free; the others keep the workers that are starting for them. A trial
+        that has waited for more than `START_SECONDS` comes first: another job of the cluster may use its resources.
         """
         pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
         if not pending:
@@ -75,33 +76,38 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         return pending[0] if waited > START_SECONDS else pending[-1]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether it goes on after an epoch."""
+        """Return whether a trial continues after an epoch: "CONTINUE" or "STOP"."""
         return str(super().on_trial_result(tune_controller, _named(trial), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """It has ended."""
+        """Record the last result of a trial that has ended."""
         super().on_trial_complete(tune_controller, _named(trial), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """It was taken away before it ran."""
+        """Forget a trial that was removed before it ran."""
         super().on_trial_remove(tune_controller, _named(trial))
 
-    def catch_up(self, name: str, values: Mapping[int, float]) -> None:
-        """Take in what a trial had reached before this process began: its best values so far, by epoch."""
-        super().on_trial_add(None, _Named(name))
-        for epoch in sorted(values):
-            super().on_trial_result(None, _Named(name), {EPOCH: epoch, BEST: values[epoch]})
+    def replay_trial(self, name: str, values: Mapping[int, float]) -> None:
+        """Record at the rungs what a trial reached before this process began.
 
-    def standing(self) -> list[Rung]:
+        Args:
+            name: the trial's readable id.
+            values: its best value so far, by epoch.
+        """
+        super().on_trial_add(None, _NamedTrial(name))
+        for epoch in sorted(values):
+            super().on_trial_result(None, _NamedTrial(name), {TIME_ATTR: epoch, METRIC: values[epoch]})
+
+    def standing(self) -> list[RungStatus]:
         """The rungs at which a trial may be stopped, the lowest first."""
         found = []
         for milestone, recorded in reversed(self._brackets[0]._rungs):  # noqa: SLF001  # debug_string() is all there is
             if milestone < self._longest:
                 cutoff = self._brackets[0].cutoff(recorded)
                 value = None if cutoff is None else float(self._metric_op * cutoff)
-                found.append(Rung(math.ceil(milestone), len(recorded), value))
+                found.append(RungStatus(math.ceil(milestone), len(recorded), value))
         return found
 
 
-def _named(trial: Any) -> _Named:
-    return _Named(str(trial.config["trial"]))
+def _named(trial: Any) -> _NamedTrial:
+    return _NamedTrial(str(trial.config["trial"]))

@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from retina.report.terminal.live_view import Running, Status
 from retina.results.run_folder import FINISHED
+from retina.results.status import RunningTrial, SweepStatus
 from retina.sweep.ledger import Ledger
 from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.system import hardware
 
 SECONDS_BETWEEN = 0.5
-Watch = Callable[[Status], None]
+Watch = Callable[[SweepStatus], None]
 
 
 class StatusReporter:
@@ -30,13 +30,13 @@ class StatusReporter:
             self._watch(status(self._ledger, self._rungs, self._slots()))
 
 
-def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> Status:
+def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepStatus:
     """The sweep as it stands, `slots` trials at once fitting the cluster."""
     folder, metric = ledger.folder, ledger.spec.metric.name
-    rows = [folder.recorded(name) for name in folder.trial_ids()]
+    rows = [folder.trial_row(name) for name in folder.trial_ids()]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if row["state"] != "FAIL" and metric in row]
     running = [
-        Running(
+        RunningTrial(
             trial=row["trial_id"],
             epoch=int(row.get("epochs_run", 0)),
             epochs=int(row["epochs"]),
@@ -46,14 +46,14 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> Status:
         for row in rows
         if row["state"] == "RUNNING"
     ]
-    return Status(
+    return SweepStatus(
         name=folder.name,
         metric=metric,
         planned=ledger.spec.planned_trials,
         states=dict(Counter(row["state"] for row in rows)),
         best=max(scored, key=lambda pair: ledger.sign * pair[1], default=None),
         running=running,
-        rungs=rungs.standing(),
+        rungs=rungs.current_rungs(),
         slots=slots,
         seconds=ledger.seconds,
         seconds_left=_seconds_left(ledger, running),
@@ -61,10 +61,10 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> Status:
     )
 
 
-def _seconds_left(ledger: Ledger, running: list[Running]) -> float | None:
+def _seconds_left(ledger: Ledger, running: list[RunningTrial]) -> float | None:
     """By the epochs that a trial took so far on average and the time that an epoch took; no longer than the budget."""
     folder = ledger.folder
-    ended = [int(folder.recorded(name).get("epochs_run", 0)) for name in folder.trial_ids(*FINISHED)]
+    ended = [int(folder.trial_row(name).get("epochs_run", 0)) for name in folder.trial_ids(*FINISHED)]
     done = sum(ended) + sum(trial.epoch for trial in running)
     left = None
     if ended and done:

@@ -1,4 +1,4 @@
-"""study.db on the disk: looked at before Optuna opens it, set aside where it is damaged, its errors told by name."""
+"""The file study.db: checked before Optuna opens it, moved aside where it is damaged, its errors with its path."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from retina.errors import DiskError, ResultsError, as_disk_error, first_line, on
 
 STUDY_FILE = "study.db"
 BUSY_SECONDS = 5.0
-"""How long another process may have the file to itself before it counts as locked."""
+"""How long to wait for another process that locks the file before it is reported as locked."""
 _TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info", "alembic_version"}
-_OF_THE_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_DISK_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 """SQLite's errors where the disk is full or read-only: it cannot open its journal then either."""
 _NO_ROOM = "make room, then go on with --resume"
-_FORBIDDEN = "its disk is full or read-only, or you may not write to it or its folder; mend that, go on with --resume"
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_FORBIDDEN = (
+    "its disk is full or read-only, or you may not write to it or its folder; correct that, then go on with --resume"
+)
+_BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def open_storage(database: Path) -> optuna.storages.RDBStorage:
-    """Open or make a database of studies.
+    """Open a database of studies, and create it where it does not exist.
 
     Raises:
         ResultsError: it is locked, of another version of Optuna, or cannot be written; exit code 1 where the disk is
@@ -37,7 +39,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
     with storage_errors(database):
         try:
             return optuna.storages.RDBStorage(url(database), engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
-        except RuntimeError as error:  # Optuna's own words for a schema that is not its own
+        except RuntimeError as error:  # Optuna's error for a schema of another version
             raise ResultsError(
                 f"{database}: was written by another version of Optuna than this one, {optuna.__version__}: "
                 f"{one_line(error)};\n"
@@ -46,13 +48,13 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
 
 
 def url(database: Path, *, read_only: bool = False) -> str:
-    """Return the address of a database, whatever its path holds: `?`, `#`, `%` and `{` have a meaning in one."""
+    """Return the URL of a database for SQLAlchemy, for any path: `?`, `#`, `%` and `{` have a meaning in a URL."""
     path = quote(quote(str(database.absolute())))  # SQLAlchemy undoes one of the two, SQLite the other
     return f"sqlite:///file:{path}?{'mode=ro&' if read_only else ''}uri=true"
 
 
-def damage(database: Path) -> str:
-    """Return what is wrong with a database of studies in a few words; empty where nothing is, or there is none.
+def find_damage(database: Path) -> str:
+    """Return in a few words what is wrong with a database of studies; empty where nothing is, or it does not exist.
 
     Raises:
         ResultsError: it cannot be read, or another process has locked it.
@@ -64,13 +66,13 @@ def damage(database: Path) -> str:
             if not opened.read(1):
                 return "is empty"
         with contextlib.closing(sqlite3.connect(_uri(database), uri=True, timeout=BUSY_SECONDS)) as connection:
-            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-            if found != "ok":
-                return f"is damaged: {' '.join(found.split())[:120]}"
+            problem = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if problem != "ok":
+                return f"is damaged: {' '.join(problem.split())[:120]}"
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
-        if _code(error) in {*_OF_THE_DISK, *_BUSY}:
-            raise _told(database, error) from None
+        if _code(error) in {*_DISK_CODES, *_BUSY_CODES}:
+            raise _as_results_error(database, error) from None
         return f"is damaged: {error}"
     except OSError as error:
         raise as_disk_error(
@@ -80,24 +82,24 @@ def damage(database: Path) -> str:
 
 
 def set_aside(database: Path) -> Path:
-    """Give a damaged database another name beside its own; returns that."""
+    """Rename a damaged database within its folder and return its new path."""
     number = 1
     while os.path.lexists(aside := database.with_name(f"{database.name}.damaged-{number}")):
         number += 1
-    for end in ("-journal", "-wal", "-shm"):  # of the damaged one: SQLite would play them into the next
-        other = database.with_name(database.name + end)
-        if os.path.lexists(other):
-            other.rename(aside.with_name(aside.name + end))
+    for suffix in ("-journal", "-wal", "-shm"):  # of the damaged file: SQLite would apply them to the next one
+        companion = database.with_name(database.name + suffix)
+        if os.path.lexists(companion):
+            companion.rename(aside.with_name(aside.name + suffix))
     database.rename(aside)
     return aside
 
 
 @contextmanager
 def storage_errors(database: Path) -> Iterator[None]:
-    """Tell what the database's libraries raise inside by the file's name.
+    """Raise errors of Optuna's storage and of SQLAlchemy inside the block as errors with the file's path.
 
     Raises:
-        ResultsError: it is locked, say; exit code 1 where the disk is full or read-only.
+        ResultsError: for example, the file is locked; exit code 1 where the disk is full or read-only.
     """
     try:
         yield
@@ -111,23 +113,23 @@ def as_results_error(database: Path, error: BaseException) -> ResultsError:
     while inner is not None:
         original = inner.orig if isinstance(inner, DBAPIError) else inner
         if isinstance(original, sqlite3.Error):
-            return _told(database, original)
+            return _as_results_error(database, original)
         inner = inner.__cause__
     return DiskError(f"{database}: cannot be written to: {first_line(error)};\n{_NO_ROOM}")
 
 
-def _told(database: Path, error: sqlite3.Error) -> ResultsError:
+def _as_results_error(database: Path, error: sqlite3.Error) -> ResultsError:
     code = _code(error)
-    if code in _BUSY:
-        return ResultsError(f"{database}: is locked by another process; end that one, then go on with --resume")
-    if code in _OF_THE_DISK or code is None:
+    if code in _BUSY_CODES:
+        return ResultsError(f"{database}: is locked by another process; end that process, then go on with --resume")
+    if code in _DISK_CODES or code is None:
         remedy = _FORBIDDEN if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} else _NO_ROOM
         return DiskError(f"{database}: cannot be written to: {error};\n{remedy}")
     return ResultsError(f"{database}: is damaged: {error};\nmove it away: --resume then makes it anew from the tables")
 
 
 def _code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary error code."""
+    """Return SQLite's primary error code."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from retina.config import DataConfig, TrialConfig, parse
-from retina.config import sweep as sweep_file
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import FundusDataset
 from retina.errors import ResultsError
-from retina.evaluation.best_trial import FILES
-from retina.evaluation.comparison_runs import COMPARED, SHARED
+from retina.evaluation.best_trial import BEST_TRIAL_FILES
+from retina.evaluation.comparison import COMPARED_SETTINGS, SHARED_SETTINGS
 from retina.results import checkpoints, checksums, environment, files, readers, run_folder, schemas
 from retina.results.run_folder import RunFolder
 from retina.sweep.ledger import Ledger
@@ -36,7 +35,7 @@ class TrainPlan:
 
     Attributes:
         root: the results folder; its name is the sweep's.
-        configs: the networks to train, which differ in `COMPARED` only.
+        configs: the networks to train, which differ in `COMPARED_SETTINGS` only.
         data: the dataset.
         weights: file or folder of pretrained weights; None: torchvision's.
     """
@@ -59,11 +58,11 @@ class TrainPlan:
             SpecError: the folder's name is not allowed as the name of a sweep.
         """
         configs = list(dict.fromkeys([*recorded, *self.configs]))
-        shared = {key: getattr(configs[0], key) for key in SHARED if key != "seed"}
+        shared = {key: getattr(configs[0], key) for key in SHARED_SETTINGS if key != "seed"}
         default = TrialConfig()
         settings = {key: {"value": value} for key, value in shared.items() if value != getattr(default, key)}
-        cells = [{key: getattr(config, key) for key in COMPARED} for config in configs]
-        values = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in COMPARED}
+        cells = [{key: getattr(config, key) for key in COMPARED_SETTINGS} for config in configs]
+        values = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in COMPARED_SETTINGS}
         is_grid = len(values["arch"]) * len(values["pretrained"]) == len(cells)
         whole = {
             "name": self.root.name,
@@ -73,7 +72,7 @@ class TrainPlan:
             "seed": configs[0].seed,
             "trials": len(cells),
             "early_stop": {"type": "none"},
-            "parameters": {**{key: {"values": values[key]} for key in COMPARED}, **settings},
+            "parameters": {**{key: {"values": values[key]} for key in COMPARED_SETTINGS}, **settings},
             "start": [] if is_grid else cells,
             "keep": {"trials": len(cells)},
             "track_test": True,
@@ -117,15 +116,13 @@ def refuse_other_settings(plan: TrainPlan) -> None:
             differences.
     """
     folder = RunFolder.open(plan.root)
-    notes = folder.notes()
+    notes = folder.metadata()
     if "study" in notes and notes.get("backend") != LOCAL:
         raise ResultsError(f"{folder.root}: is a sweep's; it goes on with python tune_main.py --resume")
-    file = folder.root / "sweep.yaml"
-    readers.read_yaml(file, None, run_folder.SPEC_REMEDY)  # refuses a directory, and a file that is no text
-    before = sweep_file.load(file)
+    before = folder.spec()
     changed = _changes(before.data, _with_layout(plan.data, before.data.layout), list(DataConfig.model_fields))
     for config in list(folder.configs().values())[:1]:  # the others have the same settings
-        changed += _changes(config, plan.configs[0], SHARED)
+        changed += _changes(config, plan.configs[0], SHARED_SETTINGS)
     if changed:
         raise ResultsError(
             f"{folder.root}: was trained with other settings: {'; '.join(changed[:4])}\n"
@@ -139,7 +136,7 @@ def refuse_changed_photographs(folder: RunFolder, photographs: FundusDataset) ->
     Raises:
         ResultsError: its fingerprint differs, or environment.json does not hold one.
     """
-    then = (folder.notes().get("data") or {}).get("fingerprint")
+    then = (folder.metadata().get("data") or {}).get("fingerprint")
     if then is None:
         raise ResultsError(
             f"{folder.root / 'environment.json'}: is not there, or does not say of which photographs the runs are;\n"
@@ -161,7 +158,7 @@ def unfinished(folder: RunFolder, plan: TrainPlan) -> list[TrialConfig]:
     configs = folder.configs()
     complete = [configs[trial_id] for trial_id in folder.trial_ids("COMPLETE")]
     failed = [
-        name for name in folder.trial_ids("FAIL") if checkpoints.NOT_SAVED in str(folder.recorded(name).get("reason"))
+        name for name in folder.trial_ids("FAIL") if checkpoints.NOT_SAVED in str(folder.trial_row(name).get("reason"))
     ]
     left = [configs[trial_id] for trial_id in (*folder.trial_ids("RUNNING"), *failed)]
     return list(dict.fromkeys([*left, *(config for config in plan.configs if config not in complete)]))
@@ -192,17 +189,17 @@ def open_ledger(
     if photographs is None:
         return spec, folder, _ledger(spec, folder)
     refuse_changed_photographs(folder, photographs)
-    notes = folder.notes()
+    notes = folder.metadata()
     if configs:
         now = environment.environment()
         if (notes.get("code") or {}).get("source") != now["code"]["source"]:
             log.warning("note: the code has changed since %s began", folder.root)
-        folder.note(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
+        folder.update_metadata(resumed=[*(notes.get("resumed") or []), now], code=now["code"])
     files.write_text(folder.root / "sweep.yaml", spec.to_yaml())
-    folder.note(interrupted=True)  # until the sweep has ended
+    folder.update_metadata(interrupted=True)  # until the sweep has ended
     ledger = _ledger(spec, folder)
     for trial_id, config in folder.configs().items():
-        if config in plan.configs and folder.recorded(trial_id)["state"] == "FAIL":
+        if config in plan.configs and folder.trial_row(trial_id)["state"] == "FAIL":
             ledger.retry(trial_id)
     return spec, folder, ledger
 
@@ -211,17 +208,17 @@ def is_evaluated(folder: RunFolder, trial_id: str) -> bool:
     """Return whether `best/` holds the evaluation of a trial's best epoch, with every file as it was written."""
     file = folder.best / "metrics.json"
     try:
-        checksums.verify_best(folder.best, *FILES)
+        checksums.verify_best(folder.best, *BEST_TRIAL_FILES)
         metrics = readers.read_object(file, schemas.Metrics, run_folder.METRICS_REMEDY) or {}
     except ResultsError as error:
         log.warning("note: the best run is evaluated again: %s", str(error).partition(";\n")[0])
         return False
-    best_epoch = int(folder.recorded(trial_id)["best_epoch"])  # `RunFolder.configs` has refused rows without it
+    best_epoch = int(folder.trial_row(trial_id)["best_epoch"])  # `RunFolder.configs` has refused rows without it
     return (metrics.get("trial_id"), metrics.get("epoch")) == (trial_id, best_epoch)
 
 
 def _ledger(spec: SweepSpec, folder: RunFolder) -> Ledger:
-    folder.note(backend=LOCAL)  # before the study is: `refuse_other_settings` takes a study without it for a sweep's
+    folder.update_metadata(backend=LOCAL)  # first: a study without it is taken for that of `retina sweep`
     return Ledger.open(spec, folder, keep_failed=True)
 
 

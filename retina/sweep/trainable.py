@@ -1,4 +1,4 @@
-"""Ray's trainable: a thin adapter that hands the epochs of a `Training` to Tune."""
+"""Ray Tune's trainable: a thin adapter between the epochs of a `Training` and Tune."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,26 @@ from retina.sweep.backend import TrainingFactory
 from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
 from retina.sweep.requirements import NodeRequirements
-from retina.sweep.scheduler import BEST, EPOCH
+from retina.sweep.trial_report import TrialReport
 from retina.system import file_modes
 from retina.system.printable import PrintableFormatter
-from retina.training.epochs import Training
+from retina.training.epochs import EpochResult, Training
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainableSettings:
-    """What every trial of a sweep must know besides its own configuration.
+    """What all trials of a sweep have in common; a trial's own configuration comes from the searcher.
 
     Attributes:
-        folder: of all trials, the same on every node.
-        metric: a field of `EpochResult`.
-        sign: 1 where more of it is better, -1 where less is.
-        threads: torch's.
-        gpu: whether a trial was given a GPU, or a share of one.
-        rungs: epochs at which a trial may be stopped; the next one waits for what is said of it.
-        needs: what the worker's node must have; None where that is known.
+        folder: folder that holds one folder per trial; the same path on every node.
+        metric: name of the field of `EpochResult` that the sweep optimises.
+        sign: 1 where a larger metric is better, -1 where a smaller one is.
+        threads: number of torch's threads in a worker.
+        gpu: whether a trial gets a GPU, or a share of one.
+        rungs: epochs after which the scheduler may stop a trial. The next epoch does not start before it has decided.
+        needs: what the worker's node must provide; None where that needs no check.
     """
 
     folder: Path
@@ -53,154 +54,168 @@ class TrainableSettings:
 
 
 class GraderTrainable(tune.Trainable):
-    """One trial, or one after another: the worker is kept and given the next configuration.
+    """Trains one trial after another: Tune keeps the worker and resets it with the configuration of the next trial.
 
-    A step is an epoch. Where it was the best so far, its checkpoint is on the disk before it is reported, so that a
-    sweep that ends in that very moment has the weights of every epoch it knows of; the next epoch is under way by then.
-    A worker that finds a checkpoint of its trial goes on from there: it reports the saved epoch once more, with those
-    before it, since the process that they were reported to may have been killed before it wrote them down.
+    One step is one epoch, and its result is a `TrialReport`. If the epoch is the best so far, its checkpoint is on disk
+    before the epoch is reported. A sweep that is killed at any moment therefore has the weights of every best epoch
+    that it knows of. The next epoch is already being trained by then.
 
-    Whatever an epoch raises ends this trial with a reason and is not tried again: the same settings would fail in the
-    same way. A worker that dies is another matter; Ray starts its trial again in another.
+    A worker that finds a checkpoint of its trial resumes from it. It reports the saved epoch once more, together with
+    the epochs before it, because the process that they were reported to may have been killed before it wrote them down.
 
-    A node that lacks what every trial needs is no fault of the trial's: the worker refuses it, under the key "refused",
-    and the sweep stops.
+    An exception in an epoch ends the trial with a reason. The trial is not retried, because the same configuration
+    would fail in the same way. If the worker process dies, Ray starts the trial again in another worker.
+
+    A node that lacks what every trial needs is not the trial's failure. The worker reports a refusal, and the sweep
+    stops.
     """
 
-    _trial = "none"  # __repr__ is asked for also when setup has failed
+    _trial = "none"  # __repr__ is called even if setup has failed
 
     def setup(self, config: dict[str, Any], task: TrainingFactory, settings: TrainableSettings) -> None:
-        """Called once in a new worker."""
+        """Prepare a new worker; Tune calls this once per worker."""
         self._task, self._settings = task, settings
         if not settings.gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves them visible to those who were given none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves the GPUs visible to workers that have requested none
         torch.set_num_threads(settings.threads)
-        self._ahead = EpochPrefetcher(settings.threads)
+        self._epochs = EpochPrefetcher(settings.threads)
         self._log = _TrialLog()
         self._problem = settings.needs.problem() if settings.needs else ""
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called for each further trial of the worker."""
-        self._ahead.cancel()
+        """Prepare the worker for its next trial.
+
+        Returns:
+            Always True. Errors are left to `step`, the only method after whose failure Tune retries a trial.
+        """
+        self._epochs.cancel()
         self._trial = str(new_config["trial"])
         self._config = TrialConfig(**new_config["config"])
         self._training: Training | None = None
-        self._is_taken_up = False
-        self._past: list[dict[str, Any]] = []
+        self._is_resumed = False
+        self._past: list[EpochResult] = []
         self._best: tuple[float, int] | None = None
         self._log.write_to(self._folder / "log.txt")
-        return True  # whatever can go wrong goes wrong in step(): only there does Tune try a trial again
+        return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch."""
-        try:
-            return self._refused(self._problem) if self._problem else self._epoch()
-        except torch.AcceleratorError:
-            raise  # the process is of no more use: Ray starts the trial again in another
-        except RetinaError as error:
-            return self._failed(str(error))
-        except Exception as error:  # the sweep goes on, whatever became of this trial
-            return self._failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+        """Train one epoch and return its `TrialReport` as the dict that Tune requires."""
+        return self._step().to_tune()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Tune asks for one only where it is told to; ours are written by `step`."""
+        """Do nothing: `step` writes the checkpoints, and Tune is configured not to ask for any."""
 
     def load_checkpoint(self, checkpoint: str) -> None:
-        """See `save_checkpoint`."""
+        """Do nothing, see `save_checkpoint`."""
 
     def cleanup(self) -> None:
-        """Let go of the model before the worker ends."""
-        self._ahead.cancel()
+        """Release the model before the worker ends."""
+        self._epochs.cancel()
         self._training = None
 
     def __repr__(self) -> str:
-        """The worker's name on the dashboard."""
+        """Return the worker's name on Ray's dashboard."""
         return f"RetinaWorker(first trial {self._trial})"
 
     @property
     def _folder(self) -> Path:
         return self._settings.folder / self._trial
 
-    def _epoch(self) -> dict[str, Any]:
+    def _step(self) -> TrialReport:
+        try:
+            return self._refusal(self._problem) if self._problem else self._train_epoch()
+        except torch.AcceleratorError:
+            raise  # the process cannot use the device any more: Ray starts the trial again in another one
+        except RetinaError as error:
+            return self._failure(str(error))
+        except Exception as error:  # one trial's error must not end the sweep
+            return self._failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def _train_epoch(self) -> TrialReport:
         if self._training is None:
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # the trial before may have needed less of what we need more of
+                torch.cuda.empty_cache()  # this trial may need larger blocks than the previous one has left cached
             try:
                 self._training = self._task(self._config)
-            except (DataError, DiskError) as error:  # these photographs are the same for every trial
-                return self._refused(str(error))
-            self._ahead.take(self._training)
-            self._is_taken_up = self._taken_up()
-            if self._is_taken_up:
-                return self._reported(self._past[-1], before=self._past[:-1])
-        result = self._ahead.result()
-        epoch = asdict(result)
-        self._past.append(epoch)
-        value, sign = float(epoch[self._settings.metric]), self._settings.sign
+            except (DataError, DiskError) as error:  # the photographs are the same for every trial
+                return self._refusal(str(error))
+            self._epochs.attach(self._training)
+            self._is_resumed = self._resume()
+            if self._is_resumed:
+                return self._report(self._past[-1], earlier=self._past[:-1])
+        result = self._epochs.result()
+        self._past.append(result)
+        value, sign = float(getattr(result, self._settings.metric)), self._settings.sign
         improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
         try:
             if improved:
                 self._best = (value, result.epoch)
-                weights, state = self._training.weights(), self._training.state()  # as they are now
-            if self._goes_on(result.epoch):
-                self._ahead.begin()
-            gone = self._settings.needs.folder_problem() if improved and self._settings.needs else ""
-            if gone:  # a folder that is no longer mounted would be made anew on the node's own disk
-                return self._refused(gone)
+                model_state = self._training.model_state_dict()  # both before the next epoch changes them
+                state = self._training.state_dict()
+            if self._may_start_next(result.epoch):
+                self._epochs.start()
+            problem = self._settings.needs.folder_problem() if improved and self._settings.needs else ""
+            if problem:  # if the folder is no longer mounted, saving would create it on the node's own disk
+                return self._refusal(problem)
             if improved:
-                state = {"training": state, "past": self._past, "best": self._best}
-                checkpoints.save(self._folder, result.epoch, weights, state)
+                past = [asdict(epoch) for epoch in self._past]
+                checkpoints.save(
+                    self._folder, result.epoch, model_state, {"training": state, "past": past, "best": self._best}
+                )
         except OSError as error:
-            return self._failed(f"epoch {result.epoch}: {checkpoints.NOT_SAVED}: {error.strerror or error}")
-        return self._reported(epoch)
+            return self._failure(f"epoch {result.epoch}: {checkpoints.NOT_SAVED}: {error.strerror or error}")
+        return self._report(result)
 
-    def _goes_on(self, epoch: int) -> bool:
-        """Whether the next epoch may begin at once: not where the trial's end is likely.
+    def _may_start_next(self, epoch: int) -> bool:
+        """Return whether the epoch after `epoch` may start before `epoch` is reported.
 
-        Nor where a worker has died before, or nothing is on the disk yet: what is trained ahead could be what a worker
-        dies of, and would take the epoch before with it each time.
+        It may not where the trial is likely to end: after its last epoch and at a rung. Nor may it where the trial was
+        resumed, or has no checkpoint yet: if the epoch that is trained in advance kills the worker, the epoch before it
+        would be lost with it each time.
         """
-        last = epoch >= self._config.epochs or epoch in self._settings.rungs
-        return not (last or self._is_taken_up or self._best is None or len(self._past) < 2)
+        may_end = epoch >= self._config.epochs or epoch in self._settings.rungs
+        return not (may_end or self._is_resumed or self._best is None or len(self._past) < 2)
 
-    def _taken_up(self) -> bool:
-        """Bring the training to where the trial was when its last worker ended; False where it begins anew.
+    def _resume(self) -> bool:
+        """Resume the training from the trial's newest checkpoint.
 
-        It begins anew also where its checkpoint is damaged, or does not fit its model; that is in its log.
+        Returns:
+            False where the trial starts from its first epoch: it has no checkpoint, or one that is damaged or does not
+            fit the model, which the trial's log says.
         """
         saved = checkpoints.load_newest(self._folder)
         if saved is None or self._training is None:
             return False
         try:
-            self._training.restore(saved.weights, saved.training)
-        except Exception as error:  # whatever torch makes of a state that is not this model's
+            past = [EpochResult.from_dict(epoch) for epoch in saved.past]
+            self._training.load_state_dict(saved.weights, saved.training)
+        except Exception as error:  # torch raises various types for the state of another model
             problem = (" ".join(str(error).split()) or type(error).__name__)[:120]
             log.warning("the checkpoint of epoch %d does not fit, the trial begins again: %s", saved.epoch, problem)
-            self._training = self._task(self._config)  # what was half restored is of no use
-            self._ahead.take(self._training)
+            self._training = self._task(self._config)  # the old one may have loaded half of the state
+            self._epochs.attach(self._training)
             return False
-        self._past, self._best = saved.past, saved.best
+        self._past, self._best = past, saved.best
         return True
 
-    def _reported(self, epoch: dict[str, Any], before: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def _report(self, result: EpochResult, earlier: Sequence[EpochResult] = ()) -> TrialReport:
         if self._best is None:
-            return self._failed(f"epoch {epoch[EPOCH]}: {self._settings.metric} is not finite")
-        finished = epoch[EPOCH] >= self._config.epochs
-        return {**epoch, BEST: self._best[0], "before": before or [], "finished": finished, "done": finished}
+            return self._failure(f"epoch {result.epoch}: {self._settings.metric} is not finite")
+        finished = result.epoch >= self._config.epochs
+        return TrialReport(result, self._best[0], tuple(earlier), finished)
 
-    def _refused(self, problem: str) -> dict[str, Any]:
-        return {**self._failed(problem), "refused": f"{here()}: {problem}"}
+    def _refusal(self, problem: str) -> TrialReport:
+        return replace(self._failure(problem), refusal=f"{here()}: {problem}")
 
-    def _failed(self, reason: str, trace: str = "") -> dict[str, Any]:
-        self._ahead.cancel()
+    def _failure(self, reason: str, trace: str = "") -> TrialReport:
+        self._epochs.cancel()
         self._training = None
-        # the key must be there for Tune, and NaN is what its percentiles leave out
-        return {EPOCH: 0, BEST: math.nan, "failure": reason, "traceback": trace, "finished": False, "done": True}
+        return TrialReport(failure=reason, traceback=trace)
 
 
 class _TrialLog(logging.Handler):
-    """What the package and Python's warnings say in a worker goes to the log of the trial that it has in hand."""
+    """Writes what the package logs and Python warns of in a worker to the log of the worker's current trial."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -214,9 +229,9 @@ class _TrialLog(logging.Handler):
         self._file = file
 
     def emit(self, record: logging.LogRecord) -> None:
-        # a log that cannot be written to fails no trial; what cannot be saved of the trial itself is said by `_epoch`
+        # a log that cannot be written fails no trial; `_train_epoch` reports what cannot be saved of the trial itself
         with contextlib.suppress(OSError):
-            if self._file and self._file.parent.parent.is_dir():  # else it is no longer mounted: see `_epoch`
+            if self._file and self._file.parent.parent.is_dir():  # else it is not mounted any more: see `_train_epoch`
                 file_modes.make_inside(self._file.parent)
                 with self._file.open("a", encoding="utf-8") as opened:
                     opened.write(self.format(record).rstrip() + "\n")

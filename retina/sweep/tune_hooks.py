@@ -1,9 +1,10 @@
-"""Between Ray Tune and the ledger: asks for trials on Tune's behalf, tells what becomes of them, and when to stop."""
+"""The hooks of Ray Tune that a sweep uses: a searcher, a callback and a stopper, which all use the ledger."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +14,71 @@ from ray.tune.search import Searcher
 
 from retina.config import TrialConfig
 from retina.sweep.ledger import Ledger
-from retina.sweep.scheduler import BEST, EPOCH
+from retina.sweep.trial_report import DONE, METRIC, TrialReport, from_tune
 
 WORKER_RETRIES = 2
-"""How often a trial whose worker died goes on from its last checkpoint."""
+"""How often a trial whose worker died resumes from its last checkpoint."""
 SLOTS_SECONDS = 5.0
-"""How old the number of trials that fit the cluster may be: nodes come and go."""
+"""Age at which the number of trials that fit the cluster is counted anew, since nodes join and leave."""
 
 
-def trial_outcome(result: Mapping[str, Any] | None) -> tuple[str, str]:
-    """What became of a trial that has ended, by its last result: COMPLETE, PRUNED or FAIL, and why in a few words."""
-    if not result:
+def trial_outcome(report: TrialReport | None) -> tuple[str, str]:
+    """Return the state and the reason of a trial that has ended, by its last report.
+
+    Returns:
+        COMPLETE, PRUNED or FAIL, and the reason in a few words, which is empty for COMPLETE.
+    """
+    if report is None:
         return "FAIL", "ended without a result"
-    if result.get("failure"):
-        return "FAIL", str(result["failure"])
-    if result.get("finished"):
+    if report.failure:
+        return "FAIL", report.failure
+    if report.finished:
         return "COMPLETE", ""
-    return "PRUNED", f"stopped at the rung of epoch {result[EPOCH]}"
+    return "PRUNED", f"stopped at the rung of epoch {report.epoch}"
 
 
 class _NotPickled:
-    """Tune pickles what it is given, for a restore of its own that we never ask for: it gets an empty shell."""
+    """Pickles as an empty object, because Tune pickles its hooks for `Tuner.restore`, which is never used here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class LedgerSearcher(_NotPickled, Searcher):
-    """Asks the ledger for the next trial, but not before there is room for it: it then knows all that can be known."""
+    """Suggests the ledger's next trial, but only once there is a free slot: a later proposal knows more results."""
 
     def __init__(self, ledger: Ledger, slots: Callable[[], int]) -> None:
-        """Ask `ledger`, while fewer trials than `slots()` are under way."""
-        super().__init__(metric=BEST, mode="max" if ledger.sign > 0 else "min")
+        """Create the searcher.
+
+        Args:
+            ledger: chooses the trials.
+            slots: returns the number of trials that fit the cluster at once.
+        """
+        super().__init__(metric=METRIC, mode="max" if ledger.sign > 0 else "min")
         self._ledger, self._count_slots = ledger, slots
         self._live: set[str] = set()
         self._slots, self._counted = 0, 0.0
 
     @property
     def slots(self) -> int:
-        """How many trials fit the cluster, 1 and more, a few seconds ago at most."""
+        """Number of trials that fit the cluster at once, at least 1, counted at most `SLOTS_SECONDS` ago."""
         if time.monotonic() - self._counted > SLOTS_SECONDS:
             self._slots, self._counted = max(1, self._count_slots()), time.monotonic()
         return self._slots
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial: its readable id and its whole `TrialConfig`; None where there is no room now."""
-        slots = self.slots  # also where no trial is left to ask for: it is told of nodes that are lost
+        """Return the next trial for Tune.
+
+        Args:
+            trial_id: Tune's own id of the trial.
+
+        Returns:
+            The trial's readable id and its whole `TrialConfig`; None where no slot is free; `Searcher.FINISHED` where
+            no trial is left.
+        """
+        slots = self.slots  # also where no trial is left to suggest: counting them finds nodes that are lost
         if self._ledger.remaining <= len(self._live):
-            return None if self._live else Searcher.FINISHED  # one of them may be put back
+            return None if self._live else Searcher.FINISHED  # one of the live trials may be requeued
         if len(self._live) >= slots:
             return None
         self._live.add(trial_id)
@@ -68,59 +86,67 @@ class LedgerSearcher(_NotPickled, Searcher):
         return {"trial": name, "config": config.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial makes room; what became of it the `LedgerCallback` hears."""
+        """Free the trial's slot; `LedgerCallback` records the result."""
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the study is on the disk already."""
+        """Write an empty file, which Tune expects; the study is on disk already."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
+        """Do nothing, see `save`."""
 
 
 class LedgerCallback(_NotPickled, Callback):
-    """Tells the ledger what happens, as it happens."""
+    """Records in the ledger what happens to the trials, as it happens."""
 
     def __init__(self, ledger: Ledger, refusals: list[str], watch: Callable[[], None] | None = None) -> None:
-        """Tell `ledger`, and `refusals` what a worker's node lacks; `watch` is called many times a second."""
+        """Create the callback.
+
+        Args:
+            ledger: the ledger of the sweep.
+            refusals: list to which is appended what a worker's node lacks.
+            watch: called after each of Tune's events, many times a second.
+        """
         self._ledger, self._refusals, self._watch = ledger, refusals, watch
         self._ended: set[str] = set()
         self._deaths: dict[str, int] = {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """Tune has handled one event."""
+        """Let the ledger do what it does from time to time; Tune calls this after each event."""
         self._ledger.tick()
         if self._watch:
             self._watch()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """A trial begins, or begins again."""
+        """Record that a trial starts or resumes."""
         self._ledger.started(_name(trial), TrialConfig(**trial.config["config"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        """An epoch is over; or the trial has failed; or it is to be stopped, which Tune has decided by now."""
-        if result.get("refused"):
-            self._refuse(_name(trial), str(result["refused"]))
+        """Record a report, and the trial's end if it failed or the scheduler stops it, which has decided by now."""
+        report = from_tune(result)
+        if report and report.refusal:
+            self._refuse(_name(trial), report.refusal)
             return
-        if not result.get("failure"):
-            for epoch in (*result.get("before", []), result):
-                self._ledger.epoch(_name(trial), epoch[EPOCH], epoch)
-            if result.get("before") or result[EPOCH] == 1:  # the first epoch that this worker reports
-                self._ledger.taken_up(_name(trial), result[EPOCH])
-        if result.get("done"):
-            self._end(trial, result)
+        if report and report.result:
+            for epoch in report.results:
+                self._ledger.epoch(_name(trial), epoch.epoch, asdict(epoch))
+            if report.is_first_of_worker:
+                self._ledger.taken_up(_name(trial), report.epoch)
+        if result.get(DONE):
+            self._end(trial, report)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """A trial has ended in a way that no result told of."""
-        self._end(trial, trial.last_result)
+        """Record the end of a trial whose last result did not say that it ends."""
+        self._end(trial, from_tune(trial.last_result))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """A trial's worker has died, and Tune gives the trial up: too often, or before the trial had begun in it.
+        """Record that a trial's worker has died and Tune gives the trial up.
 
-        The latter is no fault of the trial's, and it has not run: it is put back.
+        Tune does so after too many deaths, or where the worker died before the trial began in it. In the second case
+        the trial has not run, and it is requeued.
         """
         name, times = _name(trial), self._deaths.get(_name(trial), 0) + trial.num_failures
         if name in self._ended:
@@ -133,30 +159,35 @@ class LedgerCallback(_NotPickled, Callback):
         self._ledger.end(name, "FAIL", f"its worker died {times} times", trace=_error_text(trial))
 
     def _refuse(self, name: str, problem: str) -> None:
-        """Put back a trial that has not run here for want of something on the node."""
+        """Requeue a trial that could not run because its worker's node lacks something."""
         self._refusals.append(problem)
         self._ended.add(name)
         self._ledger.requeue(name)
 
-    def _end(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
+    def _end(self, trial: Trial, report: TrialReport | None) -> None:
         if _name(trial) not in self._ended:
             self._ended.add(_name(trial))
-            trace = str(result.get("traceback") or "") if result else ""
-            self._ledger.end(_name(trial), *trial_outcome(result), trace=trace)
+            self._ledger.end(_name(trial), *trial_outcome(report), trace=report.traceback if report else "")
 
 
 class BudgetStopper(_NotPickled, Stopper):
-    """Ends the sweep when the ledger says that a limit was reached, or a worker's node has refused a trial."""
+    """Stops the sweep when one of its limits is reached or a worker's node has refused a trial."""
 
     def __init__(self, ledger: Ledger, refusals: list[str]) -> None:
+        """Create the stopper.
+
+        Args:
+            ledger: says which limit is reached.
+            refusals: list that `LedgerCallback` appends to; the sweep stops once it is not empty.
+        """
         self._ledger, self._refusals = ledger, refusals
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Look at a result; a single trial is never stopped here."""
+        """Return False: no single trial is stopped here."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the sweep has had enough."""
+        """Return whether the whole sweep stops."""
         return bool(self._refusals or self._ledger.ended_by())
 
 

@@ -1,10 +1,10 @@
-"""What a training run gives out epoch by epoch; apart from the run itself, so that a sweep imports no networks."""
+"""The interface between a training run and its caller, without torch: a sweep's driver needs it but no networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -12,16 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch came to.
+    """The metrics of one epoch.
 
     Attributes:
-        epoch: 1 for the first one.
-        learning_rate: of the epoch's last step.
-        train_loss: mean over the epoch's photographs, as seen in training (augmented, dropout on), and so on.
-        images_per_second: training photographs by the time spent training; evaluation is not in it.
-        seconds: the whole epoch, evaluation included.
-        test_loss: None unless the test split is tracked, as are test_accuracy and test_qwk.
-        micro_batch: training photographs at once on the device: the batch size unless memory was short, see `fit`.
+        epoch: number of the epoch, 1 for the first.
+        learning_rate: learning rate of the epoch's last step.
+        train_loss: mean loss over the epoch's photographs as the model was trained on them, with augmentation and
+            dropout. train_accuracy and train_qwk are of the same outputs.
+        val_loss: mean loss over the validation split after the epoch. val_accuracy, val_qwk and val_auc are of the same
+            outputs.
+        images_per_second: training photographs per second of training; evaluation is not counted.
+        seconds: duration of the whole epoch, evaluation included.
+        test_loss: as val_loss, on the test split. None unless the sweep tracks the test split, as are test_accuracy and
+            test_qwk.
+        micro_batch: training photographs at once on the device. Smaller than the batch size where memory was short,
+            see `fit`. None in results of a version that did not record it.
     """
 
     epoch: int
@@ -40,28 +45,44 @@ class EpochResult:
     test_qwk: float | None = None
     micro_batch: int | None = None
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the result whose fields `values` holds, as `dataclasses.asdict` makes it and checkpoints store it.
+
+        Keys that are no field are ignored. A field that `values` lacks gets its default.
+
+        Raises:
+            TypeError: `values` lacks a field without a default.
+        """
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
 
 class Training(Protocol):
-    """A run that is under way: an iterator of epochs whose state can be saved and taken up again."""
+    """A training run: an iterator of epochs whose state can be saved and loaded again."""
 
     def __iter__(self) -> Iterator[EpochResult]: ...
 
     def __next__(self) -> EpochResult:
-        """Train one epoch. Raises StopIteration after the last, `TrainError` when it cannot go on."""
+        """Train one epoch.
+
+        Raises:
+            StopIteration: all epochs are trained.
+            TrainError: the training cannot continue.
+        """
         ...
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The model's state dict on the CPU, as it is now: it does not change as the training goes on."""
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the model's state dict on the CPU; later epochs do not change it."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """Everything but the weights that is needed to go on, as it is now: the epoch, optimizer, schedule, ..."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything else that is needed to resume: epoch, optimizer, learning-rate schedule, ..."""
         ...
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go on from what `weights` and `state` once gave."""
+    def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Resume from what `model_state_dict` and `state_dict` have returned after the same epoch."""
         ...
 
     def cancel(self) -> None:
-        """Called from another thread: no more epochs are wanted, and one that is under way had better end at once."""
+        """End the running epoch as soon as possible; no more epochs are requested. Called from another thread."""
         ...

@@ -1,4 +1,4 @@
-"""A grader on a whole split: its raw outputs, and what they say of each photograph."""
+"""Inference on a whole split: a grader's raw outputs, and the probabilities and grades decoded from them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from retina.config import GRADES
 from retina.data.loader import BatchPlan, SplitView, load
 from retina.errors import ModelOutputError
 from retina.metrics import grading
-from retina.metrics.probabilities import problems
+from retina.metrics.probabilities import find_problems
 from retina.training import losses, microbatch
 
-FOLDS = 5
-EVALUATION_PIXELS = 128 * 224 * 224
-"""Evaluated at once: 128 photographs of 224 px, fewer of larger ones, so that what fits in training fits here."""
+CUTPOINT_FOLDS = 5
+"""Number of folds of the patients in which cut-points are cross-fitted."""
+MAX_BATCH_PIXELS = 128 * 224 * 224
+"""Pixels evaluated at once: 128 photographs of 224 px, or fewer larger ones: if they fit in training, they fit here."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on a split.
+    """The predictions of a model on a split.
 
     Attributes:
-        loss: mean negative logarithm of the true grades' probabilities, whatever loss the model was trained with.
-        grades: int64 (N,), the true ones.
-        probabilities: float64 (N, 5).
-        predicted: int64 (N,), the model's grades; of an ordinal model not always the most probable ones. Where the
-            model's output is not finite it is `retina.metrics.probabilities.NO_GRADE`, and the probabilities are NaN.
+        loss: mean negative log-likelihood of the true grades, whatever loss the model was trained with.
+        grades: true grades, int64 (N,).
+        probabilities: probabilities of the five grades, float64 (N, 5).
+        predicted: predicted grades, int64 (N,); for an ordinal model not always the most probable ones. Where the
+            model's output is not finite, the grade is `retina.metrics.probabilities.NO_GRADE` and the probabilities are
+            NaN.
     """
 
     loss: float
@@ -44,73 +46,75 @@ class Evaluation:
 
     @property
     def ungraded(self) -> int:
-        """Photographs of which the model's output is no probabilities."""
-        return sum(map(bool, problems(self.probabilities, self.predicted)))
+        """The number of photographs for which the model's output is not five probabilities and a grade."""
+        return sum(map(bool, find_problems(self.probabilities, self.predicted)))
 
     @property
     def metrics(self) -> grading.GradeMetrics:
-        """Accuracy, QWK and the rest. Raises ValueError where a photograph is ungraded."""
-        return grading.measure(self.grades, self.probabilities, self.predicted)
+        """All metrics. Raises ValueError if a photograph is ungraded."""
+        return grading.compute_metrics(self.grades, self.probabilities, self.predicted)
 
 
 def evaluate(
     grader: nn.Module,
-    part: SplitView,
+    split: SplitView,
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
     flips: bool = False,
 ) -> Evaluation:
-    """`grader`, on `device` already, on every photograph of `part`, in its order, read as its `reading` says.
+    """Evaluate a grader on every photograph of a split, in the order of the split.
 
     Args:
-        grader: (B, 3, S, S) float, normalised -> raw output, see `retina.training.losses`.
-        part: the split.
-        device: where the grader is.
-        precision: to compute in.
-        flips: mean raw output of each photograph and its three mirror images.
+        grader: (B, 3, S, S) float, normalised -> raw output, see `retina.training.losses`; its own output decoder is
+            used.
+        split: the split.
+        device: device on which the grader already is.
+        precision: dtype to compute in.
+        flips: use the mean raw output of each photograph and its three mirror images (TTA).
 
     Raises:
         TrainError: a single photograph does not fit into memory.
         ModelOutputError: the grader's output on a photograph is not finite.
     """
-    raw = outputs(grader, part, device=device, precision=precision, flips=flips)
-    seen = decode_outputs(raw, part, losses.output_decoder_of(grader))
-    _refuse_ungraded(seen.ungraded, len(part))
-    return seen
+    raw = compute_outputs(grader, split, device=device, precision=precision, flips=flips)
+    evaluation = decode_outputs(raw, split, losses.get_output_decoder(grader))
+    _raise_if_ungraded(evaluation.ungraded, len(split))
+    return evaluation
 
 
-def outputs(
+def compute_outputs(
     grader: nn.Module,
-    part: SplitView,
+    split: SplitView,
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
     flips: bool = False,
 ) -> torch.Tensor:
-    """The raw outputs, float32 (N, K) on `device`; as `evaluate`.
+    """Compute the raw outputs, float32 (N, K) on `device`; arguments and errors as for `evaluate`.
 
-    Fewer photographs are taken at once where memory is short, which changes nothing: each is judged by itself.
+    Where memory is short, fewer photographs are computed at once. This does not change the outputs: each photograph is
+    evaluated independently.
     """
     grader.eval()
-    found = []
-    refusal = microbatch.oom_message("evaluation", part, type(grader).__name__)
-    size = at_most = _batch(part)
-    ask = partial(with_flip_tta, grader, flips=flips)
+    raw = []
+    message = microbatch.oom_message("evaluation", split, type(grader).__name__)
+    size = at_most = _batch_size(split)
+    forward = partial(with_flip_tta, grader, flips=flips)
     with torch.inference_mode(), microbatch.autocast(device, precision), disable_tf32():
-        for start in range(0, len(part), size):
-            batch = BatchPlan(np.arange(start, min(start + size, len(part))))
-            judge = partial(_pieces, ask, part, batch, device)
-            done, at_most = microbatch.run_in_chunks(judge, len(batch), at_most, device=device, refusal=refusal)
-            found += done
-    return torch.cat(found)
+        for start in range(0, len(split), size):
+            batch = BatchPlan(np.arange(start, min(start + size, len(split))))
+            work = partial(_forward_chunks, forward, split, batch, device)
+            outputs, at_most = microbatch.run_in_chunks(work, len(batch), at_most, device=device, message=message)
+            raw += outputs
+    return torch.cat(raw)
 
 
 @contextmanager
 def disable_tf32() -> Iterator[None]:
-    """Let float32 be float32, in this process: GPUs from Ampere on round a convolution's inputs to ten bits (TF32).
+    """Disable TF32 in this process: GPUs from Ampere on round a convolution's float32 inputs to ten bits of mantissa.
 
-    So that a grade is the same from a GPU, a CPU and onnxruntime.
+    With it disabled, a grade is the same from a GPU, a CPU and onnxruntime.
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
     """
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
@@ -122,83 +126,91 @@ def disable_tf32() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def decode_outputs(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
-    """What raw outputs (N, K) for the photographs of `part` say; in float64, whatever they were computed in.
+def decode_outputs(raw: torch.Tensor, split: SplitView, decoder: losses.OutputDecoder) -> Evaluation:
+    """Decode the raw outputs (N, K) for the photographs of a split, in float64 whatever their precision.
 
-    Some may be `ungraded`.
+    Photographs whose output is not finite are `Evaluation.ungraded`; no error is raised.
     """
-    grades = part.grades.copy()
+    grades = split.grades.copy()
     with torch.inference_mode():
-        logs, predicted = losses.log_probabilities(reading, raw.double())
+        logs, predicted = losses.log_probabilities(decoder, raw.double())
         loss = F.nll_loss(logs, torch.from_numpy(grades).to(raw.device))
     return Evaluation(float(loss), grades, logs.exp().cpu().numpy(), predicted.cpu().numpy())
 
 
-def validate(raw: torch.Tensor, part: SplitView, reading: losses.OutputDecoder) -> Evaluation:
-    """Fit a reading's cut-points on all of a validation split, and judge it as if it had not seen it.
+def evaluate_cross_fitted(raw: torch.Tensor, split: SplitView, decoder: losses.OutputDecoder) -> Evaluation:
+    """Fit a decoder's cut-points on a whole validation split, and evaluate the split with cross-fitted cut-points.
 
-    What is said of each fifth of the patients comes from cut-points fitted on the other four. Cut-points that are
-    judged by the photographs they were fitted on, or by the fellow eyes of these, look better than they are (on the 62
-    of IDRiD, QWK 0.83 beside 0.46 on test), and a search would choose such a loss for that alone. A reading without
-    cut-points is simply read, and so is a single patient.
+    Each fifth of the patients is evaluated with cut-points fitted on the other four. Cut-points that are evaluated on
+    the photographs on which they were fitted, or on the fellow eyes of these, look better than they are (on the 62
+    photographs of IDRiD: QWK 0.83, and 0.46 on test), and a search would choose such a loss for that reason alone. A
+    decoder without cut-points is evaluated as it is, and so is a split with a single patient.
+
+    Args:
+        raw: raw outputs for the split, (N, K).
+        split: the validation split.
+        decoder: the decoder to fit, in place.
 
     Raises:
         ModelOutputError: a raw output is not finite; nothing is fitted then.
     """
-    _refuse_ungraded(int((~raw.isfinite().all(dim=1)).sum()), len(part))
-    fold_of = _folds(part)
+    _raise_if_ungraded(int((~raw.isfinite().all(dim=1)).sum()), len(split))
+    fold_of = _assign_folds(split)
     folds = int(fold_of.max()) + 1
-    if not reading.is_fitted or folds == 1:
-        reading.fit(raw, part.grades)
-        return decode_outputs(raw, part, reading)
-    loss, probabilities, predicted = 0.0, np.zeros((len(part), GRADES)), np.zeros(len(part), dtype=np.int64)
+    if not decoder.is_fitted or folds == 1:
+        decoder.fit(raw, split.grades)
+        return decode_outputs(raw, split, decoder)
+    loss, probabilities, predicted = 0.0, np.zeros((len(split), GRADES)), np.zeros(len(split), dtype=np.int64)
     for fold in range(folds):
         inside = np.flatnonzero(fold_of == fold)
         outside = np.flatnonzero(fold_of != fold)
-        other = losses.OutputDecoder(reading.loss).to(raw.device)
-        other.fit(raw[torch.from_numpy(outside).to(raw.device)], part.grades[outside])
-        here = SplitView(part.pixels, part.rows[inside], part.grades[inside])
-        seen = decode_outputs(raw[torch.from_numpy(inside).to(raw.device)], here, other)
-        loss += seen.loss * len(inside) / len(part)
-        probabilities[inside], predicted[inside] = seen.probabilities, seen.predicted
-    reading.fit(raw, part.grades)
-    return Evaluation(loss, part.grades.copy(), probabilities, predicted)
-
-
-def _refuse_ungraded(ungraded: int, of: int) -> None:
-    if ungraded:
-        raise ModelOutputError(f"the model's output is not finite on {ungraded} of {of} photographs")
-
-
-def _folds(part: SplitView) -> npt.NDArray[np.int64]:
-    """A fold for each photograph, (N,), 0 to `FOLDS` - 1: a patient's are in one, and each has its share of a grade."""
-    patients = np.arange(len(part)) if part.patients is None else np.unique(part.patients, return_inverse=True)[1]
-    worst = np.zeros(int(patients.max()) + 1, dtype=np.int64)
-    np.maximum.at(worst, patients, part.grades)
-    rank = np.argsort(np.argsort(worst, kind="stable"), kind="stable")
-    folds: npt.NDArray[np.int64] = (rank % FOLDS)[patients]
-    return folds
+        fold_decoder = losses.OutputDecoder(decoder.loss).to(raw.device)
+        fold_decoder.fit(raw[torch.from_numpy(outside).to(raw.device)], split.grades[outside])
+        fold_split = SplitView(split.pixels, split.rows[inside], split.grades[inside])
+        evaluation = decode_outputs(raw[torch.from_numpy(inside).to(raw.device)], fold_split, fold_decoder)
+        loss += evaluation.loss * len(inside) / len(split)
+        probabilities[inside], predicted[inside] = evaluation.probabilities, evaluation.predicted
+    decoder.fit(raw, split.grades)
+    return Evaluation(loss, split.grades.copy(), probabilities, predicted)
 
 
 def with_flip_tta(grader: nn.Module, images: torch.Tensor, *, flips: bool) -> torch.Tensor:
-    """The grader's raw output on (B, 3, S, S) images; with `flips` the mean over them and their mirror images."""
+    """Return the grader's raw output on images (B, 3, S, S); with `flips` the mean over all their mirror images."""
     if not flips:
         raw: torch.Tensor = grader(images)
         return raw
-    seen = [grader(images.flip(axes) if axes else images).float() for axes in ((), (3,), (2,), (2, 3))]
-    return torch.stack(seen).mean(dim=0)
+    outputs = [grader(images.flip(axes) if axes else images).float() for axes in ((), (3,), (2,), (2, 3))]
+    return torch.stack(outputs).mean(dim=0)
 
 
-def _pieces(
-    ask: Callable[[torch.Tensor], torch.Tensor],
-    part: SplitView,
+def _raise_if_ungraded(ungraded: int, total: int) -> None:
+    if ungraded:
+        raise ModelOutputError(f"the model's output is not finite on {ungraded} of {total} photographs")
+
+
+def _assign_folds(split: SplitView) -> npt.NDArray[np.int64]:
+    """Return each photograph's fold, (N,), 0 to `CUTPOINT_FOLDS` - 1.
+
+    A patient's photographs are in one fold, and each fold has its share of each grade.
+    """
+    patients = np.arange(len(split)) if split.patients is None else np.unique(split.patients, return_inverse=True)[1]
+    worst = np.zeros(int(patients.max()) + 1, dtype=np.int64)
+    np.maximum.at(worst, patients, split.grades)
+    rank = np.argsort(np.argsort(worst, kind="stable"), kind="stable")
+    folds: npt.NDArray[np.int64] = (rank % CUTPOINT_FOLDS)[patients]
+    return folds
+
+
+def _forward_chunks(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    split: SplitView,
     batch: BatchPlan,
     device: torch.device,
-    cut: list[slice],
+    chunks: list[slice],
 ) -> list[torch.Tensor]:
-    return [ask(load(part, batch[piece], device)[0]).float() for piece in cut]
+    return [forward(load(split, batch[chunk], device)[0]).float() for chunk in chunks]
 
 
-def _batch(part: SplitView) -> int:
-    size = int(part.pixels.shape[1])
-    return max(1, min(128, EVALUATION_PIXELS // size**2))
+def _batch_size(split: SplitView) -> int:
+    side = int(split.pixels.shape[1])
+    return max(1, min(128, MAX_BATCH_PIXELS // side**2))

@@ -1,4 +1,4 @@
-"""How a network's weights move: optimizer, schedule, the frozen backbone, the moving average."""
+"""Optimizer, learning-rate scheduler, frozen backbone and the exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -10,79 +10,83 @@ from torch import nn
 
 from retina.config import TrialConfig
 
-WARM_UP = 10
+EMA_WARM_UP_STEPS = 10
+"""The decay of `ModelEma` after n steps is at most (1 + n) / (EMA_WARM_UP_STEPS + n)."""
 
 
 def create_optimizer(config: TrialConfig, net: nn.Module) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW as `config` says; the backbone in a second group where it learns otherwise than the head."""
+    """Create SGD, Adam or AdamW; a backbone that learns otherwise than the head gets a parameter group of its own."""
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     groups: list[dict[str, Any]] = [{"params": list(net.parameters())}]
-    behind = backbone(net)
-    # also where it only begins later: torch's fused SGD takes no group in which some parameters have no momentum yet
-    if (config.backbone_rate != 1 or config.freeze_epochs) and behind:
-        mine = {id(parameter) for module in behind for parameter in module.parameters()}
-        head = [parameter for parameter in net.parameters() if id(parameter) not in mine]
-        rest = [parameter for parameter in net.parameters() if id(parameter) in mine]
-        groups = [{"params": head}, {"params": rest, "lr": config.learning_rate * config.backbone_rate}]
+    modules = backbone_modules(net)
+    # also for a backbone that is only frozen at first: torch's fused SGD refuses a group in which some parameters have
+    # no momentum yet
+    if (config.backbone_rate != 1 or config.freeze_epochs) and modules:
+        backbone_ids = {id(parameter) for module in modules for parameter in module.parameters()}
+        head = [parameter for parameter in net.parameters() if id(parameter) not in backbone_ids]
+        backbone = [parameter for parameter in net.parameters() if id(parameter) in backbone_ids]
+        groups = [{"params": head}, {"params": backbone, "lr": config.learning_rate * config.backbone_rate}]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, **common)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, **common)
+    optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return optimizer(groups, **common)
 
 
 def create_scheduler(
     config: TrialConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate's way over the trial's own epochs, stepped after each batch."""
+    """Create the learning-rate scheduler over the trial's own epochs; it is stepped after each batch."""
     steps = steps_an_epoch * config.epochs
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     if config.schedule == "one_cycle" and steps > 1:
-        # the momentum is searched on its own, so the cycle leaves it alone; one step more than torch counts, since
-        # the schedule is stepped after the last batch too
+        # the momentum is a parameter of its own, so it is not cycled; one step more than torch counts, since the
+        # scheduler is stepped after the last batch too
         rates = [group["lr"] for group in optimizer.param_groups]
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, cycle_momentum=False)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def backbone(net: nn.Module) -> list[nn.Module]:
-    """All of a torchvision ResNet but its head `fc`; empty for a network that has no such head."""
+def backbone_modules(net: nn.Module) -> list[nn.Module]:
+    """Return all modules of a torchvision ResNet but its head `fc`; none for a network without such a head."""
     children = dict(net.named_children())
     return [child for name, child in children.items() if name != "fc"] if "fc" in children else []
 
 
 def set_frozen(net: nn.Module, *, frozen: bool) -> None:
-    """Let the backbone of a network in training mode learn, or keep it as it is, batch statistics included."""
-    for module in backbone(net):
+    """Freeze the backbone of a network in training mode, its batch statistics included, or let it learn."""
+    for module in backbone_modules(net):
         module.requires_grad_(not frozen)
         if frozen:
             module.eval()
 
 
 class ModelEma:
-    """A network whose weights, batch statistics included, are the exponential moving average of another's.
+    """The exponential moving average of a network's weights, batch statistics included.
 
     The first steps count less, as in torch's and timm's: after n steps the decay is at most (1 + n) / (10 + n).
-    torch's own `AveragedModel` asks the device for the number of steps at each.
+    `torch.optim.swa_utils.AveragedModel` is not used: it reads its number of steps from the device at each step, which
+    makes the host wait.
 
     Attributes:
-        net: the averaged network; its `reading`, if there is one, is the other's own.
+        net: the averaged network; it shares the output decoder `reading`, if there is one, with the trained network.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
+        """Begin with a copy of the weights of `net`."""
         self.net = copy.deepcopy(net).requires_grad_(requires_grad=False)
         if hasattr(net, "reading"):
             self.net.reading = net.reading
         self._decay = decay
-        mine, theirs = self.net.state_dict(), net.state_dict()
-        self._pairs = [(mine[name], tensor) for name, tensor in theirs.items() if not name.startswith("reading.")]
+        averaged, trained = self.net.state_dict(), net.state_dict()
+        self._pairs = [(averaged[name], tensor) for name, tensor in trained.items() if not name.startswith("reading.")]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the other's weights after its `step`-th step, 1 for the first."""
-        keep = min(self._decay, (1 + step) / (WARM_UP + step))
-        for mine, theirs in self._pairs:
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - keep)
+        """Update the average with the weights after the `step`-th step of training, 1 for the first."""
+        decay = min(self._decay, (1 + step) / (EMA_WARM_UP_STEPS + step))
+        for averaged, trained in self._pairs:
+            if averaged.is_floating_point():
+                averaged.lerp_(trained, 1 - decay)
             else:
-                mine.copy_(theirs)
+                averaged.copy_(trained)

@@ -1,1 +1,1 @@
-"""The pixel cache: each photograph is decoded once, whatever stops it, and memory-mapped afterwards."""
+"""The pixel cache: each photograph is decoded once, also across interrupted builds, and memory-mapped afterwards."""

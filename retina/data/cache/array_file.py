@@ -1,7 +1,7 @@
-"""The array file of a cache while it is built: its space is taken, rows are written and checked, gaps are closed.
+"""The array file of a cache that is being built: reserve its space, write and check rows, close gaps.
 
-A row is trusted by its checksum and nothing else, so a build that was stopped at any moment can be gone on with: rows
-torn by `kill -9`, and rows that a power cut has lost, are told from whole ones.
+A row is valid if its checksum matches, so a build that was stopped at any moment can be resumed: rows torn by `kill -9`
+and rows lost in a power cut do not match.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ class ArrayFile:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one photograph."""
+        """Size of one row in bytes."""
         return self.size * self.size * 3
 
     def write(self, file: BinaryIO, row: int, data: bytes) -> None:
-        """Hand a row to the system; written, not mapped, so that a full disk is an error and not a SIGBUS."""
+        """Write a row; not through a memory map, so that a full disk is an error and not a SIGBUS."""
         file.seek(self.offset + row * self.row_bytes)
         file.write(data)
         file.flush()
 
     def read(self, file: BinaryIO, row: int) -> bytes:
-        """A row as it is in the file; too short where that ends."""
+        """Read a row; the result is shorter than a row if the file ends in it."""
         return os.pread(file.fileno(), self.row_bytes, self.offset + row * self.row_bytes)
 
-    def holds(self, file: BinaryIO, row: int, checksum: int) -> bool:
-        """Whether a row is what was once written there."""
+    def matches(self, file: BinaryIO, row: int, checksum: int) -> bool:
+        """Return whether a row has the given CRC-32 checksum."""
         return zlib.crc32(self.read(file, row)) == checksum
 
 
 def reserve(path: Path, rows: int, size: int) -> ArrayFile:
-    """Write the array's header and take its space on the disk; rows that are in the file stay there.
+    """Write the array's header and reserve its space on the disk; rows that are already in the file stay.
 
     Raises:
-        DiskError: the disk has too little room for what is not yet taken.
+        DiskError: the disk has too little room for the space that is not yet reserved.
     """
     path.touch()
     length = rows * size**2 * 3
@@ -75,37 +75,40 @@ def reserve(path: Path, rows: int, size: int) -> ArrayFile:
     return ArrayFile(str(path), offset, size)
 
 
-def intact(target: ArrayFile, checksums: dict[int, int], threads: int) -> set[int]:
-    """The rows that are what their checksums say; about as fast as the disk reads them."""
-    with Path(target.path).open("rb") as file, ThreadPoolExecutor(threads) as pool:
-        right = pool.map(lambda row: target.holds(file, row, checksums[row]), checksums)
-        return {row for row, good in zip(checksums, right, strict=True) if good}
+def find_intact_rows(array_file: ArrayFile, checksums: dict[int, int], threads: int) -> set[int]:
+    """Return the rows that match their checksums; takes about as long as reading them from the disk."""
+    with Path(array_file.path).open("rb") as file, ThreadPoolExecutor(threads) as pool:
+        matches = pool.map(lambda row: array_file.matches(file, row, checksums[row]), checksums)
+        return {row for row, is_intact in zip(checksums, matches, strict=True) if is_intact}
 
 
-def close_up(target: ArrayFile, kept: list[int]) -> None:
-    """Move the kept rows, ascending, up over the others and cut the file."""
-    with Path(target.path).open("r+b") as file:
-        for new, old in enumerate(kept):
+def compact_rows(array_file: ArrayFile, kept_rows: list[int]) -> None:
+    """Move the kept rows, ascending, to the front and truncate the file."""
+    with Path(array_file.path).open("r+b") as file:
+        for new, old in enumerate(kept_rows):
             if new != old:
-                target.write(file, new, target.read(file, old))
-        _write_header(file, len(kept), target.size)
-        file.truncate(target.offset + len(kept) * target.row_bytes)
+                array_file.write(file, new, array_file.read(file, old))
+        _write_header(file, len(kept_rows), array_file.size)
+        file.truncate(array_file.offset + len(kept_rows) * array_file.row_bytes)
 
 
-def open_up(target: ArrayFile, checksums: dict[int, int]) -> None:
-    """Move rows back to where they were before `close_up`, whether that was over or had only begun.
+def restore_rows(array_file: ArrayFile, checksums: dict[int, int]) -> None:
+    """Move rows back to their positions before `compact_rows`, whether that was completed or interrupted.
 
-    Wherever it is stopped, each row is whole in its old place or in its new one: it is moved to a place that no row
-    before it needs any more. Going back from the last row to the first, that is so again.
+    At any moment, each row is complete at its old or its new position: `compact_rows` overwrites only positions whose
+    rows were moved before. The same holds for moving back, from the last row to the first.
     """
-    with Path(target.path).open("r+b") as file:
-        for new, row in reversed(list(enumerate(sorted(checksums)))):
-            if new != row and not target.holds(file, row, checksums[row]) and target.holds(file, new, checksums[row]):
-                target.write(file, row, target.read(file, new))
+    with Path(array_file.path).open("r+b") as file:
+        for new, old in reversed(list(enumerate(sorted(checksums)))):
+            checksum = checksums[old]
+            if new == old or array_file.matches(file, old, checksum):
+                continue
+            if array_file.matches(file, new, checksum):
+                array_file.write(file, old, array_file.read(file, new))
 
 
 def _write_header(file: BinaryIO, rows: int, size: int) -> int:
-    """Write numpy's header, which has room for any number of rows; returns where the values start."""
+    """Write numpy's header, padded for any number of rows, and return the offset of the values."""
     file.seek(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
     np.lib.format.write_array_header_1_0(file, header)

@@ -1,6 +1,6 @@
-"""Decode photographs into the rows of one open array file: here, or in processes that do nothing else.
+"""Decode photographs into the rows of an array file, in this process or in worker processes.
 
-These import numpy, Pillow and scipy, not the caller's script nor what that has imported (see
+The workers import numpy, Pillow and scipy, but neither the caller's script nor its imports (see
 `retina.data.process_pool`).
 """
 
@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from retina.data import process_pool as processes
+from retina.data import process_pool
 from retina.data.cache.array_file import ArrayFile
 from retina.data.fundus import Pixels, read, to_square
-from retina.data.pixel_hash import hash_for_joining
+from retina.data.pixel_hash import hash_unless_blank
 from retina.errors import DataError
 
 Job = tuple[int, str]
@@ -24,15 +24,15 @@ Job = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one photograph.
+class DecodeResult:
+    """The result of decoding one photograph.
 
     Attributes:
-        row: of the array.
+        row: row of the array.
         disc: whether a disc was found.
-        problem: what is wrong with it, if anything is.
-        checksum: of its row, CRC-32.
-        digest: `retina.data.pixel_hash.hash_for_joining` of the photograph as it was read.
+        problem: why the photograph cannot be used; "" for a good one.
+        checksum: CRC-32 of its row.
+        digest: `retina.data.pixel_hash.hash_unless_blank` of the photograph as it was read.
     """
 
     row: int
@@ -42,50 +42,51 @@ class Outcome:
     digest: str = ""
 
 
-def decode(jobs: list[Job], target: ArrayFile) -> list[Outcome]:
+def decode(jobs: list[Job], array_file: ArrayFile) -> list[DecodeResult]:
     """Read photographs, crop them to their disc and write them into their rows."""
-    with Path(target.path).open("r+b") as file:
-        return [_decode_one(row, path, target, file) for row, path in jobs]
+    with Path(array_file.path).open("r+b") as file:
+        return [_decode_one(row, path, array_file, file) for row, path in jobs]
 
 
-def _decode_one(row: int, path: str, target: ArrayFile, file: BinaryIO) -> Outcome:
+def _decode_one(row: int, path: str, array_file: ArrayFile, file: BinaryIO) -> DecodeResult:
     try:
-        photograph = read(Path(path), at_least=2 * target.size)  # as `fundus.read_square`, which does not hand it out
+        # as `fundus.read_square`, which does not return the whole photograph
+        photograph = read(Path(path), min_side=2 * array_file.size)
     except DataError as error:
-        return Outcome(row, problem=str(error))
-    return put(photograph, row, target, file)
+        return DecodeResult(row, problem=str(error))
+    return write_photograph(photograph, row, array_file, file)
 
 
-def put(photograph: Pixels, row: int, target: ArrayFile, file: BinaryIO) -> Outcome:
+def write_photograph(photograph: Pixels, row: int, array_file: ArrayFile, file: BinaryIO) -> DecodeResult:
     """Crop a photograph to its disc and write it into its row."""
-    square, disc = to_square(photograph, target.size)
+    square, disc = to_square(photograph, array_file.size)
     data = square.tobytes()
-    target.write(file, row, data)
-    return Outcome(row, disc, checksum=zlib.crc32(data), digest=hash_for_joining(photograph))
+    array_file.write(file, row, data)
+    return DecodeResult(row, disc, checksum=zlib.crc32(data), digest=hash_unless_blank(photograph))
 
 
 def decode_in_processes(
-    chunks: Iterator[list[Job]], target: ArrayFile, workers: int, inherited: int
-) -> Iterator[list[Outcome]]:
-    """`decode` each chunk in one of so many processes; chunks are taken only when a process is free for them.
+    chunks: Iterator[list[Job]], array_file: ArrayFile, workers: int, inherited: int
+) -> Iterator[list[DecodeResult]]:
+    """Run `decode` on chunks in several processes; a chunk is taken only when a process is free.
 
     Args:
-        chunks: what is to be decoded.
-        target: where to.
-        workers: how many processes.
-        inherited: an open file that each of them keeps open until it ends.
+        chunks: the photographs to decode.
+        array_file: the file to write into.
+        workers: number of processes.
+        inherited: file descriptor that each process keeps open until it ends.
 
     Yields:
-        The outcomes of a chunk as soon as it is done, in any order.
+        The results of a chunk as soon as it is done, in any order.
 
     Raises:
-        WorkerError: a process died, which a full memory does; names the photographs that it was at.
+        WorkerError: a process died, for example for lack of memory; names the photographs that it was decoding.
     """
-    return processes.call(
-        partial(decode, target=target),
+    return process_pool.map_unordered(
+        partial(decode, array_file=array_file),
         chunks,
         workers,
         purpose="decodes photographs",
-        place=lambda chunk: f"it was at {chunk[0][1]} or one of the {len(chunk) - 1} after it",
+        describe=lambda chunk: f"it was at {chunk[0][1]} or one of the {len(chunk) - 1} after it",
         keep_open=[inherited],
     )

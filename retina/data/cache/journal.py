@@ -1,8 +1,9 @@
-"""What a build has decoded so far, so that one that was stopped is gone on with where it stopped.
+"""The journal of a cache build: what is decoded so far, so that an interrupted build can be resumed.
 
-A file of JSON lines: what is built, then a line a chunk with row, disc, problem, checksum and hash of each photograph.
-A line is written when its rows are in the file. Nothing is forced to the disk: what was written before a `kill -9` the
-system still has, and where a power cut keeps a line and loses its rows, their checksums tell.
+It is a file of JSON lines: a header that describes the build, then a line for each chunk with row, disc, problem,
+checksum and hash of each photograph. A line is written after its rows. Nothing is synced to the disk: data written
+before a `kill -9` is still in the system's cache, and if a power cut keeps a line but loses its rows, their checksums
+do not match.
 """
 
 from __future__ import annotations
@@ -15,51 +16,51 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from retina.data.cache.decode import Outcome
+from retina.data.cache.decode import DecodeResult
 
 FORMAT = 2
 log = logging.getLogger(__name__)
 
 
 class Journal:
-    """A journal that is open, and what it had noted before; a context.
+    """An open journal and the results in it; a context manager.
 
-    Its file is locked until every process that has it open is gone. The processes that decode inherit it: after a
-    `kill -9` of their parent they are still at a photograph, and may write into the array until they have done it.
+    Its file stays locked until every process that has it open ends. The worker processes inherit it: after a `kill -9`
+    of their parent they finish the current photograph, and may write into the array until then.
 
     Attributes:
-        noted: the last word on each row; empty at first where the file is of another build, or of another format.
+        results: the last result of each row; initially empty if the file is of another build or format.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any], rows: int, source: str) -> None:
-        """Open or begin it, once nobody writes into its folder any more.
+    def __init__(self, path: Path, description: dict[str, Any], rows: int, source: str) -> None:
+        """Open or create a journal; wait until no other process writes into its folder.
 
         Args:
             path: the file.
-            about: what is built; a journal that says something else is begun anew.
-            rows: of the array; entries of others are passed over.
-            source: where the photographs come from; for `source_of`.
+            description: describes the build; a journal with another description is cleared.
+            rows: number of rows of the array; entries of other rows are ignored.
+            source: path of the photographs, for `read_source`.
         """
         self._file = path.open("a+b")
         self._lock()
         self._file.seek(0)
         first, *lines = self._file.read().split(b"\n")
-        about = {"journal": FORMAT, **about}
-        header = _json(first)
-        if isinstance(header, dict) and about.items() <= header.items():
-            self.noted = {outcome.row: outcome for outcome in _outcomes(lines, rows)}
-            if lines and lines[-1]:  # torn; what follows gets a line of its own
+        description = {"journal": FORMAT, **description}
+        header = _parse_json(first)
+        if isinstance(header, dict) and description.items() <= header.items():
+            self.results = {result.row: result for result in _parse_results(lines, rows)}
+            if lines and lines[-1]:  # a torn line; the next entry gets a line of its own
                 self._write(b"\n")
         else:
-            self.noted = {}
+            self.results = {}
             self._file.truncate(0)
-            self._write(json.dumps({**about, "source": source}).encode() + b"\n")
+            self._write(json.dumps({**description, "source": source}).encode() + b"\n")
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting for the processes of a build that was killed; they end after their photographs")
+            log.info("waiting for worker processes of a killed build; they end after their current photographs")
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def _write(self, data: bytes) -> None:
@@ -68,14 +69,14 @@ class Journal:
 
     @property
     def descriptor(self) -> int:
-        """The open file, for the processes that decode to inherit."""
+        """The descriptor of the open file, for the worker processes to inherit."""
         return self._file.fileno()
 
-    def add(self, outcomes: list[Outcome]) -> None:
-        """Note photographs whose rows are in the array file."""
-        entries = [[one.row, one.disc, one.problem, one.checksum, one.digest] for one in outcomes]
+    def add(self, results: list[DecodeResult]) -> None:
+        """Record the results of photographs whose rows are in the array file."""
+        entries = [[result.row, result.disc, result.problem, result.checksum, result.digest] for result in results]
         self._write(json.dumps(entries, separators=(",", ":")).encode() + b"\n")
-        self.noted.update((one.row, one) for one in outcomes)
+        self.results.update((result.row, result) for result in results)
 
     def __enter__(self) -> Self:
         return self
@@ -84,8 +85,8 @@ class Journal:
         self._file.close()
 
 
-def source_of(path: Path) -> tuple[str, int] | None:
-    """Where the photographs of a journal come from, and at what size they are wanted; None where that is not told."""
+def read_source(path: Path) -> tuple[str, int] | None:
+    """Read the path of a journal's photographs and their image size; None if the header lacks them."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline())
@@ -94,17 +95,17 @@ def source_of(path: Path) -> tuple[str, int] | None:
         return None
 
 
-def _outcomes(lines: Iterable[bytes], rows: int) -> Iterator[Outcome]:
+def _parse_results(lines: Iterable[bytes], rows: int) -> Iterator[DecodeResult]:
     for line in lines:
-        entries = _json(line)
+        entries = _parse_json(line)
         for entry in entries if isinstance(entries, list) else []:
             match entry:
                 case [int(row), bool(disc), str(problem), int(checksum), str(digest)] if 0 <= row < rows:
-                    yield Outcome(row, disc, problem, checksum, digest)
+                    yield DecodeResult(row, disc, problem, checksum, digest)
 
 
-def _json(line: bytes) -> Any:
+def _parse_json(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except (ValueError, RecursionError):  # torn, or what a power cut left of it
+    except (ValueError, RecursionError):  # torn by a kill or damaged by a power cut
         return None

@@ -1,9 +1,13 @@
-"""Photographs decoded, cropped and resized once, and mapped into memory by every trial.
+"""The cache of photographs that are decoded, cropped and resized once, and memory-mapped by every trial.
 
 On disk: `<folder>/<key>/pixels.npy`, a plain (n, size, size, 3) uint8 array, and `index.json` beside it. The folder
-gets its name when it is whole, by one rename; until then it is `<key>.building`, with a journal of what is decoded.
-Whatever stops a build leaves that behind, and the next one decodes the rest. The key is over the photographs (name,
-size and time of each file), the image size and the version of the preprocessing; grades and splits are not in it.
+gets its name by one rename when it is complete; until then it is `<key>.building` and has a journal of the decoded
+photographs. An interrupted build leaves that folder behind, and the next build decodes the rest. The key is a hash of
+the photographs (name, size and time of each file), the image size and the version of the preprocessing, not of grades
+and splits.
+
+Caches of libraries (joblib.Memory, diskcache) store one call's result each: they neither resume a build that was killed
+nor keep all photographs in one array that every trial can map.
 """
 
 from __future__ import annotations
@@ -25,23 +29,23 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from retina.data import process_pool as processes
-from retina.data.cache.array_file import ArrayFile, close_up, intact, open_up, reserve
-from retina.data.cache.decode import Job, Outcome, decode, decode_in_processes, put
-from retina.data.cache.journal import Journal, source_of
+from retina.data import process_pool
+from retina.data.cache.array_file import ArrayFile, compact_rows, find_intact_rows, reserve, restore_rows
+from retina.data.cache.decode import DecodeResult, Job, decode, decode_in_processes, write_photograph
+from retina.data.cache.journal import Journal, read_source
 from retina.data.fundus import PREPROCESSING, Pixels
-from retina.data.image_file import same_size_as_another_format
+from retina.data.image_file import jpegs_sized_like_other_formats
 from retina.data.layouts import npz
-from retina.data.manifest import BadRow, Manifest, refuse
-from retina.data.pixel_hash import full_hash
+from retina.data.manifest import BadRow, Manifest, raise_if_bad
+from retina.data.pixel_hash import hash_file
 from retina.errors import DataError, DiskError, RetinaError, as_disk_error
 from retina.system import file_modes
 from retina.system.hardware import cores
 
-CHUNK = 16  # photographs that a process is given at a time
-FEW = 64  # photographs, and
-LITTLE = 16 * 2**20  # bytes of files, for which it does not pay to start processes
-JOURNAL = "done.jsonl"
+CHUNK_SIZE = 16  # photographs that a process gets at a time
+MIN_PARALLEL_PHOTOGRAPHS = 64  # processes are started for at least so many photographs,
+MIN_PARALLEL_BYTES = 16 * 2**20  # or for more bytes of files than this
+JOURNAL_NAME = "done.jsonl"
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -49,25 +53,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """The photographs of a manifest as the model sees them.
+    """The decoded photographs of a manifest, in the form of the model's input.
 
     Attributes:
-        pixels: (n, size, size, 3) uint8 RGB, mapped read-only; row i is the photograph `kept[i]`.
-        kept: (n,) int64, positions in `manifest.frame` of the photographs that could be read, ascending.
-        bad: those that could not; always empty under `on_bad: stop`.
-        digests: (n,) `retina.data.pixel_hash.hash_for_joining` of each photograph of `kept`.
-        discless: how many of `kept` show no disc, and are there as the whole photograph.
+        pixels: (n, size, size, 3) uint8 RGB, mapped read-only; row i is the photograph `kept_rows[i]`.
+        kept_rows: (n,) int64, positions in `manifest.frame` of the photographs that could be read, ascending.
+        bad_rows: the photographs that could not be read; always empty under `on_bad: stop`.
+        digests: (n,) `retina.data.pixel_hash.hash_unless_blank` of each photograph of `kept_rows`.
+        without_disc: number of photographs of `kept_rows` without a disc, which are stored whole.
         path: the folder of this cache.
-        built: whether this call made the cache; else it had been there.
-        decoded: how many photographs this call looked at: all, those that a stopped build had left, or none.
-        seconds: what this call took.
+        built: whether this call built the cache; otherwise it existed.
+        decoded: number of photographs that this call decoded: all, those that an interrupted build left, or none.
+        seconds: duration of this call.
     """
 
     pixels: NDArray[np.uint8]
-    kept: NDArray[np.int64]
-    bad: list[BadRow]
+    kept_rows: NDArray[np.int64]
+    bad_rows: list[BadRow]
     digests: list[str]
-    discless: int
+    without_disc: int
     path: Path
     built: bool
     decoded: int
@@ -75,22 +79,22 @@ class PixelCache:
 
 
 def cache_folder() -> Path:
-    """Where caches are kept: $RETINA_CACHE, else $XDG_CACHE_HOME/retina-sweeps, else ~/.cache/retina-sweeps."""
-    if own := os.environ.get("RETINA_CACHE"):
-        return Path(own).expanduser()
+    """Return the folder of all caches: $RETINA_CACHE, $XDG_CACHE_HOME/retina-sweeps or ~/.cache/retina-sweeps."""
+    if folder := os.environ.get("RETINA_CACHE"):
+        return Path(folder).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "retina-sweeps"
 
 
-def cannot_keep(folder: Path, error: OSError) -> RetinaError:
-    """Return the error to raise where photographs cannot be kept below `cache_folder()`.
+def storage_error(folder: Path, error: OSError) -> RetinaError:
+    """Return the error to raise if photographs cannot be stored below `cache_folder()`.
 
     Args:
-        folder: where they were to be kept.
-        error: the system's.
+        folder: the folder that cannot be written.
+        error: the operating system's error.
 
     Returns:
-        A `DiskError` where the disk is at fault, else a `DataError`.
+        A `DiskError` if the disk is at fault, otherwise a `DataError`.
     """
     return as_disk_error(folder, "cannot keep photographs here (set RETINA_CACHE)", error, mistake=DataError)
 
@@ -104,24 +108,24 @@ def open_cache(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> PixelCache:
-    """Map the decoded photographs of a manifest; decode first what was not decoded before.
+    """Map the decoded photographs of a manifest, after decoding those that are not in the cache.
 
-    Of several processes that ask at once, one decodes and the others wait for it. What a build has decoded when it is
-    stopped, by Ctrl-C, `kill -9`, a power cut or an error, is kept for the next one; photographs with problems
-    are looked at again.
+    If several processes call this at once, one decodes and the others wait for it. If a build is stopped, by Ctrl-C,
+    `kill -9`, a power cut or an error, its decoded photographs are kept for the next build; photographs with problems
+    are read again.
 
     Args:
         manifest: the photographs, files or rows of npz arrays.
         image_size: side of the square in pixels.
-        on_bad: "stop" or "skip" photographs that cannot be read.
-        workers: processes to decode in; by default one for each core that this process may use.
-        progress: is called with how many are done and how many there are, the first time before any is decoded.
-        folder: instead of `cache_folder()`.
+        on_bad: "stop" or "skip" for photographs that cannot be read.
+        workers: number of decoding processes; by default one for each core that this process may use.
+        progress: called as `progress(done, total)`, the first time before any photograph is decoded.
+        folder: the cache folder, by default `cache_folder()`.
 
     Raises:
-        DataError: no photographs; some cannot be read and `on_bad` is "stop" (all are looked at before); none can be
-            read; the folder cannot be written; a process that decodes died.
-        DiskError: the disk of the folder is at fault: it has too little room, say.
+        DataError: no photographs; some cannot be read and `on_bad` is "stop" (all are tried before); none can be
+            read; the folder cannot be written; a worker process died.
+        DiskError: the disk of the folder is at fault, for example full.
     """
     start = time.perf_counter()
     if manifest.frame.empty:
@@ -136,16 +140,23 @@ def open_cache(
                 built = True
                 decoded, loaded = builder.build(on_bad, workers or cores(), progress or (lambda *_: None))
     pixels, index = loaded
-    bad = builder.name_bad(index["bad"])
-    refuse(bad, manifest.root, on_bad)
-    kept = _all_but(index["bad"], len(manifest.frame))
-    seconds = time.perf_counter() - start
-    discless = len(index["discless"])
-    return PixelCache(pixels, kept, bad, index["digests"], discless, folder / key, built, decoded, seconds)
+    bad_rows = builder.to_bad_rows(index["bad"])
+    raise_if_bad(bad_rows, manifest.root, on_bad)
+    return PixelCache(
+        pixels=pixels,
+        kept_rows=_other_rows(index["bad"], len(manifest.frame)),
+        bad_rows=bad_rows,
+        digests=index["digests"],
+        without_disc=len(index["discless"]),
+        path=folder / key,
+        built=built,
+        decoded=decoded,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _key(manifest: Manifest, image_size: int) -> tuple[str, int]:
-    """The cache's name, and how many bytes the files have; a file that is missing counts as such."""
+    """Return the cache's key and the total size of the files in bytes; missing files count as such."""
     files: dict[str, tuple[int, int]] = {}
     digest = hashlib.sha256(f"{PREPROCESSING}\n{image_size}\n".encode())
     frame = manifest.frame
@@ -164,22 +175,22 @@ def _size_and_time(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def mapped(file: Path) -> NDArray[Any] | None:
-    """Map a file of one array; None where it is absent, cut short or holds no such array."""
+def map_array_file(file: Path) -> NDArray[Any] | None:
+    """Map the array of an npy file; None if the file is absent, cut short or damaged."""
     try:
         return np.lib.format.open_memmap(file, mode="r")
-    except Exception:  # of a damaged header numpy raises SyntaxError, TypeError and more
+    except Exception:  # for a damaged header numpy raises SyntaxError, TypeError and more
         return None
 
 
 def _is_index(index: Any, n: int) -> bool:
-    """Whether a file index.json of a cache of `n` photographs holds what `_Builder._finish` writes."""
+    """Return whether an index.json of `n` photographs has the content that `_Builder._finish` writes."""
     match index:
-        case {"bad": [*bad], "digests": [*digests], "discless": [*discless]}:
-            rows = [one[0] for one in bad if isinstance(one, list) and len(one) == 2 and isinstance(one[1], str)]
-            is_whole = len(rows) == len(bad) and len(digests) == n - len(bad)
-            is_whole &= all(isinstance(one, str) for one in digests)
-            return is_whole and _are_rows(rows, n) and _are_rows(discless, n) and not {*rows} & {*discless}
+        case {"bad": [*bad], "digests": [*digests], "discless": [*without_disc]}:
+            rows = [item[0] for item in bad if isinstance(item, list) and len(item) == 2 and isinstance(item[1], str)]
+            is_valid = len(rows) == len(bad) and len(digests) == n - len(bad)
+            is_valid &= all(isinstance(digest, str) for digest in digests)
+            return is_valid and _are_rows(rows, n) and _are_rows(without_disc, n) and not {*rows} & {*without_disc}
     return False
 
 
@@ -199,20 +210,20 @@ def _locked(folder: Path, key: str) -> Iterator[None]:
             log.info("another process decodes these photographs; waiting for it")
             lock.acquire()
     except OSError as error:
-        raise cannot_keep(folder, error) from None
+        raise storage_error(folder, error) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _all_but(bad: list[tuple[int, str]], n: int) -> NDArray[np.int64]:
+def _other_rows(bad: list[tuple[int, str]], n: int) -> NDArray[np.int64]:
     return np.delete(np.arange(n, dtype=np.int64), [position for position, _ in bad])
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """One cache: the photographs, where it belongs, and how to fill and check it."""
+    """Builds, loads and checks one cache."""
 
     manifest: Manifest
     size: int
@@ -220,8 +231,8 @@ class _Builder:
     total_bytes: int
 
     def load(self) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-        """Map it; None where it is absent, cut short or not what it should be."""
-        n, pixels = len(self.manifest.frame), mapped(self.path / "pixels.npy")
+        """Map the cache; None if it is absent, cut short or not valid."""
+        n, pixels = len(self.manifest.frame), map_array_file(self.path / "pixels.npy")
         try:
             index = json.loads((self.path / "index.json").read_text())
         except (OSError, ValueError, RecursionError):
@@ -232,171 +243,181 @@ class _Builder:
         return (pixels, index) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
     def build(self, on_bad: str, workers: int, progress: Progress) -> tuple[int, tuple[Pixels, dict[str, Any]]]:
-        """Decode what no build before has, and give the folder its name when it is whole; the lock must be held.
+        """Decode the photographs that no earlier build decoded, and rename the folder when it is complete.
+
+        The caller must hold the lock.
 
         Returns:
-            How many photographs were decoded, and what `load` gives.
+            The number of decoded photographs and the result of `load`.
         """
         start = time.perf_counter()
-        shutil.rmtree(self.path, ignore_errors=True)  # it was damaged, or there is nothing
-        for left in self.path.parent.glob(f"{self.path.name}.building-*"):  # so called when each build began anew
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)  # it is damaged or absent
+        for leftover in self.path.parent.glob(f"{self.path.name}.building-*"):  # name used before builds were resumed
+            shutil.rmtree(leftover, ignore_errors=True)
         building = self.path.with_name(f"{self.path.name}.building")
         try:
             file_modes.make_folder(building, exist_ok=True)
-            with self._journal(building) as journal:
+            with self._open_journal(building) as journal:
                 try:
-                    target = self._reserve(building / "pixels.npy")
-                    outcomes, decoded = self._fill(target, journal, workers, progress)
-                    self._finish(target, self._hashed(outcomes, workers), on_bad, start)
+                    array_file = self._reserve(building / "pixels.npy")
+                    results, decoded = self._fill(array_file, journal, workers, progress)
+                    self._finish(array_file, self._rehash_jpegs(results, workers), on_bad, start)
                 except BaseException:
-                    self._stopped(building, journal.noted)
+                    self._clean_up_stopped(building, journal.results)
                     raise
             building.rename(self.path)
-            (self.path / JOURNAL).unlink()
-            _to_disk(self.path.parent)
-        except RetinaError:  # a DiskError is an OSError, too
+            (self.path / JOURNAL_NAME).unlink()
+            _sync(self.path.parent)
+        except RetinaError:  # includes DiskError, which is an OSError too
             raise
         except OSError as error:
             problem = "photographs cannot be decoded into it"
             raise as_disk_error(building, problem, error, mistake=DataError) from None
-        self._clear()
+        self._remove_outdated()
         loaded = self.load()
         if loaded is None:
             raise DiskError(f"{self.path}: was written, but cannot be read back")
         return decoded, loaded
 
-    def _journal(self, building: Path) -> Journal:
-        about = {"preprocessing": PREPROCESSING, "image_size": self.size, "photographs": len(self.manifest.frame)}
-        return Journal(building / JOURNAL, about, len(self.manifest.frame), str(self.manifest.root))
+    def _open_journal(self, building: Path) -> Journal:
+        description = {"preprocessing": PREPROCESSING, "image_size": self.size, "photographs": len(self.manifest.frame)}
+        return Journal(building / JOURNAL_NAME, description, len(self.manifest.frame), str(self.manifest.root))
 
-    def _stopped(self, building: Path, noted: dict[int, Outcome]) -> None:
-        """Keep what was decoded; nothing where nothing was."""
-        good = sum(not outcome.problem for outcome in noted.values())
-        if good:
-            log.info("stopped; the %d of %d photographs that are decoded are kept", good, len(self.manifest.frame))
+    def _clean_up_stopped(self, building: Path, results: dict[int, DecodeResult]) -> None:
+        """Keep the folder of a stopped build if it has decoded photographs; otherwise remove it."""
+        decoded = sum(not result.problem for result in results.values())
+        if decoded:
+            log.info("stopped; %d of %d photographs are decoded and kept", decoded, len(self.manifest.frame))
         else:
             shutil.rmtree(building, ignore_errors=True)
 
-    def _clear(self) -> None:
-        """Remove what was left of the same photographs at the same size before some of them changed, and so the key."""
-        for other in self.path.parent.glob("*.building"):
-            mine = other.stem == self.path.name
-            if not mine and source_of(other / JOURNAL) == (str(self.manifest.root), self.size):
-                with suppress(Timeout, OSError), FileLock(other.with_suffix(".lock"), timeout=0):
-                    shutil.rmtree(other, ignore_errors=True)
+    def _remove_outdated(self) -> None:
+        """Remove stopped builds of the same source and size with another key, because files have changed since."""
+        for building in self.path.parent.glob("*.building"):
+            is_own = building.stem == self.path.name
+            if not is_own and read_source(building / JOURNAL_NAME) == (str(self.manifest.root), self.size):
+                with suppress(Timeout, OSError), FileLock(building.with_suffix(".lock"), timeout=0):
+                    shutil.rmtree(building, ignore_errors=True)
 
-    def name_bad(self, bad: list[tuple[int, str]]) -> list[BadRow]:
-        """Positions and problems with the label file's line and the name of the photograph."""
+    def to_bad_rows(self, bad: list[tuple[int, str]]) -> list[BadRow]:
+        """Convert positions and problems to `BadRow`, with the label file's line and the photograph's name."""
         rows = self.manifest.frame.iloc[[position for position, _ in bad]]
-        named = zip(rows["where"], rows["image"], bad, strict=True)
-        return [BadRow(where, image, problem) for where, image, (_, problem) in named]
+        labels = zip(rows["where"], rows["image"], bad, strict=True)
+        return [BadRow(where, image, problem) for where, image, (_, problem) in labels]
 
     def _reserve(self, path: Path) -> ArrayFile:
         try:
             return reserve(path, len(self.manifest.frame), self.size)
         except DiskError:
-            self._clear()  # it may be this that takes the room
+            self._remove_outdated()  # outdated builds may take the room
             return reserve(path, len(self.manifest.frame), self.size)
 
-    def _fill(self, target: ArrayFile, journal: Journal, workers: int, progress: Progress) -> tuple[list[Outcome], int]:
-        """Decode what is not yet in the array; the outcomes of all photographs, and how many are of this call."""
+    def _fill(
+        self, array_file: ArrayFile, journal: Journal, workers: int, progress: Progress
+    ) -> tuple[list[DecodeResult], int]:
+        """Decode what is not yet in the array; return the results of all photographs and the number decoded now."""
         n = len(self.manifest.frame)
-        done = _intact(journal.noted, target, n, workers)
+        done = _find_intact(journal.results, array_file, n, workers)
         before = len(done)
-        going_on = f"; {before} of them are there, from a build that was stopped" if before else ""
-        log.info("decoding %d photographs of %s to %d pixels%s", n, self.manifest.root, self.size, going_on)
+        resumed = f"; {before} of them are already decoded by a build that was stopped" if before else ""
+        log.info("decoding %d photographs of %s to %d pixels%s", n, self.manifest.root, self.size, resumed)
         progress(before, n)
-        for some in self._decode(target, done, workers, journal.descriptor):
-            journal.add(some)
-            done.update((outcome.row, outcome) for outcome in some)
+        for results in self._decode(array_file, done, workers, journal.descriptor):
+            journal.add(results)
+            done.update((result.row, result) for result in results)
             progress(len(done), n)
         return [done[row] for row in range(n)], n - before
 
-    def _hashed(self, outcomes: list[Outcome], workers: int) -> list[Outcome]:
-        """The same, with those JPEGs hashed at their full size that may be the same as a file of another format."""
+    def _rehash_jpegs(self, results: list[DecodeResult], workers: int) -> list[DecodeResult]:
+        """Hash JPEGs at their full size that may have the same pixels as a file of another format."""
         paths = self.manifest.frame["path"].to_numpy()
-        good = {outcome.row: str(paths[outcome.row]) for outcome in outcomes if not outcome.problem}
-        again = [(row, good[row]) for row in same_size_as_another_format(good)]
-        chunks = [again[first : first + CHUNK] for first in range(0, len(again), CHUNK)]
-        hashes = processes.call(
-            partial(processes.each, function=full_hash),
+        good = {result.row: str(paths[result.row]) for result in results if not result.problem}
+        jpegs = [(row, good[row]) for row in jpegs_sized_like_other_formats(good)]
+        chunks = [jpegs[first : first + CHUNK_SIZE] for first in range(0, len(jpegs), CHUNK_SIZE)]
+        hashes = process_pool.map_unordered(
+            partial(process_pool.map_numbered, function=hash_file),
             chunks,
-            workers if len(again) >= FEW else 1,
+            workers if len(jpegs) >= MIN_PARALLEL_PHOTOGRAPHS else 1,
             purpose="decodes photographs",
-            place=lambda chunk: f"it was at {chunk[0][1]} or one of the {len(chunk) - 1} after it",
+            describe=lambda chunk: f"it was at {chunk[0][1]} or one of the {len(chunk) - 1} after it",
         )
-        full = {row: digest for chunk in hashes for row, digest in chunk}
-        return [replace(outcome, digest=full.get(outcome.row, outcome.digest)) for outcome in outcomes]
+        full_digests = {row: digest for chunk in hashes for row, digest in chunk}
+        return [replace(result, digest=full_digests.get(result.row, result.digest)) for result in results]
 
-    def _finish(self, target: ArrayFile, outcomes: list[Outcome], on_bad: str, start: float) -> None:
-        """Close it up and write the index; both are on the disk when this is over."""
-        n = len(outcomes)
-        bad = [(outcome.row, outcome.problem) for outcome in outcomes if outcome.problem]
-        refuse(self.name_bad(bad), self.manifest.root, on_bad)
+    def _finish(self, array_file: ArrayFile, results: list[DecodeResult], on_bad: str, start: float) -> None:
+        """Remove the gaps of bad photographs from the array, write the index and sync both to the disk."""
+        n = len(results)
+        bad = [(result.row, result.problem) for result in results if result.problem]
+        raise_if_bad(self.to_bad_rows(bad), self.manifest.root, on_bad)
         if len(bad) == n:
             raise DataError(f"{self.manifest.root}: none of its {n} photographs can be read; {bad[0][1]}")
         if bad:
-            close_up(target, _all_but(bad, n).tolist())
+            compact_rows(array_file, _other_rows(bad, n).tolist())
         index = {
             "source": str(self.manifest.root),
             "preprocessing": PREPROCESSING,
             "photographs": n - len(bad),
             "image_size": self.size,
             "bad": bad,
-            "digests": [outcome.digest for outcome in outcomes if not outcome.problem],
-            "discless": [outcome.row for outcome in outcomes if not (outcome.disc or outcome.problem)],
+            "digests": [result.digest for result in results if not result.problem],
+            "discless": [result.row for result in results if not (result.disc or result.problem)],
             "seconds": round(time.perf_counter() - start, 3),
         }
-        pixels = Path(target.path)
+        pixels = Path(array_file.path)
         (pixels.parent / "index.json").write_text(json.dumps(index, indent=1))
-        for written in (pixels, pixels.parent / "index.json", pixels.parent):
-            _to_disk(written)
+        for path in (pixels, pixels.parent / "index.json", pixels.parent):
+            _sync(path)
 
     def _decode(
-        self, target: ArrayFile, done: dict[int, Outcome], workers: int, inherited: int
-    ) -> Iterator[list[Outcome]]:
-        """Those that are not done; as files first, then as arrays."""
+        self, array_file: ArrayFile, done: dict[int, DecodeResult], workers: int, inherited: int
+    ) -> Iterator[list[DecodeResult]]:
+        """Decode the photographs that are not done: first image files, then rows of npz arrays."""
         frame = self.manifest.frame[["path", "array", "index"]].assign(row=np.arange(len(self.manifest.frame)))
         frame = frame[~frame["row"].isin(list(done))]
-        files, inside = frame[frame["array"] == ""], frame[frame["array"] != ""]
+        files, array_rows = frame[frame["array"] == ""], frame[frame["array"] != ""]
         jobs: list[Job] = list(zip(files["row"].tolist(), files["path"], strict=True))
-        length = max(min(CHUNK, len(jobs) // (4 * workers)), 1)
+        length = max(min(CHUNK_SIZE, len(jobs) // (4 * workers)), 1)
         chunks = (jobs[first : first + length] for first in range(0, len(jobs), length))
         total_bytes = self.total_bytes * len(jobs) / len(self.manifest.frame)
-        if workers > 1 and (len(jobs) >= FEW or (len(jobs) > 1 and total_bytes > LITTLE)):
-            yield from decode_in_processes(chunks, target, workers, inherited)
+        if workers > 1 and (
+            len(jobs) >= MIN_PARALLEL_PHOTOGRAPHS or (len(jobs) > 1 and total_bytes > MIN_PARALLEL_BYTES)
+        ):
+            yield from decode_in_processes(chunks, array_file, workers, inherited)
         else:
-            yield from (decode(chunk, target) for chunk in chunks)
-        for (path, array), some in inside.groupby(["path", "array"], sort=False):
-            rows = list(zip(some["row"].tolist(), some["index"].tolist(), strict=True))
-            yield from _from_array(str(path), str(array), rows, target)
+            yield from (decode(chunk, array_file) for chunk in chunks)
+        for (path, array), group in array_rows.groupby(["path", "array"], sort=False):
+            rows = list(zip(group["row"].tolist(), group["index"].tolist(), strict=True))
+            yield from _write_npz_rows(str(path), str(array), rows, array_file)
 
 
-def _intact(noted: dict[int, Outcome], target: ArrayFile, n: int, threads: int) -> dict[int, Outcome]:
-    """Of the rows that were decoded before, those that are in the file as they were written."""
-    checksums = {row: outcome.checksum for row, outcome in noted.items() if not outcome.problem}
-    if len(checksums) < len(noted) == n:  # all was decoded, so it may have been stopped while it was closed up
-        open_up(target, checksums)
-    return {row: noted[row] for row in intact(target, checksums, threads)}
+def _find_intact(
+    results: dict[int, DecodeResult], array_file: ArrayFile, n: int, threads: int
+) -> dict[int, DecodeResult]:
+    """Return the earlier results whose rows are still in the file as they were written."""
+    checksums = {row: result.checksum for row, result in results.items() if not result.problem}
+    if len(checksums) < len(results) == n:  # all was decoded, so the build may have been stopped in `compact_rows`
+        restore_rows(array_file, checksums)
+    return {row: results[row] for row in find_intact_rows(array_file, checksums, threads)}
 
 
-def _from_array(path: str, array: str, rows: list[tuple[int, int]], target: ArrayFile) -> Iterator[list[Outcome]]:
-    """The photographs of one array of an npz file, in this process: they need no decoding."""
+def _write_npz_rows(
+    path: str, array: str, rows: list[tuple[int, int]], array_file: ArrayFile
+) -> Iterator[list[DecodeResult]]:
+    """Write photographs of an array of an npz file, in this process because they need no decoding."""
     try:
         photographs = npz.load(path, array)
     except DataError as error:
-        yield [Outcome(row, problem=str(error)) for row, _ in rows]
+        yield [DecodeResult(row, problem=str(error)) for row, _ in rows]
         return
-    with Path(target.path).open("r+b") as file:
+    with Path(array_file.path).open("r+b") as file:
         for row, index in rows:
             if not 0 <= index < len(photographs):
-                yield [Outcome(row, problem=f"{path}: {array} has {len(photographs)} rows, no row {index}")]
+                yield [DecodeResult(row, problem=f"{path}: {array} has {len(photographs)} rows, no row {index}")]
                 continue
-            yield [put(photographs[index], row, target, file)]
+            yield [write_photograph(photographs[index], row, array_file, file)]
 
 
-def _to_disk(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

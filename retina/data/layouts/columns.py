@@ -1,7 +1,6 @@
-"""Which column of a label file names the photographs, which one holds their grades, and which the rest.
+"""The columns of a label file that are read, as the user or their titles name them.
 
-The user's own choice comes first, then the names of the public sets, then the content: a single column that names
-photographs that are there, a single one that holds nothing but grades.
+Without a choice of the user, these are the titles of public data sets; `column_choice` also looks at the content.
 """
 
 from __future__ import annotations
@@ -9,61 +8,52 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from retina.config import DataConfig
-from retina.data.formats import own_name
-from retina.data.layouts import split_words
-from retina.data.layouts.csv_reader import Table, plain
-from retina.data.layouts.file_index import leaves_folder
-from retina.data.layouts.gradable import Gradable, gradable_column
-from retina.data.layouts.grades import GradeReader
-from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import eye_of, patient_of
+from retina.data.layouts.csv_reader import Table, normalize_title
+from retina.data.layouts.gradable import GradableColumn, parse_gradable_column
 from retina.errors import DataError
 
-IMAGES = (
+IMAGE_TITLES = (
     "image", "id_code", "image_name", "image_id", "filename", "file_name", "file", "image_path", "path", "name", "img",
     "img_name", "image_file", "image_filename", "img_path", "filepath", "file_path",
 )  # fmt: skip
-GRADED = (
+GRADE_TITLES = (
     "level", "diagnosis", "grade", "retinopathy_grade", "dr_grade", "label", "adjudicated_dr_grade", "dr_icdr",
     "final_icdr", "dr_level", "icdr", "icdr_grade", "icdr_level", "dr_class", "diabetic_retinopathy_grade",
     "dr_severity", "class",
 )  # fmt: skip
-_OF_ANYTHING = {"label", "class", "diagnosis"}
-"""Names for grades that are also names for a yes and no."""
 KEYWORDS = "diagnostic_keywords"
-_OTHERS = {
+"""Title of ODIR-5K's columns of an eye's findings in words."""
+OTHER_TITLES = {
     "split": ("split", "set", "subset", "partition"),
     "patient": ("patient", "patient_id", "subject", "subject_id"),
     "eye": ("eye", "laterality", "side", "exam_eye"),
 }
-_ROLES = ("image", "grade", "patient", "eye")
-"""What a key of the user's may choose a column for."""
-_OF_AN_EYE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
-_RETITLE = "give one of them another title"
-_COUNTERS = {"", "index", "id", "unnamed:_0", "unnamed:_0.1", "number", "no"}
-_SHOWN = 6
-_LEAST_GRADES = 3
-"""Different grades in a column of no known name that is taken for the grades: 0 and 1 are a yes and no of anything."""
+CONFIGURABLE_ROLES = ("image", "grade", "patient", "eye")
+"""Roles for which the user may choose a column, with `data.ROLE_column`."""
+_EYE_IN_TITLE = re.compile(r"(?:(left|right)(?:_eye)?_(.+)|(.+?)_(?:of_)?(left|right)(?:_eye)?)")
+RENAME_REMEDY = "give one of them another title"
+MAX_SHOWN = 6
+"""Titles listed in a message."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Positions of the columns that mean something; None where there is none.
+    """Positions of the columns that are read; None for a column that does not exist.
 
     Attributes:
-        image: names the photograph of a row.
+        image: the photograph's name.
         grade: its grade.
         split: its split.
-        patient: whom it is of.
+        patient: its patient.
         eye: which eye it shows.
-        gradable: those that say whether anybody could grade it, none, one, or one an eye.
-        eyes: "left" and "right" to the columns of that eye's photograph (None: that of `image`) and grade, where a row
-            has both eyes' grades.
-        keywords: whether the eyes' grades are diagnostic keywords.
-        choices: what was chosen where more than the known names decided.
+        gradable: columns that say whether photographs are gradable: none, one, or one for each eye.
+        eyes: for a table with both eyes' grades in each row, "left" and "right" with the positions of that eye's
+            photograph (None: that of `image`) and grade.
+        grades_are_keywords: whether the eyes' grades are diagnostic keywords.
+        choices: lines on what was chosen where more than the known titles decided.
     """
 
     image: int | None = None
@@ -71,349 +61,157 @@ class Columns:
     split: int | None = None
     patient: int | None = None
     eye: int | None = None
-    gradable: tuple[Gradable, ...] = ()
+    gradable: tuple[GradableColumn, ...] = ()
     eyes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
-    keywords: bool = False
+    grades_are_keywords: bool = False
     choices: list[str] = field(default_factory=list)
 
     @property
-    def are_enough(self) -> bool:
+    def are_sufficient(self) -> bool:
         """Whether they name photographs and their grades."""
-        named = self.image is not None or (
+        has_names = self.image is not None or (
             len(self.eyes) == 2 and all(image is not None for image, _ in self.eyes.values())
         )
-        return named and (self.grade is not None or len(self.eyes) == 2)
+        return has_names and (self.grade is not None or len(self.eyes) == 2)
 
 
-def known(titles: list[str], config: DataConfig) -> Columns:
-    """The columns that the user chose, and of the rest those of known names.
+def find_known_columns(titles: list[str], config: DataConfig) -> Columns:
+    """Return the columns that the user chose, and for the other roles those of known titles.
 
     Raises:
-        DataError: a column that the user chose is not there.
+        DataError: if a column that the user chose does not exist, or if several have its title.
     """
-    at = _positions(titles)
-    chosen_titles = [title for role in _ROLES if (title := getattr(config, f"{role}_column"))]
-    twins = {plain(title) for title in chosen_titles if titles.count(title) != 1}
-    _refuse_twins(titles, {*IMAGES, *GRADED, *twins})
-    chosen = {role: _named(titles, at, getattr(config, f"{role}_column"), role) for role in _ROLES}
-    found = {role: next((at[name] for name in names if name in at), None) for role, names in _OTHERS.items()}
-    eyes = _eyes(at) if chosen["grade"] is None else {}
+    positions = positions_by_title(titles)
+    chosen_titles = [title for role in CONFIGURABLE_ROLES if (title := getattr(config, f"{role}_column"))]
+    inexact = {normalize_title(title) for title in chosen_titles if titles.count(title) != 1}
+    refuse_duplicate_titles(titles, {*IMAGE_TITLES, *GRADE_TITLES, *inexact})
+    chosen = {
+        role: _chosen_position(titles, positions, getattr(config, f"{role}_column"), role)
+        for role in CONFIGURABLE_ROLES
+    }
+    known = {role: _first_position(positions, role_titles) for role, role_titles in OTHER_TITLES.items()}
+    eyes = _eye_columns(positions) if chosen["grade"] is None else {}
     grade = chosen["grade"]
     if grade is None and not eyes:
-        grade = next((at[name] for name in GRADED if name in at), None)
+        grade = _first_position(positions, GRADE_TITLES)
     image = chosen["image"]
     if image is None:
-        image = next((at[name] for name in IMAGES if name in at), None)
-    patient = chosen["patient"] if chosen["patient"] is not None else found["patient"]
+        image = _first_position(positions, IMAGE_TITLES)
+    patient = chosen["patient"] if chosen["patient"] is not None else known["patient"]
     if patient is None and eyes:
-        patient = at.get("id")
+        patient = positions.get("id")
     return Columns(
         image=image,
         grade=grade,
-        split=found["split"],
+        split=known["split"],
         patient=patient,
-        eye=chosen["eye"] if chosen["eye"] is not None else found["eye"],
-        gradable=_first_of_each_eye(
-            [one for name, place in at.items() if (one := gradable_column(place, titles[place], name))]
-        ),
+        eye=chosen["eye"] if chosen["eye"] is not None else known["eye"],
+        gradable=_first_of_each_eye(gradable_columns_of(titles, positions)),
         eyes=eyes,
-        keywords=any(KEYWORDS in plain(titles[grade]) for _, grade in eyes.values()),
+        grades_are_keywords=any(KEYWORDS in normalize_title(titles[grade]) for _, grade in eyes.values()),
     )
 
 
-def _first_of_each_eye(columns: list[Gradable]) -> tuple[Gradable, ...]:
-    firsts: dict[str, Gradable] = {}
-    for one in columns:
-        firsts.setdefault(one.eye, one)
-    return tuple(firsts.values())
+def _first_position(positions: dict[str, int], titles: tuple[str, ...]) -> int | None:
+    return next((positions[title] for title in titles if title in positions), None)
 
 
-def choose(table: Table, config: DataConfig, reader: GradeReader, index: PhotographIndex | None) -> Columns:
-    """The columns of a table with a header.
+def gradable_columns_of(titles: list[str], positions: dict[str, int]) -> list[GradableColumn]:
+    """Return the columns whose titles say that they are about gradability.
 
     Args:
-        table: all of it.
-        config: the user's choice.
-        reader: tells grades.
-        index: the photographs that are there; None where they may be absent, and names alone decide.
-
-    Raises:
-        DataError: no column, or more than one, could be meant; names those that there are. Or there is no header.
+        titles: of all columns.
+        positions: as `positions_by_title` returns them.
     """
-    columns = known(table.titles, config)
-    at = _positions(table.titles)
-    choices: list[str] = []
-    image, grade = columns.image, columns.grade
-    if config.image_column is None and index is not None and not (columns.eyes and image is None):
-        image = _image_column(table, [at[name] for name in IMAGES if name in at], index, choices)
-    if config.grade_column is None and not columns.eyes:
-        taken = {image, *(at[name] for names in _OTHERS.values() for name in names if name in at)}
-        taken |= {columns.patient, columns.eye, *(one.at for one in columns.gradable)}
-        grade = _grade_column(table, [at[name] for name in GRADED if name in at], taken, reader, choices)
-    chosen_by_key = {role: getattr(config, f"{role}_column") for role in _ROLES}
-    choices += [f"{role} column {title}, as data.{role}_column says" for role, title in chosen_by_key.items() if title]
-    found = replace(columns, image=image, grade=grade, choices=choices)
-    if not found.are_enough:
-        raise _missing(table, no_image=image is None, no_grade=grade is None and not columns.eyes)
-    _refuse_row_as_header(table, grade)
-    return _of_agreeing(table, found, config, reader)
+    return [
+        column
+        for normalized, position in positions.items()
+        if (column := parse_gradable_column(position, titles[position], normalized))
+    ]
 
 
-def _refuse_row_as_header(table: Table, grade: int | None) -> None:
-    """Stop where the first line is a row: as a header it would take a photograph away.
-
-    Raises:
-        DataError: the title of the grades is itself a grade, or a number.
-    """
-    title = table.titles[grade] if grade is not None else ""
-    reader = GradeReader({})
-    if table.lines and re.fullmatch(r"\D+", title) and (reader(title) is not None or reader.is_ungradable(title)):
-        raise DataError(
-            f"{table.file}: the title {title!r} of its column of grades is itself a grade; give it another one,\n"
-            f"or, if the first line is a row, write a header above it: {IMAGES[0]},{GRADED[0]} for a name and a grade"
-        )
-    if reader(title) is not None or reader.is_ungradable(title) or re.fullmatch(r"[-+]?\d+(?:[.,]\d*)?", title):
-        raise DataError(
-            f"{table.file}: its first line is a row ({', '.join(map(repr, table.titles[:_SHOWN]))}) and no header;\n"
-            f"write one above it, {IMAGES[0]},{GRADED[0]} for a name and a grade"
-        )
+def _first_of_each_eye(columns: list[GradableColumn]) -> tuple[GradableColumn, ...]:
+    first_by_eye: dict[str, GradableColumn] = {}
+    for column in columns:
+        first_by_eye.setdefault(column.eye, column)
+    return tuple(first_by_eye.values())
 
 
-def _positions(titles: list[str]) -> dict[str, int]:
-    at: dict[str, int] = {}
-    for place, title in enumerate(titles):
-        at.setdefault(plain(title), place)
-    return at
+def positions_by_title(titles: list[str]) -> dict[str, int]:
+    """Return the position of the first column of each title, normalized."""
+    positions: dict[str, int] = {}
+    for position, title in enumerate(titles):
+        positions.setdefault(normalize_title(title), position)
+    return positions
 
 
-def _refuse_twins(titles: list[str], read: AbstractSet[str]) -> None:
-    """Stop where two columns have one title, as `plain` has it, that we would read.
+def refuse_duplicate_titles(titles: list[str], read_titles: AbstractSet[str]) -> None:
+    """Raise if two columns have the same normalized title and it is one that is read.
 
     Raises:
         DataError: names the title.
     """
-    counts = Counter(plain(title) for title in titles)
-    twins = [title for title in titles if counts[plain(title)] > 1 and plain(title) in read]
-    if twins:
-        raise DataError(f"{counts[plain(twins[0])]} columns are called {twins[0]!r}; {_RETITLE}")
+    counts = Counter(normalize_title(title) for title in titles)
+    duplicates = [
+        title for title in titles if counts[normalize_title(title)] > 1 and normalize_title(title) in read_titles
+    ]
+    if duplicates:
+        n = counts[normalize_title(duplicates[0])]
+        raise DataError(f"{n} columns are called {duplicates[0]!r}; {RENAME_REMEDY}")
 
 
-def _named(titles: list[str], at: dict[str, int], wanted: str | None, role: str) -> int | None:
-    if wanted is None:
-        return None
-    if wanted in titles:
-        return titles.index(wanted)
-    if plain(wanted) in at:
-        return at[plain(wanted)]
-    raise DataError(f"data.{role}_column is {wanted!r}; found the columns: {_listed(titles)}")
-
-
-def _of_agreeing(table: Table, found: Columns, config: DataConfig, reader: GradeReader) -> Columns:
-    """The same columns, where of several known names for one thing those with the same to say are the first of them.
+def _chosen_position(titles: list[str], positions: dict[str, int], chosen: str | None, role: str) -> int | None:
+    """Return the position of the column that the user chose for a role; None if there is no choice.
 
     Raises:
-        DataError: two columns that are read have one title, or say different things; names both.
+        DataError: if there is no such column.
     """
-    at = _positions(table.titles)
-    gradable = [one for name, place in at.items() if (one := gradable_column(place, table.titles[place], name))]
-    try:
-        _refuse_twins(table.titles, {name for name in at if _is_read(name)} | ({"id"} if found.eyes else set()))
-    except DataError as error:
-        raise DataError(f"{table.file}: {error}") from None
-    first: dict[str, int | None] = {"split": found.split, "patient": found.patient, "eye": found.eye}
-    own = [own_name(name) for name in table.column(found.image)] if found.image is not None else []
-    for role, names in _OTHERS.items():
-        places = [at[name] for name in names if name in at]
-        if len(places) > 1 and getattr(config, f"{role}_column", None) is None:
-            cells = {place: _meaning(role, table.column(place), own) for place in places}
-            remedy = _RETITLE if role == "split" else f"choose one with data.{role}_column"
-            first[role] = _first_of(table, cells, role, remedy, found.choices)
-    kept = []
-    for eye in dict.fromkeys(one.eye for one in gradable):
-        mine = {one.at: one for one in gradable if one.eye == eye}
-        said = {place: [str(one.says(cell)) for cell in table.column(place)] for place, one in mine.items()}
-        kept.append(mine[_first_of(table, said, "gradable", _RETITLE, found.choices)])
-    for eye in found.eyes:
-        places = [
-            place for name, place in at.items() if _eye_and_base(name)[0] == eye and _eye_and_base(name)[1] in GRADED
-        ]
-        if len(places) > 1:
-            grades = {place: [_text_of(reader(cell)) for cell in table.column(place)] for place in places}
-            grade = _first_of(table, grades, f"{eye} grade", _RETITLE, found.choices)
-            found = replace(found, eyes={**found.eyes, eye: (found.eyes[eye][0], grade)})
-    split, patient, eye_at = first["split"], first["patient"], first["eye"]
-    return replace(found, split=split, patient=patient, eye=eye_at, gradable=tuple(kept))
+    if chosen is None:
+        return None
+    if chosen in titles:
+        return titles.index(chosen)
+    if normalize_title(chosen) in positions:
+        return positions[normalize_title(chosen)]
+    raise DataError(f"data.{role}_column is {chosen!r}; found the columns: {_join_titles(titles)}")
 
 
-def _text_of(grade: int | None) -> str:
-    return "" if grade is None else str(grade)
-
-
-def _eye_and_base(name: str) -> tuple[str, str]:
-    """The eye that a title, as `plain` has it, is of, and the rest of it; both empty where it is of none."""
-    match = _OF_AN_EYE.fullmatch(name)
+def eye_and_base(title: str) -> tuple[str, str]:
+    """Return the eye in a normalized title and the title without it; both empty if it names no eye."""
+    match = _EYE_IN_TITLE.fullmatch(title)
     return (match[1] or match[4], match[2] or match[3]) if match else ("", "")
 
 
-def _is_read(name: str) -> bool:
-    """Whether a column of this title, as `plain` has it, is read if it is there."""
-    return (
-        _eye_and_base(name)[1] in {*IMAGES, "fundus", *GRADED, KEYWORDS}
-        or any(name in names for names in _OTHERS.values())
-        or gradable_column(0, name, name) is not None
-    )
-
-
-def _meaning(role: str, cells: list[str], own: list[str]) -> list[str]:
-    """What the cells of a column say, alike where they mean alike; all empty where they say nothing.
-
-    Args:
-        role: "split", "patient" or "eye".
-        cells: of the column.
-        own: the photographs' own names; patients who are called so are none.
-    """
-    if role == "split":
-        return [split_words.of_word(cell) or "" for cell in cells]
-    if role == "eye":
-        return [eye_of(cell) for cell in cells]
-    named = [patient_of(cell) for cell in cells]
-    if all(not name or own_name(name) == mine for name, mine in zip(named, own, strict=False)):
-        return [""] * len(cells)
-    numbers: dict[str, str] = {"": ""}
-    return [numbers.setdefault(name, str(len(numbers))) for name in named]
-
-
-def _first_of(table: Table, columns: dict[int, list[str]], role: str, remedy: str, choices: list[str]) -> int:
-    """The first of the columns that say anything, if all of these say the same.
-
-    Raises:
-        DataError: they do not.
-    """
-    telling = [at for at, cells in columns.items() if any(cells)] or list(columns)
-    if any(columns[at] != columns[telling[0]] for at in telling[1:]):
-        raise DataError(f"{table.file}: the columns {_titles(table, telling)} differ; {remedy}")
-    if len(columns) > 1:
-        choices.append(f"{role} from column {table.titles[telling[0]]}, of {_titles(table, list(columns))}")
-    return telling[0]
-
-
-def _eyes(at: dict[str, int]) -> dict[str, tuple[int | None, int]]:
-    """The columns of both eyes' grades, and of their photographs where these have columns of their own."""
+def _eye_columns(positions: dict[str, int]) -> dict[str, tuple[int | None, int]]:
+    """Return the columns of both eyes' photographs (None if they have none) and grades; see `Columns.eyes`."""
     images: dict[str, int] = {}
     grades: dict[str, int] = {}
-    for name, place in at.items():
-        eye, base = _eye_and_base(name)
-        if base in {*IMAGES, "fundus"}:
-            images.setdefault(eye, place)
-        elif base in {*GRADED, KEYWORDS}:
-            grades.setdefault(eye, place)
-    return {eye: (images.get(eye), place) for eye, place in grades.items()} if len(grades) == 2 else {}
+    for title, position in positions.items():
+        eye, base = eye_and_base(title)
+        if base in {*IMAGE_TITLES, "fundus"}:
+            images.setdefault(eye, position)
+        elif base in {*GRADE_TITLES, KEYWORDS}:
+            grades.setdefault(eye, position)
+    return {eye: (images.get(eye), position) for eye, position in grades.items()} if len(grades) == 2 else {}
 
 
-def _image_column(table: Table, named: list[int], index: PhotographIndex, choices: list[str]) -> int | None:
-    """Of the columns of known names the one that names most photographs that are there; else the only one that does."""
-    if len(named) == 1:
-        return named[0]
-    if named:
-        counts = {at: _there(table.column(at), index) for at in named}
-        best = max(named, key=lambda at: counts[at])
-        choices.append(f"photographs from column {table.titles[best]}, of {_titles(table, named)}")
-        return best
-    found = [at for at in range(len(table.titles)) if _there(table.column(at), index) * 2 >= max(len(table.lines), 1)]
-    return _only(table, found, "names photographs", "image", choices)
+def missing_columns_error(table: Table, config: DataConfig) -> DataError:
+    """Return the error for a table with no column of a known title for the photograph, or none for its grade."""
+    known = find_known_columns(table.titles, config)
+    return missing_roles_error(table, no_image=known.image is None, no_grade=known.grade is None)
 
 
-def _there(cells: list[str], index: PhotographIndex) -> int:
-    """How many cells name a photograph that is there; a column that repeats few names is another thing."""
-    names = set(cells) - {""}
-    if len(names) * 2 < len(cells):
-        return 0
-    return sum(not leaves_folder(name) and index.has(name) for name in names)
-
-
-def _grade_column(
-    table: Table, named: list[int], taken: set[int | None], reader: GradeReader, choices: list[str]
-) -> int | None:
-    """Of the columns of known names the one that holds grades; else the only one that holds nothing else."""
-    if named:
-        chosen = _of_several(table, named, reader, choices) if len(named) > 1 else named[0]
-        _refuse_yes_and_no(table, chosen, _graded(table, {*taken, *named}, reader), reader)
-        return chosen
-    return _only(table, _graded(table, taken, reader), "holds only grades", "grade", choices)
-
-
-def _graded(table: Table, taken: set[int | None], reader: GradeReader) -> list[int]:
-    """The columns, but for those taken and those that count rows, that hold nothing but grades, three at least."""
-    found = []
-    for at, title in enumerate(table.titles):
-        if at not in taken and plain(title) not in _COUNTERS:
-            cells = set(table.column(at)) - {""}
-            grades = {reader(cell) for cell in cells if not reader.is_ungradable(cell)}
-            if None not in grades and len(grades) >= _LEAST_GRADES:
-                found.append(at)
-    return found
-
-
-def _refuse_yes_and_no(table: Table, chosen: int, others: list[int], reader: GradeReader) -> None:
-    """Stop where a column of a name for anything holds 0 and 1 alone, and another one may well hold the grades.
-
-    Raises:
-        DataError: names both.
-    """
-    grades = {reader(cell) for cell in table.column(chosen)} - {None}
-    if others and grades == {0, 1} and plain(table.titles[chosen]) in _OF_ANYTHING:
-        raise DataError(
-            f"{table.file}: the column {table.titles[chosen]} holds 0 and 1 alone, and {_titles(table, others)} "
-            f"{'holds' if len(others) == 1 else 'hold'} only grades; choose one with data.grade_column"
-        )
-
-
-def _of_several(table: Table, named: list[int], reader: GradeReader, choices: list[str]) -> int:
-    """The first of them that holds grades, if those that do agree."""
-    columns = {at: [reader(cell) for cell in table.column(at)] for at in named}
-    graded = [at for at in named if any(grade is not None for grade in columns[at])] or named
-    first = graded[0]
-    for other in graded[1:]:
-        if any(a is not None and b is not None and a != b for a, b in zip(columns[first], columns[other], strict=True)):
-            raise DataError(
-                f"{table.file}: the columns {_titles(table, graded)} hold different grades; "
-                "choose one with data.grade_column"
-            )
-    choices.append(f"grades from column {table.titles[first]}, of {_titles(table, named)}")
-    return first
-
-
-def _only(table: Table, found: list[int], what: str, role: str, choices: list[str]) -> int | None:
-    if len(found) > 1:
-        raise DataError(
-            f"{table.file}: each of the columns {_titles(table, found)} {what}; choose one with data.{role}_column"
-        )
-    if found:
-        choices.append(f"column {table.titles[found[0]]}, the only one that {what}")
-    return found[0] if found else None
-
-
-def missing(table: Table, config: DataConfig) -> DataError:
-    """The complaint about a table in which no column of a known name is for the photograph, or for its grade."""
-    found = known(table.titles, config)
-    return _missing(table, no_image=found.image is None, no_grade=found.grade is None)
-
-
-def _missing(table: Table, *, no_image: bool, no_grade: bool) -> DataError:
-    lacking = [
-        *([f"one for the photograph ({', '.join(IMAGES[:_SHOWN])} or another known one)"] if no_image else []),
-        *([f"one for its grade ({', '.join(GRADED[:_SHOWN])} or another known one)"] if no_grade else []),
+def missing_roles_error(table: Table, *, no_image: bool, no_grade: bool) -> DataError:
+    """Return the error for a table without a column for the photograph, its grade, or both."""
+    missing = [
+        *([f"one for the photograph ({', '.join(IMAGE_TITLES[:MAX_SHOWN])} or another known one)"] if no_image else []),
+        *([f"one for its grade ({', '.join(GRADE_TITLES[:MAX_SHOWN])} or another known one)"] if no_grade else []),
     ]
     return DataError(
-        f"{table.file}: found the columns: {_listed(table.titles)}\n"
-        f"needed: {' and '.join(lacking)}\n"
-        "columns of other names are told by data.image_column and data.grade_column"
+        f"{table.file}: found the columns: {_join_titles(table.titles)}\n"
+        f"needed: {' and '.join(missing)}\n"
+        "name columns of other titles with data.image_column and data.grade_column"
     )
 
 
-def _titles(table: Table, columns: list[int]) -> str:
-    return ", ".join(table.titles[at] or f"number {at + 1}" for at in columns)
-
-
-def _listed(titles: list[str]) -> str:
+def _join_titles(titles: list[str]) -> str:
     return ", ".join(title for title in titles if title) or "nothing"

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts.csv_reader import read_column, read_head
-from retina.data.layouts.file_index import Place, Tree
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.file_index import DataPath, FileIndex
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
 
-COURSE = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
+COURSE_FILES = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
 
 
-def is_course(tree: Tree, place: Place) -> bool:
-    """Whether the course's headerless lists are here, or at least one of them.
+def is_course(file_index: FileIndex, data_path: DataPath) -> bool:
+    """Return whether at least one of the course's headerless lists is in the folder.
 
-    A file of these names with names and grades, or with a header of several columns, is any label file.
+    A file of one of these names that has names and grades, or a header of several columns, is an ordinary label file.
     """
-    found = (tree.file(place.root, name) for name in COURSE)
-    return place.may_be(COURSE) and any(_has_one_column(file) for file in found if file)
+    files = (file_index.file(data_path.root, name) for name in COURSE_FILES)
+    return data_path.matches_any(COURSE_FILES) and any(_has_one_column(file) for file in files if file)
 
 
 def _has_one_column(file: Path) -> bool:
@@ -27,20 +27,21 @@ def _has_one_column(file: Path) -> bool:
     return len(head.titles) < 2 and not (head.lines and not head.titles)
 
 
-def course(tree: Tree, place: Place) -> list[Labels]:
-    """Names in one headerless file, grades in another, line by line.
+def read_course(file_index: FileIndex, data_path: DataPath) -> list[LabelList]:
+    """Read names from one headerless file and grades from another, line by line.
 
     Raises:
-        DataError: a list is missing, or names and grades differ in number, so that no row can be trusted.
+        DataError: if a list is missing, or if there are not as many names as grades, so that no row can be trusted.
     """
-    missing = [name for name in COURSE if tree.file(place.root, name) is None]
+    root = data_path.root
+    missing = [name for name in COURSE_FILES if file_index.file(root, name) is None]
     if missing:
-        raise DataError(f"{place.root}: layout course needs {', '.join(COURSE)}; missing: {', '.join(missing)}")
-    return [_half(tree, place.root, split) for split in ("train", "test")]
+        raise DataError(f"{root}: layout course needs {', '.join(COURSE_FILES)}; missing: {', '.join(missing)}")
+    return [_read_split(file_index, root, split) for split in ("train", "test")]
 
 
-def _half(tree: Tree, root: Path, split: str) -> Labels:
-    names_file, grades_file = (tree.file(root, f"{split}_{kind}.csv") or root for kind in ("img", "label"))
+def _read_split(file_index: FileIndex, root: Path, split: str) -> LabelList:
+    names_file, grades_file = (file_index.file(root, f"{split}_{kind}.csv") or root for kind in ("img", "label"))
     names, grades = read_column(names_file), read_column(grades_file)
     if len(names) != len(grades):
         raise DataError(
@@ -52,13 +53,13 @@ def _half(tree: Tree, root: Path, split: str) -> Labels:
             where=f"{names_file.name}:{line}",
             grade_where=f"{grades_file.name}:{line}",
             image=name,
-            own=own_name(name),
+            key=strip_image_suffix(name),
             grade=grade,
             split=split,
             name=name,
-            scope=root,
-            split_from="list",
+            label_folder=root,
+            split_source="list",
         )
         for line, (name, grade) in enumerate(zip(names, grades, strict=True), start=1)
     ]
-    return Labels(names_file.name, rows, belongs=root / split, files=(names_file, grades_file))
+    return LabelList(names_file.name, rows, photograph_folder=root / split, files=(names_file, grades_file))

@@ -1,4 +1,4 @@
-"""Columns that say whether anybody could grade a photograph, and what their cells say."""
+"""Columns that say whether a photograph is gradable, and the meaning of their cells."""
 
 from __future__ import annotations
 
@@ -7,50 +7,59 @@ from dataclasses import dataclass
 
 from retina.data.layouts.grades import UNGRADABLE_WORDS
 
-_ENDS = ("gradable", "gradeable")
+_ENDINGS = ("gradable", "gradeable")
 _INVERTED = re.compile(r"(?:.*_)?(?:un|non_?|not_)grade?able")
-_OF_AN_EYE = re.compile(r"(?:(left|right)_.*|.*_(left|right)(?:_eye)?)")
+_EYE_IN_TITLE = re.compile(r"(?:(left|right)_.*|.*_(left|right)(?:_eye)?)")
 _NO = re.compile(r"0+(?:[.,]0*)?|no?|f(?:alse)?")
 _YES = re.compile(r"0*1(?:[.,]0*)?|y(?:es)?|t(?:rue)?")
 _EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null"}
 ALLOWED = "yes, no, 1, 0, true, false"
+"""The values of such a column, for messages."""
 
 
 @dataclass(frozen=True)
-class Gradable:
-    """One such column.
+class GradableColumn:
+    """A column that says whether photographs are gradable.
 
     Attributes:
-        at: its position.
+        position: index of the column in the table.
         title: as written.
-        inverted: whether its "yes" means that the photograph is not gradable: "ungradable", "not gradable".
-        eye: "left" or "right", where it is of this eye alone; else "".
+        is_inverted: whether "yes" means that the photograph is not gradable: "ungradable", "not gradable".
+        eye: "left" or "right" if the column is about this eye alone; else "".
     """
 
-    at: int
+    position: int
     title: str
-    inverted: bool
+    is_inverted: bool
     eye: str = ""
 
-    def says(self, cell: str) -> bool | None:
-        """Whether the photograph is gradable, so also of an empty cell; None for a word of neither meaning.
+    def parse(self, cell: str) -> bool | None:
+        """Return whether the photograph is gradable; True for an empty cell, None for a word that means neither.
 
-        "ungradable" and "gradable" mean what they say, whatever the column is called.
+        The words "ungradable" and "gradable" have their own meaning, whatever the column's title is.
         """
         word = cell.strip().lower()
         if word in _EMPTY:
             return True
         joined = re.sub(r"[\s_-]+", "", word)
-        if joined in UNGRADABLE_WORDS or joined in _ENDS:
-            return joined in _ENDS
+        if joined in UNGRADABLE_WORDS or joined in _ENDINGS:
+            return joined in _ENDINGS
         if _YES.fullmatch(word) or _NO.fullmatch(word):
-            return bool(_YES.fullmatch(word)) != self.inverted
+            return bool(_YES.fullmatch(word)) != self.is_inverted
         return None
 
 
-def gradable_column(at: int, title: str, plain: str) -> Gradable | None:
-    """The column at a position, if its title, and that as it is compared, says that it is one."""
-    match = _OF_AN_EYE.fullmatch(plain)
+def parse_gradable_column(position: int, title: str, normalized: str) -> GradableColumn | None:
+    """Return the column if its title says that it is about gradability, else None.
+
+    Args:
+        position: index of the column in the table.
+        title: as written.
+        normalized: the title as `csv_reader.normalize_title` returns it.
+    """
+    match = _EYE_IN_TITLE.fullmatch(normalized)
     eye = (match[1] or match[2]) if match else ""
-    base = re.sub(r"_(?:left|right)(?:_eye)?$", "", plain)
-    return Gradable(at, title, bool(_INVERTED.fullmatch(base)), eye) if base.endswith(_ENDS) else None
+    base = re.sub(r"_(?:left|right)(?:_eye)?$", "", normalized)
+    if not base.endswith(_ENDINGS):
+        return None
+    return GradableColumn(position, title, bool(_INVERTED.fullmatch(base)), eye)

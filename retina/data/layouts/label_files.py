@@ -1,4 +1,4 @@
-"""The layouts of label files: which files below the data folder are label files, and which of them belong together."""
+"""The layouts of label files: find the label files below the data folder and select those that belong together."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
-from retina.data.formats import is_image, own_name, suffix_of
+from retina.data.formats import is_image, strip_image_suffix, suffix_of
 from retina.data.layouts import columns, split_words
+from retina.data.layouts.column_choice import choose_columns
 from retina.data.layouts.columns import Columns
-from retina.data.layouts.csv_reader import SUFFIXES, Table, plain, read_head, read_table
-from retina.data.layouts.file_index import Place, Tree
+from retina.data.layouts.csv_reader import SUFFIXES, Table, normalize_title, read_head, read_table
+from retina.data.layouts.file_index import DataPath, FileIndex
 from retina.data.layouts.grades import GradeReader
-from retina.data.layouts.label_rows import rows_of
-from retina.data.layouts.locate import locate
+from retina.data.layouts.label_rows import read_rows
+from retina.data.layouts.locate import locate_photographs
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.validation import LabelList, Row
 from retina.errors import DataError
-
-__all__ = ["LabelFiles", "NoLabelsError", "Place", "find", "not_labels"]
 
 _log = logging.getLogger(__name__)
 
-_NO_LABELS = re.compile(r"sample.?submission|submission|_upload\b", re.IGNORECASE)
-"""Forms to be filled in, which have the columns of a label file and grades that nobody gave."""
-_MANY = 50
-"""Tables in a folder from which on its text files are no label files: there is one for each photograph."""
-_SMALL = 2**14
-"""Bytes up to which a table may be a legend of the grades, or notes."""
+_SUBMISSION_FORM = re.compile(r"sample.?submission|submission|_upload\b", re.IGNORECASE)
+"""Names of forms to be filled in, which have the columns of a label file and placeholder grades."""
+_MAX_TABLES = 50
+"""In a folder with more tables, the text files are no label files: there is one for each photograph."""
+_MAX_LEGEND_BYTES = 2**14
+"""Size up to which a table may be a legend of the grades, or notes."""
 _BARE_NUMBER = re.compile(r"[\d.,]+")
 _SOLUTION = "retinopathy_solution"
 _IDRID = re.compile(r"[ab]\. IDRiD_Disease Grading_(Training|Testing) Labels", re.IGNORECASE)
 _OWN_SCALE = "Messidor grades 0 to 3 by a scale of its own, which is not that of 0 to 4 (data.grade_mapping)"
-_LIKELY = re.compile(r"label|grade|grading|diagnos|annotation|solution|ground.?truth", re.IGNORECASE)
+_LIKELY_NAME = re.compile(r"label|grade|grading|diagnos|annotation|solution|ground.?truth", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,39 +44,52 @@ class LabelFiles:
     """The label files that are read together.
 
     Attributes:
-        name: the public set whose files they are, or "list".
-        labels: their rows.
-        notes: what a person should know of them.
-        are_strangers: whether they have neither a header nor the names of photographs, of which there are others: notes
-            of two words a line look so.
+        name: the public data set whose files they are, or "list".
+        label_lists: their rows, one list for each file.
+        notes: lines for the user.
+        may_be_notes: whether they may be notes with two words in each line: they have no header, and none of their
+            names is that of a photograph although there are photographs.
     """
 
     name: str
-    labels: list[Labels]
+    label_lists: list[LabelList]
     notes: list[str]
-    are_strangers: bool = False
+    may_be_notes: bool = False
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that may be a label file; `is_sure` if its header, or its lines without one, say that it is.
+    """A file that may be a label file.
 
-    `is_stranger`: see `LabelFiles.are_strangers`. `source` is what messages call it: its name, or where several have
-    that its path.
+    Attributes:
+        path: its path.
+        split: the split of all its rows, or "".
+        is_certain: whether its header, or its lines if it has none, show that it is a label file.
+        may_be_notes: see `LabelFiles.may_be_notes`.
+        source: its name in messages: the file's name, or its path if several files have that name.
     """
 
-    file: Path
+    path: Path
     split: str
-    is_sure: bool
-    is_stranger: bool = False
+    is_certain: bool
+    may_be_notes: bool = False
     source: str = ""
 
 
 @dataclass(frozen=True)
 class _LabelFile:
-    """One label file, read. `source` is what messages call it."""
+    """The content of one label file.
 
-    file: Path
+    Attributes:
+        path: its path.
+        source: its name in messages.
+        split: the split of all its rows, or "".
+        titles: the cells of its header; empty if there is none.
+        rows: its rows.
+        choices: lines on how columns were chosen, see `Columns.choices`.
+    """
+
+    path: Path
     source: str
     split: str
     titles: list[str]
@@ -86,291 +98,341 @@ class _LabelFile:
 
     @property
     def grades(self) -> dict[str, str]:
-        """The grades by the photographs' names, as text."""
-        return {own_name(row.name).casefold(): row.grade for row in self.rows if row.name}
+        """The grades as written, by the photographs' names."""
+        return {strip_image_suffix(row.name).casefold(): row.grade for row in self.rows if row.name}
 
 
 def find(
-    tree: Tree, place: Place, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+    file_index: FileIndex,
+    data_path: DataPath,
+    config: DataConfig,
+    reader: GradeReader,
+    photograph_index: PhotographIndex | None,
 ) -> LabelFiles | None:
-    """The label files that the user pointed at, or those nearest to the top of the folder; None where there are none.
+    """Return the label file that the user gave, or those nearest to the top of the folder; None if there are none.
 
     Args:
-        tree: the folders.
-        place: what the user pointed at.
-        config: the user's own choice of columns.
-        reader: tells grades.
-        index: the photographs that are there; None where they may be absent.
+        file_index: the folders.
+        data_path: the folder or file that the user gave.
+        config: the user's choice of columns.
+        reader: parses grades.
+        photograph_index: the photographs that exist; None if they may be absent.
 
     Raises:
-        DataError: a file cannot be read, lacks a column that the user named, or several files could be meant.
-        NoLabelsError: the only table has no columns of known names, and its content does not tell either.
+        DataError: if a file cannot be read or lacks a column that the user named, or if several files could be meant.
+        NoLabelsError: if the only table has no columns of known names, and its content does not show which they are.
     """
-    if place.file:
-        if suffix_of(place.file.name) not in SUFFIXES:
+    root = data_path.root
+    if data_path.file:
+        if suffix_of(data_path.file.name) not in SUFFIXES:
             return None
-        wanted = [
-            _Candidate(place.file, _split_of_name(place.file), is_sure=True),
-            *_companions(tree, place.file, config),
+        candidates = [
+            _Candidate(data_path.file, _split_of_file_name(data_path.file), is_certain=True),
+            *_companions(file_index, data_path.file, config),
         ]
     else:
-        wanted = _nearest(tree, place.root, config, reader, index)
-    if not wanted:
+        candidates = _find_candidates(file_index, root, config, reader, photograph_index)
+    if not candidates:
         return None
-    wanted.sort(key=lambda one: split_words.ORDER.index(one.split) if one.split else -1)
-    names = Counter(one.file.name for one in wanted)
-    sources = [one.file.name if names[one.file.name] == 1 else _inside(one.file, place.root) for one in wanted]
-    wanted = [replace(one, source=source) for one, source in zip(wanted, sources, strict=True)]
+    candidates.sort(key=lambda candidate: split_words.ORDER.index(candidate.split) if candidate.split else -1)
+    name_counts = Counter(candidate.path.name for candidate in candidates)
+    candidates = [
+        replace(
+            candidate,
+            source=candidate.path.name if name_counts[candidate.path.name] == 1 else _relative(candidate.path, root),
+        )
+        for candidate in candidates
+    ]
     try:
-        files = _part(place, [_read(one, place.root, config, reader, index) for one in wanted], index)
+        read_files = [_read(candidate, root, config, reader, photograph_index) for candidate in candidates]
+        files = _select_files(root, read_files, photograph_index)
     except DataError as error:
-        raise error if wanted[0].is_sure else NoLabelsError(str(error)) from None
-    name = _family(files)
-    notes = [_OWN_SCALE] if any(_is_messidor(one) for one in files) else []
-    labels = [_labels(one, name, place.root, several=len(files) > 1) for one in files]
-    return LabelFiles(name, labels, notes, are_strangers=all(one.is_stranger for one in wanted))
+        raise error if candidates[0].is_certain else NoLabelsError(str(error)) from None
+    name = _data_set_name(files)
+    notes = [_OWN_SCALE] if any(_is_messidor(file) for file in files) else []
+    label_lists = [_to_label_list(file, name, root, is_one_of_several=len(files) > 1) for file in files]
+    may_be_notes = all(candidate.may_be_notes for candidate in candidates)
+    return LabelFiles(name, label_lists, notes, may_be_notes=may_be_notes)
 
 
-def not_labels(tree: Tree, place: Place, config: DataConfig) -> Table | None:
-    """A table that is no label file, for a message that shows its columns; below the top one that is called so."""
-    for file in [place.file] if place.file else _unread(tree, place.root):
-        if suffix_of(file.name) in SUFFIXES and (place.file or suffix_of(file.name) != ".txt"):
+def find_unusable_table(file_index: FileIndex, data_path: DataPath, config: DataConfig) -> Table | None:
+    """Return a table that is no label file, for a message that shows its columns; None if there is none.
+
+    Below the top of the data folder, only tables with a label file's name count.
+    """
+    for file in [data_path.file] if data_path.file else _possible_label_files(file_index, data_path.root):
+        if suffix_of(file.name) in SUFFIXES and (data_path.file or suffix_of(file.name) != ".txt"):
             table = read_table(file)
-            if table.titles and not columns.known(table.titles, config).are_enough:
+            if table.titles and not columns.find_known_columns(table.titles, config).are_sufficient:
                 return table
     return None
 
 
-def _unread(tree: Tree, root: Path) -> Iterator[Path]:
-    for folder in tree.walk(root):
-        for file in _tables(tree, folder):
-            if folder == root or _LIKELY.search(file.name) or _split_of_name(file):
+def _possible_label_files(file_index: FileIndex, root: Path) -> Iterator[Path]:
+    for folder in file_index.walk(root):
+        for file in _tables(file_index, folder):
+            if folder == root or _has_likely_name(file):
                 yield file
 
 
-def _nearest(
-    tree: Tree, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
-) -> list[_Candidate]:
-    """The label files that are the fewest folders below the root; where no header tells, those that may be some.
+def _has_likely_name(file: Path) -> bool:
+    return bool(_LIKELY_NAME.search(file.name) or _split_of_file_name(file))
 
-    Legends, which say what the grades are called, are none. Strangers count where there is nothing else.
+
+def _find_candidates(
+    file_index: FileIndex,
+    root: Path,
+    config: DataConfig,
+    reader: GradeReader,
+    photograph_index: PhotographIndex | None,
+) -> list[_Candidate]:
+    """Return the certain label files that are the fewest folders below the root, else a single uncertain one.
+
+    Legends, which name the grades, are no label files. Files that may be notes are returned if there is nothing else.
     """
-    by_depth: dict[int, list[Path]] = defaultdict(list)
-    for folder in tree.walk(root):
-        by_depth[len(folder.relative_to(root).parts)].append(folder)
-    doubtful: list[_Candidate] = []
-    strangers: list[_Candidate] = []
-    lacking: list[str] = []
-    for depth in sorted(by_depth):
-        found = []
-        for file in (file for folder in by_depth[depth] for file in _tables(tree, folder)):
+    folders_by_depth: dict[int, list[Path]] = defaultdict(list)
+    for folder in file_index.walk(root):
+        folders_by_depth[len(folder.relative_to(root).parts)].append(folder)
+    uncertain: list[_Candidate] = []
+    possible_notes: list[_Candidate] = []
+    missing_column_errors: list[str] = []
+    for depth in sorted(folders_by_depth):
+        candidates = []
+        for file in (file for folder in folders_by_depth[depth] for file in _tables(file_index, folder)):
             try:
-                if candidate := _candidate(file, root, config):
-                    found += _looked_into(candidate, config, reader, index)
-            except _LacksColumnError as error:
-                lacking.append(str(error))
+                if candidate := _candidate_from_head(file, root, config):
+                    candidates += _check_content(candidate, config, reader, photograph_index)
+            except _MissingColumnError as error:
+                missing_column_errors.append(str(error))
             except DataError:
-                if suffix_of(file.name) != ".txt" and (_LIKELY.search(file.name) or _split_of_name(file)):
+                if suffix_of(file.name) != ".txt" and _has_likely_name(file):
                     raise
-        if sure := [one for one in found if one.is_sure and not one.is_stranger]:
-            return sure
-        strangers = strangers or [one for one in found if one.is_stranger]
-        doubtful = doubtful or [one for one in found if not one.is_sure]
-    if lacking and not doubtful:
-        raise DataError("\n".join(lacking[:3]))
-    return doubtful if len(doubtful) == 1 else strangers
+        if certain := [candidate for candidate in candidates if candidate.is_certain and not candidate.may_be_notes]:
+            return certain
+        possible_notes = possible_notes or [candidate for candidate in candidates if candidate.may_be_notes]
+        uncertain = uncertain or [candidate for candidate in candidates if not candidate.is_certain]
+    if missing_column_errors and not uncertain:
+        raise DataError("\n".join(missing_column_errors[:3]))
+    return uncertain if len(uncertain) == 1 else possible_notes
 
 
 class NoLabelsError(DataError):
-    """A table that may well be no label file."""
+    """Raised for a table that may be no label file."""
 
 
-class _LacksColumnError(DataError):
-    """A table without a column that the user named."""
+class _MissingColumnError(DataError):
+    """Raised for a table without a column that the user named."""
 
 
-def _candidate(file: Path, root: Path, config: DataConfig) -> _Candidate | None:
-    """What the head of a file says of it; None where it is no label file."""
+def _candidate_from_head(file: Path, root: Path, config: DataConfig) -> _Candidate | None:
+    """Return a candidate by the first lines of a file; None if these show that it is no label file."""
     head = read_head(file)
     if not head.titles:
-        return _Candidate(file, _split_of(file, root), is_sure=True) if head.lines else None
+        return _Candidate(file, _split_of_file(file, root), is_certain=True) if head.lines else None
     try:
-        found = columns.known(head.titles, config)
+        known = columns.find_known_columns(head.titles, config)
     except DataError as error:
-        raise _LacksColumnError(f"{file}: {error}") from None
-    if not found.are_enough and sum(bool(title) for title in head.titles) < 2:
+        raise _MissingColumnError(f"{file}: {error}") from None
+    if not known.are_sufficient and sum(bool(title) for title in head.titles) < 2:
         return None
-    return _Candidate(file, _split_of(file, root), found.are_enough)
+    return _Candidate(file, _split_of_file(file, root), known.are_sufficient)
 
 
-def _looked_into(
-    one: _Candidate, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+def _check_content(
+    candidate: _Candidate, config: DataConfig, reader: GradeReader, photograph_index: PhotographIndex | None
 ) -> list[_Candidate]:
-    """The candidate, marked if it is a stranger; nothing if it is a legend: "Mild 1" a line, and no such photograph."""
-    if not one.is_sure or one.file.stat().st_size > _SMALL:
-        return [one]
+    """Return the candidate, marked if it may be notes; nothing if it is a legend.
+
+    A legend has lines such as "Mild 1" whose names are no photographs.
+    """
+    if not candidate.is_certain or candidate.path.stat().st_size > _MAX_LEGEND_BYTES:
+        return [candidate]
     try:
-        table = read_table(one.file)
-    except DataError:  # is said where it is read
-        return [one]
-    found = columns.known(table.titles, config) if table.titles else Columns(image=0, grade=1)
-    if found.image is None or found.grade is None:
-        return [one]
-    pairs = zip(table.column(found.image), table.column(found.grade), strict=True)
-    named = {name: reader(grade) for name, grade in pairs if name}
-    if not named or any(is_image(name) or (index is not None and index.has(name)) for name in named):
-        return [one]
-    meant = {name: None if _BARE_NUMBER.fullmatch(name) else reader(name) for name in named}
-    if None not in meant.values() and (index is not None or meant == named):
+        table = read_table(candidate.path)
+    except DataError:  # is reported when the file is read for its rows
+        return [candidate]
+    known = columns.find_known_columns(table.titles, config) if table.titles else Columns(image=0, grade=1)
+    if known.image is None or known.grade is None:
+        return [candidate]
+    pairs = zip(table.column(known.image), table.column(known.grade), strict=True)
+    grades = {name: reader(grade) for name, grade in pairs if name}
+    if not grades or any(
+        is_image(name) or (photograph_index is not None and photograph_index.contains(name)) for name in grades
+    ):
+        return [candidate]
+    grades_of_names = {name: None if _BARE_NUMBER.fullmatch(name) else reader(name) for name in grades}
+    if None not in grades_of_names.values() and (photograph_index is not None or grades_of_names == grades):
         return []
-    are_others_there = index is not None and bool(index.counts)
-    return [replace(one, is_stranger=not table.titles and are_others_there and not _split_of_name(one.file))]
+    has_photographs = photograph_index is not None and bool(photograph_index.folder_counts)
+    may_be_notes = not table.titles and has_photographs and not _split_of_file_name(candidate.path)
+    return [replace(candidate, may_be_notes=may_be_notes)]
 
 
-def _tables(tree: Tree, folder: Path) -> list[Path]:
-    names = [name for name in tree.others(folder) if suffix_of(name) in SUFFIXES and not _NO_LABELS.search(name)]
-    if len(names) > _MANY:
+def _tables(file_index: FileIndex, folder: Path) -> list[Path]:
+    names = [
+        name for name in file_index.others(folder) if suffix_of(name) in SUFFIXES and not _SUBMISSION_FORM.search(name)
+    ]
+    if len(names) > _MAX_TABLES:
         names = [name for name in names if suffix_of(name) != ".txt"]
     return [folder / name for name in names]
 
 
-def _companions(tree: Tree, file: Path, config: DataConfig) -> list[_Candidate]:
-    """The label files of the other splits beside the one that was given: train.csv and test.csv."""
-    split = _split_of_name(file)
-    found: dict[str, _Candidate] = {}
-    for other in _tables(tree, file.parent) if split else ():
-        theirs = _split_of_name(other)
-        if theirs and theirs != split and theirs not in found and _template(other) == _template(file):
+def _companions(file_index: FileIndex, file: Path, config: DataConfig) -> list[_Candidate]:
+    """Return the label files of the other splits beside the one that was given: test.csv beside train.csv."""
+    split = _split_of_file_name(file)
+    companions: dict[str, _Candidate] = {}
+    for other in _tables(file_index, file.parent) if split else ():
+        other_split = _split_of_file_name(other)
+        if not other_split or other_split == split or other_split in companions:
+            continue
+        if _words_without_split(other) == _words_without_split(file):
             try:
-                candidate = _candidate(other, file.parent, config)
-            except _LacksColumnError:
+                candidate = _candidate_from_head(other, file.parent, config)
+            except _MissingColumnError:
                 continue
-            if candidate and candidate.is_sure:
-                found[theirs] = candidate
-    return list(found.values())
+            if candidate and candidate.is_certain:
+                companions[other_split] = candidate
+    return list(companions.values())
 
 
-def _split_of_name(file: Path) -> str:
-    return "test" if _SOLUTION in file.name.lower() else split_words.of_name(file.stem)
+def _split_of_file_name(file: Path) -> str:
+    return "test" if _SOLUTION in file.name.lower() else split_words.split_in_name(file.stem)
 
 
-def _split_of(file: Path, root: Path) -> str:
-    """The split of all rows of a label file: by its name, else by the nearest folder below the root that names one."""
+def _split_of_file(file: Path, root: Path) -> str:
+    """Return the split of all rows of a label file, by its name, else by the nearest folder that names one."""
     above = reversed(file.parent.relative_to(root).parts)
-    return _split_of_name(file) or next((split for part in above if (split := split_words.of_folder(part))), "")
+    folder_splits = (split for part in above if (split := split_words.split_of_folder(part)))
+    return _split_of_file_name(file) or next(folder_splits, "")
 
 
-def _template(file: Path) -> frozenset[str]:
-    """The words of a label file's name that are not its split's: equal for trainLabels.csv and testLabels.csv."""
+def _words_without_split(file: Path) -> frozenset[str]:
+    """Return the words of a label file's name except its split's: equal for trainLabels.csv and testLabels.csv."""
     if _SOLUTION in file.name.lower():
         return frozenset({"labels"})
-    return frozenset(word for word in split_words.words(file.stem) if word not in split_words.SPLITS and len(word) > 1)
+    return frozenset(
+        word for word in split_words.words_in(file.stem) if word not in split_words.SPLIT_BY_WORD and len(word) > 1
+    )
 
 
 def _read(
-    one: _Candidate, root: Path, config: DataConfig, reader: GradeReader, index: PhotographIndex | None
+    candidate: _Candidate,
+    root: Path,
+    config: DataConfig,
+    reader: GradeReader,
+    photograph_index: PhotographIndex | None,
 ) -> _LabelFile:
-    table = read_table(one.file)
-    prefix = f"{one.split}_" if _IDRID.fullmatch(one.file.stem) else ""
+    file, source, split = candidate.path, candidate.source, candidate.split
+    table = read_table(file)
+    prefix = f"{split}_" if _IDRID.fullmatch(file.stem) else ""
     if not table.titles:
-        found = Columns(image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"])
+        chosen = Columns(
+            image=0, grade=1, choices=["photographs and grades from its two columns, which have no titles"]
+        )
     else:
-        found = columns.choose(table, config, reader, index)
-    by = "list" if one.split == _split_of_name(one.file) else "folder"
-    rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
-    if found.patient is not None and _repeats_names(rows):
-        title = table.titles[found.patient]
-        choices = [*found.choices, f"column {title} repeats the photographs' names and tells no patient"]
-        found = replace(found, patient=None)
-        rows = rows_of(table, found, one.split, root=root, source=one.source, prefix=prefix, split_from=by)
-    else:
-        choices = found.choices
-    return _LabelFile(one.file, one.source, one.split, table.titles, rows, choices)
+        chosen = choose_columns(table, config, reader, photograph_index)
+    split_source = "list" if split == _split_of_file_name(file) else "folder"
+    rows = read_rows(table, chosen, split, root=root, source=source, prefix=prefix, split_source=split_source)
+    choices = chosen.choices
+    if chosen.patient is not None and _repeats_names(rows):
+        title = table.titles[chosen.patient]
+        choices = [*choices, f"column {title} repeats the photographs' names and names no patient"]
+        chosen = replace(chosen, patient=None)
+        rows = read_rows(table, chosen, split, root=root, source=source, prefix=prefix, split_source=split_source)
+    return _LabelFile(file, source, split, table.titles, rows, choices)
 
 
 def _repeats_names(rows: list[Row]) -> bool:
-    told = [row for row in rows if row.patient]
-    return len(told) > 1 and all(own_name(row.patient) == own_name(row.name) for row in told)
+    """Return whether every patient in the rows is only the name of its photograph."""
+    with_patient = [row for row in rows if row.patient]
+    return len(with_patient) > 1 and all(
+        strip_image_suffix(row.patient) == strip_image_suffix(row.name) for row in with_patient
+    )
 
 
-def _part(place: Place, files: list[_LabelFile], index: PhotographIndex | None) -> list[_LabelFile]:
-    """The files that are read together: one for each split, or several that list photographs of their own.
+def _select_files(root: Path, files: list[_LabelFile], photograph_index: PhotographIndex | None) -> list[_LabelFile]:
+    """Return the files to be read together: one for each split, or several that list different photographs.
 
     Raises:
-        DataError: two files list the same photographs for one split, and not the same grades of all of them; or
-            photographs of the same names, which may be those of two places or two versions of one.
+        DataError: if two files list the same photographs for one split and do not agree on all grades; or if they list
+            photographs of the same names, which may be two sets or two versions of one.
     """
-    kept: list[_LabelFile] = []
-    for one in files:
-        rivals = [other for other in kept if other.split == one.split or not (other.split and one.split)]
-        is_repeated = False
-        for other in rivals:
-            shared = one.grades.keys() & other.grades.keys()
+    selected: list[_LabelFile] = []
+    for file in files:
+        is_duplicate = False
+        for other in selected:
+            if other.split and file.split and other.split != file.split:
+                continue
+            shared = file.grades.keys() & other.grades.keys()
             if not shared:
                 continue
-            are_same = _are_same(one, other, shared, index)
-            is_repeated = are_same and other.grades == one.grades and other.split == one.split
-            if is_repeated:
-                _log.info("%s has the same photographs and grades as %s", one.file.name, other.file.name)
+            are_same = _name_same_photographs(file, other, shared, photograph_index)
+            is_duplicate = are_same and other.grades == file.grades and other.split == file.split
+            if is_duplicate:
+                _log.info("%s has the same photographs and grades as %s", file.path.name, other.path.name)
                 break
-            are_apart = not are_same and one.file.parent != other.file.parent
-            how, remedy = "each in its own way", ""
-            if are_apart:
-                how = "each other files of these names"
+            difference, remedy = "and do not agree", ""
+            if not are_same and file.path.parent != other.path.parent:
+                difference = "but mean different files of these names"
                 remedy = "; or write one list with the folder before each name"
             raise DataError(
-                f"{place.root}: {_inside(other.file, place.root)} and {_inside(one.file, place.root)} both list "
-                f"{len(shared):,} of the photographs ({min(shared)}, say), {how}.\n"
-                f"Give the one that is meant instead of the folder: {other.file} or {one.file}{remedy}"
+                f"{root}: {_relative(other.path, root)} and {_relative(file.path, root)} both list "
+                f"{len(shared):,} of the photographs (for example {min(shared)}), {difference}.\n"
+                f"Give the one that is meant instead of the folder: {other.path} or {file.path}{remedy}"
             )
-        if not is_repeated:
-            kept.append(one)
-    return kept
+        if not is_duplicate:
+            selected.append(file)
+    return selected
 
 
-def _are_same(one: _LabelFile, other: _LabelFile, names: AbstractSet[str], index: PhotographIndex | None) -> bool:
-    """Whether names that are in two label files mean the same photographs; so they do where these may be absent."""
-    if index is None:
+def _name_same_photographs(
+    first: _LabelFile, second: _LabelFile, names: AbstractSet[str], photograph_index: PhotographIndex | None
+) -> bool:
+    """Return whether names in two label files mean the same photographs; True if photographs may be absent."""
+    if photograph_index is None:
         return True
-    found = []
-    for file in (one, other):
-        locate([Labels(file.source, file.rows)], index)
-        mine = {own_name(row.name).casefold(): (row.path, row.rivals) for row in file.rows if row.name}
-        found.append({name: mine[name] for name in names})
-    return found[0] == found[1]
+    located = []
+    for file in (first, second):
+        locate_photographs([LabelList(file.source, file.rows)], photograph_index)
+        paths = {strip_image_suffix(row.name).casefold(): (row.path, row.same_named) for row in file.rows if row.name}
+        located.append({name: paths[name] for name in names})
+    return located[0] == located[1]
 
 
-def _family(files: Iterable[_LabelFile]) -> str:
-    """The public set whose names or columns the label files have; a name for the manifest, no more."""
-    titles = {plain(title) for one in files for title in one.titles}
-    official = any(_IDRID.fullmatch(one.file.stem) for one in files)
-    if official or (titles & {"dme_risk", "risk_of_macular_edema"} and not any(map(_is_messidor, files))):
+def _data_set_name(files: Iterable[_LabelFile]) -> str:
+    """Return the public data set whose file names or columns the label files have; only a name for the manifest."""
+    titles = {normalize_title(title) for file in files for title in file.titles}
+    is_official_idrid = any(_IDRID.fullmatch(file.path.stem) for file in files)
+    has_edema_column = bool(titles & {"dme_risk", "risk_of_macular_edema"})
+    if is_official_idrid or (has_edema_column and not any(map(_is_messidor, files))):
         return "idrid"
     if "id_code" in titles:
         return "aptos"
-    if any(one.file.stem.lower().startswith(("trainlabels", _SOLUTION)) for one in files) or "level" in titles:
+    if any(file.path.stem.lower().startswith(("trainlabels", _SOLUTION)) for file in files) or "level" in titles:
         return "eyepacs"
     return "list"
 
 
-def _is_messidor(one: _LabelFile) -> bool:
-    return "ophthalmologic_department" in map(plain, one.titles)
+def _is_messidor(file: _LabelFile) -> bool:
+    return "ophthalmologic_department" in map(normalize_title, file.titles)
 
 
-_BELONGS = {"eyepacs": "{split}", "aptos": "{split}_images"}
+_PHOTOGRAPH_FOLDERS = {"eyepacs": "{split}", "aptos": "{split}_images"}
 
 
-def _labels(one: _LabelFile, family: str, root: Path, *, several: bool) -> Labels:
-    is_idrid = bool(_IDRID.fullmatch(one.file.stem))
-    belongs = one.file.parent
-    if (split := _split_of_name(one.file)) and family in _BELONGS:
-        belongs = root / _BELONGS[family].format(split=split)
+def _to_label_list(file: _LabelFile, data_set: str, root: Path, *, is_one_of_several: bool) -> LabelList:
+    path = file.path
+    is_idrid = bool(_IDRID.fullmatch(path.stem))
+    photograph_folder = path.parent
+    if (split := _split_of_file_name(path)) and data_set in _PHOTOGRAPH_FOLDERS:
+        photograph_folder = root / _PHOTOGRAPH_FOLDERS[data_set].format(split=split)
     elif is_idrid:
-        belongs = root / "1. Original Images" / ("a. Training Set" if one.split == "train" else "b. Testing Set")
-    choices = tuple(f"{_inside(one.file, root)}: {choice}" for choice in one.choices)
-    optional = several and one.split in {"val", "test"} and not is_idrid
-    return Labels(one.source, one.rows, optional, belongs, (one.file,), choices)
+        split_folder = "a. Training Set" if file.split == "train" else "b. Testing Set"
+        photograph_folder = root / "1. Original Images" / split_folder
+    choices = tuple(f"{_relative(path, root)}: {choice}" for choice in file.choices)
+    is_optional = is_one_of_several and file.split in {"val", "test"} and not is_idrid
+    return LabelList(file.source, file.rows, is_optional, photograph_folder, (path,), choices)
 
 
-def _inside(file: Path, root: Path) -> str:
+def _relative(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

@@ -1,4 +1,4 @@
-"""Where the photographs of label files are: each name's one photograph, or why there is none."""
+"""Find the photograph that each name in a label file means, or why there is none."""
 
 from __future__ import annotations
 
@@ -6,135 +6,157 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from retina.data.formats import own_name
+from retina.data.formats import strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import leaves_folder
-from retina.data.layouts.photograph_index import Found, PhotographIndex
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.photograph_index import IndexedPhotograph, PhotographIndex
+from retina.data.layouts.validation import LabelList, Row
 
-_NAMED = 3
+_MAX_LISTED_FOLDERS = 3
 _RUNNING_NUMBER = re.compile(r"[a-z _-]*[0-9]{1,6}", re.IGNORECASE)
 """1, img_001, IDRiD_001; not the number and eye of EyePACS, an identifier of letters and digits, or a time."""
 
 
-def locate(lists: list[Labels], index: PhotographIndex) -> None:
-    """Fill in the paths of those photographs that are there.
+def locate_photographs(label_lists: list[LabelList], photograph_index: PhotographIndex) -> None:
+    """Fill in the paths of the photographs that exist.
 
-    A name that several photographs have is left without a path, and its row says which they are, unless one folder
-    decides: one that has more of the list's photographs, and all that the other one has.
+    If several photographs have a row's name, the row gets no path and names them, unless one folder decides: a folder
+    that has more of the list's photographs than the others, and all that they have.
     """
-    for labels in lists:
-        _fill_in(labels, index)
-    if len(lists) > 1:
-        _take_back(lists, index)
+    for label_list in label_lists:
+        _fill_in_paths(label_list, photograph_index)
+    if len(label_lists) > 1:
+        _remove_foreign_paths(label_lists, photograph_index)
 
 
-def where_photographs_are(index: PhotographIndex) -> str:
-    """The folders that do have photographs, the fullest first, for messages."""
-    if not index.counts:
+def describe_photograph_folders(photograph_index: PhotographIndex) -> str:
+    """Return which folders have photographs, those with the most first, for messages."""
+    counts = photograph_index.folder_counts
+    if not counts:
         return "there are no photographs in this folder"
-    named = [f"{'this folder' if folder == '.' else folder + '/'} ({n:,})" for folder, n in index.counts.items()]
-    more = f" and {len(named) - _NAMED:,} more folders" if len(named) > _NAMED else ""
-    return f"photographs are in {', '.join(named[:_NAMED])}{more}"
+    listed = [f"{'this folder' if folder == '.' else folder + '/'} ({n:,})" for folder, n in counts.items()]
+    more = f" and {len(listed) - _MAX_LISTED_FOLDERS:,} more folders" if len(listed) > _MAX_LISTED_FOLDERS else ""
+    return f"photographs are in {', '.join(listed[:_MAX_LISTED_FOLDERS])}{more}"
 
 
-def _fill_in(labels: Labels, index: PhotographIndex) -> None:
-    found = {at: some for at, row in enumerate(labels.rows) if (some := _find(row, index))}
-    sets: dict[Path, set[int]] = defaultdict(set)
-    if any(len(some) > 1 for some in found.values()):
-        for at, some in found.items():
-            for one in some:
-                sets[one.folder].add(at)
-    for at, some in found.items():
-        _settle(labels.rows[at], some, sets, index.root)
+def _fill_in_paths(label_list: LabelList, photograph_index: PhotographIndex) -> None:
+    candidates = {
+        i: photographs for i, row in enumerate(label_list.rows) if (photographs := _find(row, photograph_index))
+    }
+    rows_in_folder: dict[Path, set[int]] = defaultdict(set)
+    if any(len(photographs) > 1 for photographs in candidates.values()):
+        for i, photographs in candidates.items():
+            for photograph in photographs:
+                rows_in_folder[photograph.folder].add(i)
+    for i, photographs in candidates.items():
+        _set_path(label_list.rows[i], photographs, rows_in_folder, photograph_index.root)
 
 
-def _find(row: Row, index: PhotographIndex) -> list[Found]:
+def _find(row: Row, photograph_index: PhotographIndex) -> list[IndexedPhotograph]:
+    """Return the photographs that a row's name may mean; sets `row.missing_reason` where one is rejected."""
     if row.path is not None or not row.name or leaves_folder(row.name):
         return []
-    split = split_words.of_word(row.split) or ""
-    found = index.find(row.name, row.scope or index.root, split)
-    if not found and (mask := index.mask(row.name, row.scope or index.root)):
-        why = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
-        row.elsewhere = f"{_inside(mask, index.root)} {why}"
-    if row.own == own_name(row.name) and not _counts_anew(row):
-        return found
-    own = [one for one in found if one.split in {"", split}]  # the same name is another photograph's in another split
-    if row.own != own_name(row.name) or own:
-        return own
-    if not _are_another_split_s(found, split, index):
-        return found
-    row.elsewhere = f"{_inside(found[0], index.root)} has its name and lies in the folder of another split"
+    root, label_folder = photograph_index.root, row.label_folder or photograph_index.root
+    split = split_words.parse_split(row.split) or ""
+    photographs = photograph_index.find(row.name, label_folder, split)
+    if not photographs and (mask := photograph_index.find_mask(row.name, label_folder)):
+        reason = "has its name and lies in a folder of masks; data.image_folder chooses a folder"
+        row.missing_reason = f"{_relative(mask, root)} {reason}"
+    if row.key == strip_image_suffix(row.name) and not _has_running_number(row):
+        return photographs
+    # each split may count from 1: the same name in another split's folder is another photograph
+    in_split = [photograph for photograph in photographs if photograph.split in {"", split}]
+    if row.key != strip_image_suffix(row.name) or in_split:
+        return in_split
+    if not _belong_to_another_split(photographs, split, photograph_index):
+        return photographs
+    row.missing_reason = f"{_relative(photographs[0], root)} has its name and lies in the folder of another split"
     return []
 
 
-def _counts_anew(row: Row) -> bool:
-    """Whether a row of a list of one split has no more than a running number, which each split may count from 1."""
-    return row.split_from != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(own_name(row.name)))
+def _has_running_number(row: Row) -> bool:
+    """Return whether a row of a list of one split has only a running number, which each split may count from 1."""
+    return (
+        row.split_source != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(strip_image_suffix(row.name)))
+    )
 
 
-def _are_another_split_s(found: list[Found], split: str, index: PhotographIndex) -> bool:
-    """Whether photographs that all lie in folders of other splits cannot be those of a list of `split`.
+def _belong_to_another_split(
+    photographs: list[IndexedPhotograph], split: str, photograph_index: PhotographIndex
+) -> bool:
+    """Return whether photographs that all lie in folders of other splits cannot be those of a list of `split`.
 
-    They are its own where splits have no folders: train.csv and val.csv may part the photographs of train/. The test
+    They can if the splits have no folders: train.csv and val.csv may divide the photographs of train/. The test
     photographs are never those of a train list.
     """
-    if not found or index.chosen_split:
+    if not photographs or photograph_index.chosen_split:
         return False
-    return split in index.splits or (split == "train" and all(one.split == "test" for one in found))
+    return split in photograph_index.folder_splits or (
+        split == "train" and all(photograph.split == "test" for photograph in photographs)
+    )
 
 
-def _settle(row: Row, found: list[Found], sets: dict[Path, set[int]], root: Path) -> None:
-    if len(found) > 1 and (fullest := _fullest(found, sets)):
-        found = [fullest]
-    if len(found) == 1:
-        row.path = found[0].path
+def _set_path(row: Row, photographs: list[IndexedPhotograph], rows_in_folder: dict[Path, set[int]], root: Path) -> None:
+    if len(photographs) > 1 and (preferred := _in_most_complete_folder(photographs, rows_in_folder)):
+        photographs = [preferred]
+    if len(photographs) == 1:
+        row.path = photographs[0].path
         return
-    listed = [_inside(one, root) for one in found]
+    listed = [_relative(photograph, root) for photograph in photographs]
     more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
     problem = f"{len(listed)} photographs have this name: {listed[0]} and {listed[1]}{more}"
     remedy = "write its folder before its name in the list, or choose one folder with data.image_folder"
-    if len({one.folder for one in found}) == 1:
+    if len({photograph.folder for photograph in photographs}) == 1:
         remedy = "write its suffix in the list, or move one of them away"
     row.problem = row.problem or f"{problem}; {remedy}"
-    row.rivals = tuple(one.path for one in found)
+    row.same_named = tuple(photograph.path for photograph in photographs)
 
 
-def _inside(one: Found, root: Path) -> str:
-    return (one.folder / one.name).relative_to(root).as_posix()
+def _relative(photograph: IndexedPhotograph, root: Path) -> str:
+    return (photograph.folder / photograph.name).relative_to(root).as_posix()
 
 
-def _fullest(found: list[Found], sets: dict[Path, set[int]]) -> Found | None:
-    """The photograph in the folder that has all of this list that any other folder here has, and more.
+def _in_most_complete_folder(
+    photographs: list[IndexedPhotograph], rows_in_folder: dict[Path, set[int]]
+) -> IndexedPhotograph | None:
+    """Return the photograph whose folder has all of the list's rows that each other folder has, and more.
 
-    Not where the folders are of different splits: there two photographs may well have one name.
+    None if no folder does, or if the folders are of different splits: there, two photographs may have one name.
     """
-    if len({one.split for one in found}) > 1 or len({one.folder for one in found}) < len(found):
+    n_splits = len({photograph.split for photograph in photographs})
+    n_folders = len({photograph.folder for photograph in photographs})
+    if n_splits > 1 or n_folders < len(photographs):
         return None
-    first = max(found, key=lambda one: len(sets[one.folder]))
-    others = [one for one in found if one is not first]
-    return first if all(sets[one.folder] < sets[first.folder] for one in others) else None
+    best = max(photographs, key=lambda photograph: len(rows_in_folder[photograph.folder]))
+    others = [photograph for photograph in photographs if photograph is not best]
+    is_superset = all(rows_in_folder[photograph.folder] < rows_in_folder[best.folder] for photograph in others)
+    return best if is_superset else None
 
 
-def _take_back(lists: list[Labels], index: PhotographIndex) -> None:
-    """Take from a list whose own photographs are absent those of another list, which it was given.
+def _remove_foreign_paths(label_lists: list[LabelList], photograph_index: PhotographIndex) -> None:
+    """Remove the paths of rows whose own photographs are absent and that were given those of another list.
 
-    IDRiD counts from IDRiD_001 in both of its sets: where the testing set is absent, its list finds the training set.
+    IDRiD counts from IDRiD_001 in both of its sets: without the testing set, its list matches the training set.
     """
-    rightful = {row.path: row for labels in lists for row in labels.rows if row.path and _is_at_home(row, index)}
-    for labels in lists:
-        strange = [
+    rightful = {
+        row.path: row
+        for label_list in label_lists
+        for row in label_list.rows
+        if row.path and _is_in_own_split(row, photograph_index)
+    }
+    for label_list in label_lists:
+        foreign = [
             (row, rightful[row.path])
-            for row in labels.rows
-            if row.path and row.path in rightful and not _is_at_home(row, index)
+            for row in label_list.rows
+            if row.path and row.path in rightful and not _is_in_own_split(row, photograph_index)
         ]
-        located = sum(row.path is not None for row in labels.rows)
-        for row, other in strange:
-            if row.own != other.own or (labels.optional and len(strange) == located):
+        n_located = sum(row.path is not None for row in label_list.rows)
+        for row, other in foreign:
+            if row.key != other.key or (label_list.is_optional and len(foreign) == n_located):
                 row.path = None
 
 
-def _is_at_home(row: Row, index: PhotographIndex) -> bool:
-    """Whether a photograph's folder is of its row's split, or of none."""
-    split = index.split_of(row.path) if row.path else ""
-    return not split or split == split_words.of_word(row.split)
+def _is_in_own_split(row: Row, photograph_index: PhotographIndex) -> bool:
+    """Return whether a photograph's folder is of its row's split, or of none."""
+    split = photograph_index.split_of(row.path) if row.path else ""
+    return not split or split == split_words.parse_split(row.split)

@@ -1,4 +1,4 @@
-"""All photographs below a folder, by name: what a label file's name means among them."""
+"""An index of all photographs below a folder by name, which finds those that a name in a label file means."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from retina.data.formats import is_image, own_name
+from retina.data.formats import is_image, strip_image_suffix
 from retina.data.layouts import split_words
-from retina.data.layouts.file_index import Tree, is_plain
+from retina.data.layouts.file_index import FileIndex, is_plain_name
 from retina.errors import DataError
 
 _MASKS = {"mask", "masks", "heatmap", "heatmaps"}
-_NO_PHOTOGRAPHS = {*_MASKS, "segmentation", "segmentations", "groundtruth", "groundtruths"}
-"""Words of folders that hold pictures of the same names made from the photographs, as FGADR's "IRMA_Masks"."""
+_DERIVED = {*_MASKS, "segmentation", "segmentations", "groundtruth", "groundtruths"}
+"""Words in names of folders with images made from the photographs, of the same names: FGADR's "IRMA_Masks"."""
 _ORIGINALS = {"image", "images", "original", "originals", "photo", "photos", "photographs"}
-"""Words of folders of photographs inside those of a segmentation: "A. Segmentation/1. Original Images" of IDRiD."""
+"""Words in names of folders with photographs inside a segmentation's: "A. Segmentation/1. Original Images" (IDRiD)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One photograph below the root.
+class IndexedPhotograph:
+    """A photograph below the root.
 
     Attributes:
         folder: the folder that it lies in.
         name: its file name.
-        parts: the names of the folders from the root to it, `_folded`.
+        parts: the names of the folders between the root and the photograph, each as `_normalize` returns it.
     """
 
     folder: Path
@@ -38,199 +38,221 @@ class Found:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The path of its file."""
         return f"{self.folder}/{self.name}"
 
     @property
     def split(self) -> str:
-        """The split that its folder, or the nearest above it that names one, stands for; "" where none does."""
-        return _split_of(self.folder.parts[len(self.folder.parts) - len(self.parts) :])
+        """The split that its folder names, or the nearest folder above that names one; "" if none does."""
+        return _innermost_split(self.folder.parts[len(self.folder.parts) - len(self.parts) :])
 
 
 class PhotographIndex:
-    """The photographs below `root`; with `only`, those in this folder below it."""
+    """The photographs below a folder, by name.
 
-    def __init__(self, tree: Tree, root: Path, only: str | None = None) -> None:
+    Args:
+        file_index: lists the folders.
+        root: the data folder.
+        image_folder: a folder below `root`; if given, only the photographs in it count (`data.image_folder`).
+
+    Raises:
+        DataError: if there is no such `image_folder`.
+    """
+
+    def __init__(self, file_index: FileIndex, root: Path, image_folder: str | None = None) -> None:
         self.root = root
-        self._tree = tree
-        self._top = subfolder(tree, root, only) if only else root
-        self._splits: dict[str, str] = {}
+        self._file_index = file_index
+        self._top = find_subfolder(file_index, root, image_folder) if image_folder else root
+        self._split_by_folder: dict[str, str] = {}
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Found]]:
-        found: dict[str, list[Found]] = defaultdict(list)
-        for folder in self._tree.walk(self._top):
-            parts = tuple(_folded(part) for part in folder.relative_to(self.root).parts)
-            for name in self._tree.photographs(folder):
-                found[_folded(own_name(name))].append(Found(folder, name, parts))
-        return found
+    def _by_name(self) -> dict[str, list[IndexedPhotograph]]:
+        by_name: dict[str, list[IndexedPhotograph]] = defaultdict(list)
+        for folder in self._file_index.walk(self._top):
+            parts = tuple(_normalize(part) for part in folder.relative_to(self.root).parts)
+            for name in self._file_index.photographs(folder):
+                by_name[_normalize(strip_image_suffix(name))].append(IndexedPhotograph(folder, name, parts))
+        return by_name
 
     @cached_property
     def _folder_names(self) -> set[str]:
-        return {part for found in self._by_name.values() for one in found for part in one.parts}
+        return {
+            part for photographs in self._by_name.values() for photograph in photographs for part in photograph.parts
+        }
 
     @cached_property
-    def counts(self) -> dict[str, int]:
-        """How many photographs lie directly in each folder that has any, by its path from the root; most first."""
+    def folder_counts(self) -> dict[str, int]:
+        """The number of photographs directly in each folder that has any, by its path from the root; most first."""
         counts: dict[str, int] = defaultdict(int)
-        for found in self._by_name.values():
-            for one in found:
-                counts[one.folder.relative_to(self.root).as_posix()] += 1
+        for photographs in self._by_name.values():
+            for photograph in photographs:
+                counts[photograph.folder.relative_to(self.root).as_posix()] += 1
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def split_of(self, photograph: str | Path) -> str:
-        """The split that a photograph's folder, or the nearest above it that names one, stands for; else ""."""
-        folder = os.path.dirname(photograph)  # noqa: PTH120  # 100,000 times
-        if folder not in self._splits:
-            place = Path(folder)
-            parts = place.relative_to(self.root).parts if place.is_relative_to(self.root) else ()
-            self._splits[folder] = _split_of(parts)
-        return self._splits[folder]
+        """Return the split that a photograph's folder names, or the nearest folder above that names one; else ""."""
+        folder = os.path.dirname(photograph)  # noqa: PTH120  # called 100,000 times
+        if folder not in self._split_by_folder:
+            path = Path(folder)
+            parts = path.relative_to(self.root).parts if path.is_relative_to(self.root) else ()
+            self._split_by_folder[folder] = _innermost_split(parts)
+        return self._split_by_folder[folder]
 
     @cached_property
-    def splits(self) -> set[str]:
-        """The splits that folders with photographs stand for; "" among them where some stand for none."""
-        return {_split_of(Path(folder).parts) for folder in self.counts}
+    def folder_splits(self) -> set[str]:
+        """The splits of the folders with photographs; with "" if some folders are of no split."""
+        return {_innermost_split(Path(folder).parts) for folder in self.folder_counts}
 
     @property
     def chosen_split(self) -> str:
-        """The split that the folder which the user has chosen stands for, or one above it; else ""."""
-        return _split_of(self._top.relative_to(self.root).parts)
+        """The split that the user's `image_folder`, or a folder above it, names; else ""."""
+        return _innermost_split(self._top.relative_to(self.root).parts)
 
     def example(self, folder: str) -> str:
-        """The name of a photograph in one of the folders of `counts`."""
-        return self._tree.photographs(self.root / folder)[0]
+        """Return the name of a photograph in one of the folders of `folder_counts`."""
+        return self._file_index.photographs(self.root / folder)[0]
 
-    def has(self, name: str) -> bool:
-        """Whether a photograph of this file name, in any folder, is there. Folders of masks do not count."""
-        found, listed = self._named(name)
-        return any(not self._is_mask(one, listed, self.root) for one in found)
+    def contains(self, name: str) -> bool:
+        """Return whether a photograph of this file name exists in any folder, except in folders of masks."""
+        photographs, listed_folders = self._lookup(name)
+        return any(not self._is_mask(photograph, listed_folders, self.root) for photograph in photographs)
 
-    def find(self, name: str, scope: Path, split: str = "") -> list[Found]:
-        r"""The photographs that a name in a label file may mean: none, one, or several that nothing tells apart.
+    def find(self, name: str, label_folder: Path, split: str = "") -> list[IndexedPhotograph]:
+        r"""Return the photographs that a name in a label file may mean: none, one, or several indistinguishable ones.
 
-        By the path that it gives, from the label file's folder or the root; else by its file name. Capitals, the
-        suffix, and folders in front that are not there do not count where they decide nothing. Pictures in a folder
-        of masks are no photographs, unless the name or the user says this folder, or the label file lies in it.
+        A photograph matches by its path, from the label file's folder or the root; else by its file name. Differences
+        in capitals, in the suffix and in leading folders that do not exist are ignored unless they select one of
+        several photographs. Images in a folder of masks are no photographs, unless the name or the user names this
+        folder or the label file lies in it.
 
         Args:
             name: as written, with / or \\ between folders; it must not lead out of the root.
-            scope: the label file's folder; of several photographs, those nearest to it are meant.
-            split: of the row; of several photographs, those in a folder of this split are meant.
+            label_folder: the label file's folder; photographs that are nearer to it are preferred.
+            split: the row's split; photographs in a folder of this split are preferred.
         """
-        *above, last = _parts(name)
-        found, listed = self._named(name)
-        if listed:
-            found = self._below(found, listed)
-        found = [one for one in found if not self._is_mask(one, listed, scope)]
-        if len(found) < 2:
-            return found
-        bases = [tuple(_folded(p) for p in base.relative_to(self.root).parts) for base in _up(scope, self.root)]
-        exact = {base + listed for base in (bases[0], ())}
-        kept = found
-        tests: list[Callable[[Found], bool]] = [
-            lambda one: one.parts in exact and _same_suffix(one.name, last),
-            *(_starting(base) for base in bases[:-1]),
-            lambda one: _same_suffix(one.name, last),
-            lambda one: one.parts[len(one.parts) - len(listed) :] == listed,
-            lambda one: bool(split) and one.split == split,
-            lambda one: not _is_derived(one),
-            lambda one: one.folder.parts[-len(above) :] == tuple(above) if above else True,
-            lambda one: one.name == last if is_image(last) else own_name(one.name) == last,
+        *above, last = _path_parts(name)
+        matches, listed_folders = self._lookup(name)
+        if listed_folders:
+            matches = self._filter_by_folders(matches, listed_folders)
+        matches = [photograph for photograph in matches if not self._is_mask(photograph, listed_folders, label_folder)]
+        if len(matches) < 2:
+            return matches
+        bases = [
+            tuple(_normalize(part) for part in base.relative_to(self.root).parts)
+            for base in _folders_up_to_root(label_folder, self.root)
         ]
-        for fits in tests:
-            kept = [one for one in kept if fits(one)] or kept
-        return kept
+        exact_parts = {base + listed_folders for base in (bases[0], ())}
+        preferences: list[Callable[[IndexedPhotograph], bool]] = [
+            lambda photograph: photograph.parts in exact_parts and _has_suffix_of(photograph.name, last),
+            *(_is_below(base) for base in bases[:-1]),
+            lambda photograph: _has_suffix_of(photograph.name, last),
+            lambda photograph: photograph.parts[len(photograph.parts) - len(listed_folders) :] == listed_folders,
+            lambda photograph: bool(split) and photograph.split == split,
+            lambda photograph: not _is_derived(photograph),
+            lambda photograph: photograph.folder.parts[-len(above) :] == tuple(above) if above else True,
+            lambda photograph: (
+                photograph.name == last if is_image(last) else strip_image_suffix(photograph.name) == last
+            ),
+        ]
+        for is_preferred in preferences:
+            matches = [photograph for photograph in matches if is_preferred(photograph)] or matches
+        return matches
 
-    def mask(self, name: str, scope: Path) -> Found | None:
-        """A picture of a name in a folder of masks, which `find` leaves out; None where there is none."""
-        found, listed = self._named(name)
-        return next((one for one in found if self._is_mask(one, listed, scope)), None)
+    def find_mask(self, name: str, label_folder: Path) -> IndexedPhotograph | None:
+        """Return an image of this name in a folder of masks, which `find` leaves out; None if there is none."""
+        images, listed_folders = self._lookup(name)
+        return next((image for image in images if self._is_mask(image, listed_folders, label_folder)), None)
 
-    def _named(self, name: str) -> tuple[list[Found], tuple[str, ...]]:
-        """What has the file name, in any folder, and the folders in front of it, `_folded`."""
-        *above, last = _parts(name) or ("",)
-        return self._by_name.get(_folded(own_name(last)), []), tuple(_folded(part) for part in above)
+    def _lookup(self, name: str) -> tuple[list[IndexedPhotograph], tuple[str, ...]]:
+        """Return the images of this file name in any folder, and the normalized names of the folders in front of it."""
+        *above, last = _path_parts(name) or ("",)
+        return self._by_name.get(_normalize(strip_image_suffix(last)), []), tuple(_normalize(part) for part in above)
 
-    def _is_mask(self, one: Found, listed: tuple[str, ...], scope: Path) -> bool:
-        """Whether a picture lies in a folder of masks that neither its listed name, the user nor its list is in."""
-        at = _mask_at(one.parts)
-        if at < 0 or one.parts[at] in listed:
+    def _is_mask(self, image: IndexedPhotograph, listed_folders: tuple[str, ...], label_folder: Path) -> bool:
+        """Return whether an image lies in a folder of masks that was not chosen.
+
+        The folder is chosen if the listed name has it, or if the user's `image_folder` or the label file is in it.
+        """
+        position = _mask_position(image.parts)
+        if position < 0 or image.parts[position] in listed_folders:
             return False
-        folder = one.folder.parents[len(one.parts) - at - 2] if at < len(one.parts) - 1 else one.folder
-        return not (self._top.is_relative_to(folder) or scope.is_relative_to(folder))
+        is_inner = position < len(image.parts) - 1
+        folder = image.folder.parents[len(image.parts) - position - 2] if is_inner else image.folder
+        return not (self._top.is_relative_to(folder) or label_folder.is_relative_to(folder))
 
-    def _below(self, found: list[Found], listed: tuple[str, ...]) -> list[Found]:
-        """Those whose folders have all listed folders that are there at all, in this order, and not another split's."""
-        there = [part for part in listed if part in self._folder_names]
-        fitting = [one for one in found if _in_order(there, one.parts)]
-        if not fitting and there and there[0] == _folded(self.root.name):  # the root's own name in front
-            fitting = [one for one in found if _in_order(there[1:], one.parts)]
-        split = next((split for part in reversed(listed) if (split := split_words.of_folder(part))), "")
-        return [one for one in fitting if not split or one.split in {"", split}]
+    def _filter_by_folders(
+        self, photographs: list[IndexedPhotograph], listed_folders: tuple[str, ...]
+    ) -> list[IndexedPhotograph]:
+        """Return the photographs below all listed folders that exist, in this order, and not in another split's."""
+        existing = [part for part in listed_folders if part in self._folder_names]
+        matches = [photograph for photograph in photographs if _is_subsequence(existing, photograph.parts)]
+        if not matches and existing and existing[0] == _normalize(self.root.name):  # the root's own name in front
+            matches = [photograph for photograph in photographs if _is_subsequence(existing[1:], photograph.parts)]
+        split = next((split for part in reversed(listed_folders) if (split := split_words.split_of_folder(part))), "")
+        return [photograph for photograph in matches if not split or photograph.split in {"", split}]
 
 
-def _folded(name: str) -> str:
-    """A name as names are compared: capitals do not matter, nor whether a letter and its accent are one (NFC)."""
+def _normalize(name: str) -> str:
+    """Return a name as names are compared: case-folded, with letters and their accents composed (NFC)."""
     return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
-def subfolder(tree: Tree, root: Path, name: str) -> Path:
-    """The folder called `name`, a path in any capitals, below `root`.
+def find_subfolder(file_index: FileIndex, root: Path, name: str) -> Path:
+    """Return the folder at the relative path `name`, in any capitals, below `root`.
 
     Raises:
-        DataError: there is none.
+        DataError: if there is none; lists the folders that exist.
     """
-    place = root
+    path = root
     for part in PureWindowsPath(name).parts:
-        inner = tree.folders(place)
-        same = [one for one in inner if one.name == part] or [
-            one for one in inner if _folded(one.name) == _folded(part)
+        folders = file_index.folders(path)
+        matches = [folder for folder in folders if folder.name == part] or [
+            folder for folder in folders if _normalize(folder.name) == _normalize(part)
         ]
-        if not same:
-            names = ", ".join(f"{one.name}/" for one in inner[:8]) or "none"
-            raise DataError(f"{root}: data.image_folder is {name!r}; the folders in {place} are: {names}")
-        place = same[0]
-    return place
+        if not matches:
+            names = ", ".join(f"{folder.name}/" for folder in folders[:8]) or "none"
+            raise DataError(f"{root}: data.image_folder is {name!r}; the folders in {path} are: {names}")
+        path = matches[0]
+    return path
 
 
-def _split_of(parts: tuple[str, ...]) -> str:
-    return next((split for part in reversed(parts) if (split := split_words.of_name(part))), "")
+def _innermost_split(parts: tuple[str, ...]) -> str:
+    return next((split for part in reversed(parts) if (split := split_words.split_in_name(part))), "")
 
 
-def _up(scope: Path, root: Path) -> Iterator[Path]:
-    """The label file's folder and those above it, up to the root."""
-    yield from (one for one in (scope, *scope.parents) if one.is_relative_to(root))
+def _folders_up_to_root(folder: Path, root: Path) -> Iterator[Path]:
+    yield from (parent for parent in (folder, *folder.parents) if parent.is_relative_to(root))
 
 
-def _starting(base: tuple[str, ...]) -> Callable[[Found], bool]:
-    return lambda one: one.parts[: len(base)] == base
+def _is_below(base: tuple[str, ...]) -> Callable[[IndexedPhotograph], bool]:
+    return lambda photograph: photograph.parts[: len(base)] == base
 
 
-def _in_order(wanted: list[str], parts: tuple[str, ...]) -> bool:
-    rest = iter(parts)
-    return all(part in rest for part in wanted)
+def _is_subsequence(names: list[str], parts: tuple[str, ...]) -> bool:
+    remaining = iter(parts)
+    return all(name in remaining for name in names)
 
 
-def _same_suffix(name: str, listed: str) -> bool:
+def _has_suffix_of(name: str, listed: str) -> bool:
+    """Return whether a file has the suffix of the listed name; True if that has no image's suffix."""
     return not is_image(listed) or PurePosixPath(name).suffix.casefold() == PurePosixPath(listed).suffix.casefold()
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    return (name,) if is_plain(name) else PureWindowsPath(name).parts
+def _path_parts(name: str) -> tuple[str, ...]:
+    return (name,) if is_plain_name(name) else PureWindowsPath(name).parts
 
 
 @lru_cache(maxsize=4096)
-def _mask_at(parts: tuple[str, ...]) -> int:
-    """The position of the innermost folder that says that all in it are masks; -1 where none does."""
+def _mask_position(parts: tuple[str, ...]) -> int:
+    """Return the position of the innermost folder whose name says that all images in it are masks; -1 for none."""
     has_originals = False
-    for at in range(len(parts) - 1, -1, -1):
-        found = set(split_words.words(parts[at]))
-        if found & (_MASKS if has_originals else _NO_PHOTOGRAPHS):
-            return at
-        has_originals = has_originals or bool(found & _ORIGINALS)
+    for position in range(len(parts) - 1, -1, -1):
+        words = set(split_words.words_in(parts[position]))
+        if words & (_MASKS if has_originals else _DERIVED):
+            return position
+        has_originals = has_originals or bool(words & _ORIGINALS)
     return -1
 
 
-def _is_derived(one: Found) -> bool:
-    return any(word in _NO_PHOTOGRAPHS for part in one.parts for word in split_words.words(part))
+def _is_derived(image: IndexedPhotograph) -> bool:
+    return any(word in _DERIVED for part in image.parts for word in split_words.words_in(part))

@@ -1,4 +1,4 @@
-"""The splits of photographs of which their lists say nothing, by the folders that they lie in."""
+"""The splits of photographs whose label lists name no split, by the folders that the photographs lie in."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from collections.abc import Iterable
 
 from retina.data.layouts import split_words
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import Labels, Row
+from retina.data.layouts.validation import LabelList, Row
 
 
-def split_by_folders(lists: list[Labels], index: PhotographIndex) -> None:
-    """Give the rows of label files that leave their split open that of their photograph's folder.
+def assign_folder_splits(label_lists: list[LabelList], photograph_index: PhotographIndex) -> None:
+    """Give the rows of label files that have no split the split of their photograph's folder.
 
-    Only where folders part something: neither photographs that all lie in train/, or all in test/, nor some in train/
-    and others in a folder of no split say how to split them. What the folders of label files say counts alike.
+    This applies only if the folders separate the photographs: photographs that all lie in train/ or all in test/, or
+    some in train/ and others in a folder of no split, do not say how to split them. Splits that come from the folders
+    of label files count in the same manner.
 
     Args:
-        lists: located; rows without a name are of other layouts and stay.
-        index: knows the folders' splits.
+        label_lists: located lists, changed in place; rows without a name belong to other layouts and stay as they are.
+        photograph_index: knows the splits of the folders.
     """
-    rows = [row for labels in lists for row in labels.rows if row.name]
+    rows = [row for label_list in label_lists for row in label_list.rows if row.name]
     for row in rows:
-        if not row.split and row.path and (split := index.split_of(row.path)):
-            row.split, row.split_from = split, "folder"
-    said = {split_words.of_word(row.split) for row in rows}
-    are_of_one = len(said) == 1 and all(row.split_from == "folder" for row in rows)
-    if are_of_one or not said & {"val", "test"}:
+        if not row.split and row.path and (split := photograph_index.split_of(row.path)):
+            row.split, row.split_source = split, "folder"
+    splits = {split_words.parse_split(row.split) for row in rows}
+    is_single_split = len(splits) == 1 and all(row.split_source == "folder" for row in rows)
+    if is_single_split or not splits & {"val", "test"}:
         for row in rows:
-            if row.split_from == "folder":
-                row.split, row.split_from = "", "row"
+            if row.split_source == "folder":
+                row.split, row.split_source = "", "row"
 
 
-def note_of_folders(rows: Iterable[Row]) -> list[str]:
-    """What a person should know of rows whose split a folder says; empty where there are none."""
-    counts = Counter(split_words.of_word(row.split) for row in rows if row.split_from == "folder" and row.split)
+def describe_folder_splits(rows: Iterable[Row]) -> list[str]:
+    """Return a line that counts the rows whose split comes from a folder; empty if there are none."""
+    counts = Counter(split_words.parse_split(row.split) for row in rows if row.split_source == "folder" and row.split)
     listed = ", ".join(f"{split} {counts[split]:,}" for split in split_words.ORDER if counts[split])
     note = f"the splits are those of folders: {listed} photographs; data.split=by_patient makes new ones"
     return [note] if counts else []

@@ -1,10 +1,11 @@
-"""Draws fundus photographs of known grade, so that every command can be tried without data.
+"""Synthetic fundus photographs of known grade, with which every command can be tried without data.
 
-Not a model of the disease: enough of its look, and of what a camera does, that a network has to learn the field's
-lesions and can. `draw` writes a folder in the layout of EyePACS, `photograph` draws one, `grades` says who has what.
+They are not a model of the disease, but show enough of the lesions and of a camera's effects that a network can and has
+to learn the lesions. `draw` writes a folder in the layout of EyePACS, `draw_photograph` draws one photograph, and
+`assign_grades` chooses the grades.
 """
 
-from retina.data.synthetic.draw import draw, grades
-from retina.data.synthetic.photograph import photograph
+from retina.data.synthetic.draw import assign_grades, draw
+from retina.data.synthetic.photograph import draw_photograph
 
-__all__ = ["draw", "grades", "photograph"]
+__all__ = ["assign_grades", "draw", "draw_photograph"]

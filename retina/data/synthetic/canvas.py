@@ -1,7 +1,7 @@
-"""Where a photograph is drawn: the round field of the camera, layers of ink, clouds of noise.
+"""Drawing tools: the round field of the camera, layers of ink, smooth noise, outlines and paths.
 
-Everything is placed in *field units*: the origin is the centre of the camera's field, its radius is 1, x runs to the
-right and y down. So one eye looks the same at every size, but for the pixels.
+All positions are in *field units*: the origin is the centre of the camera's field, its radius is 1, x runs to the
+right and y down. So an eye looks the same at every size, except for the resolution.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Pixels = NDArray[np.float32]
 Rng = np.random.Generator
 
 MARGIN = 1.04
-"""How far a camera's mark on the rim may stand out of the round field."""
+"""Largest distance of a camera's mark on the rim from the field's centre, in field units."""
 
 INK_HEIGHT = 1100
-"""Ink is drawn about so many pixels high and averaged down, for smooth edges."""
+"""Approximate height in pixels at which ink is drawn before it is averaged down, for smooth edges."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The camera's round field in a photograph of `width` times `height`; may be cut by the edges of the photograph."""
+    """The camera's round field in a photograph of `width` x `height` pixels, whose borders may cut the field."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class Field:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the window."""
+        """Numbers of rows and columns of the window."""
         left, top, right, bottom = self.window
         return bottom - top, right - left
 
@@ -58,26 +58,26 @@ class Field:
         return 1 / self.radius
 
     def axes(self) -> tuple[Pixels, Pixels]:
-        """The x (1, w) and y (h, 1) of the window's pixels in field units, ready to be broadcast."""
+        """Return x (1, w) and y (h, 1) of the window's pixels in field units, ready for broadcasting."""
         left, top, right, bottom = self.window
         x = (np.arange(left, right, dtype=np.float32) + 0.5 - self.x) / self.radius
         y = (np.arange(top, bottom, dtype=np.float32) + 0.5 - self.y) / self.radius
         return x[None, :].astype(np.float32), y[:, None].astype(np.float32)
 
     def around(self, centre: Array, reach: float) -> tuple[tuple[slice, slice], Pixels, Pixels]:
-        """The square part of the window within `reach` of `centre`: its rows and columns, and x and y from `centre`."""
+        """Return slices of the window's square within `reach` of `centre`, and x and y relative to `centre`."""
         x, y = self.axes()
         x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
         columns, rows = np.flatnonzero(np.abs(x[0]) < reach), np.flatnonzero(np.abs(y[:, 0]) < reach)
-        part = (
+        window = (
             (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             if len(rows) and len(columns)
             else (slice(0), slice(0))
         )
-        return part, x[:, part[1]], y[part[0]]
+        return window, x[:, window[1]], y[window[0]]
 
-    def visible(self, points: Array, margin: float = 0.0) -> NDArray[np.bool_]:
-        """Which of the `points` (..., 2) lie inside both the field and the photograph, `margin` away from the edge."""
+    def is_visible(self, points: Array, margin: float = 0.0) -> NDArray[np.bool_]:
+        """Return which `points` (..., 2) are in both the field and the photograph, `margin` away from the edge."""
         left, top, right, bottom = self.window
         x, y = points[..., 0], points[..., 1]
         inside = np.hypot(x, y) < 1 - margin
@@ -87,14 +87,14 @@ class Field:
 
 
 class Ink:
-    """One layer of ink over the window of a field, 0 (clear) to 1; later strokes cover earlier ones."""
+    """A layer of ink over the window of a field, 0 (clear) to 1; later strokes replace earlier ones."""
 
     def __init__(self, field: Field, *, soft: bool = False) -> None:
-        """Open a clear layer; a `soft` one is drawn coarsely, for what is blurred anyway."""
+        """Create a clear layer; a `soft` layer has a low resolution, for shapes that are blurred anyway."""
         self._field = field
         height, width = field.shape
-        fine = np.clip(round(INK_HEIGHT / field.height), 1, 4)
-        self._scale = float(min(1.0, 192 / field.height)) if soft else float(fine)
+        oversampling = np.clip(round(INK_HEIGHT / field.height), 1, 4)
+        self._scale = float(min(1.0, 192 / field.height)) if soft else float(oversampling)
         size = (max(8, round(width * self._scale)), max(8, round(height * self._scale)))
         self._image = Image.new("L", size)
         self._pen = ImageDraw.Draw(self._image)
@@ -109,30 +109,33 @@ class Ink:
             self._pen.polygon(outline.ravel().tolist(), fill=round(tone))
 
     def strokes(self, paths: Array, widths: Array, values: Array | float) -> None:
-        """Draw `paths` (n, points, 2) of `widths` (n, points); too thin for a pixel means fainter, not wider."""
-        thinnest = 1.2 * self._field.pixel / self._scale
-        ahead = np.gradient(paths, axis=1)
-        ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
-        across = np.stack([-ahead[..., 1], ahead[..., 0]], axis=-1)
-        drawn = np.maximum(widths, thinnest)[..., None] / 2
-        edges = np.concatenate([paths + across * drawn, (paths - across * drawn)[:, ::-1]], axis=1)
-        faint = np.minimum(1, widths.mean(axis=1) / thinnest)
-        self.fill(edges, np.asarray(values) * faint)
+        """Draw `paths` (n, points, 2) of `widths` (n, points); strokes thinner than a pixel are fainter, not wider."""
+        min_width = 1.2 * self._field.pixel / self._scale
+        direction = np.gradient(paths, axis=1)
+        direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-9)
+        normal = np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
+        half_width = np.maximum(widths, min_width)[..., None] / 2
+        outlines = np.concatenate([paths + normal * half_width, (paths - normal * half_width)[:, ::-1]], axis=1)
+        faintness = np.minimum(1, widths.mean(axis=1) / min_width)
+        self.fill(outlines, np.asarray(values) * faintness)
 
-    def done(self, blur: float = 0.0) -> Pixels:
-        """The layer as (h, w), 0 to 1, after a Gaussian blur of `blur` field units."""
+    def render(self, blur: float = 0.0) -> Pixels:
+        """Return the layer, (h, w), 0 to 1, after a Gaussian blur of `blur` field units."""
         height, width = self._field.shape
         sigma = blur * self._field.radius * min(self._scale, 1)
         image = self._image.reduce(round(self._scale)) if self._scale > 1 else self._image
-        if sigma > 0.7:  # less is not seen after the blur of the optics
+        if sigma > 0.7:  # less is not visible after the blur of the optics
             image = image.filter(ImageFilter.GaussianBlur(sigma))
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
-def cloud(field: Field, rng: Rng, cells: int, octaves: int = 1) -> Pixels:
-    """Smooth noise (h, w) of mean about 0 and deviation about 1; `cells` bumps across the field at the first octave."""
+def smooth_noise(field: Field, rng: Rng, cells: int, octaves: int = 1) -> Pixels:
+    """Draw smooth noise (h, w), mean about 0, standard deviation about 1, with `cells` cells across the field.
+
+    Each further octave has twice as many cells and 0.6 times the amplitude.
+    """
     height, width = field.shape
     left, top, right, bottom = field.window
     total = np.zeros((height, width), dtype=np.float32)
@@ -150,7 +153,7 @@ def cloud(field: Field, rng: Rng, cells: int, octaves: int = 1) -> Pixels:
     return total * np.float32(1.3)
 
 
-def blobs(
+def blob_outlines(
     rng: Rng,
     centres: Array,
     radii: Array,
@@ -160,26 +163,26 @@ def blobs(
     roughness: float = 0.15,
     points: int = 18,
 ) -> Array:
-    """Irregular round outlines (n, points, 2) about `centres` (n, 2); `stretch` is length over breadth."""
+    """Draw irregular round outlines (n, points, 2) around `centres` (n, 2); `stretch` is length over breadth."""
     n = len(centres)
     turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
     waves = np.arange(2, 6)
     size = rng.normal(0, roughness, (n, 4, 1)) / np.sqrt(waves)[None, :, None]
     phase = rng.uniform(0, 2 * np.pi, (n, 4, 1))
     wobble = (size * np.cos(waves[None, :, None] * turn + phase)).sum(axis=1)
-    reach = np.asarray(radii)[:, None] * np.clip(1 + wobble, 0.3, 2)
+    radius = np.asarray(radii)[:, None] * np.clip(1 + wobble, 0.3, 2)
     root = np.sqrt(np.broadcast_to(np.asarray(stretch, dtype=float), n))[:, None]
-    along, across = reach * np.cos(turn) * root, reach * np.sin(turn) / root
+    along, across = radius * np.cos(turn) * root, radius * np.sin(turn) / root
     cos, sin = (f(np.broadcast_to(np.asarray(angle, dtype=float), n))[:, None] for f in (np.cos, np.sin))
-    outline = np.stack([along * cos - across * sin, along * sin + across * cos], axis=-1)
-    placed: Array = np.asarray(centres)[:, None, :] + outline
-    return placed
+    offsets = np.stack([along * cos - across * sin, along * sin + across * cos], axis=-1)
+    outlines: Array = np.asarray(centres)[:, None, :] + offsets
+    return outlines
 
 
-def wander(
+def winding_paths(
     rng: Rng, starts: Array, headings: Array, lengths: Array, *, points: int = 24, restless: float = 1.0
 ) -> Array:
-    """Winding paths (n, points, 2) from `starts` (n, 2); `restless` is about how far the heading strays, in radians."""
+    """Draw winding paths (n, points, 2) from `starts` (n, 2); the heading strays by about `restless` radians."""
     n = len(starts)
     along = np.linspace(0, 1, points)
     heading = np.asarray(headings)[:, None] + np.zeros((n, points))

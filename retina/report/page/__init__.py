@@ -18,9 +18,10 @@ import retina
 from retina.errors import ResultsError, as_disk_error
 from retina.report import ensemble_results
 from retina.report.page import calibration, curves, metric_tables, mistakes, overview, run_data, search, trials
-from retina.report.page.run_data import ENOUGH, RunData
+from retina.report.page.run_data import RunData
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
+from retina.results.status import MIN_TRIALS_FOR_IMPORTANCE
 from retina.system import output_files
 
 FILE = "report.html"
@@ -99,15 +100,15 @@ def _results(told: RunData, importances: Mapping[str, float], device: torch.devi
         "by_grade": metric_tables.by_grade(best),
         "baselines": metric_tables.baselines(best),
         "baseline_notes": metric_tables.baseline_notes(best),
-        "ways": metric_tables.ways(told.ways),
-        "ways_note": ensemble_results.note(told.ways) if told.ways else "",
+        "ways": metric_tables.ways(told.ensembles),
+        "ways_note": ensemble_results.note(told.ensembles) if told.ensembles else "",
         "way_numbers": list(ensemble_results.NUMBERS.values()),
         "matrices": list(metric_tables.matrices(best)),
         "trials": trials.table(told),
         "search": search.pictures(told),
         "slices": search.slices(told),
         "importances": overview.importances(dict(importances)),
-        "enough": ENOUGH,
+        "enough": MIN_TRIALS_FOR_IMPORTANCE,
         "curves": curves.pictures(told),
         "chances": calibration.pictures(told),
         "mistakes": mistakes.find(told, device),

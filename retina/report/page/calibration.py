@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from retina.metrics import calibration
-from retina.metrics.grading import REFERABLE, referable
+from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import PROBABILITIES, RunData, number
+from retina.report.page.run_data import RunData, finite_or_none
 from retina.report.page.svg import Picture
 
 BINS = 10
@@ -42,11 +42,11 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     grades, p = _of(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
     axes.plot([0, 1], [0, 1], color=plot_style.MUTED, linewidth=1, linestyle=":", label="as sure as it is right")
-    _bins(axes, grades, p, plot_style.SPLITS["val"], "as it is", with_bars=True)
-    heat = number((facts.best or {}).get("temperature"))
+    _bins(axes, grades, p, plot_style.SPLIT_STYLES["val"], "as it is", with_bars=True)
+    heat = finite_or_none((facts.best or {}).get("temperature"))
     if heat is not None:
-        tempered = calibration.tempered(p, heat)
-        _bins(axes, grades, tempered, plot_style.SPLITS["test"], f"at the temperature {heat:.2f} of validation")
+        tempered = calibration.apply_temperature(p, heat)
+        _bins(axes, grades, tempered, plot_style.SPLIT_STYLES["test"], f"at the temperature {heat:.2f} of validation")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -54,7 +54,7 @@ def _reliability(facts: RunData, predictions: pd.DataFrame) -> Picture:
     plot_style.legend(figure, columns=1)
     told = (facts.best or {}).get(split, {})
     errors = {"as it is": told.get("ece"), "at that temperature": told.get("ece_calibrated")}
-    known = [f"{value:.3f} {name}" for name, value in errors.items() if number(value) is not None]
+    known = [f"{value:.3f} {name}" for name, value in errors.items() if finite_or_none(value) is not None]
     each = "a tenth of the photographs" if len(grades) >= BINS else "a photograph"
     note = f"On {NAMES[split]}, n = {len(grades):,}: each point {each}, bars 95% (Wilson)."
     note += f" Expected calibration error {', '.join(known)}." if known else ""
@@ -79,11 +79,11 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
     told: list[str] = []
     for split, name in NAMES.items():
         grades, p = _of(predictions, split)
-        positive = grades >= REFERABLE
+        positive = grades >= REFERABLE_GRADE
         if not len(grades) or positive.all() or not positive.any():
             continue
-        false_alarms, found, _ = sk.roc_curve(positive, referable(p))
-        style, area = plot_style.SPLITS[split], sk.auc(false_alarms, found)
+        false_alarms, found, _ = sk.roc_curve(positive, referable_probability(p))
+        style, area = plot_style.SPLIT_STYLES[split], sk.auc(false_alarms, found)
         label = f"{name}, AUC {area:.3f}"
         axes.plot(false_alarms, found, color=style.colour, linestyle=style.line, linewidth=1.8, label=label)
         told.append(label)
@@ -97,29 +97,32 @@ def _roc(facts: RunData, predictions: pd.DataFrame) -> list[Picture]:
     plot_style.legend(figure, columns=1)
     point = (facts.best or {}).get("operating_point") or {}
     note = "Referable: grade 2 or worse. "
-    threshold = number(point.get("threshold"))
+    threshold = finite_or_none(point.get("threshold"))
     if threshold is not None:
         aim = point.get("target") or {}
         wanted = " and ".join(f"{name} {share:.0%}" for name, share in aim.items())
         met = "is met there" if point.get("met") else "is not met there by any threshold"
-        note += f"Operating point: P(referable) of {threshold:.3f} or more, chosen on validation" + (
+        note += f"Operating point: P(referable_probability) of {threshold:.3f} or more, chosen on validation" + (
             f"; the target, {wanted}, {met}." if wanted else "."
         )
     else:
         note += "No operating point was chosen."
     note += " Hollow marks: what the grades themselves come to."
-    return [svg.picture(figure, "roc", "ROC of referable", note, f"ROC curves: {'; '.join(told)}")]
+    return [svg.picture(figure, "roc", "ROC of referable_probability", note, f"ROC curves: {'; '.join(told)}")]
 
 
 def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) -> None:
     """Where the operating point lies, and where the grades do."""
-    style = plot_style.SPLITS[split]
+    style = plot_style.SPLIT_STYLES[split]
     rows = predictions[predictions["split"] == split]
-    positive, called = rows["grade"] >= REFERABLE, rows["predicted"] >= REFERABLE
+    positive, called = rows["grade"] >= REFERABLE_GRADE, rows["predicted"] >= REFERABLE_GRADE
     at = ((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum())
     axes.plot(*at, style.marker, color=style.colour, markerfacecolor="white", markersize=6, zorder=3)
     operating = ((facts.best or {}).get(split) or {}).get("operating") or {}
-    sensitivity, specificity = number(operating.get("sensitivity")), number(operating.get("specificity"))
+    sensitivity, specificity = (
+        finite_or_none(operating.get("sensitivity")),
+        finite_or_none(operating.get("specificity")),
+    )
     if sensitivity is not None and specificity is not None:
         label = f"{NAMES[split]}: sensitivity {sensitivity:.1%}, specificity {specificity:.1%}"
         axes.plot(
@@ -130,4 +133,4 @@ def _points(axes: Any, facts: RunData, predictions: pd.DataFrame, split: str) ->
 
 def _of(predictions: pd.DataFrame, split: str) -> tuple[Ints, Floats]:
     rows = predictions[predictions["split"] == split]
-    return rows["grade"].to_numpy(dtype=np.int64), rows[PROBABILITIES].to_numpy(dtype=np.float64)
+    return rows["grade"].to_numpy(dtype=np.int64), rows[PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)

@@ -44,7 +44,7 @@ def _all(facts: RunData) -> Picture:
         (line,) = axes.plot(x, y, style.line, color=style.colour, marker=alone, markersize=4, **drawn)
         svg.of_trial(line, str(trial))
     last = float(facts.history["epoch"].max())
-    rungs = [rung for rung in facts.rungs if rung <= last]
+    rungs = [rung for rung in facts.spec.rungs() if rung <= last]
     for rung in rungs:
         axes.axvline(rung, color=plot_style.MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         axes.text(

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
 from retina.config import GRADES
-from retina.training.losses import log_probabilities, output_decoder_of
+from retina.training.losses import get_output_decoder, log_probabilities
 
 FIELDS = 4
 """A side of a map that still says where: of photographs below 128 pixels the last stage has only 2 x 2 fields or 1."""
@@ -61,7 +61,7 @@ def score(net: nn.Module, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tens
     """
     if raw.shape[1] == GRADES:
         return raw.gather(1, grades[:, None])[:, 0]
-    logs, _ = log_probabilities(output_decoder_of(net), raw)
+    logs, _ = log_probabilities(get_output_decoder(net), raw)
     mine = F.one_hot(grades, GRADES).bool()
     # against all others, since of a probability near 1 the logarithm has no slope any more
     return logs[mine] - logs.masked_fill(mine, -torch.inf).logsumexp(dim=1)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from retina.config import GRADE_NAMES, GRADES
-from retina.metrics.verdict import SPLITS, baseline_name, known_patients, resampled
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.verdict import baseline_name, known_patients, resampling_unit
 from retina.report.ensemble_results import NUMBERS, EnsembleResult
 from retina.report.figures import BLUES, ink_on
-from retina.report.page.run_data import number
+from retina.report.page.run_data import finite_or_none
 from retina.report.terminal.best_model import SHOWN
 
 BY_GRADE = {"recall": "recall", "precision": "precision", "auc_by_grade": "AUC"}
@@ -55,14 +56,14 @@ class Matrix:
 
 def splits(best: Told) -> dict[str, str]:
     """The splits that the best model was judged on: key and heading."""
-    told = {key: best[key] for key in SPLITS if isinstance(best.get(key), Mapping)}
-    return {key: _heading(SPLITS[key], one) for key, one in told.items()}
+    told = {key: best[key] for key in EVALUATED_SPLITS if isinstance(best.get(key), Mapping)}
+    return {key: _heading(SPLIT_NAMES[key], one) for key, one in told.items()}
 
 
 def resamples(best: Told) -> str:
     """What the intervals are from; empty where there are none."""
     told = [best[split] for split in splits(best) if best[split].get("resamples")]
-    return f"{told[-1]['resamples']:,} resamples of {resampled(told[-1])}" if told else ""
+    return f"{told[-1]['resamples']:,} resamples of {resampling_unit(told[-1])}" if told else ""
 
 
 def overall(best: Told) -> list[Line]:
@@ -111,13 +112,17 @@ def baseline_notes(best: Told) -> list[str]:
         if fellow and "with_fellow" in fellow:
             known = "train" if split == "val" else "train or validation"
             n = f"{fellow['with_fellow']:,} of {fellow.get('n', best[split].get('n', 0)):,}"
-            found.append(f"On {SPLITS[split]} the grade of a fellow eye is known, from {known}, for {n} photographs.")
+            found.append(
+                f"On {SPLIT_NAMES[split]} the grade of a fellow eye is known, from {known}, for {n} photographs."
+            )
     return found
 
 
 def ways(made: list[EnsembleResult]) -> list[Line]:
     """The best trial alone, the ensemble and the soup: `NUMBERS` on validation, then on test."""
-    return [Line(way.name, [_cell(way.told[split], key) for split in SPLITS for key in NUMBERS]) for way in made]
+    return [
+        Line(way.name, [_cell(way.told[split], key) for split in EVALUATED_SPLITS for key in NUMBERS]) for way in made
+    ]
 
 
 def matrices(best: Told) -> Iterator[Matrix]:
@@ -126,8 +131,8 @@ def matrices(best: Told) -> Iterator[Matrix]:
         counts = np.asarray(best[split].get("confusion_matrix", []))
         if counts.shape == (GRADES, GRADES) and counts.sum() > 0:
             n = f"n = {counts.sum():,}"
-            yield _matrix(counts, f"{SPLITS[split]}, {n}: shares of all photographs", by_row=False)
-            yield _matrix(counts, f"{SPLITS[split]}, {n}: shares of each true grade", by_row=True)
+            yield _matrix(counts, f"{SPLIT_NAMES[split]}, {n}: shares of all photographs", by_row=False)
+            yield _matrix(counts, f"{SPLIT_NAMES[split]}, {n}: shares of each true grade", by_row=True)
 
 
 def _matrix(counts: np.ndarray[Any, Any], title: str, *, by_row: bool) -> Matrix:
@@ -154,7 +159,7 @@ def _heading(name: str, told: Told) -> str:
 
 
 def _operating(best: Told) -> list[Line]:
-    threshold = number((best.get("operating_point") or {}).get("threshold"))
+    threshold = finite_or_none((best.get("operating_point") or {}).get("threshold"))
     if threshold is None:
         return []
     return [
@@ -182,7 +187,7 @@ def _cell(told: Told, key: str, grade: int | None = None) -> TableCell:
 
 
 def _three(value: Any) -> str:
-    found = number(value)
+    found = finite_or_none(value)
     return "" if found is None else f"{found:.3f}"
 
 

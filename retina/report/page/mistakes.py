@@ -18,17 +18,17 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from retina.config import GRADE_NAMES, DataConfig, TrialConfig
+from retina.config import GRADE_NAMES, TrialConfig
 from retina.data import dataset, fundus, layouts
 from retina.data.loader import to_float
 from retina.errors import DataError, ResultsError
-from retina.metrics.probabilities import NO_GRADE
+from retina.metrics.probabilities import NO_GRADE, PROBABILITY_COLUMNS
 from retina.report.page import gradcam
-from retina.report.page.run_data import PROBABILITIES, RunData
+from retina.report.page.run_data import RunData
 from retina.results import checksums
 from retina.results.files import read_json
 from retina.training import model
-from retina.training.losses import output_decoder_of
+from retina.training.losses import get_output_decoder
 from retina.training.trainer import default_device
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def worst(predictions: pd.DataFrame, shown: int = SHOWN) -> tuple[str, pd.DataFr
     """
     tested = (predictions["split"] == "test").any()
     rows = predictions[predictions["split"] == ("test" if tested else "val")]
-    p = rows[PROBABILITIES].to_numpy(dtype=np.float64)
+    p = rows[PROBABILITY_COLUMNS].to_numpy(dtype=np.float64)
     sure = p[np.arange(len(rows)), rows["predicted"].to_numpy(dtype=np.int64)]
     wrong = rows.assign(sure=sure)[rows["predicted"] != rows["grade"]]
     return "test" if tested else "validation", wrong.sort_values("sure", ascending=False, kind="stable").head(shown)
@@ -116,17 +116,18 @@ def _shown(facts: RunData, predictions: pd.DataFrame, device: torch.device) -> M
             f"{file}: the photographs were prepared by version {config.get('preprocessing')} of the crop"
         )
     net = _net(facts.folder.best / "model.pt", trial, size, device)
-    manifest = _manifest(facts.spec)
+    data = facts.folder.data_config()
+    manifest = layouts.read(dataset.resolve_synthetic(data)).frame
     places = [_row_of(manifest, row) for row in rows.to_dict(orient="records")]
     rows = rows[[place is not None for place in places]]
     if rows.empty:
-        raise DataError(f"none of them is among the photographs in {_where(facts.spec)}")
+        raise DataError(f"none of them is among the photographs in {data.path}")
     pixels = np.stack([_pixels(manifest.iloc[place], size) for place in places if place is not None])
     images = (to_float(torch.from_numpy(pixels).to(device)) - mean) / std
     called = torch.tensor(rows["predicted"].tolist(), device=device)
     maps = torch.cat([gradcam.heatmaps(net, images[[i]], called[[i]]) for i in range(len(images))])
     with torch.inference_mode():
-        _, again = output_decoder_of(net)(net(images))
+        _, again = get_output_decoder(net)(net(images))
     if bool((again == NO_GRADE).any()):
         raise ResultsError(f"{facts.folder.best / 'model.pt'}: the model's output on some of them is not finite")
     about = _about(predictions, split, rows, maps) + _caveat(int((again != called).sum()), flips=trial.flips)
@@ -163,24 +164,6 @@ def _net(file: Path, trial: TrialConfig, size: int, device: torch.device) -> nn.
     net = model.build(trial.model_copy(update={"pretrained": False}), size)
     net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return net.to(device).eval()
-
-
-def _where(spec: dict[str, Any]) -> str:
-    return str(spec.get("data", {}).get("path"))
-
-
-def _manifest(spec: dict[str, Any]) -> pd.DataFrame:
-    """The photographs that the sweep was run on; drawn ones only where they still lie in the cache folder."""
-    try:
-        config = DataConfig(**spec["data"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError("sweep.yaml does not say which photographs they are") from None
-    if config.path != "synthetic":
-        return layouts.read(config).frame
-    folder = dataset.drawn_folder(config.synthetic)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: the drawn photographs are not there any more")
-    return layouts.read(config.model_copy(update={"path": str(folder), "layout": "eyepacs"})).frame
 
 
 def _row_of(manifest: pd.DataFrame, told: dict[Any, Any]) -> int | None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from retina.config import GRADE_NAMES
-from retina.evaluation.comparison import FOLDER
-from retina.metrics.verdict import SPLITS
-from retina.report.page.run_data import RunData, number, word
+from retina.config.splits import SPLIT_NAMES
+from retina.evaluation.comparison import COMPARISON_FOLDER
+from retina.report.page.run_data import RunData, finite_or_none, format_setting
 from retina.report.terminal import tables
-from retina.report.terminal.live_view import clock
+from retina.report.terminal.live_view import format_duration
 from retina.results.run_folder import PARAMETERS
 
 
@@ -28,7 +28,7 @@ def first_line(facts: RunData) -> str:
     """The verdict; before there is one, how the sweep stands."""
     if facts.best and facts.best.get("verdict"):
         return str(facts.best["verdict"])
-    planned = facts.spec.get("trials") or len(facts.rows)
+    planned = facts.spec.trials or len(facts.rows)
     if facts.ended and facts.ended == facts.count("FAIL") and not facts.ranking:
         return f"No result: all {facts.ended} trials that have ended failed."
     if not facts.ranking:
@@ -36,10 +36,10 @@ def first_line(facts: RunData) -> str:
     if facts.best:
         test = facts.best.get("test") or {}
         known = {"QWK": test.get("qwk"), "accuracy": test.get("accuracy")}
-        told = " and ".join(f"{name} {value:.3f}" for name, value in known.items() if number(value) is not None)
+        told = " and ".join(f"{name} {value:.3f}" for name, value in known.items() if finite_or_none(value) is not None)
         return f"Best model: trial {facts.best.get('trial_id')}, on test {told} (n = {test.get('n')})."
     best = facts.ranking[0]
-    value = next(number(row[facts.metric]) for row in facts.rows if row["trial_id"] == best)
+    value = next(finite_or_none(row[facts.metric]) for row in facts.rows if row["trial_id"] == best)
     told = f"the best so far is {best} with {facts.metric} {value:.3f}"
     return f"No best model yet: {facts.ended} of {planned} trials have ended, {told}."
 
@@ -48,8 +48,8 @@ def standing(facts: RunData) -> str:
     """The sweep's state and how many trials have ended how."""
     states = [f"{facts.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")]
     counted = ", ".join(told for told in states if not told.startswith("0 ")) or "none yet"
-    seconds = number(facts.notes.get("seconds"))
-    took = f", {clock(seconds)}" if seconds else ""
+    seconds = finite_or_none(facts.notes.get("seconds"))
+    took = f", {format_duration(seconds)}" if seconds else ""
     return f"{facts.state}; trials: {counted}{took}"
 
 
@@ -59,20 +59,22 @@ def settings(facts: RunData) -> list[tuple[str, str]]:
     row = next((row for row in facts.rows if row["trial_id"] == trial), None)
     if row is None:
         return []
-    return [(name, word(row[name])) for name in PARAMETERS if name in row]
+    return [(name, format_setting(row[name])) for name in PARAMETERS if name in row]
 
 
 def data(facts: RunData) -> list[tuple[str, int, list[int]]]:
     """Photographs by split and grade: split, all, and five counts."""
     told = (facts.notes.get("data") or {}).get("photographs") or {}
-    return [(SPLITS.get(name, name), int(one["n"]), [int(n) for n in one["by_grade"]]) for name, one in told.items()]
+    return [
+        (SPLIT_NAMES.get(name, name), int(one["n"]), [int(n) for n in one["by_grade"]]) for name, one in told.items()
+    ]
 
 
 def data_facts(facts: RunData) -> list[tuple[str, str]]:
     """Where the photographs are from and how they were taken, by name."""
     told = facts.notes.get("data") or {}
     names = ("path", "layout", "fingerprint", "image_size", "patients", "without_a_disc", "skipped")
-    found = [(name.replace("_", " "), word(told[name])) for name in names if told.get(name) not in {None, ""}]
+    found = [(name.replace("_", " "), format_setting(told[name])) for name in names if told.get(name) not in {None, ""}]
     return [*found, *(("duplicates", one) for one in [tables.duplicates(told)] if one)]
 
 
@@ -122,7 +124,7 @@ def is_dirty(facts: RunData) -> bool:
 
 def comparison(facts: RunData) -> list[Image]:
     """The figures of a comparison of networks, if `retina.report.comparison_figures` has drawn any."""
-    files = sorted((facts.folder.root / FOLDER).glob("*.png"))
+    files = sorted((facts.folder.root / COMPARISON_FOLDER).glob("*.png"))
     return [Image(_uri(file.read_bytes()), file.stem.replace("_", " ")) for file in files]
 
 

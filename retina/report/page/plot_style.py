@@ -42,7 +42,11 @@ STATES = {
     "RUNNING": Style("#cc79a7", "-.", "s"),
     "FAIL": Style("#4d4d4d", ":", "x"),
 }
-SPLITS = {"train": Style("#767676", ":", "s"), "val": Style("#0072b2", "-", "o"), "test": Style("#d55e00", "--", "^")}
+SPLIT_STYLES = {
+    "train": Style("#767676", ":", "s"),
+    "val": Style("#0072b2", "-", "o"),
+    "test": Style("#d55e00", "--", "^"),
+}
 
 
 def shade(share: float) -> str:

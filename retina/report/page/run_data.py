@@ -1,4 +1,4 @@
-"""Everything that a page tells, read from a results folder once: what is not there yet is None or empty."""
+"""`RunData`: the content of a results folder that a page shows, read once. What is missing yet is None or empty."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retina.config import GRADES, TrialConfig
+from retina.config import SweepSpec
+from retina.config.search_space import Parameter
+from retina.metrics.probabilities import PROBABILITY_COLUMNS
 from retina.report import ensemble_results
 from retina.report.ensemble_results import EnsembleResult
 from retina.report.terminal import list_sweeps
 from retina.results import checksums, readers, schemas, table_reader
-from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
-PROBABILITIES = [f"p{grade}" for grade in range(GRADES)]
-_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITIES]
-"""Those that every version wrote."""
-ENOUGH = 10
-"""Trials with a value from which on importances are told."""
+_PREDICTION_COLUMNS = ["split", "image", "grade", *PROBABILITY_COLUMNS]
+"""The columns of predictions.csv that every version has written."""
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedParameter:
     """A parameter that the sweep searched.
 
     Attributes:
         name: its name.
-        is_log: whether it is searched by orders of magnitude.
-        ends: of a range; None where it has `choices`.
-        choices: as they are shown, in their order.
-        when: settings of others under which it is used at all, as they are shown.
+        is_log: whether its range is searched on a logarithmic scale.
+        ends: the ends of its range; None if it has `choices`.
+        choices: its values as text, in the order of the sweep file; empty for a range.
+        when: the values, as text, of other parameters with which this one is used.
     """
 
     name: str
@@ -44,13 +43,13 @@ class Searched:
     when: Mapping[str, tuple[str, ...]]
 
     def is_used(self, row: Mapping[str, Any]) -> bool:
-        """Whether a trial, a row of trials.csv, uses it."""
-        return all(word(row[other]) in wanted for other, wanted in self.when.items())
+        """Return whether a trial uses the parameter; `row` is its row of trials.csv."""
+        return all(format_setting(row[other]) in values for other, values in self.when.items())
 
 
 @dataclass(frozen=True)
 class RunData:
-    """What a results folder holds.
+    """The content of a results folder.
 
     Attributes:
         folder: the folder.
@@ -58,72 +57,53 @@ class RunData:
         notes: environment.json.
         trials: trials.csv, in the order in which they were started.
         history: history.csv.
-        best: best/metrics.json; None before there is a winner.
-        predictions: best/predictions.csv; None where it is not there.
-        ways: the best model beside ensemble and soup; empty where they were not made.
-        state: "running", "finished", "interrupted", "ended by ...".
+        best: best/metrics.json; None before there is a best model.
+        predictions: best/predictions.csv; None if it is missing.
+        ensembles: the best model, the ensemble and the weight soup; empty if they were not evaluated.
+        state: "running", "finished", "interrupted" or "ended by ...", as in `list_sweeps.SweepSummary`.
     """
 
     folder: RunFolder
-    spec: dict[str, Any]
+    spec: SweepSpec
     notes: dict[str, Any]
     trials: pd.DataFrame
     history: pd.DataFrame
     best: dict[str, Any] | None
     predictions: pd.DataFrame | None
-    ways: list[EnsembleResult]
+    ensembles: list[EnsembleResult]
     state: str
 
     @property
     def metric(self) -> str:
-        """What the sweep goes by."""
-        return str(self.spec["metric"]["name"])
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
-        return 1 if self.spec["metric"]["goal"] == "maximize" else -1
+        """The metric that the sweep optimises."""
+        return self.spec.metric.name
 
     @cached_property
     def ranking(self) -> list[str]:
-        """The trials that have a value, running ones included, best first; equal ones as they were started."""
-        values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.sign
-        of_use = values[values.notna() & (self.trials["state"] != "FAIL")]
-        order = of_use.sort_values(ascending=False, kind="stable").index
+        """Ids of the trials that have a value, running ones included, the best first; equal ones in their order."""
+        values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.spec.metric.sign
+        valid = values[values.notna() & (self.trials["state"] != "FAIL")]
+        order = valid.sort_values(ascending=False, kind="stable").index
         return [str(trial) for trial in self.trials.loc[order, "trial_id"]]
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """trials.csv as dictionaries, in its order."""
+        """The rows of trials.csv as dictionaries."""
         return [{str(key): value for key, value in row.items()} for row in self.trials.to_dict(orient="records")]
 
     @cached_property
-    def searched(self) -> list[Searched]:
-        """The parameters that could differ between trials, in the sweep file's order."""
-        found = [_searched(name, told) for name, told in self.spec["parameters"].items()]
-        return [one for one in found if one.ends or len(one.choices) > 1]
-
-    @cached_property
-    def rungs(self) -> list[int]:
-        """Epochs after which ASHA may stop a trial, ascending; empty where nothing stops one."""
-        early = self.spec.get("early_stop") or {}
-        return rungs(int(early["grace_epochs"]), float(early["eta"]), self.longest) if _stops(early) else []
-
-    @property
-    def longest(self) -> int:
-        """The most epochs that a trial can ask for."""
-        told = self.spec["parameters"].get("epochs")
-        if told is None:
-            return int(TrialConfig.model_fields["epochs"].default)
-        return int(max(told.get("values") or [told.get("value", told.get("max"))]))
+    def searched(self) -> list[SearchedParameter]:
+        """The parameters that can differ between trials, in the order of the sweep file."""
+        parameters = [_searched(name, parameter) for name, parameter in self.spec.parameters.items()]
+        return [parameter for parameter in parameters if parameter.ends or len(parameter.choices) > 1]
 
     def count(self, *states: str) -> int:
-        """How many trials are in one of `states`."""
+        """Return the number of trials in one of `states`."""
         return int(self.trials["state"].isin(states).sum())
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, failed ones included."""
+        """The number of trials that have ended, failed ones included."""
         return self.count(*FINISHED)
 
 
@@ -131,15 +111,15 @@ def read(folder: RunFolder) -> RunData:
     """Read a results folder.
 
     Raises:
-        ResultsError: a file of it is damaged; names it.
+        ResultsError: a file of the folder is damaged; the message names it.
     """
-    spec = _spec(folder)
-    notes = folder.notes()
+    spec = folder.spec()
+    notes = folder.metadata()
     trials = folder.trials()
-    left = int(spec.get("trials") or 0) - int(trials["state"].isin(FINISHED).sum())
+    trials_left = (spec.trials or 0) - int(trials["state"].isin(FINISHED).sum())
     metrics = folder.best / "metrics.json"
-    is_judged = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
-    if is_judged and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
+    is_evaluated = metrics.is_file() or (folder.best / checksums.SUMS).is_file()
+    if is_evaluated and not checksums.verify_best(folder.best, "metrics.json", "predictions.csv"):
         checksums.tell_unverified(folder.best)
     best = readers.read_object(metrics, schemas.Metrics, METRICS_REMEDY)
     return RunData(
@@ -150,23 +130,13 @@ def read(folder: RunFolder) -> RunData:
         history=folder.history(),
         best=best,
         predictions=_predictions(folder) if best is not None else None,
-        ways=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
-        state=list_sweeps.state_of(folder, notes, left=left),
+        ensembles=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
+        state=list_sweeps.sweep_state(folder, notes, trials_left=trials_left),
     )
 
 
-def rungs(grace: int, eta: float, longest: int) -> list[int]:
-    """ASHA's rungs at `grace` x `eta`^k that lie before the last of `longest` epochs, as the epochs that end them."""
-    found: list[int] = []
-    milestone = float(grace)
-    while milestone < longest:
-        found.append(math.ceil(milestone))
-        milestone *= eta
-    return found
-
-
-def word(value: Any) -> str:
-    """A setting as it is shown: `true`, `0.001`, `adamw`; empty where there is none."""
+def format_setting(value: Any) -> str:
+    """Return a setting as text: `true`, `0.001`, `adamw`; empty for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
     if isinstance(value, bool | np.bool_) or str(value) in {"True", "False"}:
@@ -179,44 +149,34 @@ def word(value: Any) -> str:
         return str(value)
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
+def finite_or_none(value: Any) -> float | None:
+    """Return `value` as a float if it is a finite number, else None."""
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
-def _stops(early: Mapping[str, Any]) -> bool:
-    return early.get("type") == "asha" and "grace_epochs" in early and float(early.get("eta", 0)) > 1
-
-
-def _spec(folder: RunFolder) -> dict[str, Any]:
-    return readers.read_yaml(folder.root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
-
-
-def _searched(name: str, told: Mapping[str, Any]) -> Searched:
+def _searched(name: str, parameter: Parameter) -> SearchedParameter:
     when = {
-        other: tuple(word(one) for one in (wanted if isinstance(wanted, list) else [wanted]))
-        for other, wanted in (told.get("when") or {}).items()
+        other: tuple(format_setting(value) for value in (values if isinstance(values, list) else [values]))
+        for other, values in parameter.when.items()
     }
-    distribution = str(told.get("distribution") or "")
-    if distribution:
-        return Searched(name, "log" in distribution, (float(told["min"]), float(told["max"])), (), when)
-    values = told["values"] if told.get("values") is not None else [told.get("value")]
-    return Searched(name, False, None, tuple(word(value) for value in values), when)
+    if parameter.distribution:
+        return SearchedParameter(name, parameter.is_log, parameter.bounds(), (), when)
+    return SearchedParameter(name, False, None, tuple(format_setting(value) for value in parameter.choices()), when)
 
 
 def _predictions(folder: RunFolder) -> pd.DataFrame | None:
     file = folder.best / "predictions.csv"
-    found = table_reader.read_table(
+    table = table_reader.read_table(
         file, schemas.PredictionRow, _PREDICTION_COLUMNS, ["split", "image"], METRICS_REMEDY
     )
-    if found is None:
+    if table is None:
         return None
-    rows = found[0]
+    rows, _ = table
     frame = pd.DataFrame(rows or {name: [] for name in _PREDICTION_COLUMNS})
     if "predicted" not in frame:
-        frame["predicted"] = frame[PROBABILITIES].to_numpy(dtype=float).argmax(axis=1) if rows else []
+        frame["predicted"] = frame[PROBABILITY_COLUMNS].to_numpy(dtype=float).argmax(axis=1) if rows else []
     return frame.astype({"grade": "int64", "predicted": "int64"})

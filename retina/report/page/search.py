@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from retina.report.page import plot_style, svg
-from retina.report.page.run_data import RunData, Searched, number, word
+from retina.report.page.run_data import RunData, SearchedParameter, finite_or_none, format_setting
 from retina.report.page.svg import Picture
 
 UNUSED = -0.12
@@ -25,12 +25,12 @@ Row = dict[str, Any]
 class Scale:
     """Places from 0 to 1 for a parameter's values, and the ticks: place and text."""
 
-    parameter: Searched
+    parameter: SearchedParameter
     low: float
     high: float
 
     @classmethod
-    def of(cls, parameter: Searched) -> Scale:
+    def of(cls, parameter: SearchedParameter) -> Scale:
         """For a range by its ends, in orders of magnitude where it is searched so; else a place for each value."""
         if parameter.ends is None:
             return cls(parameter, 0.0, max(len(parameter.choices) - 1.0, 1.0))
@@ -43,8 +43,12 @@ class Scale:
         if not self.parameter.is_used(row):
             return None
         if self.parameter.ends is None:
-            return float(self.parameter.choices.index(word(told))) if word(told) in self.parameter.choices else None
-        value = number(told)
+            return (
+                float(self.parameter.choices.index(format_setting(told)))
+                if format_setting(told) in self.parameter.choices
+                else None
+            )
+        value = finite_or_none(told)
         if value is None or (self.parameter.is_log and value <= 0):
             return None
         return float(np.log10(value)) if self.parameter.is_log else value
@@ -82,10 +86,10 @@ def _history(facts: RunData) -> Iterator[Picture]:
     figure, axes = plot_style.canvas(height=3.7)
     bests: list[tuple[int, float]] = []
     for place, row in enumerate(facts.rows):
-        value = number(row[facts.metric])
+        value = finite_or_none(row[facts.metric])
         if value is not None and row["state"] != "FAIL":
             _point(axes, (place, value), row)
-            if not bests or (value - bests[-1][1]) * facts.sign > 0:
+            if not bests or (value - bests[-1][1]) * facts.spec.metric.sign > 0:
                 bests.append((place, value))
         elif row["state"] == "FAIL":
             style = plot_style.STATES["FAIL"]
@@ -109,9 +113,9 @@ def _parallel(facts: RunData) -> Iterator[Picture]:
     if not scales:
         return
     rows = _valued(facts)
-    values = np.array([number(row[facts.metric]) for row in rows], dtype=np.float64)
+    values = np.array([finite_or_none(row[facts.metric]) for row in rows], dtype=np.float64)
     span = max(float(np.ptp(values)), 1e-9)
-    shares = (values - values.min()) / span if facts.sign > 0 else (values.max() - values) / span
+    shares = (values - values.min()) / span if facts.spec.metric.sign > 0 else (values.max() - values) / span
     width = max(plot_style.WIDTH, 1.15 * (len(scales) + 1))
     figure, axes = plot_style.canvas(width, 3.7)
     axes.grid(visible=False)
@@ -127,7 +131,7 @@ def _parallel(facts: RunData) -> Iterator[Picture]:
         svg.of_trial(line, str(row["trial_id"]))
     for place, scale in enumerate(scales):
         _axis(axes, place, [((at - scale.low) / (scale.high - scale.low), text) for at, text in scale.ticks()])
-    low, high = (values.min(), values.max()) if facts.sign > 0 else (values.max(), values.min())
+    low, high = (values.min(), values.max()) if facts.spec.metric.sign > 0 else (values.max(), values.min())
     _axis(axes, len(scales), [(step, f"{low + step * (high - low):.3g}") for step in (0.0, 0.25, 0.5, 0.75, 1.0)])
     if unused:
         axes.text(-0.05, UNUSED, "not used", ha="right", va="center", fontsize=plot_style.TEXT, color=plot_style.MUTED)
@@ -149,7 +153,7 @@ def _slice(facts: RunData, scale: Scale) -> Picture:
     parameter = scale.parameter
     figure, axes = plot_style.canvas(3.6, 2.7)
     for row in _valued(facts):
-        at, value = scale.raw(row), number(row[facts.metric])
+        at, value = scale.raw(row), finite_or_none(row[facts.metric])
         if at is not None and value is not None:
             _point(axes, (at, value), row)
     ticks = scale.ticks()
@@ -167,7 +171,7 @@ def _slice(facts: RunData, scale: Scale) -> Picture:
 
 def _valued(facts: RunData) -> list[Row]:
     """The trials that have a value and did not fail."""
-    return [row for row in facts.rows if row["state"] != "FAIL" and number(row[facts.metric]) is not None]
+    return [row for row in facts.rows if row["state"] != "FAIL" and finite_or_none(row[facts.metric]) is not None]
 
 
 def _point(axes: Axes, at: tuple[float, float], row: Row) -> None:

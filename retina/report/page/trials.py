@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from retina.report.page.run_data import RunData, number, word
-from retina.results.run_folder import MEASURES, PARAMETERS
+from retina.report.page.run_data import RunData, finite_or_none, format_setting
+from retina.results.run_folder import METRIC_COLUMNS, PARAMETERS
 
 TEXTS = {"trial_id", "state", "reason"}
 NAMES = {"trial_id": "trial", "images_per_second": "images/s", "reason": "why it ended"}
@@ -51,7 +51,7 @@ def table(facts: RunData) -> Table:
     """All trials of a sweep."""
     varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
     same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
-    measures = [facts.metric, *(name for name in MEASURES if name != facts.metric)]
+    measures = [facts.metric, *(name for name in METRIC_COLUMNS if name != facts.metric)]
     names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "minutes", "images_per_second"]
     names.append("reason")
     told = [{**row, "minutes": _minutes(row["seconds"])} for row in facts.rows]
@@ -71,7 +71,7 @@ def _cell(value: Any, column: Column) -> TrialCell:
         return TrialCell("", None)
     if not column.numeric:
         return TrialCell(text, text)
-    found = number(value)
+    found = finite_or_none(value)
     if found is None:
         return TrialCell(text, None)
     if column.name == "minutes":
@@ -80,18 +80,18 @@ def _cell(value: Any, column: Column) -> TrialCell:
 
 
 def _minutes(seconds: Any) -> float | None:
-    found = number(seconds)
+    found = finite_or_none(seconds)
     return None if found is None else found / 60
 
 
 def _is_numeric(name: str, rows: list[dict[str, Any]]) -> bool:
     told = [row[name] for row in rows if _word(row[name])]
-    return name not in TEXTS and all(number(value) is not None and not _is_truth(value) for value in told)
+    return name not in TEXTS and all(finite_or_none(value) is not None and not _is_truth(value) for value in told)
 
 
 def _is_truth(value: Any) -> bool:
-    return word(value) in {"true", "false"}
+    return format_setting(value) in {"true", "false"}
 
 
 def _word(value: Any) -> str:
-    return word(value).strip()
+    return format_setting(value).strip()

@@ -1,4 +1,4 @@
-"""What a terminal shows of the best model: the verdict, then each number with its interval, baselines beside."""
+"""The best model in a terminal: the verdict, then each metric with its interval and the baselines' values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.config import GRADE_NAMES
-from retina.metrics.verdict import NAMES, SPLITS, baseline_name, known_patients, resampled
+from retina.config.splits import EVALUATED_SPLITS, SPLIT_NAMES
+from retina.metrics.verdict import METRIC_NAMES, baseline_name, known_patients, resampling_unit
 from retina.results import checksums, readers, schemas
 from retina.results.run_folder import METRICS_REMEDY, RunFolder
 
 WIDTH = 98
 SHOWN = {
-    **NAMES,
+    **METRIC_NAMES,
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auc": "AUC, mean of the grades",
@@ -28,19 +29,22 @@ SHOWN = {
 Metrics = Mapping[str, Any]
 
 
-def best(folder: RunFolder) -> RenderableType:
-    """The best model's numbers on validation and test, 100 columns wide at most.
+def render(folder: RunFolder) -> RenderableType:
+    """Return the best model's metrics on validation and test, at most 100 columns wide.
 
-    Of a sweep that an earlier version judged it shows what that version knew.
+    Metrics that the version which evaluated the model did not compute are left out.
+
+    Raises:
+        ResultsError: metrics.json is missing or damaged.
     """
     checksums.verify_best(folder.best, "metrics.json")
     file = folder.best / "metrics.json"
     metrics = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
-    if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *SPLITS)):
-        readers.refuse(file, "is not there, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
+    if metrics is None or any(key not in metrics for key in ("epoch", "chosen_by", *EVALUATED_SPLITS)):
+        readers.refuse(file, "is missing, or lacks epoch, chosen_by, val or test", METRICS_REMEDY)
     title = f"Best: trial {metrics['trial_id']}, epoch {metrics['epoch']}, chosen by {metrics['chosen_by']}"
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
-    for split, name in SPLITS.items():
+    for split, name in SPLIT_NAMES.items():
         table.add_column(f"{name}\n{_size(metrics[split])}", no_wrap=True)
     for label, *cells in _rows(metrics):
         if any(cells):
@@ -58,40 +62,43 @@ def _size(split: Metrics) -> str:
 
 def _rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
     for key, label in SHOWN.items():
-        yield label, *(_cell(metrics[split], key) for split in SPLITS)
-        if key in NAMES:
+        yield label, *(_cell(metrics[split], key) for split in EVALUATED_SPLITS)
+        if key in METRIC_NAMES:
             yield from _baselines(metrics, key)
     threshold = metrics.get("operating_point", {}).get("threshold")
     if threshold is not None:
         for key in ("sensitivity", "specificity"):
-            yield f"  {key} from p = {threshold:.3f}", *(_operating(metrics[split], key) for split in SPLITS)
-    yield "ECE", *(_cell(metrics[split], "ece") for split in SPLITS)
+            yield f"  {key} from p = {threshold:.3f}", *(_operating(metrics[split], key) for split in EVALUATED_SPLITS)
+    yield "ECE", *(_cell(metrics[split], "ece") for split in EVALUATED_SPLITS)
     yield (
-        f"  at temperature {_three(metrics.get('temperature'))}",
-        *(_cell(metrics[split], "ece_calibrated") for split in SPLITS),
+        f"  at temperature {_format(metrics.get('temperature'))}",
+        *(_cell(metrics[split], "ece_calibrated") for split in EVALUATED_SPLITS),
     )
     for key in ("recall", "precision"):
         for grade, name in enumerate(GRADE_NAMES):
-            yield f"{key} of {grade} {name}", *(_cell(metrics[split], key, grade) for split in SPLITS)
+            yield f"{key} of {grade} {name}", *(_cell(metrics[split], key, grade) for split in EVALUATED_SPLITS)
 
 
 def _baselines(metrics: Metrics, key: str) -> Iterator[tuple[str, ...]]:
-    known = {split: metrics[split].get("baselines", {}) for split in SPLITS}
+    baselines = {split: metrics[split].get("baselines", {}) for split in EVALUATED_SPLITS}
     for name in ("majority", "fellow_eye"):
-        having = [baselines[name] for baselines in known.values() if name in baselines]
-        if having:
-            cells = [_three(known[split][name].get(key)) if name in known[split] else "" for split in SPLITS]
-            yield f"  {baseline_name(name, having[-1])}", *cells
+        of_splits = [of_split[name] for of_split in baselines.values() if name in of_split]
+        if of_splits:
+            cells = [
+                _format(baselines[split][name].get(key)) if name in baselines[split] else ""
+                for split in EVALUATED_SPLITS
+            ]
+            yield f"  {baseline_name(name, of_splits[-1])}", *cells
 
 
 def _cell(split: Metrics, key: str, grade: int | None = None) -> str:
-    """A number and its interval; nothing where the sweep's version did not know it."""
+    """Return a metric and its interval; empty if the sweep's version did not compute it."""
     if key not in split:
         return ""
-    value, between = split[key], split.get("intervals", {}).get(key)
+    value, interval = split[key], split.get("intervals", {}).get(key)
     if grade is not None:
-        value, between = value[grade], between[grade] if between else None
-    return _with_interval(value, between)
+        value, interval = value[grade], interval[grade] if interval else None
+    return _with_interval(value, interval)
 
 
 def _operating(split: Metrics, key: str) -> str:
@@ -99,16 +106,17 @@ def _operating(split: Metrics, key: str) -> str:
     return _with_interval(value, split.get("intervals", {}).get(f"operating_{key}"))
 
 
-def _with_interval(value: float | None, between: list[float] | None) -> str:
-    return _three(value) + (f" [{between[0]:.3f}, {between[1]:.3f}]" if between else "")
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    return _format(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _three(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def _notes(metrics: Metrics) -> Iterator[str]:
-    yield f"In brackets 95% intervals, from {metrics['test']['resamples']:,} resamples of {resampled(metrics['test'])}."
+    test = metrics["test"]
+    yield f"In brackets 95% intervals, from {test['resamples']:,} resamples of {resampling_unit(test)}."
     point = metrics["operating_point"]
     aim = f"{point['target']['sensitivity']:.0%} sensitivity at {point['target']['specificity']:.0%} specificity"
     if point["met"]:

@@ -1,4 +1,4 @@
-"""All sweeps of a results folder at a glance."""
+"""The list of all sweeps in a folder of results: state, trials, best value and age of each."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.errors import ResultsError, as_disk_error
-from retina.report.terminal.live_view import clock
+from retina.report.terminal.live_view import format_duration
 from retina.results import checksums, readers, schemas
-from retina.results.run_folder import FINISHED, METRICS_REMEDY, SPEC_REMEDY, RunFolder
+from retina.results.run_folder import FINISHED, METRICS_REMEDY, RunFolder
 
 _FILES = ("sweep.yaml", "environment.json", "trials.csv", "study.db")
-"""A folder that holds one of them is a sweep's, or what is left of it."""
+"""A folder that holds one of these files is the folder of a sweep, possibly a damaged one."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One sweep.
+class SweepSummary:
+    """One sweep of the list.
 
     Attributes:
-        name: of its folder.
-        state: "running", "finished", "ended by ...", "interrupted" (`--resume` goes on), or "unreadable: ...".
-        planned: trials that it is to run.
-        finished: those that have ended, failed ones included.
-        failed: those that failed.
-        metric: what it goes by.
-        best: trial and value of the best so far, running ones included.
-        test_qwk: of the winner; None before the sweep has ended.
-        seconds_ago: when it was started.
+        name: the name of its folder.
+        state: "running", "finished", "ended by ...", "interrupted" (`--resume` continues it), or "unreadable: ...".
+        planned: the number of trials that it is to run.
+        finished: the number of trials that have ended, failed ones included.
+        failed: the number of trials that failed.
+        metric: the metric that it optimises.
+        best: id and value of the best trial so far, running ones included.
+        test_qwk: QWK of the best model on test; None before it is evaluated.
+        seconds_ago: the time since it was started; negative if the clock was set back.
     """
 
     name: str
@@ -48,76 +48,89 @@ class Summary:
     seconds_ago: float | None = None
 
 
-def summaries(results: Path) -> list[Summary]:
-    """The sweeps in a folder, the newest first; what cannot be read is named as such.
+def read_summaries(results: Path) -> list[SweepSummary]:
+    """Return the sweeps in a folder, the newest first. The state of one that cannot be read gives the reason.
 
     Raises:
-        ResultsError: no such folder.
+        ResultsError: the folder does not exist or cannot be read.
     """
     if not results.is_dir():
         raise ResultsError(f"{results}: no such folder")
     try:
-        # one whose name begins with a dot is being made, or was when its process was killed
+        # a folder whose name begins with a dot is being made, or its process was killed while it made it
         folders = [folder for folder in results.iterdir() if not folder.name.startswith(".")]
     except OSError as error:
         raise as_disk_error(results, "cannot be read", error) from None
-    found = [_summary(folder) for folder in folders if any(os.path.lexists(folder / name) for name in _FILES)]
-    return sorted(found, key=lambda one: (one.seconds_ago is None, one.seconds_ago, one.name))
+    sweeps = [_summary(folder) for folder in folders if any(os.path.lexists(folder / name) for name in _FILES)]
+    return sorted(sweeps, key=lambda sweep: (sweep.seconds_ago is None, sweep.seconds_ago, sweep.name))
 
 
-def table(found: list[Summary]) -> Table:
-    """A line a sweep."""
+def table(sweeps: list[SweepSummary]) -> Table:
+    """Return a table with one row for each sweep."""
     shown = Table(box=SIMPLE_HEAD)
     for column in ("sweep", "state", "trials", "best", "test QWK", "age"):
         shown.add_column(column, justify="right" if column in {"test QWK", "age"} else "left", no_wrap=True)
-    for one in found:
-        trials = f"{one.finished} of {one.planned}" + (f", {one.failed} failed" if one.failed else "")
-        best = "-" if one.best is None else f"{one.metric} {one.best[1]:.3f} by {one.best[0]}"
-        test = "-" if one.test_qwk is None else f"{one.test_qwk:.3f}"
-        age = "-" if one.seconds_ago is None else clock(one.seconds_ago) if one.seconds_ago >= 0 else "in the future"
-        # Text: a folder's name, or what is wrong with it, may look like rich's markup
-        shown.add_row(Text(one.name), Text(one.state), trials if one.planned else "-", best, test, age)
+    for sweep in sweeps:
+        trials = f"{sweep.finished} of {sweep.planned}" + (f", {sweep.failed} failed" if sweep.failed else "")
+        best = "-" if sweep.best is None else f"{sweep.metric} {sweep.best[1]:.3f} by {sweep.best[0]}"
+        test = "-" if sweep.test_qwk is None else f"{sweep.test_qwk:.3f}"
+        # Text: a folder's name or a reason may contain rich's markup
+        name, state = Text(sweep.name), Text(sweep.state)
+        shown.add_row(name, state, trials if sweep.planned else "-", best, test, _age(sweep.seconds_ago))
     return shown
 
 
-def _summary(root: Path) -> Summary:
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return format_duration(seconds) if seconds >= 0 else "in the future"
+
+
+def _summary(root: Path) -> SweepSummary:
     try:
         return _read(root)
-    except OSError as error:  # ResultsError is one; what helps is in `retina report`'s words
+    except OSError as error:  # a ResultsError is one; `retina report` prints its remedy, too
         problem = " ".join(str(error).partition(";\n")[0].split()).replace(f"{root}/", "")
-    return Summary(root.name, f"unreadable: {problem[:80]}")
+    return SweepSummary(root.name, f"unreadable: {problem[:80]}")
 
 
-def _read(root: Path) -> Summary:
+def _read(root: Path) -> SweepSummary:
     folder = RunFolder.open(root)
-    spec = readers.read_yaml(root / "sweep.yaml", schemas.RecordedSweep, SPEC_REMEDY)
-    notes = folder.notes()
-    if not notes.get("started"):
-        raise ResultsError(f"{root}/environment.json: is not there, or does not say when the sweep was started")
-    metric, sign = spec["metric"]["name"], 1 if spec["metric"]["goal"] == "maximize" else -1
-    finished, planned = len(folder.trial_ids(*FINISHED)), spec.get("trials") or len(folder.trial_ids())
-    rows = [folder.recorded(name) for name in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
+    spec = folder.spec()
+    metadata = folder.metadata()
+    if not metadata.get("started"):
+        raise ResultsError(f"{root}/environment.json: is missing, or does not say when the sweep was started")
+    metric = spec.metric.name
+    finished, planned = len(folder.trial_ids(*FINISHED)), spec.trials or len(folder.trial_ids())
+    rows = [folder.trial_row(trial_id) for trial_id in folder.trial_ids("COMPLETE", "PRUNED", "RUNNING")]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if metric in row]
     if any((folder.best / name).is_file() for name in ("metrics.json", checksums.SUMS)):
         checksums.verify_best(folder.best, "metrics.json")
     metrics = readers.read_object(folder.best / "metrics.json", schemas.Metrics, METRICS_REMEDY) or {"test": {}}
-    return Summary(
+    return SweepSummary(
         name=root.name,
-        state=state_of(folder, notes, left=planned - finished),
+        state=sweep_state(folder, metadata, trials_left=planned - finished),
         planned=planned,
         finished=finished,
         failed=len(folder.trial_ids("FAIL")),
         metric=metric,
-        best=max(scored, key=lambda pair: sign * pair[1], default=None),
+        best=max(scored, key=lambda pair: spec.metric.sign * pair[1], default=None),
         test_qwk=metrics["test"].get("qwk"),
-        seconds_ago=(datetime.now(UTC) - datetime.fromisoformat(notes["started"])).total_seconds(),
+        seconds_ago=(datetime.now(UTC) - datetime.fromisoformat(metadata["started"])).total_seconds(),
     )
 
 
-def state_of(folder: RunFolder, notes: dict[str, Any], *, left: int) -> str:
-    """A sweep's state, as in `Summary`; `left` are the trials that are still to end."""
+def sweep_state(folder: RunFolder, metadata: dict[str, Any], *, trials_left: int) -> str:
+    """Return a sweep's state as in `SweepSummary`.
+
+    Args:
+        folder: the sweep's folder.
+        metadata: the content of its environment.json.
+        trials_left: the number of planned trials that have not ended.
+    """
     if folder.is_running:
         return "running"
-    if notes.get("ended_by"):
-        return f"ended by {notes['ended_by']}"
-    return "interrupted" if left > 0 or "best" not in notes else "finished"  # the winner is judged after the trials
+    if metadata.get("ended_by"):
+        return f"ended by {metadata['ended_by']}"
+    is_evaluated = "best" in metadata  # the best trial is evaluated after all trials have ended
+    return "finished" if trials_left <= 0 and is_evaluated else "interrupted"

@@ -1,8 +1,6 @@
-"""A sweep while it runs, as a terminal shows it: trials by state, the best so far, rungs, load, time."""
+"""The live view of a running sweep in a terminal: trials by state, best value, rungs, load, time."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -10,83 +8,32 @@ from rich.table import Table
 from rich.text import Text
 
 from retina.results.run_folder import FINISHED
-from retina.system.hardware import Load
+from retina.results.status import RungStatus, SweepStatus
 
 SHOWN_RUNNING = 16
 
 
-@dataclass(frozen=True)
-class Running:
-    """A trial that is under way: `epoch` of `epochs` are over, `value` is its best so far (None before the first)."""
-
-    trial: str
-    epoch: int
-    epochs: int
-    value: float | None
-    images_per_second: float | None
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A rung as it stands: after `epoch` epochs; `trials` have come to it, and the next must reach `cutoff`."""
-
-    epoch: int
-    trials: int
-    cutoff: float | None
-
-
-@dataclass(frozen=True)
-class Status:
-    """A sweep at one moment.
-
-    Attributes:
-        name: the sweep's.
-        metric: what it goes by.
-        planned: trials that it is to run.
-        states: how many are COMPLETE, PRUNED, FAIL, RUNNING.
-        best: trial and value of the best so far.
-        running: the trials under way.
-        rungs: where trials are stopped early, the lowest first.
-        slots: trials that fit the cluster at once.
-        seconds: for which the sweep has run.
-        seconds_left: about so long yet; None while nothing can be said.
-        load: of this machine.
-    """
-
-    name: str
-    metric: str
-    planned: int
-    states: dict[str, int]
-    best: tuple[str, float] | None
-    running: list[Running] = field(default_factory=list)
-    rungs: list[Rung] = field(default_factory=list)
-    slots: int = 1
-    seconds: float = 0.0
-    seconds_left: float | None = None
-    load: Load | None = None
-
-
-def view(status: Status) -> RenderableType:
-    """The whole picture; its lines keep their places, as many as there are rungs, GPUs and running trials."""
+def render(status: SweepStatus) -> RenderableType:
+    """Return the view of a sweep. A line keeps its position while the rungs, GPUs and running trials stay as many."""
     table = Table.grid(padding=(0, 2))
     label = f"best {status.metric}"  # the longest
     table.add_column(style="bold", no_wrap=True, min_width=len(label))
-    table.add_column(no_wrap=True)  # a line that is wrapped now and then would move all those below it
+    table.add_column(no_wrap=True)  # a line that wraps only at times would move all lines below it
     done = sum(status.states.get(state, 0) for state in FINISHED)
-    told = [f"{status.states[state]} {state}" for state in (*FINISHED, "RUNNING") if status.states.get(state)]
-    table.add_row("trials", f"{done} of {status.planned} done   {', '.join(told)}")
+    counts = [f"{status.states[state]} {state}" for state in (*FINISHED, "RUNNING") if status.states.get(state)]
+    table.add_row("trials", f"{done} of {status.planned} done   {', '.join(counts)}")
     table.add_row("", ProgressBar(total=status.planned, completed=done, width=40))
     best = f"{status.best[1]:.4g} by {status.best[0]}" if status.best else "none yet"
     table.add_row(label, best)
     if status.rungs:
         table.add_row("rungs", "\n".join(_rung(rung) for rung in status.rungs))
-    table.add_row("time", f"{clock(status.seconds)} used, {_left(status.seconds_left)}")
+    table.add_row("time", f"{format_duration(status.seconds)} used, {_time_left(status.seconds_left)}")
     table.add_row("load", _load(status))
-    return Group(Text(f"Sweep {status.name}", style="bold"), table, _running(status))
+    return Group(Text(f"Sweep {status.name}", style="bold"), table, _running_trials(status))
 
 
-def clock(seconds: float) -> str:
-    """A duration as a person says it: 42 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: 42 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
     whole = round(seconds)
     for unit, size, lower, lower_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -95,17 +42,17 @@ def clock(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _rung(rung: Rung) -> str:
-    wanted = "" if rung.cutoff is None else f", needs {rung.cutoff:.3g}"
-    return f"epoch {rung.epoch}: {rung.trials} trials{wanted}"
+def _rung(rung: RungStatus) -> str:
+    cutoff = "" if rung.cutoff is None else f", needs {rung.cutoff:.3g}"
+    return f"epoch {rung.epoch}: {rung.trials} trials{cutoff}"
 
 
-def _left(seconds: float | None) -> str:
-    return "time left not known yet" if seconds is None else f"about {clock(seconds)} left"
+def _time_left(seconds: float | None) -> str:
+    return "time left not known yet" if seconds is None else f"about {format_duration(seconds)} left"
 
 
-def _load(status: Status) -> str:
-    lines = [f"{len(status.running)} of {status.slots} places for trials taken"]
+def _load(status: SweepStatus) -> str:
+    lines = [f"{len(status.running)} of {status.slots} slots for trials in use"]
     if status.load:
         lines[0] += f"   CPU {status.load.cpu:.0%}"
         for number, gpu in enumerate(status.load.gpus):
@@ -114,7 +61,7 @@ def _load(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _running(status: Status) -> Table:
+def _running_trials(status: SweepStatus) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("running", "epoch", status.metric, "img/s"):
         table.add_column(column, justify="left" if column == "running" else "right", no_wrap=True)

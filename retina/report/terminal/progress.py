@@ -1,4 +1,4 @@
-"""How far what takes long has come, how fast, and how long it will yet take: a bar in a terminal, else a few lines."""
+"""Progress of a long step with its speed and the time left: a bar in a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-SECONDS_A_LINE = 20.0
+SECONDS_BETWEEN_LINES = 20.0
 Clock = Callable[[], float]
-Say = Callable[[str, int, int], None]
-"""Called with what is being done, and how many of how many are; the first time with those that had been before."""
+ReportProgress = Callable[[str, int, int], None]
+"""Called with a step's name, the number of items done and their total; first with the number that was done before."""
 
 
 class Pace:
-    """How many a second since the first was told of, and the time left at that."""
+    """The speed of a step since its first report, and the time left at that speed."""
 
     def __init__(self, done: int, clock: Clock) -> None:
-        self._before, self._clock, self._began = done, clock, clock()
+        self._done_before, self._clock, self._started = done, clock, clock()
 
     def __call__(self, done: int, total: int) -> str:
-        """In words; empty as long as nothing can be said."""
-        seconds = self._clock() - self._began
-        if done <= self._before or seconds <= 0:
+        """Return speed and time left as text; empty until an item is done."""
+        seconds = self._clock() - self._started
+        if done <= self._done_before or seconds <= 0:
             return ""
-        rate = (done - self._before) / seconds
+        rate = (done - self._done_before) / seconds
         left = timedelta(seconds=math.ceil((total - done) / rate))
         return f"{rate:,.1f} a second" + (f", {left} left" if done < total else "")
 
 
 @contextmanager
-def shown(console: Console, clock: Clock = time.monotonic) -> Iterator[Say]:
-    """Show what is said: a bar for each thing, one after another, gone when it is done; lines where no terminal is."""
-    with (_bars if console.is_terminal else _lines)(console, clock) as say:
-        yield say
+def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[ReportProgress]:
+    """Show reported progress: a bar for each step, removed when the step is done; lines if there is no terminal."""
+    with (_bars if console.is_terminal else _lines)(console, clock) as report_progress:
+        yield report_progress
 
 
 @contextmanager
-def _bars(console: Console, clock: Clock) -> Iterator[Say]:
+def _bars(console: Console, clock: Clock) -> Iterator[ReportProgress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,32 +51,32 @@ def _bars(console: Console, clock: Clock) -> Iterator[Say]:
     with ExitStack() as open_bars:
         tasks: dict[str, tuple[Progress, TaskID, Pace]] = {}
 
-        def say(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                open_bars.close()  # the one before, if any
+        def report_progress(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                open_bars.close()  # the previous step's
                 bars = open_bars.enter_context(Progress(*columns, console=console, transient=True))
-                tasks[what] = bars, bars.add_task(what, total=total, pace=""), Pace(done, clock)
-            bars, task, pace = tasks[what]
+                tasks[step] = bars, bars.add_task(step, total=total, pace=""), Pace(done, clock)
+            bars, task, pace = tasks[step]
             bars.update(task, completed=done, pace=pace(done, total))
             if done >= total:
                 open_bars.close()
 
-        yield say
+        yield report_progress
 
 
 @contextmanager
-def _lines(console: Console, clock: Clock) -> Iterator[Say]:
+def _lines(console: Console, clock: Clock) -> Iterator[ReportProgress]:
     paces: dict[str, Pace] = {}
     last = 0.0
 
-    def say(what: str, done: int, total: int) -> None:
+    def report_progress(step: str, done: int, total: int) -> None:
         nonlocal last
         now = clock()
-        if what not in paces:
-            paces[what], last = Pace(done, clock), now
-        if done >= total or now - last >= SECONDS_A_LINE:
+        if step not in paces:
+            paces[step], last = Pace(done, clock), now
+        if done >= total or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            told = paces[what](done, total)
-            console.print(f"{what}: {done:,} of {total:,}" + (f", {told}" if told else ""))
+            pace = paces[step](done, total)
+            console.print(f"{step}: {done:,} of {total:,}" + (f", {pace}" if pace else ""))
 
-    yield say
+    yield report_progress
