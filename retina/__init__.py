@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retina.api import (
-        BestTrial,
-        Run,
         audit,
         export,
         load_sweep,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
         TrainError,
         WeightsError,
     )
+    from retina.run import BestTrial, Run
 
 __version__ = "0.2.0.dev0"
 
@@ -73,6 +72,7 @@ __all__ = [
 _PACKAGES = {"audit", "export", "predict"}
 """Packages that are called like the function of their name, see `retina.callable_package`."""
 _MODULES = {
+    **dict.fromkeys(("BestTrial", "Run"), "retina.run"),
     **dict.fromkeys(("DataConfig", "SweepSpec", "SyntheticConfig", "TrialConfig"), "retina.config"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "retina.errors"),
 }

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,144 +18,12 @@ from retina.config import DataConfig, SweepSpec, TrialConfig, parse
 from retina.config import sweep as sweep_config
 from retina.errors import SpecError
 from retina.results.run_folder import RunFolder
+from retina.run import PathLike, Run
 
 if TYPE_CHECKING:
     from retina.audit.runner import Audit
     from retina.data.dataset import FundusDataset, Progress
-    from retina.sweep.ray_backend import SweepResult
     from retina.sweep.status_reporter import Watch
-
-PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class BestTrial:
-    """The best trial of a sweep, evaluated on validation and test.
-
-    Attributes:
-        trial_id: its id, for example "t0007".
-        epoch: the epoch whose weights are kept, the best by the sweep's metric on validation.
-        config: its settings.
-        metrics: best/metrics.json: "val" and "test" with metrics and 95% intervals, "verdict", "operating_point".
-        folder: best/, with model.pt, predictions.csv and the figures.
-    """
-
-    trial_id: str
-    epoch: int
-    config: TrialConfig
-    metrics: dict[str, Any]
-    folder: Path
-
-    @cached_property
-    def predictions(self) -> pd.DataFrame:
-        """best/predictions.csv: a row a photograph of validation and test, with grade, prediction and probabilities."""
-        from retina.report.page.run_data import read  # brings matplotlib
-
-        frame = read(RunFolder.open(self.folder.parent)).predictions
-        return pd.DataFrame() if frame is None else frame
-
-
-@dataclass(frozen=True)
-class Run:
-    """A sweep's results folder.
-
-    Attributes:
-        path: the folder, `results/<name>/`.
-        result: how the sweep ended in this process; None for a folder that was opened.
-    """
-
-    path: Path
-    result: SweepResult | None = None
-
-    def __post_init__(self) -> None:
-        """Check that the folder is one of a sweep.
-
-        Raises:
-            ResultsError: it is none.
-        """
-        RunFolder.open(self.path)
-
-    @property
-    def name(self) -> str:
-        """The sweep's name."""
-        return self._folder.name
-
-    @property
-    def spec(self) -> SweepSpec:
-        """The sweep file, every default filled in."""
-        return self._folder.spec()
-
-    @property
-    def trials(self) -> pd.DataFrame:
-        """trials.csv as it is now: a row a trial, with state, settings, metrics of its best epoch, and why it ended."""
-        return self._folder.trials()
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """history.csv as it is now: a row an epoch of a trial."""
-        return self._folder.history()
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """environment.json as it is now: command, versions, commit, hardware, and a summary of the photographs."""
-        return self._folder.metadata()
-
-    @property
-    def best(self) -> BestTrial | None:
-        """The best trial; None where none has been evaluated yet.
-
-        Raises:
-            ResultsError: a file of best/ is damaged.
-        """
-        from retina.report.page.run_data import read  # brings matplotlib
-
-        folder = self._folder
-        metrics = read(folder).best
-        if metrics is None:
-            return None
-        trial_id = str(metrics["trial_id"])
-        return BestTrial(
-            trial_id=trial_id,
-            epoch=int(metrics.get("epoch") or folder.trial_row(trial_id)["best_epoch"]),
-            config=folder.configs()[trial_id],
-            metrics=metrics,
-            folder=folder.best,
-        )
-
-    def importances(self) -> pd.Series[float]:
-        """Return the share of each searched parameter in the differences between trials, the largest first (PED-ANOVA).
-
-        Empty where too few trials have a value.
-        """
-        from retina.sweep.importance import importances  # brings Optuna
-
-        return pd.Series(importances(self._folder), dtype="float64", name="importance")
-
-    def report(self, file: PathLike | None = None, *, progress: Progress | None = None) -> Path:
-        """Write report.html, also while the sweep runs; return its path.
-
-        Args:
-            file: where to; report.html of the run if None.
-            progress: called with what takes long: a description, the count done, the total.
-
-        Raises:
-            ResultsError: a file of the run is damaged, or `file` cannot be written.
-        """
-        from retina.report import page
-        from retina.report.finalize import draw_comparison
-        from retina.sweep.importance import importances
-
-        folder = self._folder
-        draw_comparison(folder, progress=progress)
-        return page.write(folder, importances(folder), file=None if file is None else Path(file))
-
-    def export(self, out: PathLike | None = None) -> Path:
-        """Write the best model as a folder that runs elsewhere; see `export`."""
-        return export(self, out)
-
-    @property
-    def _folder(self) -> RunFolder:
-        return RunFolder.open(self.path)
 
 
 def load_sweep(
@@ -232,6 +98,59 @@ def run_sweep(
     folder, result = api.run_sweep(spec, place, options, verbose=verbose, progress=progress, watch=watch)
     if not result.interrupted:
         _finalize(folder, progress=progress)
+    return Run(folder.root, result)
+
+
+def train(
+    data: DataConfig | PathLike,
+    *,
+    name: str | None = None,
+    results: PathLike = "results",
+    pretrained: Iterable[bool] = (True, False),
+    load: bool = False,
+    weights: PathLike | None = None,
+    image_size: int | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network in this process, with and without pretraining, and compare: the same as `retina train`.
+
+    The networks are the trials of a grid sweep, trained one after another without Ray. The best epoch and the best
+    network are chosen by validation accuracy; the test accuracy is recorded by epoch and chooses nothing.
+
+    Args:
+        data: a checked `DataConfig`, or the path of a folder, a label file or an npz file, or "synthetic".
+        name: name of the results folder; NETWORK-comparison, NETWORK-pretrained or NETWORK-scratch if None.
+        results: the folder of all sweeps.
+        pretrained: a network is trained for each value.
+        load: keep what the results folder holds and train only what it lacks.
+        weights: pretrained weights, a file or a folder of them; downloaded by torchvision if None.
+        image_size: side in pixels of the square that the model sees, if `data` is a path.
+        progress: called with what takes long: a description, the count done, the total.
+        settings: of `TrialConfig`: arch="resnet50", batch_size=4, epochs=10.
+
+    Returns:
+        The run. A network that could not be trained is FAIL in `run.trials`, with its reason.
+
+    Raises:
+        RetinaError: a setting, the data, the weights or the results folder cannot be used.
+    """
+    from retina.sweep import api, train_plan
+
+    choices = list(pretrained)
+    config = _data_config(data, {} if image_size is None else {"image_size": image_size})
+    kind = "comparison" if len(choices) > 1 else "pretrained" if choices[0] else "scratch"
+    arch = settings.get("arch", TrialConfig.model_fields["arch"].default)
+    plan = train_plan.create_plan(
+        Path(results) / (name or f"{arch}-{kind}"),
+        settings,
+        config.model_dump(),
+        pretrained=choices,
+        weights=None if weights is None else Path(weights),
+    )
+    folder, result, dataset = api.train(plan, load=load, progress=progress)
+    if not result.interrupted:
+        _finalize(folder, dataset=dataset, progress=progress)
     return Run(folder.root, result)
 
 

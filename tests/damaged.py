@@ -16,9 +16,9 @@ from retina import cli
 from retina.config import TrialConfig
 from retina.evaluation import best_trial
 from retina.metrics import summary
-from retina.results import checksums, files
+from retina.results import checksums, environment, files
 from retina.results.run_folder import RunFolder
-from retina.runs import place, plan
+from retina.sweep import train_plan
 
 SPEC = stopped.spec_of(name="demo", data=tiny.DATA.model_copy(update={"layout": "synthetic"}))
 LISTED = ["metrics.json", "predictions.csv", "config.json", "together.json"]
@@ -44,21 +44,21 @@ def make(home: Path) -> Path:
     folder.update_metadata(interrupted=False, best=best)
     (home / "demo.yaml").write_text(SPEC.to_yaml())
     shutil.copytree(where / "demo", where / "good")
-    wanted = plan.plan(
+    plan = train_plan.create_plan(
         where / "train",
         {"epochs": 1, "batch_size": 4},
         {"path": "synthetic", "image_size": 16},
         pretrained=(True, False),
     )
-    place.create(wanted, tiny.photographs())
-    folder = RunFolder.open(wanted.root)
-    for number, one in enumerate(wanted.configs):
-        name = f"t{number:04d}"
-        folder.record_epoch(name, 1, val_qwk=0.5, val_accuracy=0.5, train_accuracy=0.5, test_accuracy=0.5, seconds=1.0)
-        values = one.model_dump(mode="json")
-        folder.record_trial(name, state="COMPLETE", epochs_run=1, best_epoch=1, val_accuracy=0.5, val_qwk=0.5, **values)
-    folder.flush()
-    write_best(folder, "t0000", wanted.configs[0])
+    environment.begin(plan.root, tiny.photographs(), plan.spec().to_yaml())
+    _, folder, ledger = train_plan.open_ledger(plan, plan.spec(), tiny.photographs())
+    measures = dict.fromkeys(("val_qwk", "val_accuracy", "train_accuracy", "test_accuracy"), 0.5)
+    for _ in plan.configs:
+        name, _config = ledger.ask()
+        ledger.epoch(name, 1, {**measures, "seconds": 1.0, "images_per_second": 9.0})
+        ledger.end(name, "COMPLETE", "")
+    ledger.close()
+    write_best(folder, "t0000", plan.configs[0])
     folder.update_metadata(interrupted=False, best="t0000")
     return where
 

@@ -215,7 +215,6 @@ def test_a_current_folder_that_was_removed_is_named(arguments: list[str], tmp_pa
 def test_an_interruption_before_anything_was_begun_advises_no_resume(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from retina.runs import training
     from retina.sweep import api
 
     def stopped(*_: object, **__: object) -> None:
@@ -223,7 +222,7 @@ def test_an_interruption_before_anything_was_begun_advises_no_resume(
 
     (tmp_path / "x").mkdir()  # a mounted volume, say
     monkeypatch.setattr(api, "run_sweep", stopped)
-    monkeypatch.setattr(training, "train", stopped)
+    monkeypatch.setattr(api, "train", stopped)
     assert cli.main([*command, "--results", str(tmp_path)]) == 130
     said = capsys.readouterr()
     assert "nterrupted" in said.out + said.err

@@ -19,8 +19,7 @@ from retina.evaluation import best_trial, comparison, ensemble
 from retina.report import figures, page
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.runs import training
-from retina.sweep import api
+from retina.sweep import api, ray_session
 from retina.sweep import ray_backend as sweep_run
 from retina.sweep.cluster import TrialResources
 
@@ -61,14 +60,14 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
-    monkeypatch.setattr(environment, "code_version", lambda: code)
-    monkeypatch.setattr(api, "connected", connected)
-    monkeypatch.setattr(api, "share_of_a_trial", lambda *_: TrialResources(1, 0))
-    monkeypatch.setattr(api, "slots", lambda *_: 1)
-    monkeypatch.setattr(api, "try_workers", lambda *_: None)
-    monkeypatch.setattr(api, "Nodes", stopped.NoNodes)
-    monkeypatch.setattr(training, "find", lambda *_: None)
-    monkeypatch.setattr(training, "prepare", lambda *_: tiny.photographs())
+    monkeypatch.setattr(environment, "code", lambda: code)
+    monkeypatch.setattr(ray_session, "connected", connected)
+    monkeypatch.setattr(ray_session, "share_of_a_trial", lambda *_: TrialResources(1, 0))
+    monkeypatch.setattr(ray_session, "slots", lambda *_: 1)
+    monkeypatch.setattr(ray_session, "try_workers", lambda *_: None)
+    monkeypatch.setattr(ray_session, "Nodes", stopped.NoNodes)
+    monkeypatch.setattr(api, "read_manifest", lambda *_: None)
+    monkeypatch.setattr(api, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(comparison, "prepare", lambda *_: tiny.photographs())
     monkeypatch.setattr(sweep_run, "_tuner", lambda *_, **__: Nothing())
     monkeypatch.setattr(best_trial, "evaluate_best_trial", lambda *_, **__: {})
@@ -264,7 +263,7 @@ def test_an_extension_is_counted_from_what_the_sweep_has_when_its_turn_comes(
     def meanwhile(*_: object) -> None:
         stopped.run(stopped.go_on(root, SPEC, extend=2))
 
-    monkeypatch.setattr(api, "refuse_full_disk", meanwhile)
+    monkeypatch.setattr(ray_session, "refuse_full_disk", meanwhile)
     assert said("extend", where, capsys).code == 130  # nothing is run here
     folder = RunFolder.open(root)
     assert len(folder.trial_ids()) == 6

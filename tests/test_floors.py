@@ -18,7 +18,6 @@ FLOORS = [
     ["evaluation"],
     ["report", "export", "predict", "audit"],
     ["sweep"],
-    ["runs"],
     ["cli"],
     ["__main__"],
 ]

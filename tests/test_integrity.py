@@ -26,7 +26,7 @@ from retina.report.page import mistakes, run_data
 from retina.report.terminal import best_model, list_sweeps
 from retina.results import checksums, files
 from retina.results.run_folder import RunFolder
-from retina.runs import place
+from retina.sweep import train_plan
 
 RUNTIMES = ["torch", "onnx"]
 OF_RUNTIME = {"torch": "model.safetensors", "onnx": "model.onnx"}
@@ -379,9 +379,9 @@ def test_no_pictures_are_made_of_damaged_weights(world: World, run: Path) -> Non
 @pytest.mark.parametrize("name", [*best_trial.BEST_TRIAL_FILES, checksums.SUMS])
 def test_a_run_whose_best_is_damaged_is_judged_again(run: Path, name: str) -> None:
     mine = RunFolder.open(run)
-    assert place.is_crowned(mine, TRIAL)
+    assert train_plan.is_evaluated(mine, TRIAL)
     files.write_bytes(mine.best / name, (mine.best / name).read_bytes()[:-1] + b"x")
-    assert not place.is_crowned(mine, TRIAL)
+    assert not train_plan.is_evaluated(mine, TRIAL)
 
 
 # --- trials' weights ---

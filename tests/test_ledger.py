@@ -22,7 +22,8 @@ from retina.config.sweep import SweepSpec
 from retina.results import checkpoints
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
-from retina.sweep.ledger import Ledger, limit_reached
+from retina.sweep.ledger import Ledger
+from retina.sweep.limits import limit_reached
 from retina.sweep.study import SweepStudy
 from retina.sweep.study_file import STUDY_FILE
 from retina.sweep.trainable import GraderTrainable, TrainableSettings
@@ -350,7 +351,7 @@ def test_a_limit_ends_a_trial_with_the_weights_that_are_there(tmp_path: Path, he
         assert (resumed.best, kept(root, name)) == (name, 1)
     else:
         assert row["state"] == "FAIL"
-        assert row["reason"].endswith("; its checkpoint is not there, so its weights are lost")
+        assert row["reason"].endswith("; its checkpoint is missing, so its weights are lost")
         assert (resumed.best, kept(root, done)) == (done, 2)
 
 
@@ -363,7 +364,7 @@ def test_what_a_locked_study_could_not_be_told_it_is_told_later(
     name = run_one(ledger, [0.3, 0.4], state="")
     with locked(root):
         ledger.end(name, "COMPLETE", "")
-    assert "cannot be written to now; the sweep goes on" in caplog.text
+    assert "cannot be written to now; the sweep continues" in caplog.text
     assert trials_of(root)[0].state.name == "RUNNING"
     ledger.close()
     assert [(one.state.name, one.value) for one in trials_of(root)] == [("COMPLETE", 0.4)]

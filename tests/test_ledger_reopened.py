@@ -185,7 +185,7 @@ def test_a_study_that_is_an_older_copy_is_told_of_what_it_does_not_know(
     resumed = again(root)
     assert [(one.state, one.params, one.intermediate_values) for one in trials_of(root)] == before
     (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert said.startswith(f"note: {root / STUDY_FILE}: did not know 2 trial(s) of trials.csv")
+    assert said.startswith(f"note: {root / STUDY_FILE}: lacked 2 trial(s) of trials.csv")
     assert said.endswith(": t0001, t0002")
     assert resumed.ask() == (left, config)
     resumed.end(left, "FAIL", "the loss is nan")
@@ -222,7 +222,7 @@ def test_rows_outside_a_changed_space_are_no_news_each_time(tmp_path: Path, capl
     smaller = spec_of(parameters={**PARAMETERS, "batch_size": {"values": [8, 16]}})
     caplog.set_level(logging.INFO, "retina")
     again(root, smaller)
-    assert "t0000  lies outside the changed space" in caplog.text
+    assert "t0000  is outside the changed search space" in caplog.text
     caplog.clear()
     again(root, smaller)
     assert not caplog.records

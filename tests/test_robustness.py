@@ -311,7 +311,7 @@ def test_a_command_that_takes_everything_for_good_is_found(kind: str, whole: Wor
 @pytest.mark.parametrize("name", ["lists", "npz", "sweep"])
 def test_what_is_whole_is_right(name: str, whole: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the real command: an oracle that finds fault with whole inputs would find nothing."""
-    for module in ("retina.data.dataset", "retina.audit.page", "retina.sweep.api"):
+    for module in ("retina.data.dataset", "retina.audit.page", "retina.sweep.ray_session"):
         importlib.import_module(module)  # here, else each child imports torch and Ray for itself
     unchanged: dict[str, Callable[[], None]] = {
         "lists": lambda: monkeypatch.setattr("benchmarks.robustness.lists.LISTS", (lambda *_: "",)),

@@ -235,10 +235,10 @@ class _NoNodes:
 
 def _stop_before_ray() -> None:
     """Let nothing start Ray; whoever wants to comes to `RayWouldStartError`."""
-    if "ray.tune" not in sys.modules or "retina.sweep.api" not in sys.modules:
+    if "ray.tune" not in sys.modules or "retina.sweep.ray_session" not in sys.modules:
         return
     ray, tune = sys.modules["ray"], sys.modules["ray.tune"]
-    session, running = sys.modules["retina.sweep.api"], sys.modules.get("retina.sweep.ray_backend")
+    session, running = sys.modules["retina.sweep.ray_session"], sys.modules.get("retina.sweep.ray_backend")
 
     def stop(*_: Any, **__: Any) -> None:
         raise RayWouldStartError
@@ -246,7 +246,7 @@ def _stop_before_ray() -> None:
     for module in (session, running):
         for name, fake in (
             ("connected", lambda *_, **__: contextlib.nullcontext()),
-            ("share_of_a_trial", lambda *_, **__: sys.modules["retina.sweep.cluster"].Share(1, 0.0)),
+            ("share_of_a_trial", lambda *_, **__: sys.modules["retina.sweep.cluster"].TrialResources(1, 0.0)),
             ("slots", lambda *_, **__: 1),
             ("try_workers", lambda *_, **__: None),
             ("Nodes", _NoNodes),

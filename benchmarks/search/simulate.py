@@ -6,7 +6,9 @@ import heapq
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -24,9 +26,12 @@ from sklearn.preprocessing import StandardScaler
 
 from retina.config import TrialConfig
 from retina.config.sweep import SweepSpec
+from retina.sweep.backend import SweepResult, TrainingFactory
+from retina.sweep.ledger import Ledger
 from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.study import SweepStudy, suggest
 from retina.sweep.trial_report import METRIC, TIME_ATTR
+from retina.training.epochs import EpochResult
 
 WORKERS = 4
 """Trials at once. An epoch takes every one of them the same virtual time."""
@@ -221,8 +226,45 @@ def simulate(search: Search, table: Table, *, target: float, most_epochs: int, m
     return Run(None, len(curves), trace)
 
 
+class SimulatedBackend:
+    """Runs the trials of a whole sweep, tables and study included, in virtual time. No checkpoints are written.
+
+    Implements `retina.sweep.backend.Backend`, as Ray's and the local backend do.
+    """
+
+    def __init__(self, workers: int = WORKERS) -> None:
+        """Run `workers` trials at once; an epoch takes each of them the same time."""
+        self._workers = workers
+
+    def run(self, spec: SweepSpec, ledger: Ledger, task: TrainingFactory) -> SweepResult:
+        """Run the sweep to its end; its trials stop early at the rungs of ASHA."""
+        rungs = ResumableASHAScheduler(spec)
+        queue: deque[tuple[str, Iterator[EpochResult]]] = deque()  # in the order of the epochs' ends
+        while not ledger.ended_by():
+            while len(queue) < min(self._workers, ledger.remaining):
+                name, config = ledger.ask()
+                ledger.started(name, config)
+                rungs.on_trial_add(None, _trial(name))
+                queue.append((name, task(config)))
+            if not queue:
+                break
+            name, training = queue.popleft()
+            epoch = asdict(next(training))
+            ledger.epoch(name, epoch[TIME_ATTR], epoch)
+            result = {TIME_ATTR: epoch[TIME_ATTR], METRIC: ledger.values(name)[epoch[TIME_ATTR]]}
+            is_last = epoch[TIME_ATTR] >= ledger.folder.trial_row(name)["epochs"]
+            if is_last or rungs.on_trial_result(None, _trial(name), result) != "CONTINUE":
+                rungs.on_trial_complete(None, _trial(name), result)
+                reason = "" if is_last else f"stopped at the rung of epoch {epoch[TIME_ATTR]}"
+                ledger.end(name, "COMPLETE" if is_last else "PRUNED", reason)
+            else:
+                queue.append((name, training))
+        limit = ledger.close()
+        return SweepResult(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
+
+
 def _trial(name: str) -> SimpleNamespace:
-    return SimpleNamespace(config={"trial": name})
+    return SimpleNamespace(trial_id=name, config={"trial": name})
 
 
 def quiet() -> None:

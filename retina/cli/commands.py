@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retina.config import SweepSpec
     from retina.data.dataset import FundusDataset
     from retina.results import RunFolder
-    from retina.sweep.ray_backend import SweepResult
+    from retina.sweep.backend import SweepResult
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -92,13 +92,13 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
 def train_networks(options: argparse.Namespace) -> int:
     """Run `retina train`: train a network with and without pretraining."""
     from retina.results.run_folder import RunFolder
-    from retina.runs import plan, training
+    from retina.sweep import api, train_plan
 
     logging.getLogger("retina").setLevel([logging.WARNING, logging.INFO, logging.DEBUG][options.verbosity])
     root = options.results / train_arguments.name_of(options)
     if options.show_only:
         return _show_comparison(RunFolder.open(root), None)
-    wanted = plan.plan(
+    plan = train_plan.create_plan(
         root,
         {"arch": options.target_model, **{key: getattr(options, key) for key in train_arguments.SETTINGS}},
         {"path": options.data, "image_size": options.image_size},
@@ -107,13 +107,15 @@ def train_networks(options: argparse.Namespace) -> int:
     )
     try:
         with show_progress(console.out) as progress:
-            folder, photographs = training.train(wanted, load=options.load, progress=progress)
+            folder, result, photographs = api.train(plan, load=options.load, progress=progress)
     except KeyboardInterrupt:
         if not (root / "sweep.yaml").is_file():
             raise
-        console.out.print(f"\nInterrupted. Finished runs are in {root}. Continue with the same command and --load 1.")
-        return process.exit_code()
-    return _show_comparison(folder, photographs)
+    else:
+        if not result.interrupted:
+            return _show_comparison(folder, photographs)
+    console.out.print(f"\nInterrupted. Finished runs are in {root}. Continue with the same command and --load 1.")
+    return process.exit_code()
 
 
 def _show_comparison(folder: RunFolder, photographs: FundusDataset | None) -> int:

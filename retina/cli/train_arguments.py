@@ -1,4 +1,4 @@
-"""The arguments of `retina train`: the report's, short and long, with its defaults, and ours for the photographs."""
+"""The arguments of `retina train`: those of the report's script, with its defaults, and some for the dataset."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from retina.config import DataConfig, TrialConfig
 NETWORKS = {"resnet18": "ResNet18", "resnet50": "ResNet50"}
 DATA = "data/eyepacs"
 SETTINGS = ("batch_size", "learning_rate", "epochs", "optimizer", "momentum", "weight_decay", "seed")
-"""Arguments that are settings of the training run by the same name."""
+"""Arguments that are fields of `TrialConfig` of the same name."""
 DESCRIPTION = """Train a network in this process, with and without ImageNet's weights, and compare the two. The test
-accuracy is followed by epoch, as the report did, but for the curves alone: the epoch whose model is kept is the best by
-validation accuracy."""
+accuracy of each epoch is recorded, as in the report, but for the curves only: the epoch whose model is kept is the best
+by validation accuracy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add them to a command's parser."""
+    """Add the arguments to a command's parser."""
     parser.description = DESCRIPTION
     run, data = TrialConfig(), DataConfig()
     add = parser.add_argument
@@ -27,49 +27,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load = "reload the stored models and accuracies, train only what is missing, then compare and draw"
     _switch(parser, "-l", "--load", False, load)
     _switch(parser, "-s", "--show_only", False, "train nothing, only draw what is stored and print the accuracies")
-    said = "(default: %(default)s)"
-    add("-b", "--batch_size", type=int, default=4, metavar="N", help=said)
-    add("-lr", "--learning_rate", type=float, default=1e-3, metavar="N", help=said)
-    add("-e", "--epochs", type=int, default=10, metavar="N", help=said)
+    default = "(default: %(default)s)"
+    add("-b", "--batch_size", type=int, default=4, metavar="N", help=default)
+    add("-lr", "--learning_rate", type=float, default=1e-3, metavar="N", help=default)
+    add("-e", "--epochs", type=int, default=10, metavar="N", help=default)
     add("-o", "--optimizer", default="sgd", metavar="sgd|adam|adamw", help="(default: sgd)")
     add("-m", "--momentum", type=float, default=0.9, metavar="N", help="of sgd (default: %(default)s)")
-    add("-w", "--weight_decay", type=float, default=5e-4, metavar="N", help=said)
-    levels = "0: only the results; 1: a line an epoch; 2: every measure of it (default: 1)"
+    add("-w", "--weight_decay", type=float, default=5e-4, metavar="N", help=default)
+    levels = "0: only the results; 1: a line per epoch; 2: every metric of each epoch (default: 1)"
     add("-v", "--verbosity", type=int, choices=(0, 1, 2), default=1, help=levels)
-    add("--data", default=DATA, metavar="PATH|synthetic", help="the photographs (default: %(default)s)")
-    size = "side of the square that the model sees (default: %(default)s)"
+    add("--data", default=DATA, metavar="PATH|synthetic", help="dataset (default: %(default)s)")
+    size = "side of the square that the model gets as input (default: %(default)s)"
     add("--image-size", type=int, default=data.image_size, metavar="PIXELS", help=size)
     add("--weights", type=Path, metavar="FILE|DIR", help="pretrained weights, instead of torchvision's download")
-    add("--results", type=Path, default=Path("results"), metavar="DIR", help="where results/<name>/ goes")
+    add(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder in which <name>/ is written (default: %(default)s)",
+    )
     add(
         "--name",
         type=_name,
         metavar="NAME",
         help="(default: resnet18-comparison, or resnet18-pretrained, resnet18-scratch with -c 0)",
     )
-    add("--seed", type=int, default=run.seed, metavar="N", help=said)
+    add("--seed", type=int, default=run.seed, metavar="N", help=default)
 
 
 def name_of(options: argparse.Namespace) -> str:
-    """The run's name: the given one, else one that says what is trained."""
+    """Return the run's name: the value of --name, else one that states what is trained."""
     kind = "comparison" if options.comparison else "pretrained" if options.pretrain else "scratch"
     return options.name or f"{options.target_model}-{kind}"
 
 
 def _name(text: str) -> str:
-    """Refuse what would be another folder than one in the results folder."""
+    """Return `text`; raise if it is not the name of a folder directly in the results folder."""
     if not text.strip() or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a name, without /")
     return text
 
 
-def _switch(parser: argparse.ArgumentParser, short: str, long: str, default: bool, what: str) -> None:
-    said = f"{what} (default: {int(default)})"
-    parser.add_argument(short, long, type=_truth, nargs="?", const=True, default=default, metavar="0|1", help=said)
+def _switch(parser: argparse.ArgumentParser, short: str, long: str, default: bool, description: str) -> None:
+    text = f"{description} (default: {int(default)})"
+    parser.add_argument(short, long, type=_truth, nargs="?", const=True, default=default, metavar="0|1", help=text)
 
 
 def _truth(text: str) -> bool:
-    """The report's command line took 0 and 1."""
+    """Return a switch's value. 0 and 1 are what the report's script takes."""
     if text.lower() not in {"0", "1", "false", "true"}:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: 0, 1, false, true")
     return text.lower() in {"1", "true"}

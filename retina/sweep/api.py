@@ -1,33 +1,48 @@
-"""A whole sweep from its checked file to its winner: data, weights, Ray, trials, the best model's evaluation."""
+"""A whole sweep, from its checked settings to its best model: data, weights, trials, the best model's evaluation.
+
+Imports no Ray: `run_sweep` does when it is called, `train` never.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import optuna
+
+from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import Metric, SweepSpec
 from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
-from retina.errors import WeightsError
+from retina.data.manifest import Manifest
+from retina.errors import DiskError, ResultsError, WeightsError
+from retina.evaluation import best_trial
+from retina.evaluation.comparison import run_title
 from retina.evaluation.sweep_evaluation import evaluate_sweep
 from retina.results import environment
 from retina.results.run_folder import RunFolder
-from retina.sweep.cluster import connected, is_cluster, slots, trial_resources, try_workers
-from retina.sweep.dry_run import refuse_full_disk
-from retina.sweep.evaluation_task import run_on_node
+from retina.sweep import train_plan
+from retina.sweep.backend import Call, Session, SweepResult, TrainingFactory
 from retina.sweep.ledger import Ledger
-from retina.sweep.nodes import Nodes
-from retina.sweep.ray_backend import SweepResult, run, silence_libraries
+from retina.sweep.local_backend import LocalSession
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
-from retina.sweep.status_reporter import Watch
+from retina.sweep.train_plan import METRIC, TrainPlan
 from retina.system import process
 from retina.training import model
+from retina.training.epochs import Training
 from retina.training.trainer import GradingTask
 
+if TYPE_CHECKING:
+    from retina.sweep.status_reporter import Watch
+
 log = logging.getLogger(__name__)
+
+Evaluate = Callable[[RunFolder, SweepResult, Call | None], None]
 
 
 @dataclass(frozen=True)
@@ -75,43 +90,155 @@ def run_sweep(
     Raises:
         RetinaError: the data, the weights, the results folder, its disk or the cluster are not what they must be.
     """
+    from retina.sweep.ray_session import ray_session  # noqa: PLC0415  # `train` does without Ray
+
     root = (place.results / spec.name).absolute()
     asked = resolved(spec)
     spec, going = to_run(spec, place, going)
     found = read_manifest(spec.data)
     weights = _weights(spec, place.weights)
+
+    def open_ledger(spec: SweepSpec) -> tuple[SweepSpec, RunFolder, Ledger]:
+        if not going.on:
+            folder = RunFolder.open(root)
+            return spec, folder, Ledger.create(spec, folder)
+        # once more: another process may have run it until now
+        spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs())
+        return spec, *reopened(root, spec, photographs(), extend=going.extend, force=going.force)
+
+    def evaluate(folder: RunFolder, result: SweepResult, call: Call | None) -> None:
+        if result.best is None:
+            return
+        if call is None:
+            evaluate_sweep(folder, result.best, photographs(), spec.metric)
+        else:
+            call(partial(_evaluate_on_node, folder.root, result.best, photographs(), spec.metric))
+
+    photographs = _Photographs(spec.data, progress, found)
+    return _run(
+        spec,
+        root,
+        connection=ray_session(spec, root, place.address, watch=watch, verbose=verbose),
+        photographs=photographs,
+        weights=weights,
+        open_ledger=open_ledger,
+        evaluate=evaluate,
+        is_new=not going.on,
+    )
+
+
+def train(
+    plan: TrainPlan, *, load: bool = False, progress: Progress | None = None
+) -> tuple[RunFolder, SweepResult, FundusDataset | None]:
+    """Train networks in this process, evaluate the best by validation accuracy, and write it all to `plan.root`.
+
+    The networks are the trials of a grid sweep; no Ray is used. Every mistake of the user's is found before a network
+    is trained or anything is written.
+
+    Args:
+        plan: what to train.
+        load: keep what the folder holds and train only what it lacks. An unfinished network continues from the
+            checkpoint of its best epoch so far; one of the plan that failed is trained again.
+        progress: called with the progress of what takes long.
+
+    Returns:
+        The folder, in which a network that could not be trained is FAIL with its reason; how the sweep ended; and the
+        dataset if it had to be prepared.
+
+    Raises:
+        RetinaError: the data, the weights or the results folder cannot be used.
+    """
+    root = plan.root
+    if load and not root.exists():
+        log.info("%s is not there yet: it begins", root)
+        load = False
+    if load:
+        train_plan.refuse_other_settings(plan)
+        missing = train_plan.unfinished(RunFolder.open(root), plan)
+    else:
+        RunFolder.ensure_free(root, train_plan.GO_ON)
+        missing = list(plan.configs)
+    found = read_manifest(plan.data) if missing else None
+    weights: dict[str, model.StateDict] = {
+        config.arch: model.load_weights(config.arch, plan.weights) for config in missing if config.pretrained
+    }
+    spec = plan.spec()
+    photographs = _Photographs(spec.data, progress, found)
+
+    def open_ledger(spec: SweepSpec) -> tuple[SweepSpec, RunFolder, Ledger]:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        return train_plan.open_ledger(plan, spec, photographs() if missing else None)
+
+    def evaluate(folder: RunFolder, result: SweepResult, _: Call | None) -> None:
+        if not folder.is_flushed:
+            raise DiskError(f"{folder.root}: cannot be written to; make room and go on with --load 1")
+        if result.best is not None and not train_plan.is_evaluated(folder, result.best):
+            log.info("evaluating the best run, %s, on validation and test", result.best)
+            train_plan.refuse_changed_photographs(folder, photographs())
+            best_trial.evaluate_best_trial(folder, result.best, photographs(), METRIC)
+
+    folder, result = _run(
+        spec,
+        root,
+        connection=nullcontext(LocalSession(lambda config: run_title(config.arch, pretrained=config.pretrained))),
+        photographs=photographs,
+        weights=weights,
+        open_ledger=open_ledger,
+        evaluate=evaluate,
+        is_new=not load,
+        has_trials=bool(missing),
+    )
+    return folder, result, photographs.prepared
+
+
+def _run(
+    spec: SweepSpec,
+    root: Path,
+    *,
+    connection: AbstractContextManager[Session],
+    photographs: Callable[[], FundusDataset],
+    weights: Mapping[str, model.StateDict],
+    open_ledger: Callable[[SweepSpec], tuple[SweepSpec, RunFolder, Ledger]],
+    evaluate: Evaluate,
+    is_new: bool,
+    has_trials: bool = True,
+) -> tuple[RunFolder, SweepResult]:
+    """Run a sweep whose settings have been checked, in the order that `run_sweep` and `train` share.
+
+    Args:
+        spec: the sweep.
+        root: its results folder.
+        connection: connects to the backend; entered before the photographs are decoded, which may take minutes, and
+            left before the best trial is evaluated.
+        photographs: prepares the dataset, once.
+        weights: pretrained weights by architecture.
+        open_ledger: called with the spec while no other process may run the sweep; returns the spec to run.
+        evaluate: evaluates the best trial; called unless the sweep was interrupted. On a cluster it gets a function
+            that runs another one on a node.
+        is_new: whether the results folder is to be made.
+        has_trials: whether trials are left to run; if not, the dataset is prepared only if `evaluate` needs it.
+    """
     with ExitStack() as held:
-        with connected(place.address, spec.name, verbose=verbose) as guard:  # before minutes are spent on decoding
-            share = trial_resources(spec.resources)
-            refuse_full_disk(spec, root, slots(share))
-            try_workers(guard, share)
-            photographs = prepare(spec.data, progress, found)
-            spec = _with_layout(spec, photographs)
-            for warning in (*photographs.warnings, *photographs.manifest.left_out):
-                log.warning("note: %s", warning)
-            task = GradingTask(photographs, weights, spec.track_test, share.gpu or 1.0)
-            if guard:
-                guard.check()
-            nodes = Nodes(share, photographs)
-            nodes.check(root if going.on else root.parent)
-            folder = (
-                RunFolder.open(root) if going.on else environment.create_run_folder(root, photographs, spec.to_yaml())
-            )
-            held.enter_context(folder.lock())
-            if going.on:  # once more: another process may have run it until now
-                spec = _with_layout(resumed_spec(RunFolder.open(root), asked, going.extend), photographs)
-            folder, ledger = _ledger(spec, folder, photographs, going, verbose=verbose)
-            outcome = run(spec, ledger, task, share, nodes=nodes, verbose=verbose, watch=watch, guard=guard)
-            if not outcome.interrupted:
-                process.raise_if_stop_requested()  # the signal came when the last trial had just ended
-            best = None if outcome.interrupted else outcome.best
-            if best and is_cluster(guard):
-                evaluation = partial(_evaluate, folder.root, best, photographs, spec.metric)
-                run_on_node(evaluation, share, nodes.checked(), guard)
-        if best and not is_cluster(guard):  # after Ray has ended, whose workers hold memory and GPUs
-            evaluate_sweep(folder, best, photographs, spec.metric)
-        folder.update_metadata(interrupted=outcome.interrupted, best=outcome.best)
-        return folder, outcome
+        with connection as backend:
+            if has_trials:
+                spec = _with_layout(spec, photographs())
+                task: TrainingFactory = GradingTask(photographs(), weights, spec.track_test, backend.gpu_share)
+                backend.prepare(root.parent if is_new else root, photographs())
+            else:
+                task = _no_trial
+            if is_new:
+                environment.create_run_folder(root, photographs(), spec.to_yaml())
+            held.enter_context(RunFolder(root).lock())
+            spec, folder, ledger = open_ledger(spec)
+            result = backend.run(spec, ledger, task)
+            if not result.interrupted:
+                process.raise_if_stop_requested()  # the signal may have come when the last trial had just ended
+                if backend.is_cluster:
+                    evaluate(folder, result, backend.call)
+        if not result.interrupted and not backend.is_cluster:  # after the backend has freed its memory and GPUs
+            evaluate(folder, result, None)
+        folder.update_metadata(interrupted=result.interrupted, best=result.best)
+        return folder, result
 
 
 def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[SweepSpec, ResumeOptions]:
@@ -136,17 +263,31 @@ def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[Sw
     return spec, going
 
 
-def _ledger(
-    spec: SweepSpec, folder: RunFolder, photographs: FundusDataset, going: ResumeOptions, *, verbose: bool
-) -> tuple[RunFolder, Ledger]:
-    """The ledger of a sweep that begins or goes on, while no other process may run it."""
-    silence_libraries(verbose)
-    if going.on:
-        return reopened(folder.root, spec, photographs, extend=going.extend, force=going.force)
-    return folder, Ledger.create(spec, folder)
+def _no_trial(config: TrialConfig) -> Training:
+    raise ResultsError(f"another process has added {config.arch} to this sweep just now; give the command again")
 
 
-def _evaluate(root: Path, trial_id: str, photographs: FundusDataset, metric: Metric) -> None:
+class _Photographs:
+    """The dataset of a sweep, prepared when it is first needed.
+
+    Attributes:
+        prepared: the dataset; None before the first call.
+    """
+
+    def __init__(self, config: DataConfig, progress: Progress | None, manifest: Manifest | None) -> None:
+        self._config, self._progress, self._manifest = config, progress, manifest
+        self.prepared: FundusDataset | None = None
+
+    def __call__(self) -> FundusDataset:
+        """Return the dataset; prepare it first, and log what is left out of it, if that has not been done."""
+        if self.prepared is None:
+            self.prepared = prepare(self._config, self._progress, self._manifest)
+            for warning in (*self.prepared.warnings, *self.prepared.manifest.left_out):
+                log.warning("note: %s", warning)
+        return self.prepared
+
+
+def _evaluate_on_node(root: Path, trial_id: str, photographs: FundusDataset, metric: Metric) -> None:
     """Evaluate a sweep in another process, which reads the tables from the disk."""
     evaluate_sweep(RunFolder.open(root), trial_id, photographs, metric)
 

@@ -1,4 +1,4 @@
-"""A trial's epochs, summed up: its best value so far after each of them, and what trials.csv says of it."""
+"""Summaries of a trial's epochs: the best value so far after each of them, and its row of trials.csv."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from retina.results.run_folder import METRIC_COLUMNS
 
 
 def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[int, float]:
-    """The best value up to each epoch that is known; none before the first finite one.
+    """Return the best value up to each recorded epoch, by epoch; without the epochs before the first finite value.
 
     Args:
-        metric: what counts.
-        epochs: of history.csv, in their order.
-        row: of trials.csv, which has the best epoch's value also where history.csv has lost that epoch.
+        metric: the sweep's metric.
+        epochs: the trial's rows of history.csv, in order.
+        row: the trial's row of trials.csv. It holds the best epoch's value even if history.csv has lost that epoch.
     """
     known = {int(epoch["epoch"]): epoch.get(metric.name) for epoch in epochs}
     if "best_epoch" in row:
@@ -31,19 +31,24 @@ def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mappin
 
 
 def summary(metric: Metric, epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What trials.csv says of a trial's epochs, one at least, in their order."""
-    judged = [row for row in epochs if row.get(metric.name) is not None and math.isfinite(row[metric.name])]
-    found: dict[str, Any] = {"epochs_run": epochs[-1]["epoch"]}
-    if judged:
-        best = max(judged, key=lambda row: metric.sign * row[metric.name])  # the first of equal ones
-        found.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in METRIC_COLUMNS}})
-    found["seconds"] = sum(row.get("seconds", 0.0) for row in epochs)
-    found["images_per_second"] = sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs)
-    return found
+    """Return the columns of trials.csv that summarize a trial's epochs.
+
+    Args:
+        metric: the sweep's metric.
+        epochs: the trial's rows of history.csv, in order; at least one.
+    """
+    scored = [row for row in epochs if row.get(metric.name) is not None and math.isfinite(row[metric.name])]
+    columns: dict[str, Any] = {"epochs_run": epochs[-1]["epoch"]}
+    if scored:
+        best = max(scored, key=lambda row: metric.sign * row[metric.name])  # the first of equal ones
+        columns.update({"best_epoch": best["epoch"], **{key: best.get(key) for key in METRIC_COLUMNS}})
+    columns["seconds"] = sum(row.get("seconds", 0.0) for row in epochs)
+    columns["images_per_second"] = sum(row.get("images_per_second", 0.0) for row in epochs) / len(epochs)
+    return columns
 
 
 def summary_of_values(metric: Metric, values: Mapping[int, float]) -> dict[str, Any]:
-    """What can be said of a trial by its best values so far alone, by epoch."""
+    """Return the columns of trials.csv that follow from a trial's best values so far by epoch; empty without them."""
     if not values:
         return {}
     best = max(values.values(), key=lambda value: metric.sign * value)

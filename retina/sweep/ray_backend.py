@@ -22,6 +22,7 @@ from retina.config.sweep import SweepSpec
 from retina.errors import NodeError
 from retina.results.run_folder import RunFolder
 from retina.sweep import study_file
+from retina.sweep.backend import SweepResult, TrainingFactory
 from retina.sweep.cluster import TrialResources
 from retina.sweep.guard import Guard, RayGoneError
 from retina.sweep.ledger import Ledger
@@ -29,7 +30,7 @@ from retina.sweep.nodes import Nodes
 from retina.sweep.requirements import NodeRequirements
 from retina.sweep.scheduler import ResumableASHAScheduler
 from retina.sweep.status_reporter import StatusReporter, Watch
-from retina.sweep.trainable import GraderTrainable, TrainableSettings, TrainingFactory
+from retina.sweep.trainable import GraderTrainable, TrainableSettings
 from retina.sweep.tune_hooks import WORKER_RETRIES, BudgetStopper, LedgerCallback, LedgerSearcher
 from retina.system import process
 
@@ -39,21 +40,6 @@ log = logging.getLogger(__name__)
 TUNE_FOLDER = "tune"
 MOST_PENDING = 100_000
 """Trials that wait for a worker at once: no limit, `LedgerSearcher` keeps to the number of slots."""
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """How a sweep ended.
-
-    Attributes:
-        best: the best trial's id; None where none has a result.
-        ended_by: the limit that ended it, in words; empty where every trial was run, or it was interrupted.
-        interrupted: trials are left that `--resume` goes on with.
-    """
-
-    best: str | None
-    ended_by: str
-    interrupted: bool
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a sweep's files can give back of each other when one of them was lost, and what killed processes have left."""
+"""Restores what a sweep has lost from its other files, and removes what killed processes have left."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 
 
 def remove_partials(folder: RunFolder) -> None:
-    """Remove what killed processes have left half-written in a results folder; Ray's own `tune/` is left alone."""
+    """Remove incomplete files that killed processes have left in a results folder, except in Ray's own `tune/`."""
     removed = temporary_files.remove_partials(folder.root, "tune")
     if removed:
         names = ", ".join(str(path.relative_to(folder.root)) for path in removed[:3])
         more = f" and {len(removed) - 3} more" if len(removed) > 3 else ""
-        log.info("removed what a killed process had left half-written: %s%s", names, more)
+        log.info("removed incomplete files of a killed process: %s%s", names, more)
 
 
 def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
-    """The configurations of all trials in the tables, by their ids.
+    """Return the configurations of all trials in the tables, by id.
 
     Raises:
-        ResultsError: a row is no trial of a sweep, or lacks a setting or, though it is COMPLETE, its `metric`.
+        ResultsError: a row is not a trial of a sweep, lacks a setting, or is COMPLETE but lacks `metric`.
     """
     for name in folder.trial_ids():
         try:
@@ -46,7 +46,7 @@ def recorded_configs(folder: RunFolder, metric: str) -> dict[str, TrialConfig]:
 
 
 def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
-    """What a trial's config.json says; None where it is not there or damaged."""
+    """Return the configuration in a trial's config.json; None if the file is missing or damaged."""
     try:
         values = readers.read_json(folder.trial(name) / "config.json")
         return None if values is None else parse(TrialConfig, values, name)
@@ -55,12 +55,12 @@ def recorded_config(folder: RunFolder, name: str) -> TrialConfig | None:
 
 
 def study_with_trials(database: Path) -> str | None:
-    """The last study that has trials; None where none has."""
+    """Return the name of the newest study that has trials; None if no study has."""
     return next((name for name in reversed(SweepStudy.names(database, with_trials=True))), None)
 
 
 def refuse_lost_settings(folder: RunFolder, name: str) -> NoReturn:
-    """Stop where the study knows a trial whose settings nothing knows any more: its name must not be given to another.
+    """Raise because a trial of the study has no known settings; its id must not be given to another trial.
 
     Raises:
         ResultsError: always.
@@ -72,14 +72,14 @@ def refuse_lost_settings(folder: RunFolder, name: str) -> NoReturn:
 
 
 def refuse_lost_tables(folder: RunFolder, problem: str) -> None:
-    """Stop where trials were trained that neither the tables nor the study know.
+    """Raise if trials were trained that neither the tables nor the study hold.
 
     Raises:
-        ResultsError: naming one.
+        ResultsError: there are some; names one of them.
     """
     known = set(folder.trial_ids())
-    begun = (path.parent.name for path in sorted((folder.root / "trials").glob("t*/config.json")))
-    lost = [name for name in begun if name not in known]
+    trained = (path.parent.name for path in sorted((folder.root / "trials").glob("t*/config.json")))
+    lost = [name for name in trained if name not in known]
     if lost and (problem or not known):
         file = folder.root / STUDY_FILE
         raise ResultsError(

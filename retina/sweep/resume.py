@@ -1,4 +1,4 @@
-"""Going on with a sweep: whether it is still the same one, and what changes where the user says so."""
+"""Resumes a sweep: checks that it is still the same sweep, and applies the changes that the user allows."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from retina.errors import ResultsError, SpecError
 from retina.results import checksums, environment
 from retina.results.files import write_text
 from retina.results.run_folder import FINISHED, RunFolder
-from retina.sweep.ledger import Ledger, limit_reached
+from retina.sweep.ledger import Ledger
+from retina.sweep.limits import limit_reached
 
 log = logging.getLogger(__name__)
 
 WITHOUT_EXTENSION = "trials_without_extension"
-"""The note of how many trials the sweep file, or the command, says; what `--extend` added comes on top of them."""
+"""Key of environment.json: the number of trials in the sweep file or the command, without those of `--extend`."""
 SHOWN_CHANGES = 6
 
 
 def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
-    """`spec` with the trials that the sweep is to have in the end: what earlier and this `--extend` added included.
+    """Return `spec` with its final number of trials, including those of earlier `--extend` and of this one.
 
     Raises:
-        SpecError: a grid that is to be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
+        SpecError: a grid would be extended beyond its points, or a sweep beyond `MAX_TRIALS`.
     """
     before = folder.spec()
-    as_before = spec.planned_trials in {before.planned_trials, folder.metadata().get(WITHOUT_EXTENSION)}
-    if as_before:  # the sweep file, or the command
+    is_unchanged = spec.planned_trials in {before.planned_trials, folder.metadata().get(WITHOUT_EXTENSION)}
+    if is_unchanged:  # in the sweep file or the command
         spec = spec.model_copy(update={"trials": before.planned_trials})
     if not extend:
         return spec
-    total = _total(folder, before, extend) if as_before else spec.planned_trials + extend
+    total = _total(folder, before, extend) if is_unchanged else spec.planned_trials + extend
     if total > MAX_TRIALS:
         raise SpecError(f"--extend {extend:,}: makes {total:,} trials; allowed: {MAX_TRIALS:,}")
     extended = spec.model_copy(update={"trials": total})
@@ -47,18 +48,18 @@ def resumed_spec(folder: RunFolder, spec: SweepSpec, extend: int) -> SweepSpec:
 def reopened(
     root: Path, spec: SweepSpec, photographs: FundusDataset, *, extend: int = 0, force: bool = False
 ) -> tuple[RunFolder, Ledger]:
-    """The results folder and the ledger of a sweep that goes on as `spec` says.
+    """Open the results folder and the ledger of a sweep that continues as `spec`.
 
     Args:
         root: the results folder.
-        spec: as `resumed_spec` gave it.
-        photographs: the data as they are now.
-        extend: how many trials are added to those that were planned.
-        force: go on although the sweep file, the photographs or the code have changed.
+        spec: the sweep, from `resumed_spec`.
+        photographs: the dataset as it is now.
+        extend: number of trials to add to the planned ones.
+        force: continue even if the sweep file, the photographs or the code have changed.
 
     Raises:
-        ResultsError: something has changed, and `force` was not given; or the metric or the image size has, which no
-            force helps. Names the first differences.
+        ResultsError: something has changed and `force` is False, or the metric or the image size has changed, which
+            `force` does not allow. Names the first differences.
     """
     folder = RunFolder.open(root)
     before = folder.spec()
@@ -76,31 +77,33 @@ def reopened(
         log.warning("note: %s", change)
     again = {**environment.describe_environment(), "changes": changes, "extend": extend}
     same_trials = spec.planned_trials == _total(folder, before, extend)
-    said = (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
+    without_extension = (
+        (notes.get(WITHOUT_EXTENSION) or before.planned_trials) if same_trials else spec.planned_trials - extend
+    )
     folder.update_metadata(
         resumed=[*(notes.get("resumed") or []), again],
         data=photographs.summary(),
         code=again["code"],
-        **{WITHOUT_EXTENSION: said},
+        **{WITHOUT_EXTENSION: without_extension},
     )
     ledger = Ledger.open(spec, folder)
-    _tell_damaged(folder)
+    _warn_of_damaged(folder)
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.update_metadata(ended_by=limit)
     return folder, ledger
 
 
 def refuse_changed(folder: RunFolder, spec: SweepSpec, *, extend: int, force: bool) -> None:
-    """Stop where a sweep cannot go on as `spec` says, as `reopened` does, before its photographs are looked at.
+    """Raise if a sweep cannot continue as `spec`, before its photographs are read.
 
     Args:
         folder: the results folder.
-        spec: as `resumed_spec` gave it; a layout that is to be found is taken for the recorded one.
-        extend: how many trials are added to those that were planned.
-        force: go on although the sweep file or the code have changed.
+        spec: the sweep, from `resumed_spec`; the layout "auto" counts as the recorded one.
+        extend: number of trials to add to the planned ones.
+        force: continue even if the sweep file or the code has changed.
 
     Raises:
-        ResultsError: as `reopened`, but for the photographs.
+        ResultsError: as in `reopened`, except for the photographs.
     """
     before = folder.spec()
     if spec.data.layout == "auto":
@@ -117,26 +120,26 @@ def _refuse_changes(changes: list[str], *, force: bool) -> None:
 
 
 def _refuse_incomparable(root: Path, before: SweepSpec, spec: SweepSpec) -> None:
-    """Stop where what the trials before have reached says nothing about those to come."""
+    """Raise if results of the recorded trials cannot be compared with those of new ones."""
     if before.metric.name != spec.metric.name:
         raise ResultsError(
             f"{root / 'sweep.yaml'}: metric.name was {before.metric.name}, now {spec.metric.name};\n"
-            "each trial kept the weights of its best epoch by the former: begin a new sweep with another --name"
+            "each trial kept the weights of its best epoch by the old metric: begin a new sweep with another --name"
         )
     if before.data.image_size != spec.data.image_size:
         raise ResultsError(
             f"{root / 'sweep.yaml'}: data.image_size was {before.data.image_size}, now {spec.data.image_size};\n"
-            "what trials reached at two sizes cannot be compared: begin a new sweep with another --name"
+            "results at two image sizes cannot be compared: begin a new sweep with another --name"
         )
 
 
-def _tell_damaged(folder: RunFolder) -> None:
-    """Say which kept weights are damaged: they may be needed in the end, and hours may pass until then."""
+def _warn_of_damaged(folder: RunFolder) -> None:
+    """Warn of kept weights that are damaged: the final evaluation may need them, hours from now."""
     for name in folder.trial_ids(*FINISHED):
-        place = folder.trial(name)
-        if (place / "model.pt").is_file():
+        path = folder.trial(name)
+        if (path / "model.pt").is_file():
             try:
-                checksums.verify(place, ("model.pt", "config.json"), "its evaluation will be refused")
+                checksums.verify(path, ("model.pt", "config.json"), "its evaluation will be refused")
             except ResultsError as error:
                 log.warning("note: %s", error)
 
@@ -144,7 +147,7 @@ def _tell_damaged(folder: RunFolder) -> None:
 def _changes(
     folder: RunFolder, before: SweepSpec, spec: SweepSpec, photographs: FundusDataset | None, extend: int
 ) -> list[str]:
-    """What is not as it was, a line each; empty where the sweep is the same. Photographs are compared if given."""
+    """Return a line for each change; empty if the sweep is the same. Photographs are compared if they are given."""
     changes = []
     notes = folder.metadata()
     if spec.planned_trials == _total(folder, before, extend):
@@ -163,15 +166,17 @@ def _changes(
             f"{spec.data.path}: photographs, grades or splits have changed since {folder.root} began ({then_and_now})"
         )
     code, then_code = environment.code_version(), notes.get("code")
-    # the commit alone says little: it changes with every README, and does not with what is not committed
+    # the commit alone is not enough: it changes with every README, and not with uncommitted code
     if not isinstance(then_code, dict) or then_code.get("source") != code["source"]:
-        changes.append(f"the code has changed since {folder.root} was begun (- {_told(then_code)}; + {_told(code)})")
+        changes.append(
+            f"the code has changed since {folder.root} was begun (- {_version(then_code)}; + {_version(code)})"
+        )
     return changes
 
 
 def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
-    """The trials of a sweep to which `extend` are added and nothing else is changed."""
-    if extend and folder.metadata().get("ended_by"):  # a limit ended it early: N more are N more than it has
+    """Return the number of trials of a sweep to which `extend` are added and in which nothing else has changed."""
+    if extend and folder.metadata().get("ended_by"):  # a limit ended it early: count from its trials
         return len(folder.trial_ids(*FINISHED)) + extend
     return before.planned_trials + extend
 
@@ -179,11 +184,11 @@ def _total(folder: RunFolder, before: SweepSpec, extend: int) -> int:
 def _counts(summary: dict[str, Any]) -> str:
     if not summary.get("fingerprint") or not summary.get("photographs"):
         return "unknown"
-    counts = ", ".join(f"{split} {told['n']}" for split, told in summary["photographs"].items())
+    counts = ", ".join(f"{split} {counts['n']}" for split, counts in summary["photographs"].items())
     return f"{summary['fingerprint']}, {counts}"
 
 
-def _told(code: object) -> str:
+def _version(code: object) -> str:
     if not isinstance(code, dict):
         return "unknown"
     version, commit, source = (code.get(key) or "unknown" for key in ("version", "git", "source"))

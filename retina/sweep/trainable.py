@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ray import tune
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
 from retina.results import checkpoints
+from retina.sweep.backend import TrainingFactory
 from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
 from retina.sweep.requirements import NodeRequirements
@@ -25,9 +26,6 @@ from retina.sweep.trial_report import TrialReport
 from retina.system import file_modes
 from retina.system.printable import EscapingFormatter
 from retina.training.epochs import EpochResult, Training
-
-TrainingFactory = Callable[[TrialConfig], Training]
-"""Starts the training of one trial. It is called in the workers, so it must be picklable."""
 
 log = logging.getLogger(__name__)
 
