@@ -86,7 +86,7 @@ def test_a_sweep_on_a_ray_that_is_there_evaluates_in_a_task(tmp_path: Path, monk
     nodes = []
     run_task = evaluation_task.run_on_node
     monkeypatch.setattr(
-        "retina.sweep.api.run_on_node",
+        "retina.sweep.ray_session.run_on_node",
         lambda *given: (nodes.append(given[2]), run_task(*given)),  # type: ignore[func-returns-value]
     )
     (tmp_path / "task.yaml").write_text(
