@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retina.config import SweepSpec, TrialConfig
+from retina.config import SweepSpec, TrialConfig, sweep
 from retina.config.search_space import Parameter
 from retina.data import duplicates, manifest
 from retina.metrics import predictions
@@ -44,6 +44,18 @@ def test_links_lead_somewhere(file: Path) -> None:
         target = (file.parent / path).resolve() if path else file
         assert target.is_file(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", ["sweep-files.md", "tutorial.md"])
+def test_sweep_files_that_are_shown_can_be_read(page: str, tmp_path: Path) -> None:
+    shown = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert shown
+    for text in shown:
+        file = tmp_path / "mine.yaml"
+        file.write_text(text, encoding="utf-8")
+        assert sweep.load(file).name == "mine"
 
 
 def test_the_readme_is_short() -> None:
