@@ -154,7 +154,7 @@ def _type(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True, validated_data={})
+    value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
     if value is None:

@@ -1,10 +1,9 @@
 """The packages' dependencies: the contracts in pyproject.toml hold, files stay small, imports are absolute."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
-
-import pytest
-from importlinter import cli
 
 import retina
 
@@ -18,9 +17,11 @@ def name_of(file: Path) -> str:
     return str(file.relative_to(PACKAGE))
 
 
-def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    exit_code = cli.lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True)
-    assert exit_code == 0, capsys.readouterr().out
+def test_import_contracts_hold() -> None:
+    # in a process of its own: it sets up logging anew, which silences the loggers that are there
+    code = "from importlinter import cli; raise SystemExit(cli.lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_imports_are_absolute() -> None:
