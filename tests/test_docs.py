@@ -58,6 +58,19 @@ def test_sweep_files_that_are_shown_can_be_read(page: str, tmp_path: Path) -> No
         assert sweep.load(file).name == "mine"
 
 
+def test_messages_that_are_explained_are_in_the_code() -> None:
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "retina").rglob("*.py"))
+    cells = re.findall(
+        r"^\| (`.*?) \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    messages = {code for cell in cells for code in CODE.findall(cell)}
+    assert len(messages) > 10
+    for message in messages - {"operator torchvision::nms does not exist", "SHA256SUMS"}:  # of torch
+        parts = re.split(r"results/x\S*|/tmp/\S*|\S+\.(?:pth|csv|db)\S*|\.\.\.|\d+|'x': .*", message)
+        part = max(parts, key=len).strip(" ,:;")
+        assert not part or part in source, message
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -102,7 +115,12 @@ def test_every_column_is_described() -> None:
     known = codes("results-folder.md")
     settings = set(TrialConfig.model_fields)
     assert set(run_folder.TRIAL_COLUMNS) - settings <= known
-    assert {*run_folder.HISTORY_COLUMNS, *predictions.COLUMNS, *duplicates.COLUMNS, *manifest.UNUSED_COLUMNS} <= known
+    assert {
+        *run_folder.HISTORY_COLUMNS,
+        *predictions.COLUMNS,
+        *duplicates.COLUMNS,
+        *manifest.UNUSED_COLUMNS,
+    } <= known
     assert set(grade.COLUMNS) <= codes("exported-folder.md")
 
 
