@@ -1,6 +1,7 @@
 # make demo    install into .venv and run the demo sweep
 # make test    install with the test needs and run the whole suite
 # make check   lint, formatting and types
+# make docs    build the documentation into site/; warnings are errors
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 # results are never overwritten: a second demo gets a name of its own
 ANOTHER = $(if $(wildcard results/demo),--name demo-$(shell date +%Y%m%d-%H%M%S))
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(VENV)/installed
 	@echo "== running the demo sweep"
@@ -25,6 +26,10 @@ check: $(VENV)/installed-dev
 	@echo "== types"
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	@echo "== building the documentation"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # torch and what it needs are some gigabytes, so each step says what it is doing; pip shows its own progress
 $(VENV)/bin/python:
 	@echo "== making a virtual environment in $(VENV)"
@@ -40,5 +45,10 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: $(VENV)/installed-dev
+	@echo "== installing MkDocs"
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,docs]' -c constraints.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

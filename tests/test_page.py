@@ -320,7 +320,7 @@ def test_the_page_is_small(text: str) -> None:
 def test_figures_of_a_comparison_are_taken_in(copied: RunFolder) -> None:
     shutil.rmtree(copied.best)  # it is not what is looked at
     (copied.root / "comparison").mkdir()
-    shutil.copy(ROOT / "docs" / "demo.png", copied.root / "comparison" / "accuracy_resnet18.png")
+    shutil.copy(ROOT / "docs" / "images" / "demo.png", copied.root / "comparison" / "accuracy_resnet18.png")
     shown = written(copied)
     (picture,) = shown.section("comparison").find("img")
     png = (copied.root / "comparison" / "accuracy_resnet18.png").read_bytes()
