@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from decoding import Decoded
-    from exported import World
+    from cache_builder import Decoded
+    from exported_model import World
     from matplotlib.figure import Figure
 
 
@@ -23,7 +23,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # three processes of tests share two cores: threads that wait for each other would take them in vain
 
-LONGEST = {"test_killed.py", "test_sweep.py", "test_end_to_end.py"}
+LONGEST = {"test_kill_and_resume.py", "test_ray_backend.py", "test_end_to_end.py", "test_examples.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,28 +65,28 @@ def _own_log() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
     """A sweep that has ended and its exported model; made once, so no test changes it."""
-    import exported  # it brings torch, which most tests of files do without
+    import exported_model  # it brings torch, which most tests of files do without
 
     root = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETINA_CACHE", str(root / "cache"))
-        return exported.make(root)
+        return exported_model.make(root)
 
 
 @pytest.fixture
 def run(world: "World", tmp_path: Path) -> Path:
     """A results folder of one's own, with no export yet."""
-    import exported
+    import exported_model
 
-    return exported.copy(world.run, tmp_path / "demo", "export")
+    return exported_model.copy(world.run, tmp_path / "demo", "export")
 
 
 @pytest.fixture
 def exported(world: "World", tmp_path: Path) -> Path:
     """An exported folder of one's own."""
-    import exported
+    import exported_model
 
-    return exported.copy(world.exported, tmp_path / "model")
+    return exported_model.copy(world.exported, tmp_path / "model")
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> "Decoded":
     """The photographs that are decoded in this process, and a way to break some."""
-    from decoding import Decoded
+    from cache_builder import Decoded
 
     from retina.data.cache import decode
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from exported import World
+from exported_model import World
 
 import retina
 from retina.config import TrialConfig

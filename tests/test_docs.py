@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from retina.config import SweepSpec, TrialConfig, sweep
 from retina.config.search_space import Parameter
@@ -14,7 +15,6 @@ from retina.results import run_folder, schemas
 from scripts import reference_tables
 from scripts.mkdocs_hooks import on_page_markdown
 
-ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 READMES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -15,6 +15,7 @@ import optuna
 import pandas as pd
 import pytest
 from PIL import Image
+from repository import ROOT
 from rich.console import Console
 
 from retina import cli
@@ -22,7 +23,6 @@ from retina.config.sweep import load
 from retina.data.dataset import synthetic_folder
 from retina.results import checksums
 
-ROOT = Path(__file__).parents[1]
 SPACE = """
 name: tiny
 data: {path: synthetic, image_size: 64, synthetic: {photographs: 60, size: 64, proportions: balanced}}
