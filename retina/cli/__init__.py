@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = exit_code_of(error)
             if code is None:
                 raise
-            console.err.print(truncate_lines(f"{error.filename or 'a file of ours'}: {error.strerror}"))
+            console.err.print(truncate_lines(f"{error.filename or 'a file of this package'}: {error.strerror}"))
             return code
         except KeyboardInterrupt:
             console.err.print("interrupted")

@@ -1,7 +1,7 @@
 """All metrics of a split for many weightings of its patients at once, as a bootstrap needs them.
 
 scikit-learn and torchmetrics, which compute the reported metrics themselves, take one weighting at a time, if any:
-2,000 weightings of 10,000 photographs would take minutes. The tests compare the results with theirs.
+2,000 weightings of 10,000 photographs would take minutes. The tests compare the results with those of scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sweep before it starts: its first trials, its rungs, the most epochs it can cost, and the disk that it needs."""
+"""The dry run of a sweep: its first trials, rungs, most epochs, and the disk space that it needs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from retina.training import model
 
 FIRST_TRIALS = 8
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
-"""Numbers that an optimizer keeps for each weight."""
+"""State values of an optimizer for each weight."""
 TABLES_BYTES = 50_000_000
-"""Tables, logs, figures, predictions and Tune's own state, generously."""
+"""Upper estimate for tables, logs, figures, predictions and Tune's own state."""
 
 
 def plan(spec: SweepSpec, root: Path) -> SweepPlan:
-    """What `spec` would do on this machine, with its results in `root`. Starts and writes nothing.
+    """Return what `spec` would do on this machine, with its results in `root`. Starts and writes nothing.
 
-    Where `root` holds the sweep already, its first trials are not foretold: they depend on what it has learned.
+    If `root` holds the sweep already, the plan has no first trials: they depend on what the search has learned.
     """
     ended = len(RunFolder.open(root).trial_ids(*FINISHED)) if (root / "sweep.yaml").is_file() else None
     left = max(0, spec.planned_trials - (ended or 0))
@@ -49,16 +49,17 @@ def plan(spec: SweepSpec, root: Path) -> SweepPlan:
 
 
 def slots_here(spec: SweepSpec) -> int:
-    """How many trials would run at once on this machine, judged without Ray."""
+    """Return the number of concurrent trials on this machine, computed without Ray."""
     share = trial_resources_on(spec.resources, [(available_cores(), torch.cuda.device_count())])
     return max(1, fitting(available_cores(), torch.cuda.device_count(), share))
 
 
 def bytes_needed(spec: SweepSpec, slots: int) -> int:
-    """The most that the results folder can take on the disk while `slots` trials run at once.
+    """Return the most bytes that the results folder takes on the disk while `slots` trials run at once.
 
-    A running trial has the checkpoint of its best epoch, weights and optimizer, and for a moment the next one beside
-    it; the best few keep their weights alone, one more until it is decided which, and the winner has a copy in `best/`.
+    A running trial has the checkpoint of its best epoch, with weights and optimizer state, and for a moment the next
+    one beside it. The best trials keep their weights alone, one more until it is decided which, and the best trial has
+    a copy in `best/`.
     """
     weights = {config: weight_bytes(config) for config in _largest_configs(spec)}
     largest = max(weights.values())
@@ -69,17 +70,17 @@ def bytes_needed(spec: SweepSpec, slots: int) -> int:
 
 
 def weight_bytes(config: TrialConfig) -> int:
-    """The size of a model's weights, in bytes."""
+    """Return the size of a model's weights in bytes."""
     with torch.device("meta"):
         net = model.build(config.model_copy(update={"pretrained": False}), image_size=224)
     return sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
 
 
 def refuse_full_disk(spec: SweepSpec, root: Path, slots: int) -> None:
-    """Stop before anything is written where the disk cannot hold what a sweep will write.
+    """Raise if the disk has not enough space for a sweep; called before anything is written.
 
     Raises:
-        DiskError: saying how much is needed and how much is free.
+        DiskError: with the needed and the free space.
     """
     needed, free = bytes_needed(spec, slots) - _weights_there(root), free_bytes(root)
     if needed > free:
@@ -90,22 +91,22 @@ def refuse_full_disk(spec: SweepSpec, root: Path, slots: int) -> None:
 
 
 def _weights_there(root: Path) -> int:
-    """What a sweep that goes on has on the disk already, in bytes."""
+    """Return the size of the weights that a continued sweep has on the disk already, in bytes."""
     found = 0
     for file in root.rglob("*.pt"):
-        with contextlib.suppress(FileNotFoundError):  # another process may be running the sweep: that is said later
+        with contextlib.suppress(FileNotFoundError):  # another process may run the sweep: that is reported later
             found += file.stat().st_size
     return found
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk of a folder that need not be there yet."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return shutil.disk_usage(there).free
 
 
 def _largest_configs(spec: SweepSpec) -> Iterator[TrialConfig]:
-    """A configuration for each combination of what the size of a checkpoint depends on."""
+    """Yield a configuration for each combination of the settings that determine the size of a checkpoint."""
     names = ("arch", "head_layers", "optimizer")
     for values in itertools.product(*(spec.possible(name) for name in names)):
         yield TrialConfig(**dict(zip(names, values, strict=True)))

@@ -1,4 +1,4 @@
-"""Which parameters mattered for being among a sweep's best trials, told by Optuna's PED-ANOVA."""
+"""The importance of parameters for being among the best trials of a sweep, by Optuna's PED-ANOVA."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from retina.sweep.study_file import STUDY_FILE
 log = logging.getLogger(__name__)
 
 TOP = 5
-"""Trials at least that count as the best; PED-ANOVA is not stable with fewer, Optuna says."""
+"""Least number of trials that count as the best: PED-ANOVA is not stable with fewer, according to Optuna."""
 TOP_SHARE = 0.1
-"""Of all trials; what the best are where that is more."""
+"""Share of all trials that count as the best, if that is more than `TOP`."""
 
 
 def importances(folder: RunFolder) -> dict[str, float]:
-    """How much each parameter mattered in a sweep, also while it runs; its study is only read.
+    """Return the importance of each parameter of a sweep, also while it runs. The study is only read.
 
-    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255; with conditional parameters as Optuna 5 has it) compares where
-    the best trials lie with where all lie. Optuna itself looks at COMPLETE trials alone, which under early stopping are
-    the good ones only: here a PRUNED one counts too, with the best value that it had reached.
+    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255; with conditional parameters as Optuna 5 has it) compares the
+    distribution of the best trials with that of all trials. Optuna itself uses COMPLETE trials alone, which under early
+    stopping are the good ones only: here a PRUNED trial counts too, with the best value that it reached.
 
     Returns:
         Shares by parameter, adding up to 1, the largest first. Empty where fewer than
@@ -44,14 +44,14 @@ def importances(folder: RunFolder) -> dict[str, float]:
     try:
         study = optuna.load_study(study_name=str(name), storage=study_file.url(file, read_only=True))
         return of_study(study)
-    except Exception as error:  # damaged, locked, or of another Optuna: then the page lacks its importances, no more
+    except Exception as error:  # damaged, locked, or of another Optuna: only the importances are left out
         problem = one_line(error.__cause__ or error, 120)
-        log.warning("note: %s: cannot be read, so the report tells no importances: %s", file, problem)
+        log.warning("note: %s: cannot be read, so the report has no importances: %s", file, problem)
         return {}
 
 
 def of_study(study: optuna.Study) -> dict[str, float]:
-    """As `importances`, of a study that is open."""
+    """Return the importance of each parameter of an open study, as `importances` does."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if _value(trial) is not None]
     varied = _varied(trials)
     if len(trials) < MIN_TRIALS_FOR_IMPORTANCE or not varied or len({_value(trial) for trial in trials}) == 1:
@@ -62,24 +62,24 @@ def of_study(study: optuna.Study) -> dict[str, float]:
         params = {key: trial.params[key] for key in distributions}
         copy.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=_value(trial)))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(TOP_SHARE, TOP / len(trials)))
-    with warnings.catch_warnings():  # that a parameter was used too seldom to tell
+    with warnings.catch_warnings():  # a parameter was used too rarely
         warnings.simplefilter("ignore")
-        found = get_param_importances(copy, evaluator=evaluator)
-    return {key.removesuffix(INDEX): float(value) for key, value in sorted(found.items(), key=lambda pair: -pair[1])}
+        shares = get_param_importances(copy, evaluator=evaluator)
+    return {key.removesuffix(INDEX): float(share) for key, share in sorted(shares.items(), key=lambda pair: -pair[1])}
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    """What a trial came to: of one that was stopped early the best that it was told of, which is the last."""
+    """Return the value of a trial: if it was stopped early, the best reported value, which is the last one."""
     if trial.state not in {TrialState.COMPLETE, TrialState.PRUNED}:
         return None
-    told = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
-    return told if told is not None and math.isfinite(told) else None
+    value = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _varied(trials: list[FrozenTrial]) -> set[str]:
-    """The parameters that differ between trials."""
-    seen: dict[str, set[object]] = {}
+    """Return the parameters that differ between trials."""
+    values_by_key: dict[str, set[object]] = {}
     for trial in trials:
         for key, value in trial.params.items():
-            seen.setdefault(key, set()).add(value)
-    return {key for key, values in seen.items() if len(values) > 1}
+            values_by_key.setdefault(key, set()).add(value)
+    return {key for key, values in values_by_key.items() if len(values) > 1}

@@ -1,4 +1,4 @@
-"""Runs a sweep: Ray Tune with our search, ASHA and the recorder."""
+"""The Ray backend: a sweep's trials in Ray Tune, with the ledger's searcher, ASHA and callbacks."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ log = logging.getLogger(__name__)
 
 TUNE_FOLDER = "tune"
 MOST_PENDING = 100_000
-"""Trials that wait for a worker at once: no limit, `LedgerSearcher` keeps to the number of slots."""
+"""Most trials that wait for a worker at once. No limit in practice: `LedgerSearcher` proposes no more than fit."""
 
 
 @dataclass(frozen=True)
-class _Placement:
-    """Where trials run.
+class _Workers:
+    """The workers of trials.
 
     Attributes:
-        share: what a trial gets of its node.
-        nodes: which of them may run trials.
-        needs: what a worker must find there.
-        refusals: what it has not found, from the workers.
+        resources: resources of a trial.
+        nodes: the nodes that may run trials.
+        requirements: requirements that a worker checks on its node.
+        refusals: unmet requirements that workers have reported.
     """
 
-    share: TrialResources
+    resources: TrialResources
     nodes: Nodes
-    needs: NodeRequirements
+    requirements: NodeRequirements
     refusals: list[str]
 
 
@@ -70,22 +70,22 @@ def run(
     watch: Watch | None = None,
     guard: Guard | None = None,
 ) -> SweepResult:
-    """Run `spec` to its end, or to Ctrl-C, on the Ray that this process is connected to.
+    """Run the trials of `spec` on the Ray that this process is connected to, until the end or Ctrl-C.
 
     Args:
-        spec: what to search, and how.
-        ledger: what is known so far; a sweep that was interrupted goes on from there.
+        spec: the sweep.
+        ledger: the trials so far; an interrupted sweep continues from there.
         task: starts the training run of a trial.
-        share: what each trial gets of the machine.
-        nodes: which nodes may run trials; all that are there now, and those that join and pass the check, if None.
-        verbose: let Ray and Optuna say what they like.
-        watch: is told of the sweep's status while it runs.
-        guard: watches that Ray lives.
+        share: resources of a trial.
+        nodes: the nodes that may run trials; all present ones, and those that join and pass the check, if None.
+        verbose: show the log output of Ray and Optuna.
+        watch: called with the sweep's status while it runs.
+        guard: watches whether Ray is alive.
 
     Raises:
-        DiskError: the study could not be asked for a trial, since the disk is full say.
-        ClusterError: Ray has died, or starts no worker any more.
-        NodeError: a worker's node lacks what trials need. Its trial is put back; others have been stopped.
+        DiskError: the study cannot propose a trial, for example because the disk is full.
+        ClusterError: Ray has died, or does not start workers any more.
+        NodeError: the node of a worker does not meet the requirements. Its trial is requeued; the others are stopped.
     """
     silence_libraries(verbose)
     limit = ""
@@ -94,25 +94,25 @@ def run(
     try:
         if ledger.remaining and not ledger.ended_by():
             log.info("each trial gets %d core%s and %g GPU", share.cpu, "s" if share.cpu > 1 else "", share.gpu)
-            with _own_interrupt(), nodes.serving(ledger.folder.root) as needs:
-                place = _Placement(share, nodes, needs, refusals)
-                _tuner(spec, ledger, task, place, verbose=verbose, watch=watch, guard=guard).fit()
+            with _own_interrupt(), nodes.serving(ledger.folder.root) as requirements:
+                workers = _Workers(share, nodes, requirements, refusals)
+                _tuner(spec, ledger, task, workers, verbose=verbose, watch=watch, guard=guard).fit()
     except RayGoneError as gone:
         raise gone.reason from None
-    except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers at once
-        log.info("stopped at once")
+    except KeyboardInterrupt:  # a second Ctrl-C: Tune has ended the workers immediately
+        log.info("stopped immediately")
     except optuna.exceptions.StorageInternalError as error:
         raise study_file.as_results_error(ledger.folder.root / study_file.STUDY_FILE, error) from None
     finally:
         limit = ledger.close()
     if refusals:
-        raise NodeError(f"{refusals[0]}\nthe sweep has stopped; go on with --resume")
+        raise NodeError(f"{refusals[0]}\nthe sweep has stopped; continue with --resume")
     return SweepResult(best=ledger.best, ended_by=limit, interrupted=bool(ledger.remaining) and not limit)
 
 
 @contextmanager
 def _own_interrupt() -> Iterator[None]:
-    """Tune takes Ctrl-C for itself and does not give it back."""
+    """Restore the handler of Ctrl-C, which Tune replaces and does not restore."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -124,44 +124,47 @@ def _own_interrupt() -> Iterator[None]:
 
 
 class _Health(Callback):
-    """Ends the sweep when Ray has died or starts no worker any more."""
+    """Ends the sweep when Ray has died or does not start workers any more."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; this one is not restored."""
+        """Pickle as an empty object: Tune pickles its callbacks, and this one is never restored."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """Look, several times a second."""
+        """Check Ray, several times a second."""
         states = {trial.status for trial in trials}
         self._guard.check_trials(waiting=Trial.PENDING in states and Trial.RUNNING not in states)
 
 
 class _Acknowledge(Callback):
-    """Says at once that a first Ctrl-C was heard: Tune gives the epochs that run ten seconds to end."""
+    """Acknowledges a first Ctrl-C immediately: Tune gives running epochs ten seconds to end."""
 
     def setup(self, **_: Any) -> None:
-        """Tune has taken Ctrl-C for itself by now."""
-        theirs = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or not callable(theirs):
+        """Wrap the handler of Ctrl-C that Tune has installed by now."""
+        tune_handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(tune_handler):
             return
 
-        def heard(number: int, frame: FrameType | None) -> None:
+        def acknowledge(number: int, frame: FrameType | None) -> None:
             if not process.stop_requested():
                 process.record_stop_signal(number)
-            log.info("stopping; epochs that end in ten seconds count, others begin again; Ctrl-C again stops at once")
-            theirs(number, frame)
+            log.info(
+                "stopping: epochs that end within ten seconds count, others are repeated;"
+                " Ctrl-C again stops immediately"
+            )
+            tune_handler(number, frame)
 
-        signal.signal(signal.SIGINT, heard)
+        signal.signal(signal.SIGINT, acknowledge)
 
 
 def _tuner(
     spec: SweepSpec,
     ledger: Ledger,
     task: TrainingFactory,
-    place: _Placement,
+    workers: _Workers,
     *,
     verbose: bool,
     watch: Watch | None,
@@ -171,41 +174,42 @@ def _tuner(
     rungs = ResumableASHAScheduler(spec)
     for name in folder.trial_ids():
         rungs.replay_trial(name, ledger.values(name))
-    search = LedgerSearcher(ledger, place.nodes.slots)
+    search = LedgerSearcher(ledger, workers.nodes.slots)
     return Tuner(
-        _trainable(spec, folder, task, place, rungs),
+        _trainable(spec, folder, task, workers, rungs),
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=rungs,
-            num_samples=sys.maxsize,  # the search says when it is through: a trial may be put back
+            num_samples=sys.maxsize,  # the searcher ends the sweep: a trial may be requeued
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=RunConfig(
-            name=f"{len(list((folder.root / TUNE_FOLDER).glob('*'))):03d}",  # each time that the sweep goes on, anew
+            # each time that the sweep continues, it is a new experiment
+            name=f"{len(list((folder.root / TUNE_FOLDER).glob('*'))):03d}",
             storage_path=str(folder.root / TUNE_FOLDER),
-            stop=BudgetStopper(ledger, place.refusals),
+            stop=BudgetStopper(ledger, workers.refusals),
             callbacks=[
                 LedgerCallback(
                     ledger,
-                    place.refusals,
+                    workers.refusals,
                     StatusReporter(watch, ledger, rungs, lambda: search.slots) if watch else None,
                 ),
                 _Acknowledge(),
                 *([_Health(guard)] if guard else []),
             ],
             failure_config=FailureConfig(max_failures=WORKER_RETRIES),
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # ours lie in the results folder
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the results folder
             verbose=1 if verbose else 0,
         ),
     )
 
 
 def _trainable(
-    spec: SweepSpec, folder: RunFolder, task: TrainingFactory, place: _Placement, rungs: ResumableASHAScheduler
+    spec: SweepSpec, folder: RunFolder, task: TrainingFactory, workers: _Workers, rungs: ResumableASHAScheduler
 ) -> Any:
-    share = place.share
+    share = workers.resources
     settings = TrainableSettings(
         folder=folder.root / "trials",
         metric=spec.metric.name,
@@ -213,12 +217,12 @@ def _trainable(
         threads=share.cpu,
         gpu=share.gpu > 0,
         rungs=frozenset(rung.epoch for rung in rungs.current_rungs()),
-        needs=place.needs,
+        needs=workers.requirements,
     )
     trainable = tune.with_resources(
         tune.with_parameters(GraderTrainable, task=task, settings=settings), {"cpu": share.cpu, "gpu": share.gpu}
     )
-    # what the dashboard calls a worker; Tune's wrappers have left "with_resources.<locals>.ResourceTrainable"
+    # the dashboard's name of a worker; Tune's wrappers leave "with_resources.<locals>.ResourceTrainable"
     trainable.__name__ = trainable.__qualname__ = GraderTrainable.__name__
     return trainable
 
@@ -228,14 +232,18 @@ def _trial_name(trial: Trial) -> str:
 
 
 def silence_libraries(verbose: bool) -> None:
-    """Set up Tune; its own result files and both libraries' chatter are off: our tables and lines say the same."""
+    """Turn off the result files of Tune and, unless `verbose`, the log output of Ray and Optuna.
+
+    The tables and log of the results folder have the same information.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune prepares one trial at a time, so that workers start one after another; our search asks for no more than fit
+    # by default Tune prepares one trial at a time, so that workers start one after another; the searcher proposes no
+    # more trials than fit
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(MOST_PENDING))
-    # Tune writes its own state down now and then, for a restore that we do not use: the ledger is on the disk already
+    # Tune saves its own state periodically for `Tuner.restore`, which is not used: the ledger is on the disk already
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     if not verbose:
-        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # error.txt has them
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner even when told to be quiet
+        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # error.txt has the errors
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints a banner even with verbose=0
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("ray").setLevel(logging.CRITICAL)

@@ -99,7 +99,7 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
             super().on_trial_result(None, _NamedTrial(name), {TIME_ATTR: epoch, METRIC: values[epoch]})
 
     def standing(self) -> list[RungStatus]:
-        """The rungs at which a trial may be stopped, the lowest first."""
+        """Return the rungs at which a trial may be stopped, the lowest first."""
         found = []
         for milestone, recorded in reversed(self._brackets[0]._rungs):  # noqa: SLF001  # debug_string() is all there is
             if milestone < self._longest:

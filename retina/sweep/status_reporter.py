@@ -1,4 +1,4 @@
-"""What a sweep has come to at this moment, for whoever watches it."""
+"""The status of a running sweep, for a live view."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Watch = Callable[[SweepStatus], None]
 
 
 class StatusReporter:
-    """Tells `watch` of the sweep's status, twice a second at most, however often it is called."""
+    """Calls `watch` with the sweep's status, at most twice a second."""
 
     def __init__(self, watch: Watch, ledger: Ledger, rungs: ResumableASHAScheduler, slots: Callable[[], int]) -> None:
         self._watch, self._ledger, self._rungs, self._slots = watch, ledger, rungs, slots
-        self._told = 0.0
+        self._reported = 0.0  # monotonic seconds
 
     def __call__(self) -> None:
-        """Something may have happened."""
-        if time.monotonic() - self._told >= SECONDS_BETWEEN:
-            self._told = time.monotonic()
+        """Report the status, unless that was done within the last half second."""
+        if time.monotonic() - self._reported >= SECONDS_BETWEEN:
+            self._reported = time.monotonic()
             self._watch(status(self._ledger, self._rungs, self._slots()))
 
 
 def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepStatus:
-    """The sweep as it stands, `slots` trials at once fitting the cluster."""
+    """Return the status of a sweep on a cluster that fits `slots` concurrent trials."""
     folder, metric = ledger.folder, ledger.spec.metric.name
     rows = [folder.trial_row(name) for name in folder.trial_ids()]
     scored = [(row["trial_id"], float(row[metric])) for row in rows if row["state"] != "FAIL" and metric in row]
@@ -62,7 +62,7 @@ def status(ledger: Ledger, rungs: ResumableASHAScheduler, slots: int) -> SweepSt
 
 
 def _seconds_left(ledger: Ledger, running: list[RunningTrial]) -> float | None:
-    """By the epochs that a trial took so far on average and the time that an epoch took; no longer than the budget."""
+    """Estimate the remaining seconds from the mean number of epochs of a trial and the mean time of an epoch."""
     folder = ledger.folder
     ended = [int(folder.trial_row(name).get("epochs_run", 0)) for name in folder.trial_ids(*FINISHED)]
     done = sum(ended) + sum(trial.epoch for trial in running)
