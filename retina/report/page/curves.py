@@ -66,7 +66,7 @@ def _best(facts: RunData) -> Picture | None:
     """The best trial's accuracy on train and validation, as figures.py draws it, in this page's size."""
     assert facts.best is not None  # noqa: S101  # the caller looked
     try:
-        judged = figures.judged_on(facts.best, "val", facts.folder.best / "metrics.json")
+        judged = figures.read_split_result(facts.best, "val", facts.folder.best / "metrics.json")
         trial, epoch = str(facts.best["trial_id"]), int(facts.best["epoch"])
     except (ResultsError, KeyError, TypeError, ValueError):  # an older sweep's file may lack them
         return None

@@ -121,7 +121,8 @@ def baseline_notes(best: Told) -> list[str]:
 def ways(made: list[EnsembleResult]) -> list[Line]:
     """The best trial alone, the ensemble and the soup: `NUMBERS` on validation, then on test."""
     return [
-        Line(way.name, [_cell(way.told[split], key) for split in EVALUATED_SPLITS for key in NUMBERS]) for way in made
+        Line(way.name, [_cell(way.split_metrics[split], key) for split in EVALUATED_SPLITS for key in NUMBERS])
+        for way in made
     ]
 
 
