@@ -304,7 +304,7 @@ def test_the_mistakes_are_those_of_the_predictions(finished: RunFolder, shown: R
     assert len(figures) == min(len(wrong), 12) > 0
     for figure in figures:
         called, sure, true, image = re.fullmatch(
-            r"called (\d) \w+ \(([\d.]+)%\), is (\d) [a-z]+(\d+_\w+)(?:;.*)?", figure.words
+            r"predicted (\d) \w+ \(([\d.]+)%\), true (\d) [a-z]+(\d+_\w+)(?:;.*)?", figure.words
         ).groups()  # type: ignore[union-attr]
         row = wrong[wrong["image"] == image].iloc[0]
         assert (int(called), int(true)) == (row["predicted"], row["grade"])
