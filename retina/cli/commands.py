@@ -76,7 +76,7 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
     ray_backend.silence_libraries(verbose=False)
     paths = api.SweepPaths(results=Path(options.results), weights=options.weights, address=options.address)
     resume = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
-    spec, _ = api.to_run(spec, paths, resume)
+    spec, _ = api.prepare_spec(spec, paths, resume)
     console.out.print(spec.to_yaml())
     console.show(tables.plan(dry_run.plan(spec, paths.results / spec.name)))
     manifest = dataset.read_manifest(spec.data)  # last: the plan can be read even if the photographs are not there yet

@@ -25,14 +25,14 @@ class EnsembleResult:
         name: what it is, in words.
         metric: by which validation compares them.
         members: ids of its trials.
-        told: what `best/together.json` says of it, by split.
+        split_metrics: what `best/together.json` says of it, by split.
         is_best: whether it is the best of the three by validation.
     """
 
     name: str
     metric: str
     members: list[str]
-    told: dict[str, Mapping[str, Any]]
+    split_metrics: dict[str, Mapping[str, Any]]
     is_best: bool
 
 
@@ -64,7 +64,7 @@ def _ways(told: Mapping[str, Any], trial_id: str) -> list[EnsembleResult]:
             name=NAMES[way].format(len(told[way]["members"])),
             metric=str(told["metric"]),
             members=list(told[way]["members"]),
-            told={split: told[way][split] for split in EVALUATED_SPLITS},
+            split_metrics={split: told[way][split] for split in EVALUATED_SPLITS},
             is_best=way == best,
         )
         for way in made
@@ -87,7 +87,7 @@ def table(ways: list[EnsembleResult]) -> Table:
     for name in NUMBERS.values():
         shown.add_column(f"test\n{name}", justify="right", no_wrap=True)
     for way in ways:
-        val, test = way.told["val"], way.told["test"]
+        val, test = way.split_metrics["val"], way.split_metrics["test"]
         shown.add_row(way.name, _cell({"qwk": val.get("qwk")}, "qwk"), *(_cell(test, key) for key in NUMBERS))
     return shown
 

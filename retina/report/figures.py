@@ -41,7 +41,7 @@ _DPI = 150
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitResult:
     """The best model on one split: `split` ("val" or "test"), its numbers, and int64 (5, 5) counts, rows true."""
 
     split: str
@@ -70,7 +70,7 @@ def draw(folder: RunFolder) -> list[Path]:
     if told is None:
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     checksums.verify_best(folder.best, file.name)
-    judged = [judged_on(told, split, file) for split in EVALUATED_SPLITS]
+    judged = [read_split_result(told, split, file) for split in EVALUATED_SPLITS]
     trial_id, epoch = _chosen(told, file)
     headline = f"{folder.name}, trial {trial_id}"
     figures = {}
@@ -126,7 +126,7 @@ def draw_confusion_matrix(
     bar.outline.set_visible(False)
 
 
-def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: Judged) -> Figure:
+def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: SplitResult) -> Figure:
     """Accuracy by epoch on train, validation and, where it was followed, test.
 
     Args:
@@ -207,7 +207,7 @@ def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
     note.set(color=colour, weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
-def judged_on(told: Any, split: str, file: Path) -> Judged:
+def read_split_result(told: Any, split: str, file: Path) -> SplitResult:
     """What metrics.json, read as `told`, says of a split.
 
     Raises:
@@ -216,7 +216,7 @@ def judged_on(told: Any, split: str, file: Path) -> Judged:
     try:
         one = told[split]
         counts = np.array(one["confusion_matrix"], dtype=np.int64)
-        judged = Judged(split, int(one["n"]), float(one["accuracy"]), float(one["qwk"]), counts)
+        judged = SplitResult(split, int(one["n"]), float(one["accuracy"]), float(one["qwk"]), counts)
     except (KeyError, TypeError, ValueError) as error:
         needed = "n, accuracy, qwk and confusion_matrix are needed"
         raise ResultsError(f"{file}: {split}: {needed}: {type(error).__name__}: {error}") from None

@@ -94,7 +94,7 @@ def run_sweep(
 
     root = (place.results / spec.name).absolute()
     asked = resolved(spec)
-    spec, going = to_run(spec, place, going)
+    spec, going = prepare_spec(spec, place, going)
     found = read_manifest(spec.data)
     weights = _weights(spec, place.weights)
 
@@ -241,7 +241,7 @@ def _run(
         return folder, result
 
 
-def to_run(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[SweepSpec, ResumeOptions]:
+def prepare_spec(spec: SweepSpec, place: SweepPaths, going: ResumeOptions) -> tuple[SweepSpec, ResumeOptions]:
     """Return the sweep as it would run in `place`, and how it goes on. Starts and writes nothing.
 
     Raises:

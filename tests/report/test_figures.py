@@ -129,7 +129,7 @@ def test_the_colours_darken_in_equal_steps() -> None:
 def test_curves_of_train_validation_and_test_where_it_was_followed(tracked: bool) -> None:
     curves = pd.DataFrame({"epoch": [1, 2, 3], "train_accuracy": [0.3, 0.5, 0.9], "val_accuracy": [0.4, 0.7, 0.6]})
     curves["test_accuracy"] = [0.35, np.nan, 0.45] if tracked else np.nan
-    judged = figures.Judged("val", 75, 0.7, 0.5, COUNTS)
+    judged = figures.SplitResult("val", 75, 0.7, 0.5, COUNTS)
     axes = figures.accuracy(curves, 2, "title", judged).axes[0]
     lines = {str(line.get_label()).split()[0]: np.asarray(line.get_ydata()).tolist() for line in axes.lines}
     assert lines["train"] == [0.3, 0.5, 0.9]
@@ -142,7 +142,7 @@ def test_curves_of_train_validation_and_test_where_it_was_followed(tracked: bool
 
 def test_one_epoch_is_enough() -> None:
     curves = pd.DataFrame({"epoch": [1], "train_accuracy": [0.5], "val_accuracy": [0.4], "test_accuracy": [np.nan]})
-    figure = figures.accuracy(curves, 1, "title", figures.Judged("val", 75, 0.7, 0.5, COUNTS))
+    figure = figures.accuracy(curves, 1, "title", figures.SplitResult("val", 75, 0.7, 0.5, COUNTS))
     figure.draw_without_rendering()
     low, high = figure.axes[0].get_xlim()
     assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [1]
