@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retina.config import SweepSpec, TrialConfig
+from retina.config import SweepSpec, TrialConfig, parse
+from retina.results import readers
 from retina.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Run:
         return BestTrial(
             trial_id=trial_id,
             epoch=int(metrics.get("epoch") or folder.trial_row(trial_id)["best_epoch"]),
-            config=folder.configs()[trial_id],
+            config=_read_config(folder, trial_id),
             metrics=metrics,
             folder=folder.best,
         )
@@ -150,3 +151,8 @@ class Run:
     @property
     def _folder(self) -> RunFolder:
         return RunFolder.open(self.path)
+
+
+def _read_config(folder: RunFolder, trial_id: str) -> TrialConfig:
+    file = folder.trial(trial_id) / "config.json"
+    return parse(TrialConfig, readers.read_json(file), str(file))

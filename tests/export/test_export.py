@@ -328,7 +328,7 @@ def test_damage_in_best_is_named(run: Path, name: str, content: bytes, named: st
 
 def test_a_model_of_other_crops_is_not_exported(run: Path) -> None:
     edit(run / "best" / "config.json", preprocessing="0")
-    assert "preprocessing '0'; this retina" in refusal(export, run)
+    assert "preprocessing ('0'; this retina" in refusal(export, run)
     assert not (run / "export").exists()
 
 

@@ -45,6 +45,9 @@ class NoNodes:
     def slots(self) -> int:
         return 1
 
+    def checked(self) -> list[str]:
+        return []
+
 
 def spec_of(**changes: Any) -> SweepSpec:
     return SweepSpec(**{"name": "sweep", "data": tiny_dataset.DATA, "trials": 4, "parameters": PARAMETERS, **changes})

@@ -298,7 +298,7 @@ def test_grades_take_the_place_of_nothing_but_grades(
     (tmp_path / "here").symlink_to(".")
     for other in ("x", "q/../x", str(tmp_path / "x"), "here/x"):
         assert cli.main(["predict", str(world.exported), graded, "--csv", other, "--json", "x"]) == 2
-        assert capsys.readouterr().err == f"--csv {other} and --json x: one file cannot hold both; name two\n"
+        assert capsys.readouterr().err == f"--csv {other} and --json x: one file cannot hold both; name two files\n"
     assert {file: file.read_bytes() for file in before} == before
     assert pipe.is_fifo()
     assert not (tmp_path / "x").exists()

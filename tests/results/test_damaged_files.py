@@ -66,6 +66,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_session, "slots", lambda *_: 1)
     monkeypatch.setattr(ray_session, "try_workers", lambda *_: None)
     monkeypatch.setattr(ray_session, "Nodes", interrupted_sweep.NoNodes)
+    monkeypatch.setattr(ray_session, "run_on_node", lambda function, *_: function())
     monkeypatch.setattr(api, "read_manifest", lambda *_: None)
     monkeypatch.setattr(api, "prepare", lambda *_: tiny_dataset.photographs())
     monkeypatch.setattr(comparison, "prepare", lambda *_: tiny_dataset.photographs())
