@@ -218,7 +218,7 @@ def test_a_graph_that_differs_is_not_written(world: World, run: Path, monkeypatc
     (run / "other.pt").replace(run / "best" / "model.pt")  # the graphs are of the model before
     for name in ("pt2", "onnx"):
         content = (world.exported / f"model.{name}").read_bytes()
-        monkeypatch.setattr(graphs, name, lambda *_, content=content: content)
+        monkeypatch.setattr(graphs, f"serialize_{name}", lambda *_, content=content: content)
     message = refusal(export, run)
     assert "differs from the model by 0." in message
     assert f"{world.checked} photographs (of the run)" in message

@@ -158,9 +158,13 @@ EDITS = [
     ),
     ("environment.json", lambda text: text.replace("{", '{"best": "t9999", ', 1), "the key 'best' is given twice"),
     ("environment.json", lambda text: text.replace("{", '{"more": 1e999, ', 1), "1e999 is not a JSON number"),
-    ("sweep.yaml", lambda text: text.replace("eta: 3.0", "eta: 1.0000000001"), "eta 1.0000000001 should be 1.0001"),
-    ("sweep.yaml", lambda text: text.replace("min: 0.0001", "min: 0"), "min 0 of log_uniform should be above 0"),
-    ("sweep.yaml", lambda text: text.replace("max: 0.01", "max: 0.0001"), "min 0.0001 should be below max 0.0001"),
+    (
+        "sweep.yaml",
+        lambda text: text.replace("eta: 3.0", "eta: 1.0000000001"),
+        "early_stop.eta: 1.0000000001; allowed: 1.0001 and more",
+    ),
+    ("sweep.yaml", lambda text: text.replace("min: 0.0001", "min: 0"), "learning_rate: 0 should be greater than 0"),
+    ("sweep.yaml", lambda text: text.replace("max: 0.01", "max: 0.0001"), "min 0.0001 is not below max 0.0001"),
     (
         "sweep.yaml",
         lambda text: text.replace("name: val_qwk", "name: loss"),
