@@ -50,7 +50,7 @@ def make(home: Path) -> Path:
         {"path": "synthetic", "image_size": 16},
         pretrained=(True, False),
     )
-    environment.begin(plan.root, tiny_dataset.photographs(), plan.spec().to_yaml())
+    environment.create_run_folder(plan.root, tiny_dataset.photographs(), plan.spec().to_yaml())
     _, folder, ledger = train_plan.open_ledger(plan, plan.spec(), tiny_dataset.photographs())
     measures = dict.fromkeys(("val_qwk", "val_accuracy", "train_accuracy", "test_accuracy"), 0.5)
     for _ in plan.configs:

@@ -53,7 +53,7 @@ def spec_of(**changes: Any) -> SweepSpec:
 def begun(root: Path, spec: SweepSpec) -> Ledger:
     """A sweep that has just begun, as a session writes it."""
     folder = RunFolder.create(root)
-    folder.note(**environment.describe_environment(), data=tiny_dataset.photographs().summary())
+    folder.update_metadata(**environment.describe_environment(), data=tiny_dataset.photographs().summary())
     write_text(root / "sweep.yaml", spec.to_yaml())
     folder.flush()
     return Ledger.create(spec, folder)

@@ -53,7 +53,7 @@ def folder(root: Path, states: list[str] | None = None, name: str = "demo", spec
     """A sweep with a trial for each state, the best being `BEST`, if there is one of that name that did not fail."""
     run = RunFolder.create(root / name)
     files.write_text(run.root / "sweep.yaml", spec.to_yaml())
-    run.note(**environment.describe_environment())
+    run.update_metadata(**environment.describe_environment())
     for number, state in enumerate(STATES if states is None else states):
         trial = f"t{number:04d}"
         value = 0.9 if trial == BEST else 0.05 * number

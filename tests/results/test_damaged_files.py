@@ -60,9 +60,9 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         def fit(self) -> None:
             pass
 
-    monkeypatch.setattr(environment, "code", lambda: code)
+    monkeypatch.setattr(environment, "code_version", lambda: code)
     monkeypatch.setattr(ray_session, "connected", connected)
-    monkeypatch.setattr(ray_session, "share_of_a_trial", lambda *_: TrialResources(1, 0))
+    monkeypatch.setattr(ray_session, "trial_resources", lambda *_: TrialResources(1, 0))
     monkeypatch.setattr(ray_session, "slots", lambda *_: 1)
     monkeypatch.setattr(ray_session, "try_workers", lambda *_: None)
     monkeypatch.setattr(ray_session, "Nodes", interrupted_sweep.NoNodes)

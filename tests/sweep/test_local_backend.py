@@ -357,7 +357,7 @@ def test_a_folder_without_a_study_continues_and_gets_one(tmp_path: Path) -> None
         return local_backend.run(spec, ledger, ReplayTask())
 
     plan = plan_of("resnet18", True, False)
-    folder = environment.begin(plan.root, tiny_dataset.photographs(), plan.spec().to_yaml())
+    folder = environment.create_run_folder(plan.root, tiny_dataset.photographs(), plan.spec().to_yaml())
     for name, config, state in zip(["t0000", "t0001"], plan.configs, ["COMPLETE", "FAIL"], strict=True):
         if state == "COMPLETE":
             measures = {"val_accuracy": 0.5, "seconds": 1.0, "images_per_second": 9.0}

@@ -162,6 +162,6 @@ def test_labels_that_cannot_be_read_on_the_node_are_told_in_two_lines(
         raise DataError("labels.csv: no grade\nmore\nlines")
 
     asked = elsewhere(data, tmp_path, monkeypatch)
-    monkeypatch.setattr(requirements, "find", unreadable)
+    monkeypatch.setattr(requirements, "read_manifest", unreadable)
     assert asked.problem().splitlines()[0] == "labels.csv: no grade;"
     assert len(asked.problem().splitlines()) == 2

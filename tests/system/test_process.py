@@ -19,7 +19,7 @@ from retina.system import process
 WAITING = """
 import sys, time
 from retina.system import process
-with process.stoppable():
+with process.handle_stop_signals():
     try:
         print("ready", flush=True)
         time.sleep(60)
@@ -74,7 +74,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 BUSY = """
 import threading, time
 from retina.system import process
-with process.stoppable(), process.starting():
+with process.handle_stop_signals(), process.exit_on_first_signal():
     ready = "ready"
     while True:
         try:
