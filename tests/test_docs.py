@@ -126,7 +126,13 @@ def test_every_column_is_described() -> None:
 
 def test_every_key_of_the_metrics_is_described() -> None:
     known = codes("results-folder.md")
-    for model in (schemas.Metrics, schemas.SplitMetrics, schemas.EnvironmentFile, schemas.EnsembleFile, schemas.Baseline):
+    for model in (
+        schemas.Metrics,
+        schemas.SplitMetrics,
+        schemas.EnvironmentFile,
+        schemas.EnsembleFile,
+        schemas.Baseline,
+    ):
         missing = set(model.model_fields) - known - {"trials_without_extension"}
         assert missing == set(), model.__name__
 
