@@ -21,9 +21,11 @@ from repository import ROOT
 from retina import cli
 from retina.errors import ResultsError
 from retina.report import page
+from retina.report.finalize import finalize
 from retina.results import checksums
 from retina.results.files import read_json, write_json, write_text
 from retina.results.run_folder import RunFolder
+from retina.sweep.backend import SweepResult
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -304,7 +306,7 @@ def test_the_mistakes_are_those_of_the_predictions(finished: RunFolder, shown: R
     assert len(figures) == min(len(wrong), 12) > 0
     for figure in figures:
         called, sure, true, image = re.fullmatch(
-            r"called (\d) \w+ \(([\d.]+)%\), is (\d) [a-z]+(\d+_\w+)(?:;.*)?", figure.words
+            r"predicted (\d) \w+ \(([\d.]+)%\), true (\d) [a-z]+(\d+_\w+)(?:;.*)?", figure.words
         ).groups()  # type: ignore[union-attr]
         row = wrong[wrong["image"] == image].iloc[0]
         assert (int(called), int(true)) == (row["predicted"], row["grade"])
@@ -359,15 +361,19 @@ def test_the_command_writes_it_wherever_it_is_wanted(
 
 @pytest.mark.parametrize("best", [BEST, None])
 def test_a_page_that_cannot_be_made_is_said_and_fails_no_sweep(
-    copied: RunFolder, best: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copied: RunFolder, best: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, **__: object) -> Path:
         raise ZeroDivisionError("a defect\nof two lines")
 
     monkeypatch.setattr(page, "write", broken)
-    assert cli.commands._tell(copied, best, "", "val_qwk") == (0 if best else 1)
-    said = [line for line in capsys.readouterr().out.splitlines() if "report.html" in line and "note" in line]
-    assert said == ["note: no report.html: a defect of two lines"]
+    written = finalize(copied, lambda _: {})
+    assert written
+    assert copied.root / "report.html" not in written
+    result = SweepResult(best=best, ended_by="", interrupted=False)
+    assert cli.commands._show_sweep(copied.root, result, "val_qwk") == (0 if best else 1)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in warnings if "report.html" in text] == ["note: no report.html: a defect of two lines"]
 
 
 def test_a_folder_is_no_page(copied: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,23 +23,28 @@ from retina.training.losses import N_OUTPUTS, OutputDecoder
 
 @given(st.floats(1e-6, 1e-1), st.booleans())
 def test_a_value_stands_between_the_ends_of_its_range(value: float, is_log: bool) -> None:
-    scale = Scale.of(SearchedParameter("learning_rate", is_log, (1e-6, 1e-1), (), {}))
-    place = scale.place({"learning_rate": value})
-    assert place is not None
-    assert -1e-9 <= place <= 1 + 1e-9
+    scale = Scale.from_parameter(SearchedParameter("learning_rate", is_log, (1e-6, 1e-1), (), {}))
+    position = scale.position({"learning_rate": value})
+    assert position is not None
+    assert -1e-9 <= position <= 1 + 1e-9
     if is_log:
-        assert place == pytest.approx((np.log10(value) + 6) / 5)
+        assert position == pytest.approx((np.log10(value) + 6) / 5)
     assert all(scale.low <= at <= scale.high for at, _ in scale.ticks())
     assert len(scale.ticks()) >= 2
 
 
 def test_a_setting_that_is_not_used_has_no_place() -> None:
-    momentum = Scale.of(SearchedParameter("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
+    momentum = Scale.from_parameter(SearchedParameter("momentum", False, (0.8, 0.99), (), {"optimizer": ("sgd",)}))
     rows = [config(number).model_dump() for number in (0, 1)]
     assert [row["optimizer"] for row in rows] == ["sgd", "adamw"]
-    assert [momentum.raw(row) for row in rows] == [0.9, None]
-    choices = Scale.of(SearchedParameter("pretrained", False, None, ("true", "false"), {}))
-    assert [choices.raw({"pretrained": value}) for value in (True, np.False_, "False", "?")] == [0.0, 1.0, 1.0, None]
+    assert [momentum.coordinate(row) for row in rows] == [0.9, None]
+    choices = Scale.from_parameter(SearchedParameter("pretrained", False, None, ("true", "false"), {}))
+    assert [choices.coordinate({"pretrained": value}) for value in (True, np.False_, "False", "?")] == [
+        0.0,
+        1.0,
+        1.0,
+        None,
+    ]
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
@@ -187,10 +192,10 @@ def test_the_surest_mistakes_come_first(seen: list[tuple[int, int, float]], test
         | {f"p{grade}": sure if grade == called else (1 - sure) / 4 for grade in range(5)}
         for i, (true, called, sure) in enumerate(seen)
     ]
-    split, worst = mistakes.worst(pd.DataFrame(rows), shown=5)
+    split, worst = mistakes.worst(pd.DataFrame(rows), max_rows=5)
     assert split == ("test" if tested else "validation")
     wrong = sorted((sure for true, called, sure in seen if true != called), reverse=True)
-    assert worst["sure"].tolist() == wrong[:5]
+    assert worst["confidence"].tolist() == wrong[:5]
     assert (worst["grade"] != worst["predicted"]).all()
 
 
@@ -198,6 +203,6 @@ def test_heat_brightens_where_it_is() -> None:
     photograph = np.full((8, 8, 3), 90, np.uint8)
     heat = np.zeros((8, 8), np.float32)
     heat[2, 3] = 1
-    shown = mistakes.overlaid(photograph, heat)
+    shown = mistakes.overlay(photograph, heat)
     assert np.unravel_index(shown.sum(axis=2).argmax(), (8, 8)) == (2, 3)
     assert (shown[0, 0] == shown[7, 7]).all()

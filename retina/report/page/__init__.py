@@ -1,4 +1,4 @@
-"""report.html: a whole sweep on one page that needs no network and no other file, also while the sweep runs."""
+"""report.html: one self-contained HTML page of a sweep, which can also be written while the sweep runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from retina.system import output_files
 
 FILE = "report.html"
 _POLICY = "script-src 'sha256-"
-"""Stands near the beginning of a page of any version."""
+"""Text near the beginning of a page of any version, by which an earlier page is recognised."""
 
 
 def write(
@@ -36,24 +36,24 @@ def write(
     file: Path | None = None,
     device: torch.device | None = None,
 ) -> Path:
-    """Write the page of a sweep as it stands, whole or not at all.
+    """Write the page of a sweep in its current state, atomically.
 
     Args:
-        folder: the sweep's.
-        importances: of the parameters, 0 to 1, adding up to 1; empty where they are not known.
-        file: instead of `folder`/report.html.
-        device: where Grad-CAM runs; CUDA if there is any, else the CPU, if None.
+        folder: results folder of the sweep.
+        importances: importance of each parameter, 0 to 1, with the sum 1; empty if they are not known.
+        file: path of the page; `folder`/report.html if None.
+        device: device of Grad-CAM; if None, CUDA where it is available, else the CPU.
 
     Returns:
-        The file.
+        The path of the page.
 
     Raises:
-        ResultsError: a file of the folder is damaged, `file` is there and no page, or the page cannot be written.
+        ResultsError: a file of the folder is damaged, `file` exists and is not a page, or the page cannot be written.
         DiskError: the disk is full.
     """
     target = file or folder.root / FILE
     if file:
-        _refuse_foreign(file)
+        _raise_if_foreign(file)
     text = render(run_data.read(folder), importances, device=device)
     try:
         write_text(target, text, is_private=True)
@@ -62,8 +62,8 @@ def write(
     return target
 
 
-def render(told: RunData, importances: Mapping[str, float], *, device: torch.device | None = None) -> str:
-    """The page as HTML."""
+def render(run: RunData, importances: Mapping[str, float], *, device: torch.device | None = None) -> str:
+    """Return the page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__name__),
         autoescape=True,
@@ -71,51 +71,52 @@ def render(told: RunData, importances: Mapping[str, float], *, device: torch.dev
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = _own("page.css"), _own("page.js")
+    style, script = _read_template("page.css"), _read_template("page.js")
     return environment.get_template("page.html").render(
-        **_results(told, importances, device),
-        facts=told,
-        about=overview,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **_sections(run, importances, device),
+        run=run,
+        overview=overview,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=retina.__version__,
         style=style,
         script=script,
-        # the page may hold text of others, file names say: no script runs but this one, and nothing is fetched
+        # The page may contain untrusted text, for example file names. The policy allows this script only, and no
+        # requests.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _refuse_foreign(file: Path) -> None:
+def _raise_if_foreign(file: Path) -> None:
     if problem := output_files.unwritable_reason(file, "--out", "sweep's page", lambda text: _POLICY in text):
         raise ResultsError(f"{file}: {problem}")
 
 
-def _results(told: RunData, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
-    best = told.best or {}
+def _sections(run: RunData, importances: Mapping[str, float], device: torch.device | None) -> dict[str, Any]:
+    best = run.best or {}
     return {
         "best": best,
-        "splits": list(metric_tables.splits(best).values()),
+        "splits": list(metric_tables.split_headings(best).values()),
         "resamples": metric_tables.resamples(best),
         "overall": metric_tables.overall(best),
         "by_grade": metric_tables.by_grade(best),
         "baselines": metric_tables.baselines(best),
         "baseline_notes": metric_tables.baseline_notes(best),
-        "ways": metric_tables.ways(told.ensembles),
-        "ways_note": ensemble_results.note(told.ensembles) if told.ensembles else "",
-        "way_numbers": list(ensemble_results.NUMBERS.values()),
+        "ensembles": metric_tables.ensembles(run.ensembles),
+        "ensemble_note": ensemble_results.note(run.ensembles) if run.ensembles else "",
+        "ensemble_metrics": list(ensemble_results.NUMBERS.values()),
         "matrices": list(metric_tables.matrices(best)),
-        "trials": trials.table(told),
-        "search": search.pictures(told),
-        "slices": search.slices(told),
-        "importances": overview.importances(dict(importances)),
-        "enough": MIN_TRIALS_FOR_IMPORTANCE,
-        "curves": curves.pictures(told),
-        "chances": calibration.pictures(told),
-        "mistakes": mistakes.find(told, device),
-        "comparison": overview.comparison(told),
+        "trials": trials.table(run),
+        "search": search.pictures(run),
+        "slices": search.slices(run),
+        "importances": overview.rank_importances(dict(importances)),
+        "min_trials_for_importance": MIN_TRIALS_FOR_IMPORTANCE,
+        "curves": curves.pictures(run),
+        "probabilities": calibration.pictures(run),
+        "mistakes": mistakes.find(run, device),
+        "comparison": overview.comparison_figures(run),
     }
 
 
-def _own(name: str) -> Markup:
-    """A file of ours as it is, to stand inside the page."""
+def _read_template(name: str) -> Markup:
+    """Return a file of the package's templates/ as markup that is not escaped."""
     return Markup(resources.files(__name__).joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): which fields of a photograph speak for the grade it was given."""
+"""Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): which regions of a photograph support the predicted grade."""
 
 from __future__ import annotations
 
@@ -11,64 +11,66 @@ from torch import nn
 from retina.config import GRADES
 from retina.training.losses import get_output_decoder, log_probabilities
 
-FIELDS = 4
-"""A side of a map that still says where: of photographs below 128 pixels the last stage has only 2 x 2 fields or 1."""
+MIN_SIDE = 4
+"""Smallest side of a useful map. For photographs below 128 pixels the last stage has only 2 x 2 fields or 1."""
 Hook = Callable[[nn.Module, tuple[object, ...], torch.Tensor], None]
 STAGES = ("layer4", "layer3", "layer2", "layer1")
 
 
 def heatmaps(net: nn.Module, images: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
-    """Which fields speak for the grades, one map a photograph.
+    """Return a map for each photograph of how much each field supports the grade.
 
-    The gradient of `score` at a stage's output is averaged over its fields; these are the weights at which its channels
-    are added up. What is negative, speaking against the grade, becomes 0 (equations 1 and 2 of the paper). The stage is
-    the last one that has at least `FIELDS` x `FIELDS` fields, else the one with most.
+    A stage's channels are summed with weights: the gradient of `score` at the stage's output, averaged over the fields.
+    Negative values, which are evidence against the grade, become 0 (equations 1 and 2 of the paper). The stage is the
+    last one with at least `MIN_SIDE` x `MIN_SIDE` fields, else the one with most fields.
 
     Args:
-        net: a grader with the stages of a ResNet, in evaluation mode, on the images' device.
+        net: grader with the stages of a ResNet, in evaluation mode, on the images' device.
         images: float (B, 3, S, S), normalised.
-        grades: int64 (B,), whose evidence is looked for.
+        grades: int64 (B,), the grades to explain.
 
     Returns:
-        float (B, H, W), on the same device: 0 to 1 in each photograph; all 0 where no field speaks for the grade.
+        float (B, H, W), on the images' device: 0 to 1 in each photograph; all 0 if no field supports the grade.
     """
     outputs: dict[str, torch.Tensor] = {}
     stages = {name: net.get_submodule(name) for name in STAGES}
-    hooks = [stage.register_forward_hook(_keep(outputs, name)) for name, stage in stages.items()]
+    hooks = [stage.register_forward_hook(_recorder(outputs, name)) for name, stage in stages.items()]
     try:
         with torch.enable_grad():
-            # so that there is a gradient to follow whether or not the weights ask for theirs
+            # requires_grad_ makes the graph exist even if the weights are frozen
             scores = score(net, net(images.detach().requires_grad_()), grades)
-            chosen = next((outputs[name] for name in STAGES if min(outputs[name].shape[2:]) >= FIELDS), None)
-            looked_at = outputs[STAGES[-1]] if chosen is None else chosen
-            (slopes,) = torch.autograd.grad(scores.sum(), looked_at)
+            large = [outputs[name] for name in STAGES if min(outputs[name].shape[2:]) >= MIN_SIDE]
+            features = large[0] if large else outputs[STAGES[-1]]
+            (gradients,) = torch.autograd.grad(scores.sum(), features)
     finally:
         for hook in hooks:
             hook.remove()
-    weights = slopes.mean(dim=(2, 3), keepdim=True)
-    maps = F.relu((weights * looked_at.detach()).sum(dim=1))
-    most = maps.amax(dim=(1, 2), keepdim=True)
-    return torch.where(most > 0, maps / most.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    maps = F.relu((weights * features.detach()).sum(dim=1))
+    maxima = maps.amax(dim=(1, 2), keepdim=True)
+    return torch.where(maxima > 0, maps / maxima.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
 
 
 def score(net: nn.Module, raw: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
-    """What a map explains, (B,): the grade's own logit as in the paper; of an ordinal network, its log-odds.
+    """Return the score that a map explains, (B,): the grade's logit as in the paper; for ordinal networks its log-odds.
 
     Args:
-        net: whose `reading` says what its raw output means.
-        raw: float (B, K), its raw output.
+        net: network whose output decoder decodes `raw`.
+        raw: float (B, K), raw output of the network.
         grades: int64 (B,).
     """
     if raw.shape[1] == GRADES:
         return raw.gather(1, grades[:, None])[:, 0]
     logs, _ = log_probabilities(get_output_decoder(net), raw)
-    mine = F.one_hot(grades, GRADES).bool()
-    # against all others, since of a probability near 1 the logarithm has no slope any more
-    return logs[mine] - logs.masked_fill(mine, -torch.inf).logsumexp(dim=1)
+    is_grade = F.one_hot(grades, GRADES).bool()
+    # log-odds, because the logarithm of a probability near 1 has a gradient of 0
+    return logs[is_grade] - logs.masked_fill(is_grade, -torch.inf).logsumexp(dim=1)
 
 
-def _keep(outputs: dict[str, torch.Tensor], name: str) -> Hook:
-    def keep(_module: nn.Module, _inputs: tuple[object, ...], output: torch.Tensor) -> None:
+def _recorder(outputs: dict[str, torch.Tensor], name: str) -> Hook:
+    """Return a forward hook that stores a module's output as `outputs[name]`."""
+
+    def record(_module: nn.Module, _inputs: tuple[object, ...], output: torch.Tensor) -> None:
         outputs[name] = output
 
-    return keep
+    return record

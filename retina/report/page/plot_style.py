@@ -1,4 +1,4 @@
-"""How the page's figures look: colours that the colour-blind tell apart, and never colour alone."""
+"""Style of the page's figures: colours that colour-blind readers can distinguish, always with dashes or markers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from retina.report.figures import BLUES
 
 DARK, MUTED, FAINT = "#10243e", "#5b6773", "#dfe4e8"
 TEXT = 10.0
-"""Points. Figures are about as wide as a phone, so that this is what is read there; wider ones are scrolled."""
+"""Font size in points. A figure is about as wide as a phone, so text keeps this size there; wider figures scroll."""
 WIDTH = 4.9
-"""Inches, of a figure that stands beside another one on a wide screen."""
+"""Width in inches of a figure that fits beside another figure on a wide screen."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How the trials of one state are drawn: colour, dashes of their lines, marker of their points."""
+    """Style of a trial's state or of a split: colour, dashes of lines, and marker of points."""
 
     colour: str
     line: Literal["-", "--", "-.", ":"]
     marker: str
 
 
-MANY = 40
-"""Trials from which on their lines let through what lies below them."""
+MAX_OPAQUE_TRIALS = 40
+"""Largest number of trials whose lines are opaque."""
 
 
 def alpha(trials: int) -> float:
-    """How opaque a line is that is one of so many."""
-    return 1.0 if trials <= MANY else 0.6
+    """Return the opacity of a line in a figure of so many trials."""
+    return 1.0 if trials <= MAX_OPAQUE_TRIALS else 0.6
 
 
 STATES = {
-    # three of Okabe and Ito's colours and a grey, all at least 3 : 1 on white; page.css has them too
+    # three colours of Okabe and Ito and a grey, with a contrast of at least 3 : 1 on white; page.css repeats them
     "COMPLETE": Style("#0072b2", "-", "o"),
     "PRUNED": Style("#d55e00", "--", "v"),
     "RUNNING": Style("#cc79a7", "-.", "s"),
@@ -50,13 +50,13 @@ SPLIT_STYLES = {
 
 
 def shade(share: float) -> str:
-    """A blue that is the darker the larger `share`, 0 to 1; its palest still shows on white."""
+    """Return a blue as a hex colour, the darker the larger `share` (0 to 1); the palest is still visible on white."""
     red, green, blue, _ = BLUES(0.3 + 0.7 * min(max(share, 0.0), 1.0))
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
 def canvas(width: float = WIDTH, height: float = 3.4) -> tuple[Figure, Axes]:
-    """An empty figure, inches, with one pair of axes."""
+    """Return an empty figure, with its size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.tick_params(labelsize=TEXT, labelcolor=DARK, color=MUTED)
@@ -68,11 +68,11 @@ def canvas(width: float = WIDTH, height: float = 3.4) -> tuple[Figure, Axes]:
 
 
 def label(axes: Axes, x: str, y: str) -> None:
-    """Name the axes."""
+    """Label the axes."""
     axes.set_xlabel(x, color=DARK, fontsize=TEXT)
     axes.set_ylabel(y, color=DARK, fontsize=TEXT)
 
 
 def legend(figure: Figure, columns: int = 2) -> None:
-    """What is what, below the axes."""
+    """Add a legend below the axes."""
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=TEXT, labelcolor=DARK)

@@ -1,4 +1,4 @@
-"""`RunData`: the content of a results folder that a page shows, read once. What is missing yet is None or empty."""
+"""`RunData`: the content of a results folder that a page shows, read once. Missing content is None or empty."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SearchedParameter:
     """A parameter that the sweep searched.
 
     Attributes:
-        name: its name.
+        name: name of the parameter.
         is_log: whether its range is searched on a logarithmic scale.
-        ends: the ends of its range; None if it has `choices`.
+        ends: ends of its range; None if it has `choices`.
         choices: its values as text, in the order of the sweep file; empty for a range.
-        when: the values, as text, of other parameters with which this one is used.
+        when: names of other parameters and the values, as text, with which this parameter is used.
     """
 
     name: str
@@ -54,8 +54,8 @@ class RunData:
     Attributes:
         folder: the folder.
         spec: sweep.yaml.
-        notes: environment.json.
-        trials: trials.csv, in the order in which they were started.
+        environment: environment.json.
+        trials: trials.csv, in the order in which the trials were started.
         history: history.csv.
         best: best/metrics.json; None before there is a best model.
         predictions: best/predictions.csv; None if it is missing.
@@ -65,7 +65,7 @@ class RunData:
 
     folder: RunFolder
     spec: SweepSpec
-    notes: dict[str, Any]
+    environment: dict[str, Any]
     trials: pd.DataFrame
     history: pd.DataFrame
     best: dict[str, Any] | None
@@ -75,12 +75,12 @@ class RunData:
 
     @property
     def metric(self) -> str:
-        """The metric that the sweep optimises."""
+        """Name of the metric that the sweep optimises."""
         return self.spec.metric.name
 
     @cached_property
     def ranking(self) -> list[str]:
-        """Ids of the trials that have a value, running ones included, the best first; equal ones in their order."""
+        """Ids of the trials that have a value, running ones included, the best first; ties keep their order."""
         values = pd.to_numeric(self.trials[self.metric], errors="coerce") * self.spec.metric.sign
         valid = values[values.notna() & (self.trials["state"] != "FAIL")]
         order = valid.sort_values(ascending=False, kind="stable").index
@@ -94,7 +94,7 @@ class RunData:
     @cached_property
     def searched(self) -> list[SearchedParameter]:
         """The parameters that can differ between trials, in the order of the sweep file."""
-        parameters = [_searched(name, parameter) for name, parameter in self.spec.parameters.items()]
+        parameters = [_searched_parameter(name, parameter) for name, parameter in self.spec.parameters.items()]
         return [parameter for parameter in parameters if parameter.ends or len(parameter.choices) > 1]
 
     def count(self, *states: str) -> int:
@@ -114,7 +114,7 @@ def read(folder: RunFolder) -> RunData:
         ResultsError: a file of the folder is damaged; the message names it.
     """
     spec = folder.spec()
-    notes = folder.metadata()
+    environment = folder.metadata()
     trials = folder.trials()
     trials_left = (spec.trials or 0) - int(trials["state"].isin(FINISHED).sum())
     metrics = folder.best / "metrics.json"
@@ -125,13 +125,13 @@ def read(folder: RunFolder) -> RunData:
     return RunData(
         folder=folder,
         spec=spec,
-        notes=notes,
+        environment=environment,
         trials=trials,
         history=folder.history(),
         best=best,
-        predictions=_predictions(folder) if best is not None else None,
+        predictions=_read_predictions(folder) if best is not None else None,
         ensembles=ensemble_results.read(folder, str(best.get("trial_id"))) if best is not None else [],
-        state=list_sweeps.sweep_state(folder, notes, trials_left=trials_left),
+        state=list_sweeps.sweep_state(folder, environment, trials_left=trials_left),
     )
 
 
@@ -158,7 +158,7 @@ def finite_or_none(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _searched(name: str, parameter: Parameter) -> SearchedParameter:
+def _searched_parameter(name: str, parameter: Parameter) -> SearchedParameter:
     when = {
         other: tuple(format_setting(value) for value in (values if isinstance(values, list) else [values]))
         for other, values in parameter.when.items()
@@ -168,7 +168,7 @@ def _searched(name: str, parameter: Parameter) -> SearchedParameter:
     return SearchedParameter(name, False, None, tuple(format_setting(value) for value in parameter.choices()), when)
 
 
-def _predictions(folder: RunFolder) -> pd.DataFrame | None:
+def _read_predictions(folder: RunFolder) -> pd.DataFrame | None:
     file = folder.best / "predictions.csv"
     table = table_reader.read_table(
         file, schemas.PredictionRow, _PREDICTION_COLUMNS, ["split", "image"], METRICS_REMEDY

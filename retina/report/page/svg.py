@@ -1,4 +1,4 @@
-"""Figures as SVG that stands in a page: text stays text, ids are the figure's own, trials can be found by name."""
+"""Figures as inline SVG: text stays text, ids are unique on the page, and a trial's elements carry its id."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 TRIAL = "trial."
-"""Before a trial's id in the id of what is drawn of it."""
+"""Prefix of the id of an element that belongs to a trial; the trial's id follows."""
 
 CSS_INCH = 96
-"""Pixels."""
+"""CSS pixels an inch."""
 
 _ID = re.compile(r'\bid="([^"]+)"')
 _REFERENCE = re.compile(r'(xlink:href="#|url\(#)([^")]+)')
@@ -27,7 +27,15 @@ _TRIAL = re.compile(rf'<g id="{re.escape(TRIAL)}([^"]+)">')
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: `svg`, a heading, a line below it, and whether it is wider than a phone."""
+    """A figure of the page.
+
+    Attributes:
+        name: prefix of its ids.
+        title: heading above it.
+        note: text below it; may be empty.
+        svg: the inline SVG.
+        wide: whether it is wider than a phone's screen and is scrolled there.
+    """
 
     name: str
     title: str
@@ -37,46 +45,46 @@ class Picture:
 
 
 def picture(figure: Figure, name: str, title: str, note: str, alt: str, *, wide: bool = False) -> Picture:
-    """A figure as inline SVG.
+    """Return a figure as inline SVG.
 
     Args:
-        figure: drawn on no canvas yet.
-        name: letters, digits and dashes; tells its ids from those of the page's other figures.
-        title: stands above.
-        note: stands below; may be empty.
-        alt: what it shows, for those who do not see it.
-        wide: is to be scrolled on a phone, not made smaller.
+        figure: figure that has no canvas yet.
+        name: letters, digits and dashes; the prefix that keeps its ids unique among the page's figures.
+        title: heading above the figure.
+        note: text below the figure; may be empty.
+        alt: alternative text for screen readers.
+        wide: whether the figure is scrolled on a phone instead of made smaller.
     """
     return Picture(name, title, note, _inline(figure, name, alt), wide)
 
 
-def of_trial(artist: Artist, trial: str) -> None:
-    """Mark what is drawn of a trial, so that the page can tell whose it is."""
+def tag_trial(artist: Artist, trial: str) -> None:
+    """Store a trial's id in an artist, so that the page can highlight the trial."""
     artist.set_gid(f"{TRIAL}{trial}")
 
 
 def _inline(figure: Figure, name: str, alt: str) -> Markup:
-    drawn = io.StringIO()
+    buffer = io.StringIO()
     FigureCanvasSVG(figure)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(drawn, format="svg", transparent=True)
-    text = drawn.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True)
+    text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg ") :], flags=re.DOTALL)
-    # wider than drawn its text would be too large beside the page's own
+    # a figure enlarged further would have larger text than the page
     text = text.replace("<svg ", f'<svg style="max-width:{round(figure.get_figwidth() * CSS_INCH * 1.2)}px" ', 1)
-    text = _PATH.sub(_shortened, text)
-    text = _TRIAL.sub(_named, text)
+    text = _PATH.sub(_shorten_path, text)
+    text = _TRIAL.sub(_label_trial, text)
     text = _ID.sub(rf'id="{name}-\1"', text)
     text = _REFERENCE.sub(rf"\1{name}-\2", text)
-    opened = f'<svg role="img" aria-label="{escape(alt)}" '
-    return Markup(opened + text.removeprefix("<svg "))  # noqa: S704  # matplotlib escapes what it is given
+    start = f'<svg role="img" aria-label="{escape(alt)}" '
+    return Markup(start + text.removeprefix("<svg "))  # noqa: S704  # matplotlib escapes text
 
 
-def _shortened(found: re.Match[str]) -> str:
-    path = _DECIMALS.sub(r"\1", " ".join(found[1].split()))
+def _shorten_path(match: re.Match[str]) -> str:
+    path = _DECIMALS.sub(r"\1", " ".join(match[1].split()))
     return f'd="{path}"'
 
 
-def _named(found: re.Match[str]) -> str:
-    trial = found[1]
+def _label_trial(match: re.Match[str]) -> str:
+    trial = match[1]
     return f'<g id="{TRIAL}{trial}" data-trial="{trial}"><title>{trial}</title>'

@@ -1,4 +1,4 @@
-"""All trials as a table that can be sorted and filtered: its columns and cells."""
+"""The table of all trials, which can be sorted and filtered: its columns and cells."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Any
 from retina.report.page.run_data import RunData, finite_or_none, format_setting
 from retina.results.run_folder import METRIC_COLUMNS, PARAMETERS
 
-TEXTS = {"trial_id", "state", "reason"}
-NAMES = {"trial_id": "trial", "images_per_second": "images/s", "reason": "why it ended"}
+TEXT_COLUMNS = {"trial_id", "state", "reason"}
+LABELS = {"trial_id": "trial", "images_per_second": "images/s"}
+"""Column labels that differ from the names in trials.csv."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `name` as in trials.csv and `label` as it is shown, a filter may use both; whether it holds numbers."""
+    """A column of the table.
+
+    Attributes:
+        name: name in trials.csv.
+        label: visible heading. A filter may use the name or the label.
+        numeric: whether the column holds numbers.
+    """
 
     name: str
     label: str
@@ -23,7 +30,12 @@ class Column:
 
 @dataclass(frozen=True)
 class TrialCell:
-    """What is shown, and what it is sorted by: a number, a text, or None where there is nothing."""
+    """A cell of the table.
+
+    Attributes:
+        text: visible text.
+        key: value that the cell is sorted by; None in an empty cell.
+    """
 
     text: str
     key: float | str | None
@@ -31,7 +43,7 @@ class TrialCell:
 
 @dataclass(frozen=True)
 class Row:
-    """A trial, and its cells in the order of the columns."""
+    """A trial, with its cells in the order of the columns."""
 
     trial: str
     state: str
@@ -40,58 +52,68 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The trials, best first, those without a value last; `same` are the settings that all of them share."""
+    """The table of the trials.
+
+    Attributes:
+        columns: the columns.
+        rows: the trials, the best first, those without a value last.
+        same: names and values of the settings that all trials share.
+    """
 
     columns: list[Column]
     rows: list[Row]
     same: list[tuple[str, str]]
 
 
-def table(facts: RunData) -> Table:
-    """All trials of a sweep."""
-    varied = [name for name in PARAMETERS if name in facts.trials and len({_word(row[name]) for row in facts.rows}) > 1]
-    same = [(name, _word(facts.rows[0][name])) for name in PARAMETERS if facts.rows and name not in varied]
-    measures = [facts.metric, *(name for name in METRIC_COLUMNS if name != facts.metric)]
-    names = ["trial_id", "state", *measures, "best_epoch", "epochs_run", *varied, "minutes", "images_per_second"]
+def table(run: RunData) -> Table:
+    """Return the table of all trials of a sweep."""
+    varied = [name for name in PARAMETERS if name in run.trials and len({_text(row[name]) for row in run.rows}) > 1]
+    shared = [(name, _text(run.rows[0][name])) for name in PARAMETERS if run.rows and name not in varied]
+    metrics = [run.metric, *(name for name in METRIC_COLUMNS if name != run.metric)]
+    names = ["trial_id", "state", *metrics, "best_epoch", "epochs_run", *varied, "minutes", "images_per_second"]
     names.append("reason")
-    told = [{**row, "minutes": _minutes(row["seconds"])} for row in facts.rows]
-    columns = [Column(name, NAMES.get(name, name), _is_numeric(name, told)) for name in names]
-    places = {trial: place for place, trial in enumerate(facts.ranking)}
-    rows = sorted(told, key=lambda row: places.get(row["trial_id"], len(places)))
-    return Table(columns, [_row(row, columns) for row in rows], [(name, told) for name, told in same if told])
+    records = [{**row, "minutes": _minutes(row["seconds"])} for row in run.rows]
+    columns = [Column(name, LABELS.get(name, name), _is_numeric(name, records)) for name in names]
+    ranks = {trial: rank for rank, trial in enumerate(run.ranking)}
+    records.sort(key=lambda record: ranks.get(record["trial_id"], len(ranks)))
+    rows = [_row(record, columns) for record in records]
+    return Table(columns, rows, [(name, value) for name, value in shared if value])
 
 
-def _row(told: dict[str, Any], columns: list[Column]) -> Row:
-    return Row(str(told["trial_id"]), str(told["state"]), [_cell(told[one.name], one) for one in columns])
+def _row(record: dict[str, Any], columns: list[Column]) -> Row:
+    cells = [_cell(record[column.name], column) for column in columns]
+    return Row(str(record["trial_id"]), str(record["state"]), cells)
 
 
 def _cell(value: Any, column: Column) -> TrialCell:
-    text = _word(value)
+    text = _text(value)
     if not text:
         return TrialCell("", None)
     if not column.numeric:
         return TrialCell(text, text)
-    found = finite_or_none(value)
-    if found is None:
+    number = finite_or_none(value)
+    if number is None:
         return TrialCell(text, None)
     if column.name == "minutes":
-        return TrialCell(f"{found:.1f}", round(found, 4))
-    return TrialCell(str(int(found)) if found == int(found) and abs(found) < 1e6 else f"{found:.4g}", found)
+        return TrialCell(f"{number:.1f}", round(number, 4))
+    return TrialCell(str(int(number)) if number == int(number) and abs(number) < 1e6 else f"{number:.4g}", number)
 
 
 def _minutes(seconds: Any) -> float | None:
-    found = finite_or_none(seconds)
-    return None if found is None else found / 60
+    number = finite_or_none(seconds)
+    return None if number is None else number / 60
 
 
-def _is_numeric(name: str, rows: list[dict[str, Any]]) -> bool:
-    told = [row[name] for row in rows if _word(row[name])]
-    return name not in TEXTS and all(finite_or_none(value) is not None and not _is_truth(value) for value in told)
+def _is_numeric(name: str, records: list[dict[str, Any]]) -> bool:
+    values = [record[name] for record in records if _text(record[name])]
+    return name not in TEXT_COLUMNS and all(
+        finite_or_none(value) is not None and not _is_boolean(value) for value in values
+    )
 
 
-def _is_truth(value: Any) -> bool:
+def _is_boolean(value: Any) -> bool:
     return format_setting(value) in {"true", "false"}
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return format_setting(value).strip()

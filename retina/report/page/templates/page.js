@@ -1,8 +1,8 @@
 "use strict";
-// Sorts and filters the table of trials, and shows a trial in the figures. Without it the page is whole, but still.
+// Sorts and filters the table of trials, and highlights trials in the figures. The page is complete without it.
 (function () {
   window.addEventListener("beforeprint", () => {
-    document.querySelectorAll("details").forEach((one) => one.setAttribute("open", ""));
+    document.querySelectorAll("details").forEach((details) => details.setAttribute("open", ""));
   });
 
   const table = document.getElementById("trial-table");
@@ -14,78 +14,80 @@
   const labels = heads.map((head) => head.textContent.trim());
   const filter = document.getElementById("filter");
   const boxes = Array.from(document.querySelectorAll(".by-state"));
-  const shown = document.getElementById("shown");
+  const summary = document.getElementById("shown");
 
-  function key(row, column) {
-    const told = row.cells[column].dataset.key;
-    if (told === undefined) return null;
-    return "numeric" in heads[column].dataset ? Number(told) : told;
+  // the value that a row is sorted and filtered by: a number or a text; null for an empty cell
+  function sortKey(row, column) {
+    const key = row.cells[column].dataset.key;
+    if (key === undefined) return null;
+    return "numeric" in heads[column].dataset ? Number(key) : key;
   }
 
   function sort(column) {
     const numeric = "numeric" in heads[column].dataset;
-    const before = heads[column].getAttribute("aria-sort");
-    // numbers from the largest down first, names from a up
-    const down = before ? before === "ascending" : numeric;
+    const previous = heads[column].getAttribute("aria-sort");
+    // the first click sorts numbers in descending order, text in ascending order; the next reverses it
+    const descending = previous ? previous === "ascending" : numeric;
     heads.forEach((head) => head.removeAttribute("aria-sort"));
-    heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
-    const sign = down ? -1 : 1;
-    const places = new Map(rows.map((row, place) => [row, place]));
-    rows.sort((one, other) => {
-      const a = key(one, column), b = key(other, column);
-      if (a === null || b === null) return (a === null) - (b === null) || places.get(one) - places.get(other);
+    heads[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const sign = descending ? -1 : 1;
+    const positions = new Map(rows.map((row, index) => [row, index]));
+    rows.sort((left, right) => {
+      const a = sortKey(left, column), b = sortKey(right, column);
+      const tie = positions.get(left) - positions.get(right);
+      if (a === null || b === null) return (a === null) - (b === null) || tie;
       const order = numeric ? a - b : a.localeCompare(b);
-      return sign * order || places.get(one) - places.get(other);
+      return sign * order || tie;
     });
     body.append(...rows);
   }
 
-  // one word of the filter: name>number, name<=number, name=text, or a text that the row must have
-  function test(word) {
+  // returns the test of a word of the filter: name>number, name<=number, name=text, or text that the row must contain
+  function rowTest(word) {
     const parts = /^([\w/]+)(<=|>=|=|<|>)(.*)$/.exec(word);
     const column = parts ? Math.max(names.indexOf(parts[1]), labels.indexOf(parts[1])) : -1;
     if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
-    const [, , relation, wanted] = parts;
-    const limit = Number(wanted);
-    const asNumber = wanted !== "" && !Number.isNaN(limit) && "numeric" in heads[column].dataset;
+    const [, , relation, operand] = parts;
+    const limit = Number(operand);
+    const asNumber = operand !== "" && !Number.isNaN(limit) && "numeric" in heads[column].dataset;
     return (row) => {
-      const value = key(row, column);
-      if (wanted === "") return true; // still being typed
+      const value = sortKey(row, column);
+      if (operand === "") return true; // the condition is incomplete
       if (value === null) return false;
-      if (!asNumber) return relation === "=" && String(value).toLowerCase() === wanted.toLowerCase();
-      if (relation === "=") return value === limit || row.cells[column].textContent === wanted;
+      if (!asNumber) return relation === "=" && String(value).toLowerCase() === operand.toLowerCase();
+      if (relation === "=") return value === limit || row.cells[column].textContent === operand;
       if (relation === "<") return value < limit;
       if (relation === ">") return value > limit;
       return relation === "<=" ? value <= limit : value >= limit;
     };
   }
 
-  function narrow() {
-    const tests = filter.value.split(/\s+/).filter(Boolean).map(test);
+  function applyFilter() {
+    const tests = filter.value.split(/\s+/).filter(Boolean).map(rowTest);
     const states = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
     let count = 0;
     for (const row of rows) {
-      row.hidden = !(states.has(row.dataset.state) && tests.every((one) => one(row)));
+      row.hidden = !(states.has(row.dataset.state) && tests.every((test) => test(row)));
       count += !row.hidden;
     }
-    shown.textContent = count + " of " + rows.length + " trials";
+    summary.textContent = count + " of " + rows.length + " trials";
   }
 
-  function pick(row) {
-    const on = row.classList.toggle("picked");
-    row.querySelector(".pick").setAttribute("aria-pressed", String(on));
-    const picked = new Set(rows.filter((one) => one.classList.contains("picked")).map((one) => one.dataset.row));
+  function toggleHighlight(row) {
+    const isPicked = row.classList.toggle("picked");
+    row.querySelector(".pick").setAttribute("aria-pressed", String(isPicked));
+    const picked = new Set(rows.filter((other) => other.classList.contains("picked")).map((other) => other.dataset.row));
     for (const svg of document.querySelectorAll("svg")) {
-      const drawn = Array.from(svg.querySelectorAll("[data-trial]"));
-      drawn.forEach((one) => one.classList.toggle("on", picked.has(one.dataset.trial)));
-      svg.classList.toggle("picking", picked.size > 0 && drawn.length > 0);
+      const elements = Array.from(svg.querySelectorAll("[data-trial]"));
+      elements.forEach((element) => element.classList.toggle("on", picked.has(element.dataset.trial)));
+      svg.classList.toggle("picking", picked.size > 0 && elements.length > 0);
     }
   }
 
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => sort(column)));
-  rows.forEach((row) => row.querySelector(".pick").addEventListener("click", () => pick(row)));
-  filter.addEventListener("input", narrow);
-  boxes.forEach((box) => box.addEventListener("change", narrow));
+  rows.forEach((row) => row.querySelector(".pick").addEventListener("click", () => toggleHighlight(row)));
+  filter.addEventListener("input", applyFilter);
+  boxes.forEach((box) => box.addEventListener("change", applyFilter));
   document.querySelector(".controls").hidden = false;
-  narrow();
+  applyFilter();
 })();
