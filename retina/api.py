@@ -93,9 +93,9 @@ def run_sweep(
 
     spec = sweep if isinstance(sweep, SweepSpec) else load_sweep(sweep)
     refuse_address(os.fspath(results))
-    place = api.SweepPaths(Path(results), None if weights is None else Path(weights), address)
+    paths = api.SweepPaths(Path(results), None if weights is None else Path(weights), address)
     options = api.ResumeOptions(resume=resume, extend=extend, force=force)
-    folder, result = api.run_sweep(spec, place, options, verbose=verbose, progress=progress, watch=watch)
+    folder, result = api.run_sweep(spec, paths, options, verbose=verbose, progress=progress, watch=watch)
     if not result.interrupted:
         _finalize(folder, progress=progress)
     return Run(folder.root, result)

@@ -1,4 +1,4 @@
-"""The arguments of `retina train`: those of the report's script, with its defaults, and some for the dataset."""
+"""The arguments of `retina train`: those of the course report's script, with its defaults, and some for the dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retina.config import DataConfig, TrialConfig
 NETWORKS = {"resnet18": "ResNet18", "resnet50": "ResNet50"}
 DATA = "data/eyepacs"
 SETTINGS = ("batch_size", "learning_rate", "epochs", "optimizer", "momentum", "weight_decay", "seed")
-"""Arguments that are fields of `TrialConfig` of the same name."""
+"""Arguments that have the names of the `TrialConfig` fields that they set."""
 DESCRIPTION = """Train a network in this process, with and without ImageNet's weights, and compare the two. The test
 accuracy of each epoch is recorded, as in the report, but for the curves only: the epoch whose model is kept is the best
 by validation accuracy."""
@@ -19,9 +19,16 @@ by validation accuracy."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a command's parser."""
     parser.description = DESCRIPTION
-    run, data = TrialConfig(), DataConfig()
+    trial, data = TrialConfig(), DataConfig()
     add = parser.add_argument
-    add("-t", "--target_model", type=_arch, default="resnet18", metavar="ResNet18|ResNet50", help="(default: ResNet18)")
+    add(
+        "-t",
+        "--target_model",
+        type=_parse_arch,
+        default="resnet18",
+        metavar="ResNet18|ResNet50",
+        help="(default: ResNet18)",
+    )
     _switch(parser, "-c", "--comparison", True, "train with and without pretraining, and compare")
     _switch(parser, "-p", "--pretrain", False, "with -c 0: train with pretraining")
     load = "reload the stored models and accuracies, train only what is missing, then compare and draw"
@@ -49,39 +56,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--name",
-        type=_name,
+        type=_parse_name,
         metavar="NAME",
         help="(default: resnet18-comparison, or resnet18-pretrained, resnet18-scratch with -c 0)",
     )
-    add("--seed", type=int, default=run.seed, metavar="N", help=default)
+    add("--seed", type=int, default=trial.seed, metavar="N", help=default)
 
 
 def name_of(options: argparse.Namespace) -> str:
-    """Return the run's name: the value of --name, else one that states what is trained."""
+    """Return the run's name: --name, or else the network and its pretraining."""
     kind = "comparison" if options.comparison else "pretrained" if options.pretrain else "scratch"
     return options.name or f"{options.target_model}-{kind}"
 
 
-def _name(text: str) -> str:
-    """Return `text`; raise if it is not the name of a folder directly in the results folder."""
+def _parse_name(text: str) -> str:
+    """Return `text`; raise if it cannot be the name of a folder in the results folder."""
     if not text.strip() or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a name, without /")
     return text
 
 
 def _switch(parser: argparse.ArgumentParser, short: str, long: str, default: bool, description: str) -> None:
+    """Add an option with the value 0 or 1; without a value it is 1."""
     text = f"{description} (default: {int(default)})"
-    parser.add_argument(short, long, type=_truth, nargs="?", const=True, default=default, metavar="0|1", help=text)
+    parser.add_argument(
+        short, long, type=_parse_switch, nargs="?", const=True, default=default, metavar="0|1", help=text
+    )
 
 
-def _truth(text: str) -> bool:
-    """Return a switch's value. 0 and 1 are what the report's script takes."""
+def _parse_switch(text: str) -> bool:
+    """Return a switch's value: 0 and 1, as in the report's script, or true and false."""
     if text.lower() not in {"0", "1", "false", "true"}:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: 0, 1, false, true")
     return text.lower() in {"1", "true"}
 
 
-def _arch(text: str) -> str:
+def _parse_arch(text: str) -> str:
+    """Return the architecture that `text` names, in any capitals."""
     if text.lower() not in NETWORKS:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: {', '.join(NETWORKS.values())}")
     return text.lower()

@@ -1,1 +1,1 @@
-"""What a person sees of a results folder. Reads it, never trains."""
+"""Presentation of a results folder: terminal output, figures and report.html. Reads results and trains nothing."""

@@ -1,4 +1,4 @@
-"""The best trial alone, the kept trials as an ensemble, and their weight soup: as a terminal and the page show them."""
+"""Results of the best trial alone, the ensemble of the kept trials, and their weight soup, for terminal and page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NUMBERS = {"qwk": "QWK", "accuracy": "accuracy", "auc": "AUC"}
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """One of the three.
+    """The result of one model: the best trial alone, the ensemble or the soup.
 
     Attributes:
-        name: what it is, in words.
-        metric: by which validation compares them.
+        name: the model in words.
+        metric: name of the validation metric that ranks the models.
         members: ids of its trials.
-        split_metrics: what `best/together.json` says of it, by split.
-        is_best: whether it is the best of the three by validation.
+        split_metrics: its metrics in `best/together.json`, by split.
+        is_best: whether it is the best of the models by `metric`.
     """
 
     name: str
@@ -37,63 +37,66 @@ class EnsembleResult:
 
 
 def read(folder: RunFolder, trial_id: str) -> list[EnsembleResult]:
-    """Those that were judged, the best trial first; a soup of that trial alone is left out.
+    """Return the results of the models that were evaluated, the best trial alone first.
+
+    A soup that consists of the best trial alone is left out.
 
     Args:
-        folder: the sweep's.
-        trial_id: of the best model; what was made of another one, before the sweep was extended say, does not count.
+        folder: a results folder.
+        trial_id: id of the best trial. Results that belong to another one, for example from before the sweep was
+            extended, are not returned.
 
     Raises:
-        ResultsError: `best/together.json` is damaged, or gone though it was written.
+        ResultsError: `best/together.json` is damaged, or listed in SHA256SUMS and missing.
     """
     file = folder.best / "together.json"
     if not file.is_file() and file.name not in (checksums.read_sums(folder.best) or {}):
         return []
     checksums.verify_best(folder.best, file.name)
-    told = readers.read_object(file, schemas.EnsembleFile, METRICS_REMEDY)
-    return [] if told is None else _ways(told, trial_id)
+    content = readers.read_object(file, schemas.EnsembleFile, METRICS_REMEDY)
+    return [] if content is None else _results(content, trial_id)
 
 
-def _ways(told: Mapping[str, Any], trial_id: str) -> list[EnsembleResult]:
-    if told["single"]["members"] != [trial_id]:
+def _results(content: Mapping[str, Any], trial_id: str) -> list[EnsembleResult]:
+    if content["single"]["members"] != [trial_id]:
         return []
-    made = [way for way in NAMES if way != "soup" or len(told[way]["members"]) > 1]
-    best = told["better"] if told["better"] in made else "single"
+    models = [model for model in NAMES if model != "soup" or len(content[model]["members"]) > 1]
+    best = content["better"] if content["better"] in models else "single"
     return [
         EnsembleResult(
-            name=NAMES[way].format(len(told[way]["members"])),
-            metric=str(told["metric"]),
-            members=list(told[way]["members"]),
-            split_metrics={split: told[way][split] for split in EVALUATED_SPLITS},
-            is_best=way == best,
+            name=NAMES[model].format(len(content[model]["members"])),
+            metric=str(content["metric"]),
+            members=list(content[model]["members"]),
+            split_metrics={split: content[model][split] for split in EVALUATED_SPLITS},
+            is_best=model == best,
         )
-        for way in made
+        for model in models
     ]
 
 
-def note(ways: list[EnsembleResult]) -> str:
-    """What the table says, in a sentence or two; which trials the ensemble is of."""
-    (best,) = (way for way in ways if way.is_best)
-    everyone = next(way for way in ways if len(way.members) > 1)
-    added = any("soup" in way.name for way in ways)
-    soup = "" if added else " No other trial's weights could be averaged with the best one's to its gain."
-    return f"Best by {best.metric}: {best.name}. The ensemble: {', '.join(everyone.members)}.{soup}"
+def note(results: list[EnsembleResult]) -> str:
+    """Return a caption for the table: the best model, the ensemble's trials, and whether the soup is left out."""
+    (best,) = (result for result in results if result.is_best)
+    ensemble = next(result for result in results if len(result.members) > 1)
+    has_soup = any("soup" in result.name for result in results)
+    soup = "" if has_soup else " No soup: no other trial's weights improve the best trial's when averaged with them."
+    return f"Best by {best.metric}: {best.name}. The ensemble: {', '.join(ensemble.members)}.{soup}"
 
 
-def table(ways: list[EnsembleResult]) -> Table:
-    """Validation and test beside each other, with the 95% intervals of test; 100 columns wide at most."""
-    shown = Table(Column("", no_wrap=True), box=SIMPLE_HEAD, caption=note(ways), caption_justify="left")
+def table(results: list[EnsembleResult]) -> Table:
+    """Return a table of validation and test metrics with the 95% intervals of test, at most 100 columns wide."""
+    shown = Table(Column("", no_wrap=True), box=SIMPLE_HEAD, caption=note(results), caption_justify="left")
     shown.add_column("val.\nQWK", justify="right")
     for name in NUMBERS.values():
         shown.add_column(f"test\n{name}", justify="right", no_wrap=True)
-    for way in ways:
-        val, test = way.split_metrics["val"], way.split_metrics["test"]
-        shown.add_row(way.name, _cell({"qwk": val.get("qwk")}, "qwk"), *(_cell(test, key) for key in NUMBERS))
+    for result in results:
+        val, test = result.split_metrics["val"], result.split_metrics["test"]
+        shown.add_row(result.name, _cell({"qwk": val.get("qwk")}, "qwk"), *(_cell(test, key) for key in NUMBERS))
     return shown
 
 
-def _cell(told: Mapping[str, Any], key: str) -> str:
-    value, between = told.get(key), told.get("intervals", {}).get(key)
+def _cell(metrics: Mapping[str, Any], key: str) -> str:
+    value, interval = metrics.get(key), metrics.get("intervals", {}).get(key)
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{between[0]:.3f}, {between[1]:.3f}]" if between else "")
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")

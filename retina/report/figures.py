@@ -1,6 +1,7 @@
-"""The figures of the best model: confusion matrices of validation and test, and accuracy by epoch.
+"""Figures of the best model: confusion matrices on validation and test, and accuracy by epoch.
 
-Drawn on canvases of their own, never through pyplot, so that a notebook or program that calls this keeps its backend.
+They are drawn on their own Agg canvases, never through pyplot, so that the backend of a calling notebook or program
+does not change.
 """
 
 from __future__ import annotations
@@ -32,17 +33,25 @@ from retina.results.run_folder import METRICS_REMEDY, RunFolder
 BLUES = LinearSegmentedColormap.from_list(
     "retina", ["#f5fbff", "#c3e6fd", "#96cdf5", "#6eb2e8", "#4d96d5", "#3679bb", "#275e9c", "#1e4579", "#172e55"]
 )
-"""White to navy in equal steps of Oklab (Ottosson 2020): lightness alone tells the shares apart, in print too."""
+"""White to navy in equal steps of Oklab (Ottosson 2020): lightness alone distinguishes shares, also in print."""
 
 _DARK, _MUTED, _EMPTY = "#10243e", "#5b6773", "#eceff1"
-# three of Okabe and Ito's colours, which the colour-blind tell apart; the markers differ for print
+# three colours of Okabe and Ito's palette, which is safe for colour-blind readers; the markers differ for print
 _LINES = {"train": ("#999999", "s"), "val": ("#0072b2", "o"), "test": ("#d55e00", "^")}
 _DPI = 150
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The best model on one split: `split` ("val" or "test"), its numbers, and int64 (5, 5) counts, rows true."""
+    """The best model's metrics on one split.
+
+    Attributes:
+        split: "val" or "test".
+        n: number of photographs.
+        accuracy: accuracy, 0 to 1.
+        qwk: quadratic weighted kappa.
+        counts: confusion matrix, int64 (5, 5); rows are true grades, columns predicted grades.
+    """
 
     split: str
     n: int
@@ -51,50 +60,50 @@ class SplitResult:
     counts: npt.NDArray[np.int64]
 
     def describe(self) -> str:
-        """One line for a title."""
+        """Return a one-line description for a title."""
         return f"{SPLIT_NAMES[self.split]}, n = {self.n:,}, accuracy {self.accuracy:.3f}, QWK {self.qwk:.3f}"
 
 
 def draw(folder: RunFolder) -> list[Path]:
-    """Draw the best model's figures from its metrics.json and the sweep's history.csv into `best/`.
+    """Draw the best model's figures into `best/`, from its metrics.json and the sweep's history.csv.
 
     Returns:
         The files: confusion_matrix_{val,test}.png (shares of all photographs), confusion_matrix_{val,test}_rows.png
         (shares of each true grade) and accuracy.png.
 
     Raises:
-        ResultsError: no best model yet, or what is told of it is damaged; names the file.
+        ResultsError: there is no best model yet, or metrics.json or history.csv is damaged; names the file.
     """
     file = folder.best / "metrics.json"
-    told = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
-    if told is None:
+    metrics = readers.read_object(file, schemas.Metrics, METRICS_REMEDY)
+    if metrics is None:
         raise ResultsError(f"{folder.root}: no finished sweep, so there is nothing to draw ({file} is missing)")
     checksums.verify_best(folder.best, file.name)
-    judged = [read_split_result(told, split, file) for split in EVALUATED_SPLITS]
-    trial_id, epoch = _chosen(told, file)
+    results = [read_split_result(metrics, split, file) for split in EVALUATED_SPLITS]
+    trial_id, epoch = _best_epoch(metrics, file)
     headline = f"{folder.name}, trial {trial_id}"
     figures = {}
-    for one in judged:
-        title = f"{textwrap.fill(headline, 70)}\n{one.describe()}"
-        figures[f"confusion_matrix_{one.split}.png"] = confusion_matrix(one.counts, title)
-        figures[f"confusion_matrix_{one.split}_rows.png"] = confusion_matrix(one.counts, title, by_row=True)
+    for result in results:
+        title = f"{textwrap.fill(headline, 70)}\n{result.describe()}"
+        figures[f"confusion_matrix_{result.split}.png"] = confusion_matrix(result.counts, title)
+        figures[f"confusion_matrix_{result.split}_rows.png"] = confusion_matrix(result.counts, title, by_row=True)
     history = folder.history()
     curves = history[history["trial_id"] == trial_id]
     if curves.empty:
         raise ResultsError(f"{folder.root / 'history.csv'}: has no epoch of trial {trial_id}, which {file} names")
-    figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), judged[0])
-    drawn = [write(figure, folder.best / name) for name, figure in figures.items()]
+    figures["accuracy.png"] = accuracy(curves, epoch, textwrap.fill(headline, 80), results[0])
+    files = [write(figure, folder.best / name) for name, figure in figures.items()]
     checksums.update(folder.best, figures)
-    return drawn
+    return files
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False) -> Figure:
-    """Share and count of each pair of true and predicted grade.
+    """Draw the share and the count of each pair of true and predicted grade.
 
     Args:
-        counts: int64 (5, 5), rows true grades, columns predicted ones.
-        title: stands above; its lines are kept.
-        by_row: shares of each true grade instead of all photographs; a grade without photographs stays empty.
+        counts: int64 (5, 5); rows are true grades, columns predicted grades.
+        title: the title; its line breaks are kept.
+        by_row: normalise by each true grade instead of by all photographs; a grade without photographs is left empty.
     """
     figure = Figure(figsize=(7.2, 6.1), layout="constrained")
     draw_confusion_matrix(figure, counts, title, by_row=by_row)
@@ -104,9 +113,9 @@ def confusion_matrix(counts: npt.NDArray[np.int64], title: str, *, by_row: bool 
 def draw_confusion_matrix(
     figure: FigureBase, counts: npt.NDArray[np.int64], title: str, *, by_row: bool = False
 ) -> None:
-    """Draw a `confusion_matrix` on a figure, or on a part of one."""
-    whole = counts.sum(axis=1, keepdims=True) if by_row else counts.sum(keepdims=True)
-    shares = counts / np.maximum(whole, 1)
+    """Draw a confusion matrix on a figure or a subfigure; see `confusion_matrix`."""
+    total = counts.sum(axis=1, keepdims=True) if by_row else counts.sum(keepdims=True)
+    shares = counts / np.maximum(total, 1)
     top = 1.0 if by_row else max(float(shares.max()), 0.01)
     axes = figure.add_subplot()
     empty = counts.sum(axis=1) == 0 if by_row else np.zeros(GRADES, np.bool_)
@@ -115,8 +124,8 @@ def draw_confusion_matrix(
             _empty_row(axes, true)
             continue
         for predicted in range(GRADES):
-            place, share = (predicted, true), float(shares[true, predicted])
-            _cell(axes, place, BLUES(share / top), f"{share:.1%}", f"{counts[true, predicted]:,}")
+            share = float(shares[true, predicted])
+            _cell(axes, (predicted, true), BLUES(share / top), f"{share:.1%}", f"{counts[true, predicted]:,}")
     _label(axes, counts.sum(axis=1))
     axes.set_title(title, fontsize=11, color=_DARK, pad=12)
     bar = figure.colorbar(ScalarMappable(Normalize(0, top), BLUES), ax=axes, shrink=0.85)
@@ -127,13 +136,14 @@ def draw_confusion_matrix(
 
 
 def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: SplitResult) -> Figure:
-    """Accuracy by epoch on train, validation and, where it was followed, test.
+    """Draw accuracy by epoch on train, validation and, if it was tracked, test.
 
     Args:
-        curves: rows of history.csv, of one trial.
-        epoch: the chosen one, which is marked.
-        title: stands above.
-        validation: the chosen epoch's; gives the accuracy of a model that knows the commonest grade only.
+        curves: one trial's rows of history.csv.
+        epoch: the chosen epoch, which is marked.
+        title: the title.
+        validation: validation result of the chosen epoch; gives the accuracy of a model that always predicts the
+            commonest grade.
     """
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
@@ -163,9 +173,9 @@ def accuracy(curves: pd.DataFrame, epoch: int, title: str, validation: SplitResu
     return figure
 
 
-def _cell(axes: Axes, place: tuple[int, int], colour: Any, share: str, count: str) -> None:
-    axes.add_patch(_square(place, facecolor=colour))
-    x, y = place
+def _cell(axes: Axes, center: tuple[int, int], colour: Any, share: str, count: str) -> None:
+    axes.add_patch(_square(center, facecolor=colour))
+    x, y = center
     ink = ink_on(colour)
     axes.text(x, y - 0.1, share, ha="center", va="center", fontsize=12, fontweight="bold", color=ink)
     axes.text(x, y + 0.22, count, ha="center", va="center", fontsize=9, color=ink)
@@ -178,12 +188,16 @@ def _empty_row(axes: Axes, true: int) -> None:
     axes.text(middle, true, "no photographs", ha="center", va="center", fontsize=9, style="italic", color=_MUTED)
 
 
-def _square(place: tuple[int, int], facecolor: Any) -> Rectangle:
-    return Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, facecolor=facecolor, edgecolor="white", linewidth=2)
+def _square(center: tuple[int, int], facecolor: Any) -> Rectangle:
+    return Rectangle((center[0] - 0.5, center[1] - 0.5), 1, 1, facecolor=facecolor, edgecolor="white", linewidth=2)
 
 
 def ink_on(background: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever has more contrast by WCAG 2; it is then at least 4.5 : 1 on any background."""
+    """Return "black" or "white", whichever has more contrast by WCAG 2: at least 4.5 : 1 on any background.
+
+    Args:
+        background: RGBA, 0 to 1.
+    """
     rgb = np.asarray(background[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
@@ -207,37 +221,43 @@ def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
     note.set(color=colour, weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
 
 
-def read_split_result(told: Any, split: str, file: Path) -> SplitResult:
-    """What metrics.json, read as `told`, says of a split.
+def read_split_result(metrics: Any, split: str, file: Path) -> SplitResult:
+    """Return the result on one split, from the values of metrics.json.
+
+    Args:
+        metrics: the values of metrics.json.
+        split: "val" or "test".
+        file: the path of metrics.json, for error messages.
 
     Raises:
-        ResultsError: it lacks something, or that is damaged; names `file`.
+        ResultsError: a value is missing or damaged; names `file`.
     """
     try:
-        one = told[split]
-        counts = np.array(one["confusion_matrix"], dtype=np.int64)
-        judged = SplitResult(split, int(one["n"]), float(one["accuracy"]), float(one["qwk"]), counts)
+        values = metrics[split]
+        counts = np.array(values["confusion_matrix"], dtype=np.int64)
+        result = SplitResult(split, int(values["n"]), float(values["accuracy"]), float(values["qwk"]), counts)
     except (KeyError, TypeError, ValueError) as error:
         needed = "n, accuracy, qwk and confusion_matrix are needed"
         raise ResultsError(f"{file}: {split}: {needed}: {type(error).__name__}: {error}") from None
     if counts.shape != (GRADES, GRADES) or counts.min() < 0:
         shape = f"{counts.shape}, allowed: ({GRADES}, {GRADES}), counts"
         raise ResultsError(f"{file}: {split}: confusion_matrix has the shape {shape}")
-    return judged
+    return result
 
 
-def _chosen(told: Any, file: Path) -> tuple[str, int]:
+def _best_epoch(metrics: Any, file: Path) -> tuple[str, int]:
+    """Return the best trial's id and its best epoch."""
     try:
-        return str(told["trial_id"]), int(told["epoch"])
+        return str(metrics["trial_id"]), int(metrics["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{file}: trial_id and epoch are needed: {type(error).__name__}: {error}") from None
 
 
 def write(figure: Figure, file: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; returns `file`."""
-    picture = io.BytesIO()
+    """Write a figure atomically as PNG, with its title in the metadata; return `file`."""
+    buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    told = {"Title": figure.axes[0].get_title().replace("\n", "; ")}  # the file says what it is, also without its name
-    figure.savefig(picture, format="png", dpi=_DPI, facecolor="white", metadata=told)
-    write_bytes(file, picture.getvalue())
+    metadata = {"Title": figure.axes[0].get_title().replace("\n", "; ")}  # identifies a file that was renamed
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata=metadata)
+    write_bytes(file, buffer.getvalue())
     return file

@@ -1,1 +1,1 @@
-"""Sweeps: the only rooms that know Ray and Optuna."""
+"""Sweeps: search, ledger and backends. The only package that imports Ray and Optuna."""

@@ -71,12 +71,12 @@ class Session(Backend, Protocol):
     gpu_share: float
     is_cluster: bool
 
-    def prepare(self, folder: Path, photographs: FundusDataset) -> None:
-        """Check that trials can reach `folder` and `photographs` from where they run.
+    def prepare(self, folder: Path, dataset: FundusDataset) -> None:
+        """Check that trials can reach `folder` and `dataset` from where they run.
 
         Args:
             folder: the results folder, or its parent if the results folder does not exist yet.
-            photographs: the decoded dataset.
+            dataset: the decoded dataset.
 
         Raises:
             RetinaError: they cannot.

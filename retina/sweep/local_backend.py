@@ -44,8 +44,8 @@ class LocalSession:
         """Name trials in log lines by `title`; by their ids if it is None."""
         self._title = title
 
-    def prepare(self, folder: Path, photographs: FundusDataset) -> None:
-        """Check nothing: this process has made the folder and the photographs itself."""
+    def prepare(self, folder: Path, dataset: FundusDataset) -> None:
+        """Check nothing: this process has made the folder and the dataset itself."""
 
     def call(self, function: Callable[[], None]) -> None:
         """Call the function in this process."""

@@ -1,7 +1,7 @@
 """All access to parts of Optuna and Ray that are not public, with the reason for each.
 
-tests/test_private_api.py fails when a new version changes what is relied on here. Ray is imported where it is used:
-`study` needs this module without it.
+tests/sweep/test_private_api.py fails when a new version changes what is relied on here. Ray is imported where it is
+used: `study` needs this module without it.
 """
 
 from __future__ import annotations

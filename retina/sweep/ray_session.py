@@ -1,4 +1,4 @@
-"""A connection to Ray, with the checks that precede a sweep's first trial, as a `retina.sweep.backend.Session`."""
+"""A connection to Ray as a `retina.sweep.backend.Session`, with the checks that precede a sweep's first trial."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from retina.sweep.status_reporter import Watch
 class RaySession:
     """The Ray cluster that this process is connected to. Implements `retina.sweep.backend.Session`."""
 
-    def __init__(self, share: TrialResources, guard: Guard | None, watch: Watch | None, *, verbose: bool) -> None:
-        self._share, self._guard, self._watch, self._verbose = share, guard, watch, verbose
+    def __init__(self, resources: TrialResources, guard: Guard | None, watch: Watch | None, *, verbose: bool) -> None:
+        self._resources, self._guard, self._watch, self._verbose = resources, guard, watch, verbose
         self._nodes: Nodes | None = None
-        self.gpu_share = share.gpu or 1.0
+        self.gpu_share = resources.gpu or 1.0
         self.is_cluster = is_cluster(guard)
 
-    def prepare(self, folder: Path, photographs: FundusDataset) -> None:
-        """Check that Ray is alive and that its nodes can read the photographs and write to `folder`."""
+    def prepare(self, folder: Path, dataset: FundusDataset) -> None:
+        """Check that Ray is alive and that its nodes can read the dataset and write to `folder`."""
         if self._guard:
             self._guard.check()
-        self._nodes = Nodes(self._share, photographs)
+        self._nodes = Nodes(self._resources, dataset)
         self._nodes.check(folder)
         ray_backend.silence_libraries(self._verbose)
 
@@ -42,7 +42,7 @@ class RaySession:
             spec,
             ledger,
             task,
-            self._share,
+            self._resources,
             nodes=self._nodes,
             verbose=self._verbose,
             watch=self._watch,
@@ -51,14 +51,14 @@ class RaySession:
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in a Ray task with the resources of a trial; see `evaluation_task.run_on_node`."""
-        run_on_node(function, self._share, self._nodes.checked() if self._nodes else (), self._guard)
+        run_on_node(function, self._resources, self._nodes.checked() if self._nodes else (), self._guard)
 
 
 @contextmanager
 def ray_session(
     spec: SweepSpec, root: Path, address: str | None, *, watch: Watch | None = None, verbose: bool = False
 ) -> Iterator[RaySession]:
-    """Connect to Ray, or start it, and check that a trial of `spec` fits and that workers start; disconnect at the end.
+    """Connect to Ray or start it, and disconnect at the end. Check that a trial fits and that workers start.
 
     Args:
         spec: the sweep.
@@ -71,7 +71,7 @@ def ray_session(
         RetinaError: no cluster answers, Ray does not start, no trial fits, or the disk is too full.
     """
     with connected(address, spec.name, verbose=verbose) as guard:
-        share = trial_resources(spec.resources)
-        refuse_full_disk(spec, root, slots(share))
-        try_workers(guard, share)
-        yield RaySession(share, guard, watch, verbose=verbose)
+        resources = trial_resources(spec.resources)
+        refuse_full_disk(spec, root, slots(resources))
+        try_workers(guard, resources)
+        yield RaySession(resources, guard, watch, verbose=verbose)

@@ -28,7 +28,7 @@ MATRICES = [f"confusion_matrix_{split}{end}.png" for split in ("val", "test") fo
 COUNTS = np.array([[30, 4, 1, 0, 0], [2, 6, 2, 0, 0], [1, 2, 12, 3, 2], [0, 0, 0, 0, 0], [0, 0, 5, 1, 4]])
 
 
-def told(counts: npt.NDArray[np.int64], **changed: Any) -> dict[str, Any]:
+def split_values(counts: npt.NDArray[np.int64], **changed: Any) -> dict[str, Any]:
     n = int(counts.sum())
     own = {"n": n, "accuracy": counts.trace() / n, "qwk": 0.61, "auc": None, "confusion_matrix": counts.tolist()}
     return {**own, **changed}
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> RunFolder:
         run.record_epoch("a1", epoch, train_accuracy=0.5 + epoch / 10, val_accuracy=0.6 + epoch / 20)
         run.record_epoch("b2", epoch, train_accuracy=0.1, val_accuracy=0.1, test_accuracy=0.1)
     run.flush()
-    metrics = {"trial_id": "a1", "epoch": 2, "val": told(COUNTS), "test": told(COUNTS.T, qwk=0.25)}
+    metrics = {"trial_id": "a1", "epoch": 2, "val": split_values(COUNTS), "test": split_values(COUNTS.T, qwk=0.25)}
     write_json(run.best / "metrics.json", metrics)
     return run
 
@@ -75,7 +75,10 @@ def test_five_pictures_that_say_what_they_are(folder: RunFolder) -> None:
 
 def test_a_second_drawing_shows_the_new_numbers(folder: RunFolder) -> None:
     before = {file.name: file.read_bytes() for file in figures.draw(folder)}
-    write_json(folder.best / "metrics.json", {"trial_id": "a1", "epoch": 3, "val": told(COUNTS), "test": told(COUNTS)})
+    write_json(
+        folder.best / "metrics.json",
+        {"trial_id": "a1", "epoch": 3, "val": split_values(COUNTS), "test": split_values(COUNTS)},
+    )
     after = {file.name: file.read_bytes() for file in figures.draw(folder)}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"confusion_matrix_test.png", "confusion_matrix_test_rows.png", "accuracy.png"}
@@ -129,8 +132,8 @@ def test_the_colours_darken_in_equal_steps() -> None:
 def test_curves_of_train_validation_and_test_where_it_was_followed(tracked: bool) -> None:
     curves = pd.DataFrame({"epoch": [1, 2, 3], "train_accuracy": [0.3, 0.5, 0.9], "val_accuracy": [0.4, 0.7, 0.6]})
     curves["test_accuracy"] = [0.35, np.nan, 0.45] if tracked else np.nan
-    judged = figures.SplitResult("val", 75, 0.7, 0.5, COUNTS)
-    axes = figures.accuracy(curves, 2, "title", judged).axes[0]
+    result = figures.SplitResult("val", 75, 0.7, 0.5, COUNTS)
+    axes = figures.accuracy(curves, 2, "title", result).axes[0]
     lines = {str(line.get_label()).split()[0]: np.asarray(line.get_ydata()).tolist() for line in axes.lines}
     assert lines["train"] == [0.3, 0.5, 0.9]
     assert lines["validation"] == [0.4, 0.7, 0.6]
@@ -152,11 +155,17 @@ def test_one_epoch_is_enough() -> None:
     ("metrics", "named"),
     [
         (None, "no finished sweep"),
-        ({"epoch": 1, "val": told(COUNTS), "test": told(COUNTS)}, "trial_id"),
-        ({"trial_id": "a1", "epoch": 2, "val": told(COUNTS)}, "test"),
-        ({"trial_id": "a1", "epoch": 2, "val": told(COUNTS), "test": told(COUNTS, qwk="?")}, "test"),
-        ({"trial_id": "a1", "epoch": 2, "val": told(COUNTS), "test": told(COUNTS[:4])}, "at least 5 items"),
-        ({"trial_id": "zz", "epoch": 2, "val": told(COUNTS), "test": told(COUNTS)}, "no epoch of trial zz"),
+        ({"epoch": 1, "val": split_values(COUNTS), "test": split_values(COUNTS)}, "trial_id"),
+        ({"trial_id": "a1", "epoch": 2, "val": split_values(COUNTS)}, "test"),
+        ({"trial_id": "a1", "epoch": 2, "val": split_values(COUNTS), "test": split_values(COUNTS, qwk="?")}, "test"),
+        (
+            {"trial_id": "a1", "epoch": 2, "val": split_values(COUNTS), "test": split_values(COUNTS[:4])},
+            "at least 5 items",
+        ),
+        (
+            {"trial_id": "zz", "epoch": 2, "val": split_values(COUNTS), "test": split_values(COUNTS)},
+            "no epoch of trial zz",
+        ),
         ([], "metrics.json"),
     ],
 )
