@@ -22,8 +22,9 @@ from retina.run import PathLike, Run
 
 if TYPE_CHECKING:
     from retina.audit.runner import Audit
-    from retina.data.dataset import FundusDataset, Progress
+    from retina.data.dataset import FundusDataset
     from retina.sweep.status_reporter import Watch
+    from retina.system.progress import Progress
 
 
 def load_sweep(

@@ -15,8 +15,8 @@ from retina.results import readers
 from retina.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from retina.data.dataset import Progress
     from retina.sweep.backend import SweepResult
+    from retina.system.progress import Progress
 
 PathLike = str | os.PathLike[str]
 

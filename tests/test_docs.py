@@ -131,7 +131,7 @@ def test_every_key_of_the_metrics_is_described() -> None:
         schemas.SplitMetrics,
         schemas.EnvironmentFile,
         schemas.EnsembleFile,
-        schemas.Baseline,
+        schemas.RecordedBaseline,
     ):
         missing = set(model.model_fields) - known - {"trials_without_extension"}
         assert missing == set(), model.__name__

@@ -16,7 +16,7 @@ import retina
 from retina.audit import findings, measures, terminal, unused
 from retina.audit.duplicates import DuplicateGroup
 from retina.audit.labels import effective_splits
-from retina.audit.runner import Audit, Progress
+from retina.audit.runner import Audit
 from retina.audit.thumbnails import thumbnail
 from retina.config import GRADE_NAMES, GRADES
 from retina.data import perceptual_hash, quality
@@ -24,6 +24,7 @@ from retina.data.photograph_pool import map_photographs
 from retina.errors import ResultsError
 from retina.results.files import write_text
 from retina.system import output_files
+from retina.system.progress import Progress
 
 GENERATOR = "retina data audit"
 """The generator that a page names in its head, by which an older page is recognised."""
@@ -40,7 +41,7 @@ MAX_LISTED = 1000
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePhotograph:
     """One photograph on the page.
 
     Attributes:
@@ -61,7 +62,7 @@ class PicturedGroup:
     """A group of duplicates with the first of its photographs."""
 
     group: DuplicateGroup
-    pictures: list[Picture]
+    pictures: list[PagePhotograph]
 
     @property
     def caption(self) -> str:
@@ -171,7 +172,7 @@ def _grade_counts(audit: Audit) -> list[tuple[str, int, list[tuple[int, float]]]
     return rows
 
 
-def _random_pictures(audit: Audit, grade: int, seed: int) -> list[Picture]:
+def _random_pictures(audit: Audit, grade: int, seed: int) -> list[PagePhotograph]:
     """Return random readable photographs of a grade, in the order of the labels."""
     photographs = audit.photographs or []
     of_grade = np.flatnonzero(audit.manifest.frame["grade"] == grade).tolist()
@@ -181,7 +182,7 @@ def _random_pictures(audit: Audit, grade: int, seed: int) -> list[Picture]:
     return [_picture(audit, rows[i], "; ".join(photographs[rows[i]].problems)) for i in sorted(chosen.tolist())]
 
 
-def _worst_pictures(audit: Audit, problem: str) -> list[Picture]:
+def _worst_pictures(audit: Audit, problem: str) -> list[PagePhotograph]:
     pictures = []
     for row in audit.rows_with_problem(problem)[:SHOWN_PER_PROBLEM]:
         measured = (audit.photographs or [])[row].quality
@@ -203,15 +204,15 @@ def _to_pictured_group(audit: Audit, group: DuplicateGroup) -> PicturedGroup:
     return PicturedGroup(group, pictures)
 
 
-def _picture(audit: Audit, row: int, caption: str) -> Picture:
-    return Picture(row, str(audit.manifest.frame["image"].iloc[row]), caption)
+def _picture(audit: Audit, row: int, caption: str) -> PagePhotograph:
+    return PagePhotograph(row, str(audit.manifest.frame["image"].iloc[row]), caption)
 
 
 def _names(audit: Audit, rows: list[int]) -> list[str]:
     return [str(name) for name in audit.manifest.frame["image"].iloc[rows[:MAX_LISTED]]]
 
 
-def _thumbnail_uris(audit: Audit, pictures: list[list[Picture]], progress: Progress) -> dict[int, str]:
+def _thumbnail_uris(audit: Audit, pictures: list[list[PagePhotograph]], progress: Progress) -> dict[int, str]:
     """Return the data URI of every photograph on the page by its row; each thumbnail is made once."""
     rows = sorted({picture.row for sheet in pictures for picture in sheet})
     if not rows:
@@ -222,5 +223,5 @@ def _thumbnail_uris(audit: Audit, pictures: list[list[Picture]], progress: Progr
     return dict(zip(rows, uris, strict=True))
 
 
-def _with_uris(pictures: list[Picture], uris: dict[int, str]) -> list[Picture]:
+def _with_uris(pictures: list[PagePhotograph], uris: dict[int, str]) -> list[PagePhotograph]:
     return [replace(picture, uri=uris[picture.row]) for picture in pictures]

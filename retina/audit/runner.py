@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from retina.audit import duplicates, labels
@@ -16,9 +15,7 @@ from retina.data.manifest import Manifest
 from retina.data.photograph_pool import map_photographs
 from retina.data.quality import BLURRED
 from retina.errors import PhotographsAbsentError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the step, the number of photographs that are done, and the number of all."""
+from retina.system.progress import Progress
 
 
 @dataclass(frozen=True)

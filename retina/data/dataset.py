@@ -8,7 +8,6 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -31,11 +30,9 @@ from retina.data.manifest import BadRow, Manifest, Unused
 from retina.data.photograph_pool import map_photographs
 from retina.errors import DataError, RetinaError
 from retina.system import file_modes
+from retina.system.progress import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(activity, done, total)`; the numbers count photographs."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from retina.data.dataset import FundusDataset, Progress, prepare
+from retina.data.dataset import FundusDataset, prepare
 from retina.errors import ResultsError, RetinaError, one_line
 from retina.evaluation import best_trial
 from retina.results import files, readers, schemas
 from retina.results.run_folder import PARAMETERS, RunFolder
+from retina.system.progress import Progress
 
 COMPARISON_FOLDER = "comparison"
 COMPARED_SETTINGS = ("arch", "pretrained")

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from retina.config import GRADES
-from retina.data.dataset import FundusDataset, Progress
+from retina.data.dataset import FundusDataset
 from retina.errors import ResultsError
 from retina.evaluation import comparison
 from retina.evaluation.comparison import COMPARISON_FOLDER, ComparisonRun, evaluate_runs
 from retina.report import figures
 from retina.results.run_folder import RunFolder
+from retina.system.progress import Progress
 
 TRACKED_SPLITS = {"train": "Train", "test": "Test"}
 # Okabe and Ito's vermilion and blue; line style and marker show the split

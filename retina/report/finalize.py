@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from retina.data.dataset import FundusDataset, Progress
+from retina.data.dataset import FundusDataset
 from retina.errors import one_line
 from retina.report import comparison_figures, figures, page
 from retina.results.run_folder import RunFolder
+from retina.system.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -48,13 +48,13 @@ Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 IntervalByGrade = Annotated[list[Interval | None], Field(min_length=GRADES, max_length=GRADES)]
 
 
-class Row(BaseModel):
+class CsvRow(BaseModel):
     """A row of a table: cells are text, an empty one is None; unknown columns are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class TrialRow(Row):
+class TrialRow(CsvRow):
     """A row of trials.csv, without the trial's settings."""
 
     trial_id: TrialId
@@ -76,7 +76,7 @@ class TrialRow(Row):
         return self
 
 
-class HistoryRow(Row):
+class HistoryRow(CsvRow):
     """A row of history.csv."""
 
     trial_id: TrialId
@@ -97,7 +97,7 @@ class HistoryRow(Row):
     micro_batch: Natural | None
 
 
-class PredictionRow(Row):
+class PredictionRow(CsvRow):
     """A row of predictions.csv; early versions lack the columns that have a default."""
 
     split: Literal["train", "val", "test"]
@@ -194,7 +194,7 @@ class EnvironmentFile(JsonModel):
     command: str | None = None
 
 
-class Baseline(JsonModel):
+class RecordedBaseline(JsonModel):
     """A baseline's metrics on a split."""
 
     accuracy: Fraction | None = None
@@ -250,7 +250,7 @@ class SplitMetrics(JsonModel):
     operating: OperatingMetrics | None = None
     intervals: Intervals | None = None
     resamples: Count | None = None
-    baselines: dict[str, Baseline] | None = None
+    baselines: dict[str, RecordedBaseline] | None = None
 
     @model_validator(mode="after")
     def _has_no_null(self) -> Self:

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from retina.config import TrialConfig
 from retina.results.readers import raise_results_error, read_text
-from retina.results.schemas import Row
+from retina.results.schemas import CsvRow
 from retina.system.spreadsheet import unescape_formula
 
 
 def read_table(
-    file: Path, row: type[Row], columns: Sequence[str], key: Sequence[str], remedy: str
+    file: Path, row: type[CsvRow], columns: Sequence[str], key: Sequence[str], remedy: str
 ) -> tuple[list[dict[str, Any]], list[str]] | None:
     """Read a table as one dictionary of typed values per row, without empty cells; None where it does not exist.
 
@@ -101,7 +101,9 @@ def _check_header(file: Path, header: list[str], columns: Sequence[str], remedy:
         raise_results_error(file, f"has the column {duplicates[0]!r} twice", remedy)
 
 
-def _typed(location: str, texts: Mapping[str, str], row: type[Row], settings: list[str], remedy: str) -> dict[str, Any]:
+def _typed(
+    location: str, texts: Mapping[str, str], row: type[CsvRow], settings: list[str], remedy: str
+) -> dict[str, Any]:
     given = {name: texts[name] for name in settings if name in texts}
     try:
         values = row.model_validate({name: texts.get(name) for name in row.model_fields if _is_given(row, name, texts)})
@@ -116,7 +118,7 @@ def _typed(location: str, texts: Mapping[str, str], row: type[Row], settings: li
     return {name: value for name, value in typed.items() if value is not None and value == value}  # noqa: PLR0124  # NaN
 
 
-def _is_given(row: type[Row], name: str, texts: Mapping[str, str]) -> bool:
+def _is_given(row: type[CsvRow], name: str, texts: Mapping[str, str]) -> bool:
     return name in texts or row.model_fields[name].is_required()
 
 

@@ -18,7 +18,7 @@ import optuna
 
 from retina.config import DataConfig, TrialConfig
 from retina.config.sweep import Metric, SweepSpec
-from retina.data.dataset import FundusDataset, Progress, prepare, read_manifest
+from retina.data.dataset import FundusDataset, prepare, read_manifest
 from retina.data.manifest import Manifest
 from retina.errors import DiskError, ResultsError, WeightsError
 from retina.evaluation import best_trial
@@ -31,8 +31,9 @@ from retina.sweep.backend import Call, Session, SweepResult, TrainingFactory
 from retina.sweep.ledger import Ledger
 from retina.sweep.local_backend import LocalSession
 from retina.sweep.resume import refuse_changed, reopened, resumed_spec
-from retina.sweep.train_plan import METRIC, TrainPlan
+from retina.sweep.train_plan import TRAIN_METRIC, TrainPlan
 from retina.system import process
+from retina.system.progress import Progress
 from retina.training import model
 from retina.training.epochs import Training
 from retina.training.trainer import GradingTask
@@ -192,7 +193,7 @@ def train(
         if result.best is not None and not train_plan.is_evaluated(folder, result.best):
             log.info("evaluating the best run, %s, on validation and test", result.best)
             train_plan.refuse_changed_photographs(folder, dataset())
-            best_trial.evaluate_best_trial(folder, result.best, dataset(), METRIC)
+            best_trial.evaluate_best_trial(folder, result.best, dataset(), TRAIN_METRIC)
 
     folder, result = _run(
         spec,

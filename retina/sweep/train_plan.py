@@ -22,7 +22,7 @@ from retina.sweep.ledger import Ledger
 log = logging.getLogger(__name__)
 
 WHERE = "retina train"
-METRIC = "val_accuracy"
+TRAIN_METRIC = "val_accuracy"
 """Chooses a network's epoch and the best network. The report followed the test accuracy; here test chooses nothing."""
 GO_ON = "go on with what it holds (--load 1)"
 LOCAL = "local"
@@ -67,7 +67,7 @@ class TrainPlan:
         whole = {
             "name": self.root.name,
             "data": self.data,
-            "metric": {"name": METRIC},
+            "metric": {"name": TRAIN_METRIC},
             "method": "grid" if is_grid else "random",
             "seed": configs[0].seed,
             "trials": len(cells),

@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,13 +41,13 @@ from retina.data.pixel_hash import hash_file
 from retina.errors import DataError, DiskError, RetinaError, wrap_os_error
 from retina.system import file_modes
 from retina.system.hardware import available_cores
+from retina.system.progress import CountProgress
 
 CHUNK_SIZE = 16  # photographs that a process gets at a time
 MIN_PARALLEL_PHOTOGRAPHS = 64  # processes are started for at least so many photographs,
 MIN_PARALLEL_BYTES = 16 * 2**20  # or for more bytes of files than this
 JOURNAL_NAME = "done.jsonl"
 
-Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 
@@ -105,7 +105,7 @@ def open_cache(
     *,
     on_bad: str = "stop",
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     folder: Path | None = None,
 ) -> PixelCache:
     """Map the decoded photographs of a manifest, after decoding those that are not in the cache.
@@ -242,7 +242,7 @@ class _Builder:
         shape = (n - len(index["bad"]), self.size, self.size, 3)
         return (pixels, index) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
-    def build(self, on_bad: str, workers: int, progress: Progress) -> tuple[int, tuple[Pixels, dict[str, Any]]]:
+    def build(self, on_bad: str, workers: int, progress: CountProgress) -> tuple[int, tuple[Pixels, dict[str, Any]]]:
         """Decode the photographs that no earlier build decoded, and rename the folder when it is complete.
 
         The caller must hold the lock.
@@ -313,7 +313,7 @@ class _Builder:
             return reserve(path, len(self.manifest.frame), self.size)
 
     def _fill(
-        self, array_file: ArrayFile, journal: Journal, workers: int, progress: Progress
+        self, array_file: ArrayFile, journal: Journal, workers: int, progress: CountProgress
     ) -> tuple[list[DecodeResult], int]:
         """Decode what is not yet in the array; return the results of all photographs and the number decoded now."""
         n = len(self.manifest.frame)

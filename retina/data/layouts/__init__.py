@@ -24,7 +24,7 @@ from retina.data.layouts.split_folders import assign_folder_splits, describe_fol
 from retina.data.layouts.unused import find_unused_files
 from retina.data.layouts.validation import (
     LabelList,
-    Row,
+    LabelRow,
     assume_paths,
     has_no_photographs,
     to_frame,
@@ -332,7 +332,7 @@ def _unused_mapping_notes(config: DataConfig, label_lists: list[LabelList]) -> l
     return [f"data.grade_mapping: no label is {', '.join(map(repr, unmatched))}"] if unmatched else []
 
 
-def _row_notes(rows: Iterable[Row], bad: list[BadRow], photograph_index: PhotographIndex) -> list[str]:
+def _row_notes(rows: Iterable[LabelRow], bad: list[BadRow], photograph_index: PhotographIndex) -> list[str]:
     """Return lines on ungradable photographs and on rows whose split differs from that of their folder."""
     notes = []
     if ungradable := sum(bad_row.ungradable for bad_row in bad):
@@ -347,7 +347,7 @@ def _row_notes(rows: Iterable[Row], bad: list[BadRow], photograph_index: Photogr
     return notes
 
 
-def _is_in_another_split(row: Row, photograph_index: PhotographIndex) -> bool:
+def _is_in_another_split(row: LabelRow, photograph_index: PhotographIndex) -> bool:
     row_split = split_words.parse_split(row.split)
     folder_split = photograph_index.split_of(row.path) if row.path else ""
     return bool(row_split and folder_split and row_split != folder_split)

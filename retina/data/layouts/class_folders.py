@@ -10,7 +10,7 @@ from retina.data.formats import is_image, strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import FileIndex
 from retina.data.layouts.grades import GradeReader
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 from retina.errors import DataError
 
 
@@ -133,11 +133,11 @@ def _is_grade(folder: Path, reader: GradeReader) -> bool:
     return reader(folder.name) is not None
 
 
-def _rows(file_index: FileIndex, root: Path, grade_folder: Path, split: str, reader: GradeReader) -> list[Row]:
+def _rows(file_index: FileIndex, root: Path, grade_folder: Path, split: str, reader: GradeReader) -> list[LabelRow]:
     grade = reader(grade_folder.name)
     folders = [grade_folder] if grade is None else file_index.walk(grade_folder)
     return [
-        Row(
+        LabelRow(
             where=f"{relative}/",
             image=f"{relative}/{name}",
             key=f"{relative}/{strip_image_suffix(name)}",
@@ -169,7 +169,7 @@ def _broken_grade_links(
     return [
         LabelList(
             name,
-            [Row(f"{name}/", name, name, path.name, split, path=path, problem="this is no folder: a broken link")],
+            [LabelRow(f"{name}/", name, name, path.name, split, path=path, problem="this is no folder: a broken link")],
         )
         for name, path in zip(names, paths, strict=True)
     ]

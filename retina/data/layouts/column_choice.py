@@ -28,7 +28,7 @@ from retina.data.layouts.columns import (
     positions_by_title,
     refuse_duplicate_titles,
 )
-from retina.data.layouts.csv_reader import Table, normalize_title
+from retina.data.layouts.csv_reader import LabelTable, normalize_title
 from retina.data.layouts.file_index import leaves_folder
 from retina.data.layouts.gradable import parse_gradable_column
 from retina.data.layouts.grades import GradeReader
@@ -44,7 +44,7 @@ _MIN_DISTINCT_GRADES = 3
 
 
 def choose_columns(
-    table: Table, config: DataConfig, reader: GradeReader, photograph_index: PhotographIndex | None
+    table: LabelTable, config: DataConfig, reader: GradeReader, photograph_index: PhotographIndex | None
 ) -> Columns:
     """Return the columns of a table with a header.
 
@@ -82,7 +82,7 @@ def choose_columns(
     return _merge_equivalent_columns(table, chosen, config, reader)
 
 
-def _refuse_row_as_header(table: Table, grade: int | None) -> None:
+def _refuse_row_as_header(table: LabelTable, grade: int | None) -> None:
     """Raise if the first line is a row, which would be lost as a header.
 
     Raises:
@@ -104,7 +104,7 @@ def _refuse_row_as_header(table: Table, grade: int | None) -> None:
         )
 
 
-def _merge_equivalent_columns(table: Table, columns: Columns, config: DataConfig, reader: GradeReader) -> Columns:
+def _merge_equivalent_columns(table: LabelTable, columns: Columns, config: DataConfig, reader: GradeReader) -> Columns:
     """Return the columns with one for each role, where several known titles with equal content exist for it.
 
     Of several, the first that is not empty is taken, and the choice is recorded.
@@ -183,7 +183,9 @@ def _normalize_cells(role: str, cells: list[str], keys: list[str]) -> list[str]:
     return [numbers.setdefault(patient, str(len(numbers))) for patient in patients]
 
 
-def _first_if_equal(table: Table, meanings: dict[int, list[str]], role: str, remedy: str, choices: list[str]) -> int:
+def _first_if_equal(
+    table: LabelTable, meanings: dict[int, list[str]], role: str, remedy: str, choices: list[str]
+) -> int:
     """Return the first column that is not empty, if all that are not empty are equal.
 
     Args:
@@ -206,7 +208,7 @@ def _first_if_equal(table: Table, meanings: dict[int, list[str]], role: str, rem
 
 
 def _choose_image_column(
-    table: Table, candidates: list[int], photograph_index: PhotographIndex, choices: list[str]
+    table: LabelTable, candidates: list[int], photograph_index: PhotographIndex, choices: list[str]
 ) -> int | None:
     """Return the candidate that names the most existing photographs; without candidates, the only such column."""
     if len(candidates) == 1:
@@ -234,7 +236,7 @@ def _count_existing(cells: list[str], photograph_index: PhotographIndex) -> int:
 
 
 def _choose_grade_column(
-    table: Table, candidates: list[int], used: set[int | None], reader: GradeReader, choices: list[str]
+    table: LabelTable, candidates: list[int], used: set[int | None], reader: GradeReader, choices: list[str]
 ) -> int | None:
     """Return the candidate that holds grades; without candidates, the only column that holds nothing else."""
     if candidates:
@@ -245,7 +247,7 @@ def _choose_grade_column(
     return _require_single(table, _columns_of_only_grades(table, used, reader), "holds only grades", "grade", choices)
 
 
-def _columns_of_only_grades(table: Table, excluded: set[int | None], reader: GradeReader) -> list[int]:
+def _columns_of_only_grades(table: LabelTable, excluded: set[int | None], reader: GradeReader) -> list[int]:
     """Return the columns that hold nothing but grades, at least three different ones.
 
     Excluded columns and those that number the rows are left out.
@@ -260,7 +262,7 @@ def _columns_of_only_grades(table: Table, excluded: set[int | None], reader: Gra
     return matching
 
 
-def _refuse_yes_or_no_column(table: Table, chosen: int, others: list[int], reader: GradeReader) -> None:
+def _refuse_yes_or_no_column(table: LabelTable, chosen: int, others: list[int], reader: GradeReader) -> None:
     """Raise if a column of an ambiguous title holds only 0 and 1, and another column may hold the grades.
 
     Raises:
@@ -274,7 +276,7 @@ def _refuse_yes_or_no_column(table: Table, chosen: int, others: list[int], reade
         )
 
 
-def _agreeing_grade_column(table: Table, candidates: list[int], reader: GradeReader, choices: list[str]) -> int:
+def _agreeing_grade_column(table: LabelTable, candidates: list[int], reader: GradeReader, choices: list[str]) -> int:
     """Return the first candidate that holds grades, if all that do agree.
 
     Raises:
@@ -296,7 +298,7 @@ def _agreeing_grade_column(table: Table, candidates: list[int], reader: GradeRea
 
 
 def _require_single(
-    table: Table, positions: list[int], property_text: str, role: str, choices: list[str]
+    table: LabelTable, positions: list[int], property_text: str, role: str, choices: list[str]
 ) -> int | None:
     """Return the only column that has a property, or None if there is none.
 
@@ -320,5 +322,5 @@ def _require_single(
     return positions[0] if positions else None
 
 
-def _titles(table: Table, positions: list[int]) -> str:
+def _titles(table: LabelTable, positions: list[int]) -> str:
     return ", ".join(table.titles[position] or f"number {position + 1}" for position in positions)

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from retina.config import DataConfig
-from retina.data.layouts.csv_reader import Table, normalize_title
+from retina.data.layouts.csv_reader import LabelTable, normalize_title
 from retina.data.layouts.gradable import GradableColumn, parse_gradable_column
 from retina.errors import DataError
 
@@ -194,13 +194,13 @@ def _eye_columns(positions: dict[str, int]) -> dict[str, tuple[int | None, int]]
     return {eye: (images.get(eye), position) for eye, position in grades.items()} if len(grades) == 2 else {}
 
 
-def missing_columns_error(table: Table, config: DataConfig) -> DataError:
+def missing_columns_error(table: LabelTable, config: DataConfig) -> DataError:
     """Return the error for a table with no column of a known title for the photograph, or none for its grade."""
     known = find_known_columns(table.titles, config)
     return missing_roles_error(table, no_image=known.image is None, no_grade=known.grade is None)
 
 
-def missing_roles_error(table: Table, *, no_image: bool, no_grade: bool) -> DataError:
+def missing_roles_error(table: LabelTable, *, no_image: bool, no_grade: bool) -> DataError:
     """Return the error for a table without a column for the photograph, its grade, or both."""
     missing = [
         *([f"one for the photograph ({', '.join(IMAGE_TITLES[:MAX_SHOWN])} or another known one)"] if no_image else []),

@@ -7,7 +7,7 @@ from pathlib import Path
 from retina.data.formats import strip_image_suffix
 from retina.data.layouts.csv_reader import read_column, read_head
 from retina.data.layouts.file_index import DataPath, FileIndex
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 from retina.errors import DataError
 
 COURSE_FILES = ("train_img.csv", "train_label.csv", "test_img.csv", "test_label.csv")
@@ -49,7 +49,7 @@ def _read_split(file_index: FileIndex, root: Path, split: str) -> LabelList:
             "grades; they are read line by line and must be equally long"
         )
     rows = [
-        Row(
+        LabelRow(
             where=f"{names_file.name}:{line}",
             grade_where=f"{grades_file.name}:{line}",
             image=name,

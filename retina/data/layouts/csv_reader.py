@@ -37,7 +37,7 @@ Line = tuple[int, list[str]]
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """The cells of a label file, as written.
 
     Attributes:
@@ -64,7 +64,7 @@ def normalize_title(title: str) -> str:
     return re.sub(r"[\s_-]+", "_", title.strip().lower())
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path) -> LabelTable:
     """Read a table with a header, or one without a header whose lines are "name grade".
 
     Raises:
@@ -73,7 +73,7 @@ def read_table(file: Path) -> Table:
     return _read_table(file, whole=True)
 
 
-def read_head(file: Path) -> Table:
+def read_head(file: Path) -> LabelTable:
     """Read the header of a table, or the first lines of a text file without a header.
 
     Raises:
@@ -90,18 +90,18 @@ def read_column(file: Path) -> list[str]:
     return lines
 
 
-def _read_table(file: Path, *, whole: bool) -> Table:
+def _read_table(file: Path, *, whole: bool) -> LabelTable:
     unread_sheets: tuple[str, ...] = ()
     if suffix_of(file.name) in SPREADSHEETS:
         (lines, unread_sheets), is_cp1252 = _read_spreadsheet(file), False
     else:
         text, is_cp1252 = _read_text(file, None if whole else _HEAD_BYTES)
         if headerless_lines := _parse_names_and_grades(text):
-            return Table(file, [], headerless_lines, is_cp1252)
+            return LabelTable(file, [], headerless_lines, is_cp1252)
         lines = _parse_csv(file, text, first_only=not whole)
     if _are_names_and_grades(lines):
-        return Table(file, [], lines, is_cp1252, unread_sheets)
-    return Table(file, lines[0][1] if lines else [], lines[1:], is_cp1252, unread_sheets)
+        return LabelTable(file, [], lines, is_cp1252, unread_sheets)
+    return LabelTable(file, lines[0][1] if lines else [], lines[1:], is_cp1252, unread_sheets)
 
 
 def _read_text(file: Path, max_bytes: int | None = None) -> tuple[str, bool]:

@@ -15,13 +15,13 @@ from retina.data.formats import is_image, strip_image_suffix, suffix_of
 from retina.data.layouts import columns, split_words
 from retina.data.layouts.column_choice import choose_columns
 from retina.data.layouts.columns import Columns
-from retina.data.layouts.csv_reader import SUFFIXES, Table, normalize_title, read_head, read_table
+from retina.data.layouts.csv_reader import SUFFIXES, LabelTable, normalize_title, read_head, read_table
 from retina.data.layouts.file_index import DataPath, FileIndex
 from retina.data.layouts.grades import GradeReader
 from retina.data.layouts.label_rows import read_rows
 from retina.data.layouts.locate import locate_photographs
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 from retina.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class _LabelFile:
     source: str
     split: str
     titles: list[str]
-    rows: list[Row]
+    rows: list[LabelRow]
     choices: list[str] = field(default_factory=list)
 
     @property
@@ -155,7 +155,7 @@ def find(
     return LabelFiles(name, label_lists, notes, may_be_notes=may_be_notes)
 
 
-def find_unusable_table(file_index: FileIndex, data_path: DataPath, config: DataConfig) -> Table | None:
+def find_unusable_table(file_index: FileIndex, data_path: DataPath, config: DataConfig) -> LabelTable | None:
     """Return a table that is no label file, for a message that shows its columns; None if there is none.
 
     Below the top of the data folder, only tables with a label file's name count.
@@ -342,7 +342,7 @@ def _read(
     return _LabelFile(file, source, split, table.titles, rows, choices)
 
 
-def _repeats_names(rows: list[Row]) -> bool:
+def _repeats_names(rows: list[LabelRow]) -> bool:
     """Return whether every patient in the rows is only the name of its photograph."""
     with_patient = [row for row in rows if row.patient]
     return len(with_patient) > 1 and all(

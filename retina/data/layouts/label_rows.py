@@ -8,17 +8,17 @@ from pathlib import Path
 
 from retina.data.formats import strip_image_suffix
 from retina.data.layouts.columns import Columns
-from retina.data.layouts.csv_reader import Line, Table
+from retina.data.layouts.csv_reader import LabelTable, Line
 from retina.data.layouts.gradable import ALLOWED
 from retina.data.layouts.grades import parse_grade_keywords
-from retina.data.layouts.validation import Row, parse_eye, parse_patient
+from retina.data.layouts.validation import LabelRow, parse_eye, parse_patient
 from retina.errors import DataError
 
 _EYE_IN_NAME = re.compile(r"_(l|r|left|right|os|od)\d*$", re.IGNORECASE)
 
 
 def read_rows(
-    table: Table,
+    table: LabelTable,
     columns: Columns,
     split: str,
     *,
@@ -26,7 +26,7 @@ def read_rows(
     source: str,
     prefix: str = "",
     split_source: str = "list",
-) -> list[Row]:
+) -> list[LabelRow]:
     """Return one row for each photograph; two for a line with both eyes' photographs.
 
     Args:
@@ -36,7 +36,7 @@ def read_rows(
         root: the data folder; absolute names below it are taken as relative ones.
         source: the label file's name in messages.
         prefix: is put before the names if two files both count from 1.
-        split_source: the origin of `split`, as in `Row`.
+        split_source: the origin of `split`, as in `LabelRow`.
 
     Raises:
         DataError: if the file is not UTF-8 and a name in it is not plain ASCII, or if it is a spreadsheet with labels
@@ -66,9 +66,9 @@ def read_rows(
     return rows
 
 
-def _rows_of_line(table: Table, columns: Columns, line: Line, label_folder: Path, source: str) -> list[Row]:
+def _rows_of_line(table: LabelTable, columns: Columns, line: Line, label_folder: Path, source: str) -> list[LabelRow]:
     number, cells = line
-    row = Row(
+    row = LabelRow(
         where=f"{source}:{number}",
         image="",
         key="",
@@ -84,7 +84,7 @@ def _rows_of_line(table: Table, columns: Columns, line: Line, label_folder: Path
     return [_check_gradable(row, columns, cells) for row in rows]
 
 
-def _check_gradable(row: Row, columns: Columns, cells: list[str]) -> Row:
+def _check_gradable(row: LabelRow, columns: Columns, cells: list[str]) -> LabelRow:
     """Return the row, with a problem if a column says that the photograph is not gradable or cannot be understood."""
     eye = parse_eye(row.eye)
     own_cells = [
@@ -104,7 +104,7 @@ def _check_gradable(row: Row, columns: Columns, cells: list[str]) -> Row:
     return row
 
 
-def _header_problem(table: Table, cells: list[str]) -> str:
+def _header_problem(table: LabelTable, cells: list[str]) -> str:
     """Return what is wrong with a row that is longer than the header: its cells may be shifted; else ""."""
     extra = [cell for cell in cells[len(table.titles) :] if cell] if table.titles else []
     if not extra:
@@ -112,7 +112,7 @@ def _header_problem(table: Table, cells: list[str]) -> str:
     return f"it has {extra[0][:40]!r} beyond the last column of the header; every column needs a title"
 
 
-def _split_by_eye(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
+def _split_by_eye(row: LabelRow, columns: Columns, cells: list[str]) -> list[LabelRow]:
     """Return the rows of a line that has a grade for each eye.
 
     One row if the line is about one photograph, with the grade of the eye that it shows; else a row for each eye.
@@ -134,7 +134,7 @@ def _split_by_eye(row: Row, columns: Columns, cells: list[str]) -> list[Row]:
     return [_parse_keywords(replace(row, eye=eye, grade=eyes[eye][1]), columns)]
 
 
-def _parse_keywords(row: Row, columns: Columns) -> Row:
+def _parse_keywords(row: LabelRow, columns: Columns) -> LabelRow:
     """Return the row with the grade that its diagnostic keywords name, if the column holds keywords."""
     if not columns.grades_are_keywords:
         return row

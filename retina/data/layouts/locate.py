@@ -10,7 +10,7 @@ from retina.data.formats import strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import leaves_folder
 from retina.data.layouts.photograph_index import IndexedPhotograph, PhotographIndex
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 
 _MAX_LISTED_FOLDERS = 3
 _RUNNING_NUMBER = re.compile(r"[a-z _-]*[0-9]{1,6}", re.IGNORECASE)
@@ -52,7 +52,7 @@ def _fill_in_paths(label_list: LabelList, photograph_index: PhotographIndex) -> 
         _set_path(label_list.rows[i], photographs, rows_in_folder, photograph_index.root)
 
 
-def _find(row: Row, photograph_index: PhotographIndex) -> list[IndexedPhotograph]:
+def _find(row: LabelRow, photograph_index: PhotographIndex) -> list[IndexedPhotograph]:
     """Return the photographs that a row's name may mean; sets `row.missing_reason` where one is rejected."""
     if row.path is not None or not row.name or leaves_folder(row.name):
         return []
@@ -74,7 +74,7 @@ def _find(row: Row, photograph_index: PhotographIndex) -> list[IndexedPhotograph
     return []
 
 
-def _has_running_number(row: Row) -> bool:
+def _has_running_number(row: LabelRow) -> bool:
     """Return whether a row of a list of one split has only a running number, which each split may count from 1."""
     return (
         row.split_source != "row" and bool(row.split) and bool(_RUNNING_NUMBER.fullmatch(strip_image_suffix(row.name)))
@@ -96,7 +96,9 @@ def _belong_to_another_split(
     )
 
 
-def _set_path(row: Row, photographs: list[IndexedPhotograph], rows_in_folder: dict[Path, set[int]], root: Path) -> None:
+def _set_path(
+    row: LabelRow, photographs: list[IndexedPhotograph], rows_in_folder: dict[Path, set[int]], root: Path
+) -> None:
     if len(photographs) > 1 and (preferred := _in_most_complete_folder(photographs, rows_in_folder)):
         photographs = [preferred]
     if len(photographs) == 1:
@@ -156,7 +158,7 @@ def _remove_foreign_paths(label_lists: list[LabelList], photograph_index: Photog
                 row.path = None
 
 
-def _is_in_own_split(row: Row, photograph_index: PhotographIndex) -> bool:
+def _is_in_own_split(row: LabelRow, photograph_index: PhotographIndex) -> bool:
     """Return whether a photograph's folder is of its row's split, or of none."""
     split = photograph_index.split_of(row.path) if row.path else ""
     return not split or split == split_words.parse_split(row.split)

@@ -14,7 +14,7 @@ import psutil
 from retina.data.fundus import MAX_SIDE, Pixels
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import DataPath, FileIndex
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 from retina.errors import DataError
 
 _MAX_DEFLATE_RATIO = 1032  # bytes that one deflated byte can expand to; https://zlib.net/zlib_tech.html
@@ -115,7 +115,7 @@ def _read_split(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> 
             "there must be one grade for each photograph"
         )
     rows = [
-        Row(
+        LabelRow(
             where=f"{file.name}:{word}_labels[{index}]",
             image=f"{word}/{index}",
             key=f"{word}/{index}",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from retina.data.layouts import split_words
 from retina.data.layouts.photograph_index import PhotographIndex
-from retina.data.layouts.validation import LabelList, Row
+from retina.data.layouts.validation import LabelList, LabelRow
 
 
 def assign_folder_splits(label_lists: list[LabelList], photograph_index: PhotographIndex) -> None:
@@ -33,7 +33,7 @@ def assign_folder_splits(label_lists: list[LabelList], photograph_index: Photogr
                 row.split, row.split_source = "", "row"
 
 
-def describe_folder_splits(rows: Iterable[Row]) -> list[str]:
+def describe_folder_splits(rows: Iterable[LabelRow]) -> list[str]:
     """Return a line that counts the rows whose split comes from a folder; empty if there are none."""
     counts = Counter(split_words.parse_split(row.split) for row in rows if row.split_source == "folder" and row.split)
     listed = ", ".join(f"{split} {counts[split]:,}" for split in split_words.ORDER if counts[split])

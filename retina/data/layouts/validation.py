@@ -29,7 +29,7 @@ _MAX_PHOTOGRAPHS_OF_AN_EYE = 8
 
 
 @dataclass(slots=True)
-class Row:
+class LabelRow:
     """One photograph as its layout gives it, before validation.
 
     Not frozen: each of 100,000 rows gets its path, and copying all of them takes seconds.
@@ -93,7 +93,7 @@ class LabelList:
     """
 
     source: str
-    rows: list[Row]
+    rows: list[LabelRow]
     is_optional: bool = False
     photograph_folder: Path | None = None
     files: tuple[Path, ...] = ()
@@ -119,7 +119,7 @@ def assume_paths(label_list: LabelList, root: Path) -> LabelList:
     return replace(label_list, rows=rows)
 
 
-def validate_rows(rows: list[Row], reader: GradeReader, hint: str) -> tuple[list[Row], list[BadRow]]:
+def validate_rows(rows: list[LabelRow], reader: GradeReader, hint: str) -> tuple[list[LabelRow], list[BadRow]]:
     """Return the usable rows, and the unusable ones with their problems. Both keep their order.
 
     Args:
@@ -132,7 +132,7 @@ def validate_rows(rows: list[Row], reader: GradeReader, hint: str) -> tuple[list
     return [row for i, row in enumerate(rows) if i not in problems], [problems[i] for i in sorted(problems)]
 
 
-def to_frame(rows: list[Row], reader: GradeReader, root: Path) -> pd.DataFrame:
+def to_frame(rows: list[LabelRow], reader: GradeReader, root: Path) -> pd.DataFrame:
     """Return the manifest's table of validated rows."""
     rows = _with_unique_names(rows, root)
     patients = _inferred_patients(rows)
@@ -162,13 +162,13 @@ def parse_patient(cell: str) -> str:
     return "" if cell.lower() in _NO_PATIENT else _WHOLE_NUMBER.sub(r"\1", cell)
 
 
-def _encoding_problem(row: Row) -> BadRow | None:
+def _encoding_problem(row: LabelRow) -> BadRow | None:
     if all(map(is_utf8, (row.where, row.image, str(row.path)))):
         return None
     return BadRow(printable(row.where), printable(row.image), "its name is not UTF-8")
 
 
-def _problem(row: Row, reader: GradeReader, hint: str) -> BadRow | None:
+def _problem(row: LabelRow, reader: GradeReader, hint: str) -> BadRow | None:
     if row.path is None and not row.name:
         return BadRow(row.where, "(no name)", "the name of the photograph is empty")
     if row.path is None and leaves_folder(row.name):
@@ -186,7 +186,7 @@ def _problem(row: Row, reader: GradeReader, hint: str) -> BadRow | None:
     return BadRow(row.where, row.image, problem) if problem else None
 
 
-def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, BadRow]:
+def _repeated(rows: dict[int, LabelRow], reader: GradeReader) -> dict[int, BadRow]:
     """Return all rows of photographs that have two grades, and the later rows of photographs that are listed twice.
 
     Args:
@@ -213,7 +213,7 @@ def _repeated(rows: dict[int, Row], reader: GradeReader) -> dict[int, BadRow]:
     return bad
 
 
-def _with_unique_names(rows: list[Row], root: Path) -> list[Row]:
+def _with_unique_names(rows: list[LabelRow], root: Path) -> list[LabelRow]:
     """Return the rows with folders before keys and names that several photographs have in the label files."""
     keys = Counter(row.key for row in rows)
     images = Counter((row.image, split_words.parse_split(row.split)) for row in rows)
@@ -228,13 +228,13 @@ def _with_unique_names(rows: list[Row], root: Path) -> list[Row]:
     return renamed
 
 
-def _inferred_patients(rows: list[Row]) -> dict[str, str]:
+def _inferred_patients(rows: list[LabelRow]) -> dict[str, str]:
     """Return the patients of photographs such as 2/left/10 and 3/right/10, by the rows' keys.
 
     If a name occurs once in a folder of left eyes and once in one of right eyes, both are of one patient. If it occurs
     more often in a split, it is a running number, which names no patient.
     """
-    by_split_and_stem: dict[tuple[str | None, str], list[Row]] = defaultdict(list)
+    by_split_and_stem: dict[tuple[str | None, str], list[LabelRow]] = defaultdict(list)
     for row in rows:
         if not row.patient and _eye_of_folder(row.key):
             by_split_and_stem[split_words.parse_split(row.split), row.key.rpartition("/")[2]].append(row)
@@ -247,7 +247,7 @@ def _inferred_patients(rows: list[Row]) -> dict[str, str]:
     return {**patients, **_patients_by_number(rows)}
 
 
-def _patients_by_number(rows: list[Row]) -> dict[str, str]:
+def _patients_by_number(rows: list[LabelRow]) -> dict[str, str]:
     """Return the patient img_001 of photographs such as img_left_001 and img_right_001, by the rows' keys.
 
     In general, the word before the eye names the patient. It does not if it has no digit and more than
@@ -278,7 +278,7 @@ def _eye_of_folder(key: str) -> str:
     return _EYES[word.removesuffix("eye")] if word in _EYE_FOLDERS else ""
 
 
-def _patient_and_eye(row: Row, inferred_patients: dict[str, str]) -> tuple[str, str]:
+def _patient_and_eye(row: LabelRow, inferred_patients: dict[str, str]) -> tuple[str, str]:
     match = _match_patient_and_eye(row.key)
     if match:
         patient, eye = inferred_patients.get(row.key, match[1]), match[2].lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +20,7 @@ from retina.data.synthetic.appearance import draw_appearance
 from retina.data.synthetic.photograph import draw_photograph
 from retina.errors import DataError, wrap_os_error
 from retina.system.hardware import available_cores
+from retina.system.progress import CountProgress
 
 PROPORTIONS = {"eyepacs": (0.735, 0.070, 0.151, 0.025, 0.019), "balanced": (0.2, 0.2, 0.2, 0.2, 0.2)}
 """Shares of the grades 0 to 4. EyePACS: its 35,126 training photographs."""
@@ -33,7 +34,6 @@ MIN_PATIENTS_PER_PROCESS = 10
 Eyes = list[tuple[int, str, int]]
 Job = tuple[Path, int, int, Eyes]
 """Folder, height in pixels, seed, and the photographs of one patient."""
-Progress = Callable[[int, int], None]
 
 
 def assign_grades(config: SyntheticConfig) -> Eyes:
@@ -56,7 +56,7 @@ def assign_grades(config: SyntheticConfig) -> Eyes:
 
 
 def draw(
-    folder: Path, config: SyntheticConfig, *, workers: int | None = None, progress: Progress | None = None
+    folder: Path, config: SyntheticConfig, *, workers: int | None = None, progress: CountProgress | None = None
 ) -> None:
     """Draw `config.photographs` photographs into a new `folder` in the layout of EyePACS.
 

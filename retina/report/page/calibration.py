@@ -16,7 +16,7 @@ from retina.metrics import calibration
 from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
 from retina.report.page.run_data import RunData, finite_or_none
-from retina.report.page.svg import Picture
+from retina.report.page.svg import SvgPicture
 
 BINS = 10
 """Bins of the reliability diagram. All hold equally many photographs, so that no bin's accuracy rests on very few."""
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-def pictures(run: RunData) -> list[Picture]:
+def pictures(run: RunData) -> list[SvgPicture]:
     """Return the reliability diagram and the ROC; empty without predictions."""
     if run.predictions is None or run.best is None or run.predictions.empty:
         return []
@@ -47,7 +47,7 @@ def bins(confidence: Floats, correct: npt.NDArray[np.bool_], max_bins: int = BIN
     return [(float(confidence[group].mean()), int(correct[group].sum()), len(group)) for group in groups]
 
 
-def _reliability(run: RunData, predictions: pd.DataFrame) -> Picture:
+def _reliability(run: RunData, predictions: pd.DataFrame) -> SvgPicture:
     split = "test" if (predictions["split"] == "test").any() else "val"
     grades, p = _grades_and_probabilities(predictions, split)
     figure, axes = plot_style.canvas(height=4.6)
@@ -86,7 +86,7 @@ def _plot_bins(
     axes.errorbar(x, y, yerr=bars if with_bars else None, linewidth=1.5, elinewidth=1, capsize=2, **options)
 
 
-def _roc(run: RunData, predictions: pd.DataFrame) -> list[Picture]:
+def _roc(run: RunData, predictions: pd.DataFrame) -> list[SvgPicture]:
     figure, axes = plot_style.canvas(height=4.6)
     _plot_diagonal(axes, "chance")
     labels: list[str] = []

@@ -13,10 +13,10 @@ from retina.report import figures
 from retina.report.page import plot_style, svg
 from retina.report.page.run_data import RunData
 from retina.report.page.search import state_handle
-from retina.report.page.svg import Picture
+from retina.report.page.svg import SvgPicture
 
 
-def pictures(run: RunData) -> list[Picture]:
+def pictures(run: RunData) -> list[SvgPicture]:
     """Return the curves of all trials and the best trial's accuracy; empty before the first epoch has ended."""
     drawn = [] if run.history.empty else [_all_trials(run)]
     if run.best is not None and (best := _best_trial(run)) is not None:
@@ -24,7 +24,7 @@ def pictures(run: RunData) -> list[Picture]:
     return drawn
 
 
-def _all_trials(run: RunData) -> Picture:
+def _all_trials(run: RunData) -> SvgPicture:
     figure, axes = plot_style.canvas(height=3.9)
     best = run.ranking[0] if run.ranking else None
     states = dict(zip(run.trials["trial_id"], run.trials["state"], strict=True))
@@ -62,7 +62,7 @@ def _all_trials(run: RunData) -> Picture:
     return svg.picture(figure, "curves", f"{run.metric} of every trial by epoch", note.strip(), alt)
 
 
-def _best_trial(run: RunData) -> Picture | None:
+def _best_trial(run: RunData) -> SvgPicture | None:
     """Return the best trial's accuracy on train and validation: the figure of figures.py in the page's size.
 
     None if the sweep's version did not record what it needs.

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from retina.report.page import plot_style, svg
 from retina.report.page.run_data import RunData, SearchedParameter, finite_or_none, format_setting
-from retina.report.page.svg import Picture
+from retina.report.page.svg import SvgPicture
 
 UNUSED = -0.12
 """Position of a trial that does not use a parameter, below the parameter's axis from 0 to 1."""
@@ -86,19 +86,19 @@ class Scale:
         return [(float(value), f"{value:g}") for value in values]
 
 
-def pictures(run: RunData) -> list[Picture]:
+def pictures(run: RunData) -> list[SvgPicture]:
     """Return the optimisation history and the parallel coordinates; empty before a trial has a value."""
     return [*_history(run), *_parallel(run)] if run.ranking else []
 
 
-def slices(run: RunData) -> list[Picture]:
+def slices(run: RunData) -> list[SvgPicture]:
     """Return a figure for each searched parameter of which at least two values were tried."""
     scales = [Scale.from_parameter(parameter) for parameter in run.searched]
     rows = _rows_with_value(run)
     return [_slice(run, scale) for scale in scales if len({scale.coordinate(row) for row in rows} - {None}) > 1]
 
 
-def _history(run: RunData) -> Iterator[Picture]:
+def _history(run: RunData) -> Iterator[SvgPicture]:
     figure, axes = plot_style.canvas(height=3.7)
     bests: list[tuple[int, float]] = []
     for index, row in enumerate(run.rows):
@@ -122,7 +122,7 @@ def _history(run: RunData) -> Iterator[Picture]:
     yield svg.picture(figure, "history", "Optimisation history", note, alt)
 
 
-def _parallel(run: RunData) -> Iterator[Picture]:
+def _parallel(run: RunData) -> Iterator[SvgPicture]:
     scales = [Scale.from_parameter(parameter) for parameter in run.searched]
     if not scales:
         return
@@ -167,7 +167,7 @@ def _parallel(run: RunData) -> Iterator[Picture]:
     yield svg.picture(figure, "parallel", "Parallel coordinates", note, alt, wide=True)
 
 
-def _slice(run: RunData, scale: Scale) -> Picture:
+def _slice(run: RunData, scale: Scale) -> SvgPicture:
     parameter = scale.parameter
     figure, axes = plot_style.canvas(3.6, 2.7)
     coordinates = []

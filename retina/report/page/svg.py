@@ -26,7 +26,7 @@ _TRIAL = re.compile(rf'<g id="{re.escape(TRIAL)}([^"]+)">')
 
 
 @dataclass(frozen=True)
-class Picture:
+class SvgPicture:
     """A figure of the page.
 
     Attributes:
@@ -44,7 +44,7 @@ class Picture:
     wide: bool = False
 
 
-def picture(figure: Figure, name: str, title: str, note: str, alt: str, *, wide: bool = False) -> Picture:
+def picture(figure: Figure, name: str, title: str, note: str, alt: str, *, wide: bool = False) -> SvgPicture:
     """Return a figure as inline SVG.
 
     Args:
@@ -55,7 +55,7 @@ def picture(figure: Figure, name: str, title: str, note: str, alt: str, *, wide:
         alt: alternative text for screen readers.
         wide: whether the figure is scrolled on a phone instead of made smaller.
     """
-    return Picture(name, title, note, _inline(figure, name, alt), wide)
+    return SvgPicture(name, title, note, _inline(figure, name, alt), wide)
 
 
 def tag_trial(artist: Artist, trial: str) -> None:

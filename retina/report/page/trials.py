@@ -42,7 +42,7 @@ class TrialCell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialTableRow:
     """A trial, with its cells in the order of the columns."""
 
     trial: str
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class TrialTable:
     """The table of the trials.
 
     Attributes:
@@ -61,11 +61,11 @@ class Table:
     """
 
     columns: list[Column]
-    rows: list[Row]
+    rows: list[TrialTableRow]
     same: list[tuple[str, str]]
 
 
-def table(run: RunData) -> Table:
+def table(run: RunData) -> TrialTable:
     """Return the table of all trials of a sweep."""
     varied = [name for name in PARAMETERS if name in run.trials and len({_text(row[name]) for row in run.rows}) > 1]
     shared = [(name, _text(run.rows[0][name])) for name in PARAMETERS if run.rows and name not in varied]
@@ -77,12 +77,12 @@ def table(run: RunData) -> Table:
     ranks = {trial: rank for rank, trial in enumerate(run.ranking)}
     records.sort(key=lambda record: ranks.get(record["trial_id"], len(ranks)))
     rows = [_row(record, columns) for record in records]
-    return Table(columns, rows, [(name, value) for name, value in shared if value])
+    return TrialTable(columns, rows, [(name, value) for name, value in shared if value])
 
 
-def _row(record: dict[str, Any], columns: list[Column]) -> Row:
+def _row(record: dict[str, Any], columns: list[Column]) -> TrialTableRow:
     cells = [_cell(record[column.name], column) for column in columns]
-    return Row(str(record["trial_id"]), str(record["state"]), cells)
+    return TrialTableRow(str(record["trial_id"]), str(record["state"]), cells)
 
 
 def _cell(value: Any, column: Column) -> TrialCell:
