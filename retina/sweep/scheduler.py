@@ -13,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from retina.config.sweep import SweepSpec
 from retina.results.status import RungStatus
+from retina.sweep import private_api
 from retina.sweep.trial_report import METRIC, TIME_ATTR
 
 START_SECONDS = 300.0
@@ -98,15 +99,15 @@ class ResumableASHAScheduler(AsyncHyperBandScheduler):
         for epoch in sorted(values):
             super().on_trial_result(None, _NamedTrial(name), {TIME_ATTR: epoch, METRIC: values[epoch]})
 
-    def standing(self) -> list[RungStatus]:
+    def current_rungs(self) -> list[RungStatus]:
         """Return the rungs at which a trial may be stopped, the lowest first."""
-        found = []
-        for milestone, recorded in reversed(self._brackets[0]._rungs):  # noqa: SLF001  # debug_string() is all there is
-            if milestone < self._longest:
-                cutoff = self._brackets[0].cutoff(recorded)
-                value = None if cutoff is None else float(self._metric_op * cutoff)
-                found.append(RungStatus(math.ceil(milestone), len(recorded), value))
-        return found
+        return [
+            RungStatus(
+                math.ceil(rung.milestone), rung.trials, None if rung.cutoff is None else self._sign * rung.cutoff
+            )
+            for rung in reversed(private_api.asha_rungs(self))
+            if rung.milestone < self._longest
+        ]
 
 
 def _named(trial: Any) -> _NamedTrial:

@@ -153,6 +153,6 @@ def test_the_rungs_are_those_of_the_scheduler(grace: int, eta: float, longest: i
             "early_stop": {"type": stop, "grace_epochs": grace, "eta": eta},
         }
     )
-    assert spec.rungs() == [rung.epoch for rung in ResumableASHAScheduler(spec).standing()]
+    assert spec.rungs() == [rung.epoch for rung in ResumableASHAScheduler(spec).current_rungs()]
     assert spec.rungs() == sorted(spec.rungs())
     assert all(grace <= epoch <= longest for epoch in spec.rungs())

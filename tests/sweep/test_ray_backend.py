@@ -272,7 +272,7 @@ def test_a_trial_gets_its_share_of_the_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"), [({"gpu": 1}, "resources.gpu: 1 asked"), ({"cpu": 3}, "resources.cpu: 3")]
+    ("wish", "message"), [({"gpu": 1}, "resources.gpu: 1 requested"), ({"cpu": 3}, "resources.cpu: 3")]
 )
 def test_more_than_the_machine_has_is_refused(wish: dict[str, int], message: str) -> None:
     with pytest.raises(SpecError, match=message):
