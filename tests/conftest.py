@@ -113,7 +113,7 @@ def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
         return file
 
     monkeypatch.setattr(figures, "write", write)
-    monkeypatch.setattr(page, "write", lambda *_, **__: Path("nowhere"))
+    monkeypatch.setattr(page, "write", lambda folder, *_, **__: folder.root / "report.html")
 
 
 @pytest.fixture

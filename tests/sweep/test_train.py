@@ -286,7 +286,7 @@ def test_interrupted_by_ctrl_c(home: Path, monkeypatch: pytest.MonkeyPatch, caps
     with monkeypatch.context() as patched:
         patched.setattr(TrainingRun, "__next__", stop)
         assert train(home, "stopped", "-c", "0") == 130
-    assert "Go on with the same command and --load 1" in capsys.readouterr().out
+    assert "Continue with the same command and --load 1" in capsys.readouterr().out
     assert pd.read_csv(home / "results" / "stopped" / "trials.csv")["state"].tolist() == ["RUNNING"]
 
 
