@@ -67,7 +67,7 @@ def report(path: Path, size: int) -> Pixels:
         return np.array(image.convert("RGB").resize((size, size)))
 
 
-def ours(path: Path, size: int) -> Pixels:
+def with_retina(path: Path, size: int) -> Pixels:
     """Read the photograph as training and prediction do."""
     return read_square(path, size)[0]
 
@@ -85,7 +85,7 @@ def with_simplejpeg(path: Path, size: int) -> Pixels:
 METHODS: dict[str, Callable[[Path, int], Pixels]] = {
     "full": full,
     "report": report,
-    "ours": ours,
+    "ours": with_retina,
     "simplejpeg": with_simplejpeg,
 }
 
@@ -208,12 +208,12 @@ def many(originals: list[Path], count: int, folder: Path) -> list[Path]:
 def table_of_squares(rows: list[dict[str, Any]]) -> Table:
     """Return a table with a row per size and method."""
     lines = Table(box=MARKDOWN)
-    for column in ("size", "way", "photographs/s/core", "times full, by photograph", "PSNR to full: mean", "worst"):
-        lines.add_column(column, justify="left" if column == "way" else "right")
+    for column in ("size", "method", "photographs/s/core", "times full, by photograph", "PSNR to full: mean", "worst"):
+        lines.add_column(column, justify="left" if column == "method" else "right")
     for row in rows:
-        psnr_by_method = [f"{row['psnr'][which]:.1f} dB" if row["way"] != "full" else "" for which in ("mean", "worst")]
+        psnr_cells = [f"{row['psnr'][which]:.1f} dB" if row["way"] != "full" else "" for which in ("mean", "worst")]
         lines.add_row(
-            str(row["size"]), row["way"], _format(row["a_second"], 1), _format(row["times_full"], 2), *psnr_by_method
+            str(row["size"]), row["way"], _format(row["a_second"], 1), _format(row["times_full"], 2), *psnr_cells
         )
     return lines
 

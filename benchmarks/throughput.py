@@ -183,7 +183,7 @@ def timm(case: Case) -> Epoch:
     return epoch
 
 
-def ours(case: Case) -> Epoch:
+def retina_trainer(case: Case) -> Epoch:
     """Train with this package; validate on one photograph only, since the other methods do not validate."""
     validation = SplitView(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
     training = start_training(case.config, case.part, validation, device=case.device)
@@ -222,7 +222,7 @@ BUILDERS: dict[str, Callable[[Case], Epoch]] = {
     "seed": seed,
     "tutorial": tutorial,
     "timm": timm,
-    "ours": ours,
+    "ours": retina_trainer,
     "limit": limit,
 }
 

@@ -26,7 +26,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table as Lines
 
-from benchmarks.search.simulate import RetinaSearch, RayWiring, Search, Table, quiet, simulate
+from benchmarks.search.simulate import RayWiring, RetinaSearch, Search, Table, quiet, simulate
 from benchmarks.search.table import CURVES, SPACE
 from retina.config.sweep import SweepSpec, load
 from retina.results.environment import describe_environment

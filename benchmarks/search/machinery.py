@@ -2,11 +2,11 @@
 
     python -m benchmarks.search.machinery --trials 200
 
-Replayed trials, whose "weights" are one number, run through real Ray: first this package's complete sweep, then the same
-trials with OptunaSearch and ASHA combined as in Ray's documentation, without result files. The time is measured from the
-first trial's first epoch, when the workers have started, to the end. This package's sweep runs once with random
-configurations, which measures the overhead alone, and once with the default method, a Gaussian process, which adds the
-time of its suggestions.
+Replayed trials, whose "weights" are one number, run through real Ray: first this package's complete sweep, then the
+same trials with OptunaSearch and ASHA combined as in Ray's documentation, without result files. The time is measured
+from the first trial's first epoch, when the workers have started, to the end. This package's sweep runs once with
+random configurations, which measures the overhead alone, and once with the default method, a Gaussian process, which
+adds the time of its suggestions.
 """
 
 from __future__ import annotations
