@@ -67,11 +67,11 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length 
 
 
 def settings(path: str, prefix: str = "") -> str:
-    """Return a table of a settings model: key, type or allowed values, default, meaning; nested models by dotted keys.
+    """Return a table of a settings model: key, type or allowed values, default, meaning; nested keys are dotted.
 
     Args:
-        path: the model, such as "retina.config.SweepSpec".
-        prefix: what stands before each key, such as "data.".
+        path: dotted path of the model, such as "retina.config.SweepSpec".
+        prefix: prefix of each key, such as "data.".
     """
     module, _, name = path.rpartition(".")
     rows = _rows(getattr(importlib.import_module(module), name), prefix)
@@ -79,7 +79,7 @@ def settings(path: str, prefix: str = "") -> str:
 
 
 def command(*words: str) -> str:
-    """Return what `retina WORDS --help` prints, as a code block."""
+    """Return the output of `retina WORDS --help` as a code block."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(PROJECT)}
     call = [sys.executable, "-m", "retina", *words, "--help"]
     done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment, cwd=PROJECT)  # noqa: S603
@@ -87,10 +87,10 @@ def command(*words: str) -> str:
 
 
 def modules(package: str) -> str:
-    """Return a table of a package's modules: the first paragraph of the docstring, and the large libraries it imports.
+    """Return a table of a package's modules: the first paragraph of the docstring and the imported large libraries.
 
     Args:
-        package: its path below `retina`, such as "data/cache"; modules of packages below it are listed, too.
+        package: path below `retina`, such as "data/cache"; modules of its subpackages are included.
     """
     files = sorted((PACKAGE / package).rglob("*.py"), key=lambda file: (file.parent, file.stem))
     rows = []
@@ -103,7 +103,7 @@ def modules(package: str) -> str:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Return the top-level packages that a module imports, wherever in it."""
+    """Return the top-level packages that a module imports anywhere."""
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
