@@ -88,22 +88,22 @@ def _is_the_whole_one(result: CommandResult) -> str:
     return _difference(_values(), sweep, "")
 
 
-def _difference(right: Any, found: Any, path: str) -> str:
+def _difference(right: Any, printed: Any, path: str) -> str:
     """Return where the printed values differ from the written ones; printed defaults do not count."""
-    if isinstance(right, dict) and isinstance(found, dict):
+    if isinstance(right, dict) and isinstance(printed, dict):
         for key, value in right.items():
             if path == ".data" and key == "path":
                 continue
-            if key not in found:
+            if key not in printed:
                 return f"{path}.{key} is lost"
-            if different := _difference(value, found[key], f"{path}.{key}"):
+            if different := _difference(value, printed[key], f"{path}.{key}"):
                 return different
         return ""
-    if isinstance(right, list) and isinstance(found, list) and len(right) == len(found):
-        pairs = enumerate(zip(right, found, strict=True))
+    if isinstance(right, list) and isinstance(printed, list) and len(right) == len(printed):
+        pairs = enumerate(zip(right, printed, strict=True))
         differences = (_difference(*pair, f"{path}.{index}") for index, pair in pairs)
         return next(filter(None, differences), "")
-    return "" if right == found else f"{path} is read as {found!r}, right is {right!r}"
+    return "" if right == printed else f"{path} is read as {printed!r}, right is {right!r}"
 
 
 def _at(values: Any, path: tuple[Any, ...]) -> Any:
@@ -127,11 +127,11 @@ def _scalar(rng: Rng, number: int) -> Changed:
     name = ".".join(map(str, path))
 
     def check(result: CommandResult) -> str:
-        found = resolved(result.out)
-        if not isinstance(found, dict):
+        sweep = resolved(result.out)
+        if not isinstance(sweep, dict):
             return "the dry run prints no sweep"
         try:
-            value = _at(found, path)
+            value = _at(sweep, path)
         except (KeyError, IndexError, TypeError):
             return f"a value written {text!r} is lost"
         if right is None:

@@ -52,7 +52,7 @@ def draw(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-def wanted(paths: list[Path], size: int) -> np.ndarray:
+def expected_pixels(paths: list[Path], size: int) -> np.ndarray:
     return np.stack([to_square(read(path, min_side=2 * size), size)[0] for path in paths])
 
 
