@@ -51,7 +51,7 @@ MEANINGS = {
     "schedule": "schedule of the learning rate over the trial's own epochs",
     "class_weights": "`balanced` weights each grade by the inverse of its share of the training photographs",
     "augmentation": "`flip`: mirror images; `rotate`: flips, any angle, zoom and shift; `full`: colour too",
-    "precision": "precision of training; `auto`: bfloat16 if supported, float16 on older tensor cores, otherwise float32",
+    "precision": "precision of training; `auto`: bfloat16 if supported, float16 on older tensor cores, else float32",
     "value": "the only value",
     "values": "the values to choose from, each once",
     "ordered": "search `values` as a scale, in the order in which they are written",
