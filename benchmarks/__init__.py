@@ -1,1 +1,1 @@
-"""Measurements: what the tests never time. See benchmarks/README.md."""
+"""Benchmarks: measurements that the tests do not make. See benchmarks/README.md."""

@@ -1,17 +1,17 @@
-"""What preparing and training cost as photographs grow from 1,000 to 100,000: seconds and memory.
+"""Measure time and memory of preparation and training for 1,000 to 100,000 photographs.
 
     python -m benchmarks.scale --figure scale.png
 
-A few hundred photographs of 64 pixels are drawn and hard-linked under as many names as it takes, in the layout of
-EyePACS: the files are tiny, so that what the project does with each of them weighs as much as it can. Measured are
+A few hundred photographs of 64 pixels are drawn and hard-linked under the required number of names, in the layout of
+EyePACS. The files are tiny, so that the project's work per photograph dominates. The stages measured are
 
 build   `prepare` without a cache: reading the labels, decoding on all cores, splitting, the fingerprint
-again   `prepare` with the cache there, which every later sweep and every worker on another machine does
-epoch   an epoch of `start_training` on one core, validation included, of a network so small that the batches cost most
+again   `prepare` with an existing cache, as in every later sweep and in every worker on another machine
+epoch   an epoch of `start_training` on one core, with validation, of a network so small that the batches dominate
 
-Each count has fresh processes of its own, one that builds and one that trains, and counts take turns. Memory is the
-highest of many samples. "Own" memory is what is resident and not shared: not the mapped photographs, which the kernel
-takes back when it needs to, and which count in the resident size (RSS). Linux only. Prints tables, writes JSON.
+Each count runs in two fresh processes, one that builds and one that trains, and the counts alternate. Memory is the
+maximum of many samples. "Own" memory is resident and not shared: it excludes the mapped photographs, which the kernel
+can reclaim and which the resident size (RSS) includes. Linux only. Prints tables and writes JSON.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ from retina.results.environment import describe_environment
 from retina.training.trainer import start_training
 
 DRAWN = 500
-"""Photographs that are drawn; a file may have 65,000 names (ext4)."""
+"""Number of drawn photographs; ext4 allows 65,000 hard links to a file."""
 SAMPLES_A_SECOND = 50
 MB = 1e6
 STAGES = {"labels": "find", "cache": "open_cache", "split": "split.assign"}
-"""What `prepare` calls, by where `retina.data.dataset` has it; the rest is mostly the fingerprint."""
+"""Functions that `prepare` calls, by attribute of `retina.data.dataset`; the rest is mostly the fingerprint."""
 Answer = SimpleQueue[dict[str, Any]]
 
 
 class TinyNet(nn.Module):
-    """One convolution, (B, 3, S, S) float -> (B, 5) logits: nearly free, so that an epoch shows what is around it."""
+    """One convolution, (B, 3, S, S) float -> (B, 5) logits: nearly free, so that the rest of an epoch dominates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class TinyNet(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Grade."""
+        """Return the logits of the five grades."""
         logits: torch.Tensor = self.layers(images)
         return logits
 
 
 def link(originals: Path, count: int, folder: Path) -> None:
-    """`count` photographs in the layout of EyePACS, two a patient, all of them names of the originals."""
+    """Hard-link the originals under `count` names in the layout of EyePACS, two photographs per patient."""
     with (originals / "trainLabels.csv").open(newline="", encoding="utf-8") as file:
         drawn = [(row["image"], row["level"]) for row in csv.DictReader(file)]
     (folder / "train").mkdir(parents=True)
@@ -87,8 +87,8 @@ def link(originals: Path, count: int, folder: Path) -> None:
             rows.writerow([name, level])
 
 
-def staged(config: DataConfig) -> tuple[FundusDataset, dict[str, float]]:
-    """`prepare`, and the seconds of its stages."""
+def prepare_timed(config: DataConfig) -> tuple[FundusDataset, dict[str, float]]:
+    """Run `prepare`, and return its result and the seconds of its stages."""
     seconds: dict[str, float] = {}
 
     def timed(stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,60 +113,60 @@ def staged(config: DataConfig) -> tuple[FundusDataset, dict[str, float]]:
     return prepared, seconds
 
 
-def _build(config: DataConfig, epochs: int, answer: Answer) -> None:  # noqa: ARG001  # called as _train is
-    answer.put({"build": staged(config)[1]})
+def _build(config: DataConfig, epochs: int, answer: Answer) -> None:  # noqa: ARG001  # same signature as _train
+    answer.put({"build": prepare_timed(config)[1]})
 
 
 def _train(config: DataConfig, epochs: int, answer: Answer) -> None:
-    torch.set_num_threads(1)  # a second one has next to nothing to do, and waits for what else runs
-    prepared, again = staged(config)
+    torch.set_num_threads(1)  # a second thread has next to nothing to do and waits for other processes
+    prepared, again = prepare_timed(config)
     trial = TrialConfig(pretrained=False, batch_size=64, epochs=epochs + 1, precision="float32")
     training = start_training(
         trial, prepared.split_view("train"), prepared.split_view("val"), net=TinyNet(), device=torch.device("cpu")
     )
     taken = [result.seconds for result in training]
-    answer.put({"again": again, "epoch": taken[1:]})  # the first one warms up
+    answer.put({"again": again, "epoch": taken[1:]})  # the first epoch is a warm-up
 
 
-def watched(work: Callable[[DataConfig, int, Answer], None], config: DataConfig, epochs: int) -> dict[str, Any]:
-    """Run `work` in a fresh process: what it answers, and the most memory of it and of its workers, in bytes."""
+def run_sampled(work: Callable[[DataConfig, int, Answer], None], config: DataConfig, epochs: int) -> dict[str, Any]:
+    """Run `work` in a fresh process; return its answer and the peak memory of it and of its workers, in bytes."""
     context = multiprocessing.get_context("spawn")
     answer: Answer = context.SimpleQueue()
     process = context.Process(target=work, args=(config, epochs, answer))
     process.start()
-    most = {"own": 0, "rss": 0, "workers": 0}
-    seen = psutil.Process(process.pid)
+    peak = {"own": 0, "rss": 0, "workers": 0}
+    sampled = psutil.Process(process.pid)
     while process.is_alive():
-        for name, value in _memory(seen).items():
-            most[name] = max(most[name], value)
+        for name, value in _memory(sampled).items():
+            peak[name] = max(peak[name], value)
         time.sleep(1 / SAMPLES_A_SECOND)
     if process.exitcode:
-        raise SystemExit(f"{work.__name__.strip('_')} of {config.path} ended with {process.exitcode}")
-    return {**answer.get(), "memory": most}
+        raise SystemExit(f"{work.__name__.strip('_')} of {config.path} ended with exit code {process.exitcode}")
+    return {**answer.get(), "memory": peak}
 
 
 def _memory(process: psutil.Process) -> dict[str, int]:
     try:
-        mine, workers = process.memory_info(), process.children()
+        info, workers = process.memory_info(), process.children()
     except psutil.Error:
         return {}
-    return {"own": mine.rss - mine.shared, "rss": mine.rss, "workers": sum(_own(worker) for worker in workers)}
+    return {"own": info.rss - info.shared, "rss": info.rss, "workers": sum(_own(worker) for worker in workers)}
 
 
 def _own(process: psutil.Process) -> int:
     try:
         info = process.memory_info()
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # it ended since it was listed
         return 0
     return int(info.rss - info.shared)
 
 
 def measure(folder: Path, size: int, epochs: int) -> Iterator[tuple[str, float]]:
-    """One build and one training of the photographs in `folder`: names and values, of an epoch several."""
+    """Measure one build and one training of the photographs in `folder`; yield names and values, one per epoch."""
     config = DataConfig(path=str(folder), layout="eyepacs", image_size=size)
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         os.environ["RETINA_CACHE"] = cache  # the processes inherit it
-        built, trained = watched(_build, config, epochs), watched(_train, config, epochs)
+        built, trained = run_sampled(_build, config, epochs), run_sampled(_train, config, epochs)
     for name, seconds in (("build", built["build"]), ("again", trained["again"])):
         yield f"{name} s", seconds["all"]
         for stage in (*STAGES, "rest"):
@@ -180,29 +180,32 @@ def measure(folder: Path, size: int, epochs: int) -> Iterator[tuple[str, float]]
 
 
 def report(rows: list[dict[str, Any]], names: list[str]) -> Table:
-    """A line a count; seconds with the power of the count, memory with the kB a photograph, since the line before."""
+    """Return a table with a row per count.
+
+    Relative to the row before, seconds have the exponent of their growth and memory the kB per additional photograph.
+    """
     lines = Table(box=MARKDOWN)
     for column in ("photographs", *names):
         lines.add_column(column, justify="right")
     for before, row in zip([None, *rows], rows, strict=False):
-        lines.add_row(f"{row['photographs']:,}", *(_told(row, before, name) for name in names))
+        lines.add_row(f"{row['photographs']:,}", *(_format(row, before, name) for name in names))
     return lines
 
 
-def _told(row: dict[str, Any], before: dict[str, Any] | None, name: str) -> str:
+def _format(row: dict[str, Any], before: dict[str, Any] | None, name: str) -> str:
     value, count = row[name]["median"], row["photographs"]
-    told = f"{value:.0f}" if name.endswith("MB") else f"{value:.2f}, {1000 * value / count:.3f} ms each"
+    text = f"{value:.0f}" if name.endswith("MB") else f"{value:.2f}, {1000 * value / count:.3f} ms each"
     if before is None:
-        return told
+        return text
     if name.endswith("MB"):
         more = (value - before[name]["median"]) / (count - before["photographs"])
-        return f"{told}, {1000 * more:+.2f} kB each"
+        return f"{text}, {1000 * more:+.2f} kB each"
     power = math.log(value / before[name]["median"]) / math.log(count / before["photographs"])
-    return f"{told}, n^{power:.2f}"
+    return f"{text}, n^{power:.2f}"
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:
-    """Seconds and own memory against photographs, medians with the least and most."""
+    """Draw seconds and own memory against the number of photographs: medians with minimum and maximum."""
     drawn = Figure(figsize=(11, 4.5), layout="constrained")
     seconds, memory = drawn.subplots(1, 2)
     timed = {"build s": "build, no cache", "again s": "prepared again", "epoch s": "epoch, tiny network"}
@@ -217,47 +220,49 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
         seconds.plot(
             counts, [last * count for count in counts], color="#777777", linewidth=1, linestyle=":", label=line
         )
-    _draw(memory, rows, "training RSS MB", label="training, mapped photographs too", color="#009e73", linestyle="--")
+    _draw(memory, rows, "training RSS MB", label="training, with mapped photographs", color="#009e73", linestyle="--")
     seconds.set(xscale="log", yscale="log", xlabel="photographs", ylabel="seconds")
-    memory.set(xscale="log", yscale="log", xlabel="photographs", ylabel="most memory of its own, MB")
+    memory.set(xscale="log", yscale="log", xlabel="photographs", ylabel="peak own memory, MB")
     for axes in (seconds, memory):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return drawn
 
 
-def _draw(axes: Axes, rows: list[dict[str, Any]], name: str, **look: Any) -> None:
+def _draw(axes: Axes, rows: list[dict[str, Any]], name: str, **style: Any) -> None:
     middle, low, high = ([row[name][which] for row in rows] for which in ("median", "min", "max"))
     below, above = ([abs(a - b) for a, b in zip(middle, ends, strict=True)] for ends in (low, high))
-    axes.errorbar([row["photographs"] for row in rows], middle, yerr=[below, above], capsize=2, markersize=4, **look)
+    axes.errorbar([row["photographs"] for row in rows], middle, yerr=[below, above], capsize=2, markersize=4, **style)
 
 
 def main() -> None:
-    """Measure every count in turn, print, write, draw."""
+    """Measure all counts, print the tables, write the JSON file and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", nargs="+", type=int, default=[1000, 3000, 10_000, 30_000, 100_000])
     parser.add_argument("--size", type=int, default=28, help="side of a cached photograph in pixels")
-    parser.add_argument("--epochs", type=int, default=3, help="that count, after one that does not")
+    parser.add_argument("--epochs", type=int, default=3, help="measured epochs, after one warm-up epoch")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     counts = sorted(options.counts)
-    told: dict[str, Any] = {"environment": describe_environment()}
-    told["options"] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    header: dict[str, Any] = {"environment": describe_environment()}
+    header["options"] = {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
+    }
     values: dict[int, dict[str, list[float]]] = {count: defaultdict(list) for count in counts}
-    with tempfile.TemporaryDirectory() as place:
-        originals = Path(place) / "drawn"
+    with tempfile.TemporaryDirectory() as folder:
+        originals = Path(folder) / "drawn"
         synthetic.draw(originals, SyntheticConfig(photographs=min(DRAWN, counts[-1]), size=64))
         for count in counts:
-            link(originals, count, Path(place) / str(count))
+            link(originals, count, Path(folder) / str(count))
         for turn in range(options.repeats):
             for count in counts:
-                for name, value in measure(Path(place) / str(count), options.size, options.epochs):
+                for name, value in measure(Path(folder) / str(count), options.size, options.epochs):
                     values[count][name].append(value)
                 print(f"turn {turn + 1}: {count:,} photographs", flush=True)  # noqa: T201
             rows = [{"photographs": n, **{name: spread(v) for name, v in values[n].items()}} for n in counts]
-            options.out.write_text(json.dumps({**told, "counts": rows}, indent=1), encoding="utf-8")
+            options.out.write_text(json.dumps({**header, "counts": rows}, indent=1), encoding="utf-8")
     totals = ["build s", "again s", "epoch s"]
     stages = [[name for name in rows[0] if name.startswith(f"{kind}: ")] for kind in ("build", "again")]
     memory = [name for name in rows[0] if name.endswith("MB")]

@@ -1,12 +1,12 @@
-"""What trials share: one copy of the photographs, the workers, the device.
+"""Measure what trials share: one copy of the photographs, the workers, the device.
 
     python -m benchmarks.sharing --data data/idrid --image-size 224
 
-pixels    PSS of the decoded photographs in 1 to 8 processes that have read all of them: together no more than one copy
-workers   seconds from a trial's last epoch to the first step of the next one in the same worker, through a real sweep:
-          its report and checkpoint, what the search says, the next model's building; and from one epoch to the next:
+pixels    PSS of the decoded photographs in 1 to 8 processes that have read all of them: their sum is at most one copy
+workers   seconds from a trial's last epoch to the first step of the next trial in the same worker, in a real sweep:
+          its report and checkpoint, the searcher's suggestion, building the next model; and from one epoch to the next:
           after the first one the worker waits until its checkpoint is written and reported, after others it does not
-device    images a second of 1, 2 and 4 trials at once, on one GPU or on all cores (so many threads each), together
+device    total images per second of 1, 2 and 4 concurrent trials, on one GPU or with all cores divided among them
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DEVICE_SECONDS = 20.0
 
 
 def _read(file: str, ready: Connection) -> None:
-    """Map the photographs, look at each, and wait."""
+    """Map the photographs, read every pixel, and wait."""
     pixels = np.load(file, mmap_mode="r")
     sum(int(photograph[0, 0, 0]) + int(photograph.sum()) for photograph in pixels)
     ready.send(True)
@@ -62,43 +62,47 @@ def _read(file: str, ready: Connection) -> None:
 
 
 def pixels_shared(photographs: FundusDataset) -> list[dict[str, Any]]:
-    """Bytes of the pixels' file in the memory of so many processes: each one's share (PSS) summed, and RSS summed."""
+    """Return the bytes of the pixel file in the memory of several processes: the sum of their PSS and of their RSS."""
     spawn = multiprocessing.get_context("spawn")
     rows = []
     for count in PROCESSES:
         ends = [spawn.Pipe() for _ in range(count)]
-        processes = [spawn.Process(target=_read, args=(str(photographs.pixels_file), theirs)) for _, theirs in ends]
+        processes = [
+            spawn.Process(target=_read, args=(str(photographs.pixels_file), child_end)) for _, child_end in ends
+        ]
         for process in processes:
             process.start()
-        for ours, _ in ends:
-            ours.recv()
+        for parent_end, _ in ends:
+            parent_end.recv()
         maps = [_map_of(process.pid or 0, photographs.pixels_file) for process in processes]
-        for ours, _ in ends:
-            ours.send(True)
+        for parent_end, _ in ends:
+            parent_end.send(True)
         for process in processes:
             process.join()
-        rows.append({"processes": count, "pss": sum(one.pss for one in maps), "rss": sum(one.rss for one in maps)})
+        rows.append(
+            {"processes": count, "pss": sum(entry.pss for entry in maps), "rss": sum(entry.rss for entry in maps)}
+        )
     return rows
 
 
 def _map_of(pid: int, file: Path) -> Any:
-    return next(one for one in psutil.Process(pid).memory_maps() if one.path == str(file.resolve()))
+    return next(entry for entry in psutil.Process(pid).memory_maps() if entry.path == str(file.resolve()))
 
 
 @dataclass(frozen=True)
 class TimedTask:
-    """A `GradingTask` whose trainings write down, in `folder`, when a trial's first step begins and its last ends."""
+    """A `GradingTask` whose training runs record in `folder` when each epoch begins and ends."""
 
     inner: GradingTask
     folder: Path
 
     def __call__(self, config: TrialConfig) -> TimedFit:
-        """Start the run."""
+        """Start the training run."""
         return TimedFit(self.inner(config), self.folder / f"{os.getpid()}.txt")
 
 
 class TimedFit(Iterator[EpochResult]):
-    """A `TrainingRun` that is watched."""
+    """A `TrainingRun` that records the times of its epochs in a file."""
 
     def __init__(self, inner: TrainingRun, file: Path) -> None:
         self._inner, self._file = inner, file
@@ -117,7 +121,7 @@ EPOCHS = 4
 
 
 def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[float]]:
-    """Seconds between trials of one worker, after first epochs, and after later ones; of a sweep of six trials."""
+    """Measure the seconds between trials of a worker, after first epochs and after later epochs, in a sweep of six."""
     spec = SweepSpec(
         name="sharing",
         trials=6,
@@ -131,17 +135,17 @@ def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[floa
         },
     )
     gaps: dict[str, list[float]] = {"trials": [], "first epoch": [], "later epochs": []}
-    with tempfile.TemporaryDirectory() as place:
-        root, watched = Path(place) / "sharing", Path(place) / "watched"
-        watched.mkdir()
+    with tempfile.TemporaryDirectory() as folder:
+        root, epoch_logs = Path(folder) / "sharing", Path(folder) / "watched"
+        epoch_logs.mkdir()
         write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        task = TimedTask(GradingTask(photographs, {}), watched)
+        task = TimedTask(GradingTask(photographs, {}), epoch_logs)
         run(spec, Ledger.create(spec, RunFolder.open(root)), task, trial_resources(spec.resources))
         ray.shutdown()
-        for file in watched.iterdir():
-            told = [line.split() for line in file.read_text().splitlines()]
-            epochs = [(int(epoch), float(begin), float(end)) for epoch, begin, end in told]
+        for file in epoch_logs.iterdir():
+            lines = [line.split() for line in file.read_text().splitlines()]
+            epochs = [(int(epoch), float(begin), float(end)) for epoch, begin, end in lines]
             for (before, _, end), (epoch, begin, _) in itertools.pairwise(epochs):
                 which = "trials" if epoch == 1 else "first epoch" if before == 1 else "later epochs"
                 gaps[which].append(begin - end)
@@ -151,37 +155,40 @@ def workers_reused(photographs: FundusDataset, arch: str) -> dict[str, list[floa
 def _train(photographs: FundusDataset, config: TrialConfig, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
     train = photographs.split_view("train")
-    few = SplitView(train.pixels, train.rows[:48], train.grades[:48])
+    subset = SplitView(train.pixels, train.rows[:48], train.grades[:48])
     training = start_training(
-        config, few, SplitView(train.pixels, train.rows[:1], train.grades[:1]), device=default_device()
+        config, subset, SplitView(train.pixels, train.rows[:1], train.grades[:1]), device=default_device()
     )
-    next(training)  # warms up
+    next(training)  # warm-up
     pipe.send(True)
     until, images = pipe.recv(), 0
     started = time.time()
     while time.time() < until:
         next(training)
-        images += len(few)
+        images += len(subset)
     pipe.send(images / (time.time() - started))
 
 
 def device_shared(photographs: FundusDataset, arch: str, batch_size: int) -> list[dict[str, Any]]:
-    """Images a second of so many trials at once, together."""
+    """Measure the total images per second of several concurrent trials."""
     spawn = multiprocessing.get_context("spawn")
     config = TrialConfig(arch=arch, pretrained=False, batch_size=batch_size, epochs=10_000, augmentation="rotate")
     rows = []
-    for count in (one for one in TRIALS_AT_ONCE if default_device().type == "cuda" or one <= 2 * available_cores()):
+    is_cuda = default_device().type == "cuda"
+    for count in (trials for trials in TRIALS_AT_ONCE if is_cuda or trials <= 2 * available_cores()):
         threads = max(1, available_cores() // count)
         ends = [spawn.Pipe() for _ in range(count)]
-        processes = [spawn.Process(target=_train, args=(photographs, config, threads, theirs)) for _, theirs in ends]
+        processes = [
+            spawn.Process(target=_train, args=(photographs, config, threads, child_end)) for _, child_end in ends
+        ]
         for process in processes:
             process.start()
-        for ours, _ in ends:
-            ours.recv()
+        for parent_end, _ in ends:
+            parent_end.recv()
         until = time.time() + DEVICE_SECONDS
-        for ours, _ in ends:
-            ours.send(until)
-        rates = [ours.recv() for ours, _ in ends]
+        for parent_end, _ in ends:
+            parent_end.send(until)
+        rates = [parent_end.recv() for parent_end, _ in ends]
         for process in processes:
             process.join()
         rows.append({"trials": count, "threads": threads, "images_per_second": sum(rates)})
@@ -189,7 +196,7 @@ def device_shared(photographs: FundusDataset, arch: str, batch_size: int) -> lis
 
 
 def main() -> None:
-    """Measure all three, print, write."""
+    """Run the measurements, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--image-size", type=int, default=224)
@@ -200,29 +207,31 @@ def main() -> None:
     options = parser.parse_args()
     photographs = prepare(DataConfig(path=options.data, image_size=options.image_size))
     console = Console(width=120)
-    told: dict[str, Any] = {
+    results: dict[str, Any] = {
         "environment": describe_environment(),
         "options": {**vars(options), "out": str(options.out)},
     }
     if "pixels" in options.parts:
-        told["pixels"] = pixels_shared(photographs)
+        results["pixels"] = pixels_shared(photographs)
         table = Table("processes", "PSS of the pixels, MB", "RSS, MB", box=MARKDOWN)
-        for row in told["pixels"]:
+        for row in results["pixels"]:
             table.add_row(str(row["processes"]), f"{row['pss'] / 1e6:.1f}", f"{row['rss'] / 1e6:.1f}")
         console.print(table)
     if "workers" in options.parts:
-        told["gaps"] = workers_reused(photographs, options.arch)
-        for which, gaps in told["gaps"].items():
+        results["gaps"] = workers_reused(photographs, options.arch)
+        for which, gaps in results["gaps"].items():
             spread = f"{min(gaps):.3f} to {max(gaps):.3f}, n={len(gaps)}"
-            console.print(f"seconds between {which} and what comes next: {statistics.median(gaps):.3f} ({spread})")
+            console.print(
+                f"seconds from the end of {which} to the next start: {statistics.median(gaps):.3f} ({spread})"
+            )
         console.print(f"{options.arch}, {options.image_size} px\n")
     if "device" in options.parts:
-        told["device"] = device_shared(photographs, options.arch, options.batch_size)
+        results["device"] = device_shared(photographs, options.arch, options.batch_size)
         table = Table("trials at once", "threads each", "images/s together", box=MARKDOWN)
-        for row in told["device"]:
+        for row in results["device"]:
             table.add_row(str(row["trials"]), str(row["threads"]), f"{row['images_per_second']:.1f}")
         console.print(table)
-    options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""Measure slot utilisation: how much of the trials' slots a sweep uses, by the length of an epoch.
+"""Measure slot utilisation: the share of the trials' slots that a sweep uses, by the length of an epoch.
 
     python -m benchmarks.slots --seconds 0.05 0.7 8 --slots 2 4
 
-Each row is one sweep through Ray Tune on replayed learning curves: an epoch sleeps for a fixed time, a worker starts as
-it always does (a process that imports torch). With S slots and a span from the begin of the first epoch of any trial to
-the end of the last one:
+Each row is one sweep through Ray Tune on replayed learning curves: an epoch sleeps for a fixed time, and workers start
+as usual (a process that imports torch). With S slots and a span from the start of the first epoch of any trial to the
+end of the last one:
 
 training   sum of all epochs' durations / (S * span): share of slot-seconds that train
-occupied   sum over trials of (end of its last epoch - begin of its first) / (S * span): share of slot-seconds that
-           belong to a trial, the time between its epochs (report, checkpoint, driver) included
-all_busy   seconds from the begin of the first epoch until each of the S slots has begun one; absent if that never was
-start      seconds from the call of `run` to the begin of the first epoch: what one worker takes to start, as a rule
-workers    epochs that each worker process ran, most first
+occupied   sum over trials of (end of its last epoch - start of its first) / (S * span): share of slot-seconds that
+           belong to a trial, including the time between its epochs (report, checkpoint, driver)
+all_busy   seconds from the start of the first epoch until each of the S slots has started one; null if never
+start      seconds from the call of `run` to the start of the first epoch: usually the start-up time of one worker
+workers    epochs run by each worker process, in descending order
 
-At the end of a sweep slots run dry: with T equally long trials on S slots no schedule uses
-more than T / (S * ceil(T/S)).
+At the end of a sweep some slots have no trial left: with T equally long trials on S slots no schedule uses more than
+T / (S * ceil(T/S)).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from retina.training.epochs import EpochResult
 
 EPOCHS = 6
 SWEEP_SECONDS = 40.0
-"""How long a sweep takes if its slots are always busy, about; at least two trials a slot."""
+"""Approximate duration of a sweep whose slots are always busy; each slot gets at least two trials."""
 
 
 @dataclass
 class SleepingTraining:
-    """A `Training` whose epochs sleep; each writes one line to `log`: process, trial, begin and end."""
+    """A `Training` whose epochs sleep; each writes one line to `log`: process, trial, start and end."""
 
     config: TrialConfig
     seconds: float
@@ -85,35 +85,35 @@ class SleepingTraining:
         )
 
     def model_state_dict(self) -> dict[str, torch.Tensor]:
-        """Hold nothing but the epoch."""
+        """Return the epoch number only."""
         return {"epoch": torch.tensor(self.epoch)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Hold nothing but the epoch."""
+        """Return the epoch number only."""
         return {"epoch": self.epoch}
 
     def load_state_dict(self, _: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.epoch = state["epoch"]
 
     def cancel(self) -> None:
-        """Let the epoch sleep to its end."""
+        """Do nothing: the epoch sleeps to its end."""
 
 
 @dataclass(frozen=True)
 class SleepingTask:
-    """What the sweep tunes."""
+    """The trainable of the sweep."""
 
     seconds: float
     log: Path
 
     def __call__(self, config: TrialConfig) -> SleepingTraining:
-        """Start one training."""
+        """Start a training run."""
         return SleepingTraining(config, self.seconds, self.log)
 
 
-def measured(seconds: float, slots: int, method: str, folder: Path) -> dict[str, Any]:
-    """Run one sweep of epochs of `seconds` on the connected Ray of `slots` cores; see the module for the keys."""
+def measure(seconds: float, slots: int, method: str, folder: Path) -> dict[str, Any]:
+    """Run a sweep with epochs of `seconds` on the connected Ray of `slots` cores; see the module for the keys."""
     trials = max(2 * slots, round(SWEEP_SECONDS * slots / (EPOCHS * seconds) / slots) * slots)
     trials = min(trials, 100 * slots)
     parameters = {
@@ -135,11 +135,11 @@ def measured(seconds: float, slots: int, method: str, folder: Path) -> dict[str,
     called = time.time()
     run(spec, Ledger.create(spec, RunFolder.open(root)), SleepingTask(seconds, log), trial_resources(spec.resources))
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return {"seconds": seconds, "slots": slots, "trials": trials, "method": method, **used(lines, slots, called)}
+    return {"seconds": seconds, "slots": slots, "trials": trials, "method": method, **utilisation(lines, slots, called)}
 
 
-def used(lines: list[list[Any]], slots: int, called: float) -> dict[str, Any]:
-    """Sum up epochs, each (process, trial, begin, end) in seconds since the epoch; see the module for the keys."""
+def utilisation(lines: list[list[Any]], slots: int, called: float) -> dict[str, Any]:
+    """Summarize epochs, each (process, trial, begin, end) in Unix seconds; see the module docstring for the keys."""
     first, last = min(line[2] for line in lines), max(line[3] for line in lines)
     span = last - first
     of_trial: dict[Any, list[list[Any]]] = {}
@@ -161,9 +161,9 @@ def used(lines: list[list[Any]], slots: int, called: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure each length of an epoch on each number of slots, print, write."""
+    """Measure each epoch length on each number of slots, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[0.05, 0.7, 8.0], help="of an epoch")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.05, 0.7, 8.0], help="length of an epoch")
     parser.add_argument("--slots", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--method", default="tpe", choices=("tpe", "gp", "random"))
     parser.add_argument("--out", type=Path, default=Path("slots.json"))
@@ -178,7 +178,7 @@ def main() -> None:
                 log_to_driver=False, logging_level="ERROR",
             )  # fmt: skip
             for seconds in options.seconds:
-                row = measured(seconds, slots, options.method, Path(folder))
+                row = measure(seconds, slots, options.method, Path(folder))
                 rows.append(row)
                 all_busy = "never" if row["all_busy"] is None else f"{row['all_busy']:.1f}"
                 table.add_row(
@@ -187,8 +187,8 @@ def main() -> None:
                 )  # fmt: skip
             ray.shutdown()
     Console(width=140).print(table)
-    told = {"environment": describe_environment(), "rows": rows}
-    options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    summary = {"environment": describe_environment(), "rows": rows}
+    options.out.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

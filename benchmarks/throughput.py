@@ -1,16 +1,16 @@
-"""Images a second of five ways to train the same network on the same photographs, in one run.
+"""Compare the images per second of five methods that train the same network on the same photographs, in one run.
 
     python -m benchmarks.throughput --arch resnet18 --image-size 224 --batch-size 12 --data data/idrid
 
-seed      the course report's way: DataLoader over JPEG files that PIL decodes in __getitem__, float32, NCHW, plain SGD
-tutorial  the way of Ray Tune's PyTorch tutorial: the same with loader workers and torchvision's usual augmentation
+seed      the course report: DataLoader over JPEG files that PIL decodes in __getitem__, float32, NCHW, plain SGD
+tutorial  Ray Tune's PyTorch tutorial: the same with loader workers and torchvision's usual augmentation
 timm      timm's loader and a plain loop under automatic mixed precision (left out where timm is not installed)
-ours      `start_training` as a sweep runs it: augmentation, metrics and the epoch's result included
-limit     forward, backward and step alone, on one batch that is on the device already; model and precision as ours
+ours      `start_training` as a sweep runs it, including augmentation, metrics and the epoch's result
+limit     forward, backward and step alone, on one batch that is on the device already; model and precision as in `ours`
 
-Several sizes may be given; each combination is a case. In a case the ways take turns, an epoch of the same photographs
-each, so that a machine that slows down slows all of them; the first turn warms up and does not count. Needs no GPU and
-uses one where there is one. Prints a table and writes JSON.
+Several sizes may be given; each combination is a case. Within a case the methods alternate, with one epoch of the same
+photographs each, so that a machine that slows down slows all of them. The first turn is a warm-up and does not count. A
+GPU is used if available. Prints a table and writes JSON.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ from retina.training import microbatch, model
 from retina.training.trainer import default_device, select_precision, start_training
 
 Epoch = Callable[[], None]
-"""Trains once over all photographs of the case, and has ended when it returns."""
+"""Trains once over all photographs of the case, and returns when the device has finished."""
 LIMIT_SECONDS = 2.0
-"""An epoch has so many photographs that the limit would take about as long, and two batches at least."""
-WAYS = ("seed", "tutorial", "timm", "ours", "limit")
+"""Duration of an epoch of `limit`, which determines the number of photographs; an epoch has at least two batches."""
+METHODS = ("seed", "tutorial", "timm", "ours", "limit")
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and on what.
+    """The model, the data and the device of a comparison.
 
     Attributes:
-        config: of our trial; the other ways take model, batch size, learning rate and momentum from it.
-        part: the photographs as ours has them, a whole number of batches.
-        files: the same photographs as files, in the same order.
-        device: where to train.
-        workers: loader processes of the ways that have them.
+        config: configuration of `ours`; the other methods take model, batch size, learning rate and momentum from it.
+        part: decoded photographs for `ours` and `limit`, a whole number of batches.
+        files: image files of the same photographs, in the same order.
+        device: device to train on.
+        workers: number of loader processes of the methods that use them.
     """
 
     config: TrialConfig
@@ -77,12 +77,12 @@ class Case:
         return int(self.part.pixels.shape[1])
 
     def net(self) -> torch.nn.Module:
-        """The network of all ways, untrained, on the device."""
+        """Build the untrained network, which is the same for all methods, on the device."""
         torch.manual_seed(0)
         return model.build(self.config, image_size=self.size).to(self.device).train()
 
     def sgd(self, net: torch.nn.Module, *, fused: bool = False) -> torch.optim.SGD:
-        """The optimizer of all ways; only ours and the limit fuse its steps."""
+        """Build the optimizer, which is the same for all methods; only `ours` and `limit` use the fused one."""
         config = self.config
         return torch.optim.SGD(
             net.parameters(),
@@ -94,7 +94,7 @@ class Case:
 
 
 class Files(Dataset[tuple[Any, int]]):
-    """Photographs that are decoded whenever they are asked for."""
+    """A dataset that decodes a photograph on each access."""
 
     def __init__(self, case: Case, transform: Callable[[Image.Image], Any] | None) -> None:
         self._files, self._grades, self.transform = case.files, case.part.grades, transform
@@ -109,14 +109,14 @@ class Files(Dataset[tuple[Any, int]]):
 
 
 def seed(case: Case) -> Epoch:
-    """PIL in `__getitem__`, float32, NCHW, the loss read in each step."""
+    """Train with PIL in `__getitem__`, float32, NCHW, and read the loss in each step."""
     resize = transforms.Resize((case.size, case.size))
     files = Files(case, transforms.Compose([resize, transforms.ToTensor()]))
     return _plain(case, DataLoader(files, batch_size=case.config.batch_size, shuffle=True))
 
 
 def tutorial(case: Case) -> Epoch:
-    """The same with workers and augmentation."""
+    """Train as `seed` does, with loader workers and augmentation."""
     steps = [
         transforms.Resize((case.size, case.size)),
         transforms.RandomHorizontalFlip(),
@@ -151,8 +151,8 @@ def _plain(case: Case, loader: DataLoader[tuple[Any, int]]) -> Epoch:
 
 
 def timm(case: Case) -> Epoch:
-    """The loader of timm, its prefetcher where there is CUDA, and automatic mixed precision."""
-    from timm.data import create_loader  # noqa: PLC0415  # not one of our dependencies
+    """Train with timm's loader, its prefetcher on CUDA, and automatic mixed precision."""
+    from timm.data import create_loader  # noqa: PLC0415  # not a dependency of this package
 
     prefetches = case.device.type == "cuda"
     loader = create_loader(
@@ -183,10 +183,10 @@ def timm(case: Case) -> Epoch:
     return epoch
 
 
-def ours(case: Case) -> Epoch:
-    """Our trainer; one photograph is judged after each epoch, since the others judge none."""
-    one = SplitView(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
-    training = start_training(case.config, case.part, one, device=case.device)
+def retina_trainer(case: Case) -> Epoch:
+    """Train with this package; validate on one photograph only, since the other methods do not validate."""
+    validation = SplitView(case.part.pixels, case.part.rows[:1], case.part.grades[:1])
+    training = start_training(case.config, case.part, validation, device=case.device)
 
     def epoch() -> None:
         next(training)
@@ -195,7 +195,7 @@ def ours(case: Case) -> Epoch:
 
 
 def limit(case: Case) -> Epoch:
-    """What the hardware can do with this model, precision and batch size."""
+    """Measure the hardware's limit for this model, precision and batch size."""
     net = case.net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = case.sgd(net, fused=True)
     precision = select_precision("auto", case.device)
@@ -218,41 +218,41 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-MAKE: dict[str, Callable[[Case], Epoch]] = {
+BUILDERS: dict[str, Callable[[Case], Epoch]] = {
     "seed": seed,
     "tutorial": tutorial,
     "timm": timm,
-    "ours": ours,
+    "ours": retina_trainer,
     "limit": limit,
 }
 
 
-def measure(case: Case, ways: list[str], repeats: int) -> dict[str, list[float] | str]:
-    """Images a second of each way, `repeats` values; or, of one that ended in an error, its first line."""
-    found: dict[str, list[float] | str] = {}
+def measure(case: Case, methods: list[str], repeats: int) -> dict[str, list[float] | str]:
+    """Return `repeats` values of images per second for each method; the first line of the error for one that failed."""
+    results: dict[str, list[float] | str] = {}
     running: dict[str, Epoch] = {}
-    for turn, way in itertools.product(range(-1, repeats), ways):
-        if isinstance(found.get(way), str):
+    for turn, method in itertools.product(range(-1, repeats), methods):
+        if isinstance(results.get(method), str):
             continue
         try:
             if turn < 0:
-                running[way], found[way] = MAKE[way](case), []
+                running[method], results[method] = BUILDERS[method](case), []
             started = time.perf_counter()
-            running[way]()
+            running[method]()
             seconds = time.perf_counter() - started
-        except Exception as error:  # one way's lack of memory is no reason to lose the others
-            found[way] = (str(error).splitlines() or [type(error).__name__])[0][:80]
-            running.pop(way, None)
+        except Exception as error:  # a method that runs out of memory must not end the others
+            results[method] = (str(error).splitlines() or [type(error).__name__])[0][:80]
+            running.pop(method, None)
             gc.collect()
             continue
-        values = found[way]
+        values = results[method]
         if turn >= 0 and isinstance(values, list):
             values.append(len(case.part) / seconds)
-    return found
+    return results
 
 
 def case_of(photographs: FundusDataset, files: list[Path], options: argparse.Namespace, arch: str, batch: int) -> Case:
-    """A case with as many photographs as `LIMIT_SECONDS` ask for, taken from the front and again from there."""
+    """Build a case with the number of photographs that `LIMIT_SECONDS` requires, repeated if there are fewer."""
     device = default_device()
     config = TrialConfig(
         arch=arch, pretrained=False, batch_size=batch, epochs=10_000, augmentation=options.augmentation
@@ -274,7 +274,7 @@ def _first(pixels: Any, grades: Any, count: int) -> SplitView:
 
 
 def files_of(photographs: FundusDataset, folder: Path) -> list[Path]:
-    """The photographs' files; those in an array are written to `folder` as JPEG first."""
+    """Return the photographs' files; photographs in an array are first written to `folder` as JPEG."""
     frame = photographs.frame
     if not (frame["array"] != "").any():
         return [Path(path) for path in frame["path"]]
@@ -285,7 +285,7 @@ def files_of(photographs: FundusDataset, folder: Path) -> list[Path]:
 
 
 def cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
-    """Every combination of image size, architecture and batch size."""
+    """Yield every combination of image size, architecture and batch size."""
     for size in options.image_size:
         photographs = prepare(DataConfig(path=options.data, image_size=size))
         (folder / str(size)).mkdir()
@@ -295,54 +295,57 @@ def cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
 
 
 def report(rows: list[dict[str, Any]]) -> Table:
-    """A line a case: images a second (median, least and most), and ours against seed, timm and limit."""
+    """Return a table with a row per case: images per second, and the ratio of `ours` to `seed`, `timm` and `limit`."""
     lines = Table(box=MARKDOWN)
-    for column in ("case", *WAYS, "ours/seed", "ours/timm", "ours/limit"):
+    for column in ("case", *METHODS, "ours/seed", "ours/timm", "ours/limit"):
         lines.add_column(column, justify="left" if column == "case" else "right")
     for row in rows:
-        told = [_told(row["images_per_second"].get(way)) for way in WAYS]
+        cells = [_format(row["images_per_second"].get(method)) for method in METHODS]
         lines.add_row(
             f"{row['arch']}, {row['image_size']} px, batch {row['batch_size']}, {row['photographs']} photographs",
-            *told,
-            *(_ratio(row, way) for way in ("seed", "timm", "limit")),
+            *cells,
+            *(_ratio(row, method) for method in ("seed", "timm", "limit")),
         )
     return lines
 
 
-def _told(values: list[float] | str | None) -> str:
+def _format(values: list[float] | str | None) -> str:
+    """Format images per second as median, minimum and maximum."""
     if not isinstance(values, list):
         return values or "-"
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _ratio(row: dict[str, Any], way: str) -> str:
-    ours_, other = (row["images_per_second"].get(name) for name in ("ours", way))
-    if not isinstance(ours_, list) or not isinstance(other, list):
+def _ratio(row: dict[str, Any], method: str) -> str:
+    own_rates, rates = (row["images_per_second"].get(name) for name in ("ours", method))
+    if not isinstance(own_rates, list) or not isinstance(rates, list):
         return "-"
-    turns = [mine / theirs for mine, theirs in zip(ours_, other, strict=True)]  # side by side, turn by turn
-    return f"{statistics.median(turns):.2f}"
+    ratios = [own / other for own, other in zip(own_rates, rates, strict=True)]  # of the same turn
+    return f"{statistics.median(ratios):.2f}"
 
 
 def main() -> None:
-    """Measure every case, print, write."""
+    """Measure every case, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", default=["resnet18"])
     parser.add_argument("--image-size", nargs="+", type=int, default=[224])
     parser.add_argument("--batch-size", nargs="+", type=int, default=[12])
-    parser.add_argument("--data", default="synthetic", help="as the sweep's --data: a folder, a label file, an npz")
-    parser.add_argument("--augmentation", default="rotate", help="ours; see TrialConfig")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument(
-        "--workers", type=int, default=max(2, min(available_cores(), 8)), help="loader processes of the others"
+        "--data", default="synthetic", help="like the sweep's --data: a folder, a label file or an npz file"
+    )
+    parser.add_argument("--augmentation", default="rotate", help="augmentation of `ours`; see TrialConfig")
+    parser.add_argument("--ways", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--workers", type=int, default=max(2, min(available_cores(), 8)), help="loader processes of the other methods"
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("throughput.json"))
     options = parser.parse_args()
-    ways = [way for way in options.ways if way != "timm" or importlib.util.find_spec("timm")]
+    methods = [method for method in options.ways if method != "timm" or importlib.util.find_spec("timm")]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for case in cases(options, Path(folder)):
-            found = measure(case, ways, options.repeats)
+            rates = measure(case, methods, options.repeats)
             rows.append(
                 {
                     "arch": case.config.arch,
@@ -350,22 +353,24 @@ def main() -> None:
                     "batch_size": case.config.batch_size,
                     "photographs": len(case.part),
                     "precision": str(select_precision("auto", case.device)).removeprefix("torch."),
-                    "images_per_second": found,
+                    "images_per_second": rates,
                 }
             )
-            told = {
+            summary = {
                 "environment": describe_environment(),
                 "options": {**vars(options), "out": str(options.out)},
                 "cases": rows,
             }
-            options.out.write_text(json.dumps(told, indent=1), encoding="utf-8")  # a long run that is cut off has these
+            options.out.write_text(
+                json.dumps(summary, indent=1), encoding="utf-8"
+            )  # after each case, in case the run is interrupted
             print(_line(rows[-1]), flush=True)  # noqa: T201
     Console(width=170).print(report(rows))
 
 
 def _line(row: dict[str, Any]) -> str:
-    told = ", ".join(f"{way} {_told(values)}" for way, values in row["images_per_second"].items())
-    return f"{row['arch']} {row['image_size']} px batch {row['batch_size']} ({row['precision']}): {told} images/s"
+    rates = ", ".join(f"{method} {_format(values)}" for method, values in row["images_per_second"].items())
+    return f"{row['arch']} {row['image_size']} px batch {row['batch_size']} ({row['precision']}): {rates} images/s"
 
 
 if __name__ == "__main__":

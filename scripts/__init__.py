@@ -1,1 +1,1 @@
-"""Scripts that write parts of the documentation from the code."""
+"""Scripts that generate parts of the documentation from the code."""

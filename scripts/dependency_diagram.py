@@ -1,10 +1,10 @@
-"""The diagram of the dependencies between the packages of `retina`, in Mermaid, generated from the imports.
+"""Generate the Mermaid diagram of the dependencies between the packages of `retina` from their imports.
 
     python -m scripts.dependency_diagram            # write it into the documents
     python -m scripts.dependency_diagram --check    # exit code 1 where a document is out of date
 
-An arrow from A to B: a module of A imports a module of B. Arrows that follow from others are left out (A to C where A
-imports B and B imports C), so that the diagram can be read; `lint-imports` checks all imports.
+An arrow from A to B means that a module of A imports a module of B. Arrows that follow from others are left out (A to C
+where A imports B and B imports C) to keep the diagram readable; `lint-imports` checks all imports.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def updated(text: str, diagram: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the diagram into the documents, or check that it is there; return the exit code."""
+    """Write the diagram into the documents, or check that it is up to date; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where one is out of date")
     options = parser.parse_args(arguments)
@@ -92,7 +92,7 @@ def _part(name: str) -> str:
 
 
 def _imported(file: Path, root: str) -> set[str]:
-    """Return the packages below `root` that a file imports, wherever in the file, also for type checking only."""
+    """Return the packages below `root` that a file imports anywhere, including imports for type checking only."""
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,6 +1,6 @@
-"""The hook of MkDocs that writes the generated parts into a page.
+"""MkDocs hook that inserts the generated parts into a page.
 
-A line `{{ NAME ARGUMENT ... }}` is replaced by what the function of that name in `scripts.reference_tables` returns.
+A line `{{ NAME ARGUMENT ... }}` is replaced by the return value of the function `NAME` in `scripts.reference_tables`.
 """
 
 from __future__ import annotations

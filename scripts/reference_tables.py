@@ -19,39 +19,39 @@ from pydantic_core import PydanticUndefined
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = PROJECT / "retina"
 LARGE = frozenset({"onnxruntime", "optuna", "ray", "torch"})
-"""Libraries that are named where a module imports them."""
+"""Libraries that the table of modules lists as imports."""
 MEANINGS = {
-    "name": "name of the sweep and of its folder `results/<name>/`; left out: the sweep file's name",
+    "name": "name of the sweep and of its folder `results/<name>/`; default: the sweep file's name",
     "data.path": "a folder, a label file, an npz file, or `synthetic`, which draws photographs",
-    "data.layout": "how the data are laid out (see Data layouts); `auto` recognises it",
-    "data.split": "`official`: keep the splits that the data set gives; `by_patient`: ignore them and split by patient",
+    "data.layout": "layout of the data (see Data layouts); `auto` recognises it",
+    "data.split": "`official`: keep the splits of the data set; `by_patient`: ignore them and split by patient",
     "data.on_bad": "`stop`: refuse unusable labels and photographs; `skip`: leave them out and list them",
     "data.synthetic.proportions": "shares of the grades: as in EyePACS, or the same number of each grade",
-    "data.synthetic.seed": "of the drawing",
-    "metric.name": "what is maximised or minimised, always on the validation split",
+    "data.synthetic.seed": "seed of the drawn photographs",
+    "metric.name": "the metric that is maximised or minimised, always on the validation split",
     "metric.goal": "follows from the name: `minimize` for `val_loss`, else `maximize`",
     "metric.target": "the sweep ends once a trial has reached this value",
-    "method": "what proposes the next trial: a Gaussian process, TPE, random search, or every point of a grid",
-    "seed": "of the search, and of the trials where `seed` is not searched",
-    "budget.hours": "the sweep ends after this time, counted over all its runs",
+    "method": "the searcher: a Gaussian process, TPE, random search, or every point of a grid",
+    "seed": "seed of the search, and of the trials unless `seed` is searched",
+    "budget.hours": "the sweep ends after this time, summed over all its runs",
     "early_stop.type": "`asha` stops trials that are behind; `none` trains every trial to its end",
     "early_stop.grace_epochs": "epoch of the first rung",
-    "early_stop.eta": "at each rung the best 1/eta of the trials go on; the next rung is at eta times as many epochs",
-    "parameters": "the search space, a parameter each; see below",
-    "start": "settings that are tried first, a mapping of parameters to values each",
+    "early_stop.eta": "at each rung the best 1/eta of the trials continue; the next rung is at eta times the epochs",
+    "parameters": "the search space: a mapping of parameter names to their values; see below",
+    "start": "configurations that are tried first; each maps parameters to values",
     "arch": "the torchvision network",
     "pretrained": "start from ImageNet weights, which are downloaded once (or `--weights FILE|DIR`)",
     "head_layers": "2: Linear(in, 50), ReLU, Dropout, Linear(50, 5); 3: one more layer of 256 units before it",
     "dropout": "share of units dropped in the head",
-    "batch_size": "photographs a step; what does not fit into memory runs as micro-batches with accumulated gradients",
+    "batch_size": "photographs per step; what exceeds the memory runs as micro-batches with accumulated gradients",
     "epochs": "passes over the training photographs; the schedule spans them",
     "learning_rate": "the highest learning rate of the schedule",
     "optimizer": "the optimizer",
     "weight_decay": "L2 penalty of sgd and adam; decoupled decay of adamw",
-    "schedule": "course of the learning rate over the trial's own epochs",
+    "schedule": "schedule of the learning rate over the trial's own epochs",
     "class_weights": "`balanced` weights each grade by the inverse of its share of the training photographs",
     "augmentation": "`flip`: mirror images; `rotate`: flips, any angle, zoom and shift; `full`: colour too",
-    "precision": "of training; `auto`: bfloat16 where the hardware has it, float16 on older tensor cores, else float32",
+    "precision": "precision of training; `auto`: bfloat16 if supported, float16 on older tensor cores, else float32",
     "value": "the only value",
     "values": "the values to choose from, each once",
     "ordered": "search `values` as a scale, in the order in which they are written",
@@ -67,11 +67,11 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length 
 
 
 def settings(path: str, prefix: str = "") -> str:
-    """Return a table of a settings model: key, type or allowed values, default, meaning; nested models by dotted keys.
+    """Return a table of a settings model: key, type or allowed values, default, meaning; nested keys are dotted.
 
     Args:
-        path: the model, such as "retina.config.SweepSpec".
-        prefix: what stands before each key, such as "data.".
+        path: dotted path of the model, such as "retina.config.SweepSpec".
+        prefix: prefix of each key, such as "data.".
     """
     module, _, name = path.rpartition(".")
     rows = _rows(getattr(importlib.import_module(module), name), prefix)
@@ -79,7 +79,7 @@ def settings(path: str, prefix: str = "") -> str:
 
 
 def command(*words: str) -> str:
-    """Return what `retina WORDS --help` prints, as a code block."""
+    """Return the output of `retina WORDS --help` as a code block."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(PROJECT)}
     call = [sys.executable, "-m", "retina", *words, "--help"]
     done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment, cwd=PROJECT)  # noqa: S603
@@ -87,10 +87,10 @@ def command(*words: str) -> str:
 
 
 def modules(package: str) -> str:
-    """Return a table of a package's modules: the first paragraph of the docstring, and the large libraries it imports.
+    """Return a table of a package's modules: the first paragraph of the docstring and the imported large libraries.
 
     Args:
-        package: its path below `retina`, such as "data/cache"; modules of packages below it are listed, too.
+        package: path below `retina`, such as "data/cache"; modules of its subpackages are included.
     """
     files = sorted((PACKAGE / package).rglob("*.py"), key=lambda file: (file.parent, file.stem))
     rows = []
@@ -103,7 +103,7 @@ def modules(package: str) -> str:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Return the top-level packages that a module imports, wherever in it."""
+    """Return the top-level packages that a module imports anywhere."""
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests use."""
+"""Fixtures shared by the tests of several packages."""
 
 import logging
 import os
@@ -19,53 +19,53 @@ hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Ray's workers are nice to others by default: beside two processes of other tests on two cores they get 3% of one
+# Ray raises the niceness of its workers by default: beside two other test processes on two cores they get 3% of a core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# three processes of tests share two cores: threads that wait for each other would take them in vain
+# three test processes share two cores: threads that wait for each other would waste them
 
 LONGEST = {"test_kill_and_resume.py", "test_ray_backend.py", "test_end_to_end.py", "test_examples.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files begin: a process that were given one last would let the others wait for it."""
+    """Run the longest files first, so that no process starts one last and delays the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def _shared() -> Path | None:
-    for place in (os.environ.get("RETINA_SHARED"), Path(__file__).resolve().parents[2] / "shared"):
-        if place and (Path(place) / "data").is_dir():
-            return Path(place)
+    for folder in (os.environ.get("RETINA_SHARED"), Path(__file__).resolve().parents[2] / "shared"):
+        if folder and (Path(folder) / "data").is_dir():
+            return Path(folder)
     return None
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photographs, label lists and weights; the test is skipped where it is absent."""
-    found = _shared()
-    if found is None:
-        pytest.skip("needs the real data: neither $RETINA_SHARED nor ../shared is there")
-    return found
+    """Return the folder of real photographs, label lists and weights; skip the test if it is missing."""
+    folder = _shared()
+    if folder is None:
+        pytest.skip("needs the real data: neither $RETINA_SHARED nor ../shared exists")
+    return folder
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's own cache of decoded photographs."""
+def _isolated_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests from reading or filling the user's cache of decoded photographs."""
     monkeypatch.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """`cli.main` takes over the package's logger; the tests after these get it back as it was."""
-    ours = logging.getLogger("retina")
-    before = ours.level, ours.handlers, ours.propagate
+def _restored_logger() -> Iterator[None]:
+    """Restore the package's logger after each test, since `cli.main` reconfigures it."""
+    logger = logging.getLogger("retina")
+    before = logger.level, logger.handlers, logger.propagate
     yield
-    ours.level, ours.handlers, ours.propagate = before
+    logger.level, logger.handlers, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """A sweep that has ended and its exported model; made once, so no test changes it."""
-    import exported_model  # it brings torch, which most tests of files do without
+    """Create a finished sweep and its exported model, once per session; no test may change them."""
+    import exported_model  # imports torch, which most tests of files do not need
 
     root = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patched:
@@ -75,7 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 @pytest.fixture
 def run(world: "World", tmp_path: Path) -> Path:
-    """A results folder of one's own, with no export yet."""
+    """Copy the results folder of `world`, without an export."""
     import exported_model
 
     return exported_model.copy(world.run, tmp_path / "demo", "export")
@@ -83,15 +83,15 @@ def run(world: "World", tmp_path: Path) -> Path:
 
 @pytest.fixture
 def exported(world: "World", tmp_path: Path) -> Path:
-    """An exported folder of one's own."""
+    """Copy the exported folder of `world`."""
     import exported_model
 
     return exported_model.copy(world.exported, tmp_path / "model")
 
 
 @pytest.fixture
-def _quickly(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
-    """For what is not about the graphs: those of the world, which take no time, and which are not looked at."""
+def _stub_graphs(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
+    """Replace the export of graphs by copies of those of `world`, for tests of other parts of an export."""
     from retina.export import check, folder, graphs
 
     files = [(world.exported / name).read_bytes() for name in (folder.PROGRAM, folder.ONNX)]
@@ -103,9 +103,9 @@ def _quickly(monkeypatch: pytest.MonkeyPatch, world: "World") -> None:
 
 
 @pytest.fixture
-def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not about how figures and the page look need not wait for them."""
-    from retina.report import figures, page  # here: few tests need to wait for matplotlib
+def _stub_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace figures and page by empty files, for tests that do not examine them."""
+    from retina.report import figures, page  # imported here because matplotlib is slow to import
     from retina.results.files import write_bytes
 
     def write(figure: "Figure", file: Path) -> Path:
@@ -118,11 +118,11 @@ def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> "Decoded":
-    """The photographs that are decoded in this process, and a way to break some."""
+    """Record the photographs that are decoded in this process; a test can declare some of them unreadable."""
     from cache_builder import Decoded
 
     from retina.data.cache import decode
 
-    seen = Decoded()
-    monkeypatch.setattr(decode, "read", seen.read)
-    return seen
+    recorder = Decoded()
+    monkeypatch.setattr(decode, "read", recorder.read)
+    return recorder

@@ -29,7 +29,7 @@ from benchmarks.robustness.case import (
     must_be_refused,
     rng_of,
 )
-from benchmarks.robustness.judge import judge
+from benchmarks.robustness.classify import classify
 from benchmarks.robustness.oracle import P, finds, predicts, prepares
 from benchmarks.robustness.process import Limits
 from benchmarks.robustness.world import World
@@ -55,7 +55,7 @@ def outcome(
     """The class and the cause of what a planted command does with a photograph in `folder`."""
     (folder / "eye.png").write_bytes(b"a photograph")
     command = command or Command(("eye.png",), writes=("out.csv",), names=("eye.png",))
-    return judge(command, process.run(main, command.argv, folder, limits))[:2]
+    return classify(command, process.run(main, command.argv, folder, limits))[:2]
 
 
 def says(code: int, err: str = "", out: str = "") -> process.Main:
@@ -134,12 +134,12 @@ def test_taking_all_memory_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("err", "cause"),
     [
-        ("", "an error without a word"),
+        ("", "an error without a message"),
         ("eye.png: 1\neye.png: 2\neye.png: 3\neye.png: 4\n", "too long: # lines"),
-        ("eye.png: KeyError: 'grade'\n", "speaks to programmers: KeyError:"),
+        ("eye.png: KeyError: 'grade'\n", "an internal message: KeyError:"),
         ("cannot be used\n", "names neither file nor argument"),
         ("eye.png: \x1b[2J is no grade\n", "control character U+#B on standard error"),
-        ("eye.png: Unable to allocate 9 GiB\n", "not checked before memory or disk is taken: Unable to allocate"),
+        ("eye.png: Unable to allocate 9 GiB\n", "not checked before memory or disk is used: Unable to allocate"),
         ("eye.png: " + "x" * 3000, "a line of more than # characters"),
     ],
 )
@@ -148,7 +148,7 @@ def test_an_unclear_error_is_found(err: str, cause: str, tmp_path: Path) -> None
 
 
 def test_what_libraries_say_by_themselves_is_found(tmp_path: Path) -> None:
-    assert outcome(warns, tmp_path) == (UNCLEAR, "a library's own words")
+    assert outcome(warns, tmp_path) == (UNCLEAR, "a library's message")
     assert outcome(says(0, "[W:onnxruntime:x] a warning\n"), tmp_path)[0] == UNCLEAR
     assert outcome(says(0, out="graded \x1b[31mred\n"), tmp_path)[0] == UNCLEAR
 
@@ -156,7 +156,7 @@ def test_what_libraries_say_by_themselves_is_found(tmp_path: Path) -> None:
 def test_files_that_are_left_or_changed_are_found(tmp_path: Path) -> None:
     assert outcome(writes("x", ".out.csv.17.partial"), tmp_path) == (WRONG, "left over")
     (tmp_path / ".out.csv.17.partial").unlink()
-    assert outcome(writes("x", "eye.png"), tmp_path) == (WRONG, "changed what is not its own: eye.png")
+    assert outcome(writes("x", "eye.png"), tmp_path) == (WRONG, "changed a file that is not its own: eye.png")
 
     def half(_: Sequence[str]) -> int:
         Path("out.csv").write_text("half", encoding="utf-8")
@@ -190,7 +190,7 @@ def test_a_wrong_grade_is_found(changed: dict[str, str], wrong: str, tmp_path: P
     row = {**ROW, **changed}
     command = Command(("eye.png",), ("out.csv",), predicts(tmp_path / "out.csv", {"eye.png": ROW}))
     ran = process.run(writes(f"{','.join(row)}\n{','.join(row.values())}\n"), command.argv, tmp_path, LIMITS)
-    found, _, detail = judge(command, ran)
+    found, _, detail = classify(command, ran)
     assert found == (WRONG if wrong else RIGHT)
     assert detail.startswith(wrong)
 
@@ -202,12 +202,12 @@ def test_nan_that_is_shown_is_found(tmp_path: Path) -> None:
 
 def test_photographs_that_are_lost_are_found() -> None:
     table = "    train   5   1   1   1   1   1\n    val   1   0   0   1   0   0\n    test   0   0   0   0   0   0\n"
-    ran = process.Ran(code=0, out=table)
+    ran = process.CommandResult(code=0, out=table)
     assert prepares([1, 1, 2, 1, 1])(ran) == ""
     assert "counts [1, 1, 2, 1, 1]" in prepares([1, 1, 2, 1, 2])(ran)
     assert "says nothing of 3" in prepares([1, 1, 2, 1, 1], unused=3)(ran)
-    assert prepares([1, 1, 2, 1, 1], unused=3)(process.Ran(code=0, out=f"{table}note: 3 are not used")) == ""
-    assert "finds 5" in finds(6)(process.Ran(code=0, out="photographs: 5 photographs in set\n"))
+    assert prepares([1, 1, 2, 1, 1], unused=3)(process.CommandResult(code=0, out=f"{table}note: 3 are not used")) == ""
+    assert "finds 5" in finds(6)(process.CommandResult(code=0, out="photographs: 5 photographs in set\n"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What one input of the mutation test is, and what is known of a command that was given it."""
+"""The inputs of the mutation test, the results of commands, and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FAILURES = (WRONG, TRACEBACK, HANG, CRASH)
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a command did.
+class CommandResult:
+    """The result of a command.
 
     Attributes:
-        code: exit code; None where it was killed or stopped where Ray would have started.
-        at_ray: whether it went on up to the point where Ray runs trials.
-        signal: of its death, 0 if none.
+        code: exit code; None if it was killed, or stopped where Ray would have started.
+        at_ray: whether it reached the point where Ray runs trials.
+        signal: number of the signal that killed it, 0 if none.
         timed_out: whether it was killed after the wall-clock limit.
         out: standard output.
         err: standard error.
-        uncaught: an exception that `main` let out: "TypeError at retina/results.py:123".
+        uncaught: an exception that left `main`: "TypeError at retina/results.py:123".
         detail: the message of that exception.
-        changed: files that are new, gone or other than before, relative to the case's folder.
+        changed: files that were created, removed or changed, relative to the input's folder.
         seconds: wall-clock time.
     """
 
@@ -54,12 +54,12 @@ class Ran:
 
     @property
     def done(self) -> bool:
-        """Whether the command took its input for good."""
+        """Whether the command accepted its input."""
         return self.code == 0 or self.at_ray
 
 
-Check = Callable[[Ran], str]
-"""Says what is wrong with the result of a command, by the files and output that it left; empty if nothing is."""
+Check = Callable[[CommandResult], str]
+"""Returns what is wrong with a command's output and files; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Command:
     """One command line.
 
     Attributes:
-        argv: as `retina.cli.main` takes them.
-        writes: what it may create or change, as paths relative to the case's folder; what lies below counts too.
-        check: the oracle for a command that took its input for good.
-        names: one of these must stand in an error message, so that a user finds the cause.
-        cwd: where it is run, relative to the case's folder.
+        argv: arguments of `retina.cli.main`.
+        writes: paths that it may create or change, relative to the input's folder, with everything below them.
+        check: the oracle for a command that accepts its input.
+        names: an error message must contain one of these, so that a user finds the cause.
+        cwd: working directory, relative to the input's folder.
     """
 
     argv: tuple[str, ...]
@@ -83,7 +83,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Input:
-    """A changed input, written to a folder, with the commands that read it."""
+    """A changed input in a folder: the description of its change, and the commands that read it."""
 
     what: str
     commands: Sequence[Command] = field(default_factory=tuple)
@@ -91,7 +91,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The class of one command's answer and the reason; `cause` is the same for all that fail alike."""
+    """The class of a command's result and the reason; equal failures have the same `cause`."""
 
     kind: str
     number: int
@@ -104,20 +104,20 @@ class Verdict:
 
 
 def rng_of(seed: int, kind: str, number: int) -> Rng:
-    """The random numbers of one input: the same whatever ran before it, or beside it."""
+    """Return the random generator of an input, which depends on nothing that runs before or in parallel."""
     return np.random.default_rng([seed, *kind.encode(), number])
 
 
 def all_of(*checks: Check) -> Check:
-    """The first complaint of several checks."""
-    return lambda ran: next((complaint for check in checks if (complaint := check(ran))), "")
+    """Combine checks into one that returns the first complaint."""
+    return lambda result: next(filter(None, (check(result) for check in checks)), "")
 
 
 def must_be_refused(why: str) -> Check:
-    """A check of an input that no command may take for good."""
+    """Return a check for an input that every command must refuse."""
     return lambda _: f"accepted: {why}"
 
 
 def pick(rng: Rng, choices: Sequence[T]) -> T:
-    """One of `choices`, each as likely."""
+    """Draw one of `choices` with equal probability."""
     return choices[int(rng.integers(len(choices)))]

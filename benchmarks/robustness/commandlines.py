@@ -1,4 +1,4 @@
-"""Command lines with arguments dropped, repeated, swapped or garbled; the inputs that they name are whole."""
+"""Command lines with arguments dropped, repeated, swapped or garbled; the inputs that they name are intact."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from benchmarks.robustness.world import WHOLE, World
 GARBLED = (
     "", " ", "-", "--", "---", "no such thing", "x" * 300, "\x1b[2Jx", "a\x07b", "\udcff\udcfe", "-1", "0", "1e309",
     "nan", "%s", "{}", "1.5", "99999999999999999999", "\u0663", "é", "[red]x", "=1", "True", "None", "*", "a\nb", ".",
-    "..", "~nobody/x", "x/y/z", "\u202ex", "$HOME", "http://x/y", "a=b", "--help=1",
+    "..", "~unknown/x", "x/y/z", "\u202ex", "$HOME", "http://x/y", "a=b", "--help=1",
 )  # fmt: skip
-"""What an argument is replaced by; no absolute path: nothing outside the case's folder is to be written."""
+"""Replacements for arguments; no absolute paths, so that nothing outside the input's folder is written."""
 HERE = "here"
-"""Where the commands run in the case's folder, so that `..` is the case's too."""
+"""Working directory of the commands in the input's folder, so that `..` lies in that folder too."""
 SETS = (
     "", "=", "a=b", "trials", "trials=", "trials=[", "trials=0", "data=5", "data.path=", "data..path=x", ".=1",
     "parameters=5", "parameters.x=1", "parameters.epochs=3", "parameters.epochs={values: []}",
@@ -33,7 +33,7 @@ SETS = (
 
 
 def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One changed command line."""
+    """Create a changed command line."""
     here = folder / HERE
     shutil.copytree(whole.photographs, here / "eyes")
     shutil.copytree(whole.results / WHOLE, here / "results" / WHOLE, ignore=shutil.ignore_patterns("*.pt", "*.png"))
@@ -54,7 +54,7 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
         [*sweep, "--data", "eyes", "--results", "results", "--name", WHOLE, "--extend", "1", "--force"],
     )  # fmt: skip
     argv = list(lines[number % len(lines)])
-    what = "as it is"
+    what = "unchanged"
     if argv[0] != "sweep" or "--set" not in argv or rng.random() < 0.3:
         changes = [_changed(argv, rng) for _ in range(1 + int(rng.random() < 0.3))]
         what = "; ".join(changes)
@@ -63,8 +63,8 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
 
 
 def _writes(argv: list[str]) -> tuple[str, ...]:
-    """All that may be written: what the arguments name, and the first folder of each."""
-    places = {
+    """Return the paths that may be written: those that the arguments name, by their first folder."""
+    paths = {
         "out.csv",
         "out.json",
         "page.html",
@@ -75,27 +75,27 @@ def _writes(argv: list[str]) -> tuple[str, ...]:
         "audit-eyes.html",
         "audit-eyes-unused.csv",
     }
-    places |= {argument.partition("/")[0] for argument in argv} - {"eyes", "x.yaml", ""}
-    return tuple(f"{HERE}/{place}" for place in sorted(places))
+    paths |= {argument.partition("/")[0] for argument in argv} - {"eyes", "x.yaml", ""}
+    return tuple(f"{HERE}/{path}" for path in sorted(paths))
 
 
 def _changed(argv: list[str], rng: Rng) -> str:
-    if len(argv) < 2:  # a change before has taken all else
+    if len(argv) < 2:  # an earlier change has removed the rest
         argv.append(pick(rng, GARBLED))
         return f"{argv[-1][:40]!r} added"
-    at = int(rng.integers(1, len(argv)))
-    way = int(rng.integers(6))
-    if way == 0:
-        return f"without {argv.pop(at)!r}"
-    if way == 1:
-        argv.insert(at, argv[at])
-        return f"{argv[at]!r} twice"
-    if way == 2 and len(argv) > 2:
+    index = int(rng.integers(1, len(argv)))
+    kind = int(rng.integers(6))
+    if kind == 0:
+        return f"without {argv.pop(index)!r}"
+    if kind == 1:
+        argv.insert(index, argv[index])
+        return f"{argv[index]!r} twice"
+    if kind == 2 and len(argv) > 2:
         other = int(rng.integers(1, len(argv)))
-        argv[at], argv[other] = argv[other], argv[at]
-        return f"{argv[at]!r} and {argv[other]!r} swapped"
-    if way == 3:
-        argv.insert(at, pick(rng, GARBLED))
-        return f"{argv[at][:40]!r} added"
-    was, argv[at] = argv[at], pick(rng, GARBLED)
-    return f"{was!r} is now {argv[at][:40]!r}"
+        argv[index], argv[other] = argv[other], argv[index]
+        return f"{argv[index]!r} and {argv[other]!r} swapped"
+    if kind == 3:
+        argv.insert(index, pick(rng, GARBLED))
+        return f"{argv[index][:40]!r} added"
+    was, argv[index] = argv[index], pick(rng, GARBLED)
+    return f"{was!r} is now {argv[index][:40]!r}"

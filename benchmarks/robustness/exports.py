@@ -1,4 +1,4 @@
-"""Exported folders with damaged, changed, missing or foreign files, given to `predict` with both runtimes."""
+"""Exported folders with damaged, changed, missing or foreign files, for `predict` with both runtimes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PHOTOGRAPHS = 6
 
 
 def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One changed export. Whatever is taken for good must grade as the whole one does."""
+    """Create a changed export. A command that accepts it must predict what the intact export predicts."""
     export = world.copy(whole.export, folder / "export")
     eyes = folder / "eyes"
     eyes.mkdir()
@@ -36,15 +36,15 @@ def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Pa
 
 
 def _change(export: Path, whole: World, rng: Rng, number: int) -> str:
-    way, number = number % 10, number // 10
-    if way < 4:  # a value of the two files that predict reads, most often
-        return damage.change_json(export / JSON[(0, 1, 0, 1, 2)[number % 5]], rng, way + number)
-    if way < 7:
-        return damage.damage_bytes(export / GRAPHS[number % 2 if rng.random() < 0.9 else 2], rng, way + number)
-    if way == 7:
+    kind, number = number % 10, number // 10
+    if kind < 4:  # mostly a value in the two files that `predict` reads
+        return damage.change_json(export / JSON[(0, 1, 0, 1, 2)[number % 5]], rng, kind + number)
+    if kind < 7:
+        return damage.damage_bytes(export / GRAPHS[number % 2 if rng.random() < 0.9 else 2], rng, kind + number)
+    if kind == 7:
         return damage.damage_bytes(export / JSON[number % len(JSON)], rng, int(rng.integers(len(damage.BYTES))))
     files = (*JSON, *GRAPHS, "MODEL_CARD.md")
     file = files[int(rng.integers(len(files)))]
-    if way == 8:
+    if kind == 8:
         return damage.REPLACED[number % len(damage.REPLACED)](export / file, rng)
     return damage.swapped(export / file, whole.other / file)

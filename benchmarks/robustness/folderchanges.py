@@ -1,4 +1,4 @@
-"""Changes of a data set of one folder a grade, and of where any data set's photographs lie."""
+"""Changes to a data set of one folder per grade."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from benchmarks.robustness.datasets import DataSet
 Change = Callable[[DataSet, Rng], str]
 
 
-def _tops(dataset: DataSet) -> list[Path]:
+def _grade_folders(dataset: DataSet) -> list[Path]:
     return sorted(path for path in dataset.root.iterdir() if path.is_dir())
 
 
-def _top(dataset: DataSet, rng: Rng) -> Path:
-    tops = _tops(dataset)
+def _random_folder(dataset: DataSet, rng: Rng) -> Path:
+    tops = _grade_folders(dataset)
     return tops[int(rng.integers(len(tops)))]
 
 
-def _lose(dataset: DataSet, top: Path) -> None:
-    """Take the photographs of a folder out of the right counts."""
+def _exclude_folder(dataset: DataSet, top: Path) -> None:
+    """Remove the photographs of a folder from the expected counts."""
     names = {file.stem for file in top.glob("*.jpeg")}
-    for at, (name, _) in enumerate(dataset.rows):
+    for index, (name, _) in enumerate(dataset.rows):
         if name in names:
-            dataset.take_out(at)
+            dataset.exclude(index)
 
 
 def _not_a_grade(dataset: DataSet, rng: Rng) -> str:
-    top = _top(dataset, rng)
+    top = _random_folder(dataset, rng)
     name = str(
         pick(
             rng,
@@ -52,14 +52,14 @@ def _not_a_grade(dataset: DataSet, rng: Rng) -> str:
             ),
         )
     )
-    _lose(dataset, top)
+    _exclude_folder(dataset, top)
     top.rename(top.with_name(name))
     dataset.bad = f"a folder {name!r}, which is no grade"
     return dataset.bad
 
 
 def _padded(dataset: DataSet, rng: Rng) -> str:
-    for top in _tops(dataset):
+    for top in _grade_folders(dataset):
         if top.name.isdigit():
             top.rename(top.with_name(f"0{top.name}"))
     return "folders 00 to 04"
@@ -67,13 +67,13 @@ def _padded(dataset: DataSet, rng: Rng) -> str:
 
 def _other_words(dataset: DataSet, rng: Rng) -> str:
     form = pick(rng, ("grade_{}", "Grade {}", "{} ", "DR{}", "class-{}", "{}_x"))
-    for top in _tops(dataset):
+    for top in _grade_folders(dataset):
         top.rename(top.with_name(form.format(top.name)))
     return f"folders called {form}"
 
 
 def _deeper(dataset: DataSet, rng: Rng) -> str:
-    """The whole set one or two folders further down, as unpacking often leaves it."""
+    """Move the whole set one or two folders down, as unpacking an archive often does."""
     names = pick(rng, (("set",), ("archive", "images"), ("data", "data")))
     aside = dataset.root.with_name("aside")
     dataset.root.rename(aside)
@@ -84,52 +84,52 @@ def _deeper(dataset: DataSet, rng: Rng) -> str:
 
 
 def _splits(dataset: DataSet, rng: Rng) -> str:
-    """Each grade's folder cut into splits, under words that are synonyms or not known."""
+    """Divide each grade's folder into splits, named by synonyms or by unknown words."""
     words = pick(rng, (("train", "val", "test"), ("training", "validation", "testing"), ("train", "eval", "holdout"),
                        ("Train", "Dev", "Test"), ("part1", "part2", "part3")))  # fmt: skip
-    for top in _tops(dataset):
-        for at, file in enumerate(sorted(top.glob("*.jpeg"))):
-            place = dataset.root / words[at % 3] / top.name
-            place.mkdir(parents=True, exist_ok=True)
-            file.rename(place / file.name)
+    for top in _grade_folders(dataset):
+        for index, file in enumerate(sorted(top.glob("*.jpeg"))):
+            folder = dataset.root / words[index % 3] / top.name
+            folder.mkdir(parents=True, exist_ok=True)
+            file.rename(folder / file.name)
         top.rmdir()
     return f"splits {', '.join(words)}"
 
 
 def _added(dataset: DataSet, rng: Rng) -> str:
     name = pick(rng, ("train_augmented", "ungraded", "masks", "__MACOSX", ".thumbnails"))
-    place = dataset.root / name
-    place.mkdir()
-    for file in sorted(_tops(dataset)[0].glob("*.jpeg"))[:4]:
-        shutil.copyfile(file, place / f"x{file.name}")
+    folder = dataset.root / name
+    folder.mkdir()
+    for file in sorted(_grade_folders(dataset)[0].glob("*.jpeg"))[:4]:
+        shutil.copyfile(file, folder / f"x{file.name}")
     dataset.unused = 0 if name.startswith((".", "__")) else 4
     return f"a folder {name} of 4 photographs"
 
 
 def _at_root(dataset: DataSet, rng: Rng) -> str:
-    for file in sorted(_top(dataset, rng).glob("*.jpeg"))[:3]:
+    for file in sorted(_random_folder(dataset, rng).glob("*.jpeg"))[:3]:
         shutil.copyfile(file, dataset.root / f"x{file.name}")
     dataset.unused = 3
     return "3 photographs beside the folders"
 
 
 def _both(dataset: DataSet, rng: Rng) -> str:
-    """The grades' folders at the root and once more in train/."""
-    for top in _tops(dataset):
+    """Copy the grades' folders at the root to train/ as well."""
+    for top in _grade_folders(dataset):
         shutil.copytree(top, dataset.root / "train" / top.name)
-    dataset.hopeless = "grades' folders at the root and in train/: two readings"
-    return dataset.hopeless
+    dataset.always_refused = "grades' folders at the root and in train/: two readings"
+    return dataset.always_refused
 
 
 def _circle(dataset: DataSet, rng: Rng) -> str:
-    top = _top(dataset, rng)
+    top = _random_folder(dataset, rng)
     (top / "loop").symlink_to(os.path.relpath(dataset.root, top))
     dataset.by_grade = None
     return f"{top.name}/loop leads back to the root"
 
 
 def _linked(dataset: DataSet, rng: Rng) -> str:
-    top = _top(dataset, rng)
+    top = _random_folder(dataset, rng)
     real = dataset.root.with_name("real")
     top.rename(real)
     top.symlink_to(Path("..") / "real")
@@ -137,42 +137,42 @@ def _linked(dataset: DataSet, rng: Rng) -> str:
 
 
 def _empty_grade(dataset: DataSet, rng: Rng) -> str:
-    top = _top(dataset, rng)
+    top = _random_folder(dataset, rng)
     names = {file.stem for file in top.glob("*.jpeg")}
     shutil.rmtree(top)
     top.mkdir()
     dataset.rows = [row for row in dataset.rows if row[0] not in names]
-    dataset.right()
+    dataset.count_rows()
     return f"{top.name} is empty"
 
 
 def _one_grade(dataset: DataSet, rng: Rng) -> str:
-    for top in _tops(dataset)[1:]:
+    for top in _grade_folders(dataset)[1:]:
         shutil.rmtree(top)
     dataset.by_grade = None
     return "one grade alone"
 
 
 def _formats(dataset: DataSet, rng: Rng) -> str:
-    """Photographs under other endings that Pillow reads; which they are does not matter to it."""
+    """Rename photographs to other suffixes that Pillow reads; it ignores the suffix."""
     suffix = pick(rng, (".webp", ".jfif", ".jp2", ".gif", ".ppm", ".JPG", ".tif", ".jpe", ".bmp", ".png"))
-    for file in _top(dataset, rng).glob("*.jpeg"):
+    for file in _random_folder(dataset, rng).glob("*.jpeg"):
         file.rename(file.with_suffix(suffix))
     return f"a folder of {suffix}"
 
 
 def _unknown_formats(dataset: DataSet, rng: Rng) -> str:
     suffix = pick(rng, (".dcm", ".jpg.bak", ".heic", ""))
-    for at, file in enumerate(sorted(_top(dataset, rng).glob("*.jpeg"))):
-        if at < 2:
-            dataset.take_out([row[0] for row in dataset.rows].index(file.stem))
+    for index, file in enumerate(sorted(_random_folder(dataset, rng).glob("*.jpeg"))):
+        if index < 2:
+            dataset.exclude([row[0] for row in dataset.rows].index(file.stem))
             file.rename(file.with_name(file.stem + suffix))
     dataset.unused = 0
     return f"two files with the ending {suffix!r}"
 
 
 def _same_photograph_two_grades(dataset: DataSet, rng: Rng) -> str:
-    first, second = _tops(dataset)[:2]
+    first, second = _grade_folders(dataset)[:2]
     file = min(first.glob("*.jpeg"))
     shutil.copyfile(file, second / file.name)
     dataset.by_grade = None
@@ -180,13 +180,13 @@ def _same_photograph_two_grades(dataset: DataSet, rng: Rng) -> str:
 
 
 def _bad_name(dataset: DataSet, rng: Rng) -> str:
-    file = min(_top(dataset, rng).glob("*.jpeg"))
+    file = min(_random_folder(dataset, rng).glob("*.jpeg"))
     names = (
         b"\xff\xfe.jpeg", b"a\nb.jpeg", b"a\x1b[2Jb.jpeg", b"a\x07.jpeg", ("n" * 250 + ".jpeg").encode(), b"=1+1.jpeg",
         "\u202egnp.jpeg".encode(), b"-x.jpeg", b"a,b.jpeg", b'".jpeg', b" .jpeg", b"..jpeg",
     )  # fmt: skip
     name = os.fsdecode(names[int(rng.integers(len(names)))])
-    dataset.take_out([row[0] for row in dataset.rows].index(file.stem))
+    dataset.exclude([row[0] for row in dataset.rows].index(file.stem))
     dataset.by_grade, dataset.unused = None, 0
     file.rename(file.with_name(name))
     return f"a photograph called {name.encode(errors='backslashreplace').decode()[:60]!r}"

@@ -1,4 +1,4 @@
-"""Changes of a label list, its columns, its text and its photographs, each with what is right for it."""
+"""Changes to a label list, its columns, its text and its photographs, each with the expected results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def _drop_column(dataset: DataSet, rng: Rng) -> str:
     name = dataset.header.pop(column)
     for row in dataset.rows:
         row.pop(column)
-    dataset.hopeless = f"the column {name} is gone"
-    return dataset.hopeless
+    dataset.always_refused = f"the column {name} is gone"
+    return dataset.always_refused
 
 
 def _rename_column(dataset: DataSet, rng: Rng) -> str:
@@ -38,21 +38,21 @@ def _column_twice(dataset: DataSet, rng: Rng) -> str:
     dataset.header.append(dataset.header[1])
     for row in dataset.rows:
         row.append(str((int(row[1]) + 1) % 5))
-    dataset.hopeless = "the grade's column is there twice, with other grades"
-    return dataset.hopeless
+    dataset.always_refused = "the grade's column is there twice, with other grades"
+    return dataset.always_refused
 
 
 def _more_columns(dataset: DataSet, rng: Rng) -> str:
     dataset.header += ["", "note", "quality"]
     for at, row in enumerate(dataset.rows):
-        row += ["", "seen", str(at % 2)]
+        row += ["", "checked", str(at % 2)]
     return "three more columns"
 
 
 def _rows_gone(dataset: DataSet, rng: Rng) -> str:
     number = int(rng.integers(1, 8))
     del dataset.rows[-number:]
-    dataset.right()
+    dataset.count_rows()
     dataset.unused = number
     return f"{number} photographs are not listed"
 
@@ -67,7 +67,7 @@ def _cut(dataset: DataSet, rng: Rng) -> str:
     whole = bool(partial) and partial.split(",") in dataset.rows
     dataset.unused = len(dataset.rows) - rows - whole
     del dataset.rows[rows + whole :]
-    dataset.right()
+    dataset.count_rows()
     if partial and not whole and len(dataset.header) == 2:
         dataset.bad = "the last row is not whole"
     elif partial and not whole:
@@ -114,7 +114,7 @@ def _quote(dataset: DataSet, rng: Rng) -> str:
 def _missing_photographs(dataset: DataSet, rng: Rng) -> str:
     number = int(rng.integers(1, 6))
     for at in rng.choice(len(dataset.rows), number, replace=False):
-        dataset.take_out(int(at))
+        dataset.exclude(int(at))
         (dataset.photographs / f"{dataset.rows[at][0].removesuffix('.jpeg')}.jpeg").unlink()
     dataset.bad = f"{number} photographs are missing"
     return dataset.bad
@@ -123,8 +123,8 @@ def _missing_photographs(dataset: DataSet, rng: Rng) -> str:
 def _all_missing(dataset: DataSet, rng: Rng) -> str:
     for file in dataset.photographs.glob("*.jpeg"):
         file.unlink()
-    dataset.hopeless = "no photograph is there"
-    return dataset.hopeless
+    dataset.always_refused = "no photograph is there"
+    return dataset.always_refused
 
 
 def _no_header(dataset: DataSet, rng: Rng) -> str:
@@ -147,18 +147,18 @@ def _other_content(dataset: DataSet, rng: Rng) -> str:
         b"<html></html>", bytes(2000), b"\xef\xbb\xbf",
     )  # fmt: skip
     dataset.content = contents[int(rng.integers(len(contents)))]
-    dataset.hopeless = "a list without rows"
+    dataset.always_refused = "a list without rows"
     return f"its content is {dataset.content[:20]!r}"
 
 
 def _no_file(dataset: DataSet, rng: Rng) -> str:
     if rng.random() < 0.5:
         dataset.file.mkdir()
-        dataset.hopeless = "a folder in the place of the list"
+        dataset.always_refused = "a folder instead of the list"
     else:
         dataset.file.symlink_to(dataset.file.name)
-        dataset.hopeless = "a list that links to itself"
-    return dataset.hopeless
+        dataset.always_refused = "a list that links to itself"
+    return dataset.always_refused
 
 
 def _bytes_changed(dataset: DataSet, rng: Rng) -> str:
@@ -172,26 +172,27 @@ def _bytes_changed(dataset: DataSet, rng: Rng) -> str:
 
 def _copies_beside(dataset: DataSet, rng: Rng) -> str:
     number = int(rng.integers(3, 10))
-    place = dataset.root / pick(rng, ("train_augmented", "backup", "test", ".hidden", "extra"))
-    place.mkdir(exist_ok=True)
+    folder = dataset.root / pick(rng, ("train_augmented", "backup", "test", ".hidden", "extra"))
+    folder.mkdir(exist_ok=True)
     for row in dataset.rows[:number]:
         stem = row[0].removesuffix(".jpeg")
-        shutil.copyfile(dataset.photographs / f"{stem}.jpeg", place / f"augmented_{stem}.jpeg")
-    dataset.unused = 0 if place.name.startswith(".") else number
-    return f"{number} photographs that no list names, in {place.name}"
+        shutil.copyfile(dataset.photographs / f"{stem}.jpeg", folder / f"augmented_{stem}.jpeg")
+    dataset.unused = 0 if folder.name.startswith(".") else number
+    return f"{number} photographs that no list names, in {folder.name}"
 
 
 def _same_name_twice(dataset: DataSet, rng: Rng) -> str:
-    place = dataset.root / "test"
-    place.mkdir(exist_ok=True)
+    folder = dataset.root / "test"
+    folder.mkdir(exist_ok=True)
     row, other = dataset.rows[0], dataset.rows[1]
     shutil.copyfile(
-        dataset.photographs / f"{other[0].removesuffix('.jpeg')}.jpeg", place / f"{row[0].removesuffix('.jpeg')}.jpeg"
+        dataset.photographs / f"{other[0].removesuffix('.jpeg')}.jpeg", folder / f"{row[0].removesuffix('.jpeg')}.jpeg"
     )
-    if "train" in dataset.file.stem.lower() and dataset.photographs.name == "train":  # then the list says which it is
+    # a list that is named after the folder "train" means the photograph there
+    if "train" in dataset.file.stem.lower() and dataset.photographs.name == "train":
         dataset.unused = 1
     else:
-        dataset.take_out(0)
+        dataset.exclude(0)
         dataset.bad = "a name that two photographs have"
     return dataset.bad
 

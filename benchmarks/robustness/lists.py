@@ -1,6 +1,6 @@
-"""Label lists and folders as people have them, given to `data prepare`, `data audit` and `sweep --dry-run`.
+"""Changed label lists and folders, for `data prepare`, `data audit` and `sweep --dry-run`.
 
-Each change says what is right: how many photographs of each grade there are, or that the list must be refused.
+Each change sets the expected result: the number of photographs per grade, or that the list must be refused.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from benchmarks.robustness.world import World
 
 
 def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One changed data set."""
+    """Create a changed data set."""
     changes = [*((draw, change) for change in LISTS), *((draw_folders, change) for change in FOLDERS)]
-    drawn, change = changes[number % len(changes)]
-    dataset = drawn(whole, folder, rng)
+    create, change = changes[number % len(changes)]
+    dataset = create(whole, folder, rng)
     what = change(dataset, rng)
-    if drawn is draw:
+    if create is draw:
         dataset.write()
     skip = rng.random() < 0.4
-    refused = dataset.hopeless or ("" if skip else dataset.bad)
+    refused = dataset.always_refused or ("" if skip else dataset.bad)
     unused = dataset.unused
     if refused:
         prepare = dry = must_be_refused(refused)
@@ -47,4 +47,4 @@ def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, 
         values["data"] = {"path": "set", "image_size": 64, "on_bad": on_bad, "validation": 0.3, "test": 0.3}
         (folder / "x.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         commands.append(Command(("sweep", "--space", "x.yaml", "--dry-run"), check=dry, names=("set",)))
-    return Input(f"{dataset.file.name if drawn is draw else 'folders'}: {what}", commands)
+    return Input(f"{dataset.file.name if create is draw else 'folders'}: {what}", commands)

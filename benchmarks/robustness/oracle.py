@@ -1,4 +1,4 @@
-"""What is known to be right: counts of photographs, predictions, resolved sweep files."""
+"""Checks of results that are known: counts of photographs and predictions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.robustness.case import Check, Ran
+from benchmarks.robustness.case import Check, CommandResult
 
 TOLERANCE = 2e-3
-"""Of a probability: the export's own tolerance, twice."""
+"""Tolerance of a probability: twice the export's own tolerance."""
 P = [f"p{grade}" for grade in range(5)]
-SAID = re.compile(
+REPORTED = re.compile(
     r"left out|not used|skipped|ignored|missing|cannot be (read|used)|unused|not listed|no grade|without a grade"
     r"|is listed|not opened|belongs? to no"
 )
-"""Words that tell of photographs or rows that are not used."""
+"""Words that report photographs or rows that are not used."""
 
 _ROW = re.compile(r"^\s*(train|val|test)\s+([\d,]+)((?:\s+[\d,]+){5})\s*$", re.MULTILINE)
 _FOUND = re.compile(r"photographs: ([\d,]+) photographs? ")
@@ -27,7 +27,7 @@ Prediction = Mapping[str, str]
 
 
 def counted(out: str) -> list[int] | None:
-    """Photographs a grade in the table that `retina data prepare` prints; None where there is none."""
+    """Return the photographs per grade in the table that `retina data prepare` prints; None if it prints no table."""
     rows = _ROW.findall(out)
     if not rows:
         return None
@@ -36,20 +36,20 @@ def counted(out: str) -> list[int] | None:
 
 
 def prepares(by_grade: Sequence[int] | None, unused: int = 0) -> Check:
-    """A check of `data prepare`: photographs a grade, and whether it tells of those that are not used.
+    """Return a check of `data prepare`: the photographs per grade, and whether it reports those that are not used.
 
     Args:
-        by_grade: how many of each grade are right; None where nothing is known.
-        unused: photographs or rows that must be told of.
+        by_grade: expected number per grade; None if unknown.
+        unused: number of photographs or rows that must be reported as unused.
     """
 
-    def check(ran: Ran) -> str:
-        found = counted(ran.out)
-        if found is None:
+    def check(result: CommandResult) -> str:
+        counts = counted(result.out)
+        if counts is None:
             return "no table of photographs"
-        if by_grade is not None and found != list(by_grade):
-            return f"counts {found} photographs a grade, right is {list(by_grade)}"
-        if unused and not SAID.search(ran.out + ran.err):
+        if by_grade is not None and counts != list(by_grade):
+            return f"counts {counts} photographs a grade, right is {list(by_grade)}"
+        if unused and not REPORTED.search(result.out + result.err):
             return f"says nothing of {unused} photographs or rows that are not used"
         return ""
 
@@ -57,15 +57,15 @@ def prepares(by_grade: Sequence[int] | None, unused: int = 0) -> Check:
 
 
 def finds(total: int | None, unused: int = 0) -> Check:
-    """A check of `--dry-run`: how many photographs it finds."""
+    """Return a check of `--dry-run`: the number of photographs, and whether it reports those that are not used."""
 
-    def check(ran: Ran) -> str:
-        found = _FOUND.search(ran.out)
-        if not found:
+    def check(result: CommandResult) -> str:
+        match = _FOUND.search(result.out)
+        if not match:
             return "does not say how many photographs there are"
-        if total is not None and int(found[1].replace(",", "")) != total:
-            return f"finds {found[1]} photographs, right is {total}"
-        if unused and not SAID.search(ran.out + ran.err):
+        if total is not None and int(match[1].replace(",", "")) != total:
+            return f"finds {match[1]} photographs, right is {total}"
+        if unused and not REPORTED.search(result.out + result.err):
             return f"says nothing of {unused} photographs or rows that are not used"
         return ""
 
@@ -73,7 +73,7 @@ def finds(total: int | None, unused: int = 0) -> Check:
 
 
 def read_predictions(file: Path) -> dict[str, Prediction]:
-    """The rows of a CSV file of `retina predict`, by the photograph's file name."""
+    """Read the rows of a CSV file of `retina predict`, by the photograph's file name."""
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
         return {row["image"].rpartition("/")[2].lstrip("'"): row for row in csv.DictReader(opened)}
 
@@ -82,28 +82,28 @@ def predicts(
     file: Path, truth: Mapping[str, Prediction], *, unknown: Sequence[str] = (), never: Sequence[str] = (),
     suspicious: Sequence[str] = (),
 ) -> Check:  # fmt: skip
-    """A check of `predict --csv`.
+    """Return a check of `predict --csv`.
 
     Args:
         file: the CSV file.
-        truth: rows that must come out, by file name.
-        unknown: names of photographs whose grade nobody knows; it must be one all the same.
+        truth: expected rows, by file name.
+        unknown: names of photographs whose right grade is unknown; their rows must be well-formed.
         never: names of files that must not get a grade.
-        suspicious: names of photographs that may get a grade only beside a problem.
+        suspicious: names of photographs that may get a grade only together with a problem.
     """
 
-    def complaints(found: Mapping[str, Prediction]) -> Iterator[str]:
-        yield from (f"no row for {name!r}" for name in truth if name not in found)
-        for name, row in found.items():
+    def complaints(rows: Mapping[str, Prediction]) -> Iterator[str]:
+        yield from (f"no row for {name!r}" for name in truth if name not in rows)
+        for name, row in rows.items():
             complaint = differs(row, truth[name]) if name in truth else malformed(row) if name in unknown else ""
             if complaint:
                 yield f"{complaint} ({name!r})"
             if row["grade"] != "" and name in never:
-                yield f"a grade for what is no whole photograph ({name!r})"
+                yield f"a grade for a file that is not an intact photograph ({name!r})"
             if row["grade"] != "" and name in suspicious and not row["problem"]:
-                yield f"a grade without a word of the problem ({name!r})"
+                yield f"a grade without its problem ({name!r})"
 
-    def check(_: Ran) -> str:
+    def check(_: CommandResult) -> str:
         try:
             return next(complaints(read_predictions(file)), "")
         except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
@@ -113,7 +113,7 @@ def predicts(
 
 
 def malformed(row: Prediction) -> str:
-    """What is wrong with a row of predictions in itself."""
+    """Return why a row of predictions is malformed; empty if it is not."""
     if row["grade"] == "":
         return "" if row["problem"] else "neither grade nor problem"
     if row["grade"] not in set("01234"):
@@ -125,7 +125,7 @@ def malformed(row: Prediction) -> str:
 
 
 def differs(row: Prediction, right: Prediction) -> str:
-    """How a row of predictions differs from the right one; empty where it does not."""
+    """Return how a row of predictions differs from the expected one; empty if it does not."""
     if complaint := malformed(row):
         return complaint
     for name in ("grade", "name", "referable"):

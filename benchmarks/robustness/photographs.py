@@ -1,4 +1,4 @@
-"""Changed photographs among whole ones, given to `predict` with both runtimes, `data prepare` and `data audit`."""
+"""Changed photographs among intact ones, for `predict` with both runtimes, `data prepare` and `data audit`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.robustness import damage
-from benchmarks.robustness.case import Command, Input, Ran, Rng, pick
+from benchmarks.robustness.case import Command, CommandResult, Input, Rng, pick
 from benchmarks.robustness.oracle import Prediction, counted, predicts
 from benchmarks.robustness.pictures import CHANGES, Meaning, Picture
 from benchmarks.robustness.world import World
@@ -23,24 +23,24 @@ NAMES = (
     "%s%d.png", "'.png", '".png', "x.png.png", "x,y.png", "CON.png", "a\tb.png", "*.png", "[a].png", "~.png",
     "x;y.png", "\x7f.png", "\x85.png",
 )  # fmt: skip
-"""Names that a file may have."""
+"""Unusual names that a file may have."""
 WHOLE = 24
-"""Whole photographs beside the changed one."""
+"""Number of intact photographs besides the changed one."""
 BESIDE = 3
-"""Of these, how many lie in the folder of the changed one, which predict is given."""
+"""Number of these in the folder of the changed one, which `predict` reads."""
 
 
 def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One photograph changed in its bytes, its name or its place."""
+    """Create a photograph that is changed in its bytes, its name or its path."""
     files = whole.some(WHOLE + 1)
     grades = whole.grades()
     *others, chosen = files
     for file in others:
-        place = folder / "eyes" / str(grades[file.stem])
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place / file.name)
-    place = folder / "eyes" / str(grades[chosen.stem])
-    name, meaning, what = _changed(chosen, place, rng, number)
+        grade_folder = folder / "eyes" / str(grades[file.stem])
+        grade_folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, grade_folder / file.name)
+    grade_folder = folder / "eyes" / str(grades[chosen.stem])
+    name, meaning, what = _changed(chosen, grade_folder, rng, number)
     runtime = pick(rng, ("onnx", "torch"))
     skip = ("--on-bad", "skip") if rng.random() < 0.6 else ()
     beside = [file for file in others if grades[file.stem] == grades[chosen.stem]]
@@ -57,8 +57,8 @@ def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Pa
         folder / "out.csv", right, unknown=[name] if meaning == "odd" else [],
         never=[name] if meaning == "never" else [], suspicious=[name] if meaning == "suspicious" else [],
     )  # fmt: skip
-    argv = ("predict", str(whole.export), f"eyes/{place.name}", "--runtime", runtime, "--csv", "out.csv", *skip)
-    data = _data_command(meaning, skip, rng, is_file=(place / name).is_file())
+    argv = ("predict", str(whole.export), f"eyes/{grade_folder.name}", "--runtime", runtime, "--csv", "out.csv", *skip)
+    data = _data_command(meaning, skip, rng, is_file=(grade_folder / name).is_file())
     return Input(what, (Command(argv, ("out.csv",), check, names=("eyes",)), data))
 
 
@@ -70,43 +70,43 @@ def _data_command(meaning: Meaning, skip: tuple[str, ...], rng: Rng, *, is_file:
             names=("eyes",),
         )
 
-    def check(ran: Ran) -> str:
-        found = counted(ran.out)
-        if found is None:
+    def check(result: CommandResult) -> str:
+        counts = counted(result.out)
+        if counts is None:
             return "no table of photographs"
-        missing = WHOLE + 1 - sum(found)
+        missing = WHOLE + 1 - sum(counts)
         if missing not in {0, 1}:
-            return f"counts {sum(found)} photographs, there are {WHOLE + 1}"
-        if missing and is_file and "left out" not in ran.out and "not used" not in ran.out:
-            return "says nothing of the photograph that it leaves out"
+            return f"counts {sum(counts)} photographs, there are {WHOLE + 1}"
+        if missing and is_file and "left out" not in result.out and "not used" not in result.out:
+            return "does not report the photograph that it skips"
         if not missing and meaning == "never":
-            return "counts what is no whole photograph"
+            return "counts a file that is not an intact photograph"
         return ""
 
     return Command(("data", "prepare", "eyes", "--image-size", "64", *skip), check=check, names=("eyes",))
 
 
-def _changed(chosen: Path, place: Path, rng: Rng, number: int) -> tuple[str, Meaning, str]:
-    """Write the changed photograph; its name, what it means, and what was done."""
+def _changed(chosen: Path, grade_folder: Path, rng: Rng, number: int) -> tuple[str, Meaning, str]:
+    """Write the changed photograph; return its name, its meaning, and the description of the change."""
     pixels = np.array(Image.open(chosen).convert("RGB"))
-    way = number % 24
-    if way < len(CHANGES):
-        picture = CHANGES[way](pixels, rng)
-        (place / f"changed{picture.suffix}").write_bytes(picture.data)
+    kind = number % 24
+    if kind < len(CHANGES):
+        picture = CHANGES[kind](pixels, rng)
+        (grade_folder / f"changed{picture.suffix}").write_bytes(picture.data)
         return f"changed{picture.suffix}", picture.meaning, picture.what
-    if way < 22:
+    if kind < 22:
         name = pick(rng, NAMES)
         if rng.random() < 0.5:
             name = unicodedata.normalize(pick(rng, ("NFC", "NFD")), name)
         picture = CHANGES[0](pixels, rng) if rng.random() < 0.7 else _cut_short(chosen)
-        (place / name).write_bytes(picture.data)
+        (grade_folder / name).write_bytes(picture.data)
         return name, picture.meaning, f"called {name.encode(errors='backslashreplace').decode()!r}: {picture.what}"
-    file = place / chosen.name
+    file = grade_folder / chosen.name
     shutil.copyfile(chosen, file)
-    if way == 22:
-        target = place.parents[1] / "elsewhere.jpeg"
+    if kind == 22:
+        target = grade_folder.parents[1] / "elsewhere.jpeg"
         file.rename(target)
-        file.symlink_to(os.path.relpath(target, place))
+        file.symlink_to(os.path.relpath(target, grade_folder))
         return file.name, "same", "a link to a photograph"
     return file.name, "never", pick(rng, damage.REPLACED[1:5])(file, rng)
 

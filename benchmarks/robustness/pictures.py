@@ -1,4 +1,4 @@
-"""Changed photographs as bytes: what must be graded as before, what must get no grade, and what is merely odd."""
+"""Changed photographs as bytes: some must be graded as before, some must get no grade, some may get any grade."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from benchmarks.robustness.case import Rng, pick
 
 Pixels = NDArray[np.uint8]
 Meaning = Literal["same", "never", "odd", "suspicious"]
-"""What a command should make of a photograph: the grade of the whole one; none; any; none, or one beside a problem."""
+"""The expected result for a photograph.
+
+same: the grade of the intact photograph; never: no grade; odd: any grade or none; suspicious: no grade, or a grade with
+a problem.
+"""
 
 
 KINDS = (
@@ -34,7 +38,7 @@ NO_PICTURES = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A changed photograph."""
+    """A changed photograph: its bytes, the suffix of its file, its meaning, and the description of the change."""
 
     data: bytes
     suffix: str
@@ -49,12 +53,12 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _lossless(pixels: Pixels, rng: Rng) -> Picture:
-    ways: tuple[tuple[str, str, dict[str, object]], ...] = (
+    variants: tuple[tuple[str, str, dict[str, object]], ...] = (
         ("PNG", ".png", {}), ("TIFF", ".tif", {}), ("TIFF", ".tiff", {"compression": "tiff_lzw"}), ("BMP", ".bmp", {}),
         ("TIFF", ".TIF", {"compression": "tiff_adobe_deflate"}), ("WEBP", ".webp", {"lossless": True}),
         ("PPM", ".ppm", {}), ("JPEG2000", ".jp2", {}), ("PNG", ".PNG", {"compress_level": 0}),
     )  # fmt: skip
-    kind, suffix, options = ways[int(rng.integers(len(ways)))]
+    kind, suffix, options = variants[int(rng.integers(len(variants)))]
     return Picture(_saved(Image.fromarray(pixels), kind, **options), suffix, "same", f"{kind} {options or ''}")
 
 
@@ -69,7 +73,7 @@ def _opaque(pixels: Pixels, _: Rng) -> Picture:
 
 
 def _turned(pixels: Pixels, rng: Rng) -> Picture:
-    """EXIF says how to turn the photograph back."""
+    """Transpose the photograph and write the EXIF orientation that reverses it."""
     tag, back = (
         (2, Image.Transpose.FLIP_LEFT_RIGHT), (3, Image.Transpose.ROTATE_180), (4, Image.Transpose.FLIP_TOP_BOTTOM),
         (5, Image.Transpose.TRANSPOSE), (6, Image.Transpose.ROTATE_90), (7, Image.Transpose.TRANSVERSE),
@@ -86,22 +90,22 @@ def _turned(pixels: Pixels, rng: Rng) -> Picture:
 
 
 def _with_garbage(pixels: Pixels, rng: Rng) -> Picture:
-    """Metadata that nobody can read says nothing about the pixels."""
+    """Add unreadable metadata, which must not affect the pixels."""
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Comment", "x" * 3000)
     noise = rng.integers(0, 256, 300, dtype="uint8").tobytes()
-    ways = (
+    variants = (
         (_saved(Image.fromarray(pixels), "PNG", exif=b"Exif\0\0" + noise), ".png", "garbage for EXIF"),
         (_saved(Image.fromarray(pixels), "PNG", pnginfo=notes), ".png", "a long comment"),
         (_saved(Image.fromarray(pixels), "PNG") + noise, ".png", "bytes after the end"),
         (_saved(Image.fromarray(pixels), "PNG", icc_profile=noise), ".png", "garbage for a colour profile"),
     )
-    data, suffix, what = ways[int(rng.integers(len(ways)))]
+    data, suffix, what = variants[int(rng.integers(len(variants)))]
     return Picture(data, suffix, "same", what)
 
 
 def _png16(pixels: NDArray[np.uint16]) -> bytes:
-    """A PNG of 16-bit RGB, which Pillow does not write."""
+    """Encode a PNG of 16-bit RGB, which Pillow does not write."""
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
 
@@ -113,7 +117,7 @@ def _png16(pixels: NDArray[np.uint16]) -> bytes:
 
 
 def _tiff16(pixels: NDArray[np.uint16]) -> bytes:
-    """An uncompressed TIFF of 16-bit RGB, which Pillow does not write."""
+    """Encode an uncompressed TIFF of 16-bit RGB, which Pillow does not write."""
     height, width = pixels.shape[:2]
     data = pixels.astype("<u2").tobytes()
     tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 0),
@@ -136,10 +140,10 @@ def _tiff16(pixels: NDArray[np.uint16]) -> bytes:
 
 def _sixteen_bits(pixels: Pixels, rng: Rng) -> Picture:
     bits = (8, 12, 16)[int(rng.integers(3))]
-    most = 2**bits - 1
-    values = np.rint(pixels.astype(np.float64) * most / 255).astype(np.uint16)
-    if pixels.max() < 128:  # else the depth that the values use cannot be told
-        values[0, 0] = most
+    maximum = 2**bits - 1
+    values = np.rint(pixels.astype(np.float64) * maximum / 255).astype(np.uint16)
+    if pixels.max() < 128:  # otherwise the bit depth in use cannot be determined
+        values[0, 0] = maximum
     if rng.random() < 0.5:
         return Picture(_png16(values), ".png", "same", f"PNG of 16 bits that holds {bits}")
     return Picture(_tiff16(values), ".tif", "same", f"TIFF of 16 bits that holds {bits}")
@@ -147,7 +151,7 @@ def _sixteen_bits(pixels: Pixels, rng: Rng) -> Picture:
 
 def _grey(pixels: Pixels, rng: Rng) -> Picture:
     grey = Image.fromarray(pixels).convert("L")
-    ways = (
+    variants = (
         (_saved(grey, "PNG"), ".png", "grey"),
         (_saved(grey.convert("P"), "PNG"), ".png", "palette"),
         (_saved(grey.convert("1"), "PNG"), ".png", "one bit"),
@@ -166,7 +170,7 @@ def _grey(pixels: Pixels, rng: Rng) -> Picture:
             "moving PNG",
         ),
     )
-    data, suffix, what = ways[int(rng.integers(len(ways)))]
+    data, suffix, what = variants[int(rng.integers(len(variants)))]
     return Picture(data, suffix, "odd", what)
 
 
@@ -190,7 +194,7 @@ def _noise(pixels: Pixels, rng: Rng) -> Picture:
 
 
 def _header_lies(pixels: Pixels, rng: Rng) -> Picture:
-    """A PNG whose header claims more than it holds."""
+    """Write a PNG whose header claims more pixels than the file holds."""
     data = bytearray(_saved(Image.fromarray(pixels), "PNG"))
     height, width = pixels.shape[:2]
     wide, high = (
@@ -218,7 +222,7 @@ def _cut(pixels: Pixels, rng: Rng) -> Picture:
     kind, suffix = pick(rng, KINDS)
     data = _saved(Image.fromarray(pixels), kind)
     length = int(len(data) * rng.uniform(0.01, 0.9))
-    meaning: Meaning = "odd" if kind == "GIF" else "never"  # Pillow fills up what a GIF lacks, and so do browsers
+    meaning: Meaning = "odd" if kind == "GIF" else "never"  # Pillow and browsers fill the missing part of a GIF
     return Picture(data[:length], suffix, meaning, f"{kind} cut to {length:,} of {len(data):,} bytes")
 
 
@@ -235,7 +239,7 @@ def _bytes_changed(pixels: Pixels, rng: Rng) -> Picture:
 
 
 def _early_bytes_changed(pixels: Pixels, rng: Rng) -> Picture:
-    """The headers are where a reader's assumptions are."""
+    """Change bytes in the first 200, where the headers are."""
     kind, suffix = pick(rng, KINDS)
     data = _saved(Image.fromarray(pixels), kind)
     start, what = damage.flipped(data[:200], rng)

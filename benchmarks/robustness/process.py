@@ -1,7 +1,7 @@
-"""One command in a forked child: limits, captured output, how it ended, which files it changed.
+"""Run a command in a forked child, with limits; record its output, its end and the files that it changed.
 
-A child is forked from a process that has imported everything, so that it costs milliseconds instead of seconds. Ray is
-never started: the child stops where `Tuner.fit` or `ray.init` would be called.
+The child is forked from a process that has imported everything, so that it starts in milliseconds instead of seconds.
+Ray is never started: the child stops where `Tuner.fit` or `ray.init` would be called.
 """
 
 from __future__ import annotations
@@ -24,85 +24,85 @@ from typing import Any
 
 import psutil
 
-from benchmarks.robustness.case import Ran
+from benchmarks.robustness.case import CommandResult
 
 Main = Callable[[Sequence[str]], int]
-HASHED = 4 * 2**20
-"""Files of more bytes are compared by size and time of change alone."""
+HASH_LIMIT = 4 * 2**20
+"""Size in bytes above which files are compared by size and modification time only."""
 
 
 class RayWouldStartError(BaseException):
-    """The command came to where Ray runs trials. No `Exception`, so that nothing on the way takes it for a failure."""
+    """The command reached the point where Ray runs trials. Not an `Exception`, so that no handler catches it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a command may take: wall-clock seconds, bytes of memory beyond the parent's, bytes of one file."""
+    """Limits of a command: wall-clock seconds, bytes of memory beyond the parent's, bytes of a file."""
 
     seconds: float = 120.0
     memory: int = 4 * 2**30
     file: int = 2**30
 
 
-def run(main: Main, argv: Sequence[str], folder: Path, limits: Limits, cwd: Path | None = None) -> Ran:
+def run(main: Main, argv: Sequence[str], folder: Path, limits: Limits, cwd: Path | None = None) -> CommandResult:
     """Run `main(argv)` in a forked child, in `cwd` (default: `folder`).
 
     Returns:
-        What became of it; files are compared below `folder`, hidden results of the runner left out.
+        The result of the command. Changed files are those below `folder`.
     """
     before = snapshot(folder)
-    place = folder.with_name(f"{folder.name}.ran")
-    place.mkdir(exist_ok=True)
-    for left in place.iterdir():
-        left.unlink()
+    output = folder.with_name(f"{folder.name}.ran")
+    output.mkdir(exist_ok=True)
+    for old_file in output.iterdir():
+        old_file.unlink()
     started = time.monotonic()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python warns of forks beside threads; ours have none that hold locks
+        warnings.simplefilter("ignore")  # Python warns of forks beside threads; no thread of this process holds a lock
         pid = os.fork()
     if pid == 0:
-        _child(main, argv, cwd or folder, place, limits)
+        _child(main, argv, cwd or folder, output, limits)
     status, timed_out = _wait(pid, started + limits.seconds)
     seconds = time.monotonic() - started
     _kill_group(pid)
-    told: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        told = json.loads((place / "told.json").read_text(encoding="utf-8"))
+        answer = json.loads((output / "answer.json").read_text(encoding="utf-8"))
     died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return Ran(
-        code=told.get("code"),
-        at_ray=bool(told.get("at_ray")),
+    return CommandResult(
+        code=answer.get("code"),
+        at_ray=bool(answer.get("at_ray")),
         signal=0 if timed_out else died,
         timed_out=timed_out,
-        out=_text(place / "out"),
-        err=_text(place / "err"),
-        uncaught=told.get("uncaught", "") or ("" if told or died or timed_out else "ended without a word"),
-        detail=told.get("detail", ""),
+        out=_text(output / "out"),
+        err=_text(output / "err"),
+        uncaught=answer.get("uncaught", "") or ("" if answer or died or timed_out else "ended without a result"),
+        detail=answer.get("detail", ""),
         changed=tuple(sorted(_different(before, snapshot(folder)))),
         seconds=seconds,
     )
 
 
 def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Every file, link and folder below `folder`: its kind, size and content."""
+    """Return the state of every file, link and folder below `folder`: its kind, size and content."""
     return {str(path.relative_to(folder)): _state(path) for path in _below(folder)}
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        yield from (Path(place, name) for name in (*folders, *files))
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _state(path: Path) -> tuple[Any, ...]:
     try:
         if path.is_symlink():
-            return "link", os.readlink(path)  # noqa: PTH115  # as it is written
+            return "link", os.readlink(path)  # noqa: PTH115  # the target as it is written
         if path.is_dir():
             return ("folder",)
         if not path.is_file():
             return ("other",)
-        told = path.stat()
-        if told.st_size > HASHED:
-            return "file", told.st_size, told.st_mtime_ns
+        stat = path.stat()
+        if stat.st_size > HASH_LIMIT:
+            return "file", stat.st_size, stat.st_mtime_ns
         return "file", hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         return "unreadable", error.errno
@@ -134,73 +134,75 @@ def _text(file: Path) -> str:
     return file.read_bytes().decode(errors="backslashreplace") if file.is_file() else ""
 
 
-def _child(main: Main, argv: Sequence[str], cwd: Path, place: Path, limits: Limits) -> None:
-    """Never returns."""
-    told: dict[str, Any] = {}
+def _child(main: Main, argv: Sequence[str], cwd: Path, output: Path, limits: Limits) -> None:
+    """Run the command in the child and end the process; this function does not return."""
+    answer: dict[str, Any] = {}
     try:
         os.setsid()
         faulthandler.disable()
-        _redirect(place)
+        _redirect(output)
         os.chdir(cwd)
         _limit(limits)
         _stop_before_ray()
-        told = _told(main, argv)
-    except BaseException as error:  # a child must not go on as its parent
-        told = {"code": None, "uncaught": f"{type(error).__name__} in the runner", "detail": str(error)[:500]}
+        answer = _call(main, argv)
+    except BaseException as error:  # the child must not continue as its parent
+        answer = {"code": None, "uncaught": f"{type(error).__name__} in the runner", "detail": str(error)[:500]}
     finally:
         with contextlib.suppress(BaseException):
-            (place / "told.json").write_text(json.dumps(told), encoding="utf-8")
+            (output / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
         os._exit(0)
 
 
-def _told(main: Main, argv: Sequence[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _call(main: Main, argv: Sequence[str]) -> dict[str, Any]:
+    """Call `main` and return its exit code or the exception that left it."""
+    answer: dict[str, Any] = {}
     try:
         with warnings.catch_warnings():
-            warnings.resetwarnings()  # as a user has them, whatever our caller made of them
+            warnings.resetwarnings()  # the filters of a user's process, not those of the caller
             warnings.simplefilter("default", UserWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", PendingDeprecationWarning)
             warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = _show_warning
-            told = {"code": int(main(argv))}
+            answer = {"code": int(main(argv))}
     except RayWouldStartError:
-        told = {"code": None, "at_ray": True}
+        answer = {"code": None, "at_ray": True}
     except SystemExit as error:
-        told = {"code": error.code if isinstance(error.code, int) else 0 if error.code is None else 1}
+        answer = {"code": error.code if isinstance(error.code, int) else 0 if error.code is None else 1}
         if isinstance(error.code, str):
             sys.stderr.write(error.code + "\n")
-    except BaseException as error:  # this is what we look for
-        told = {"code": None, "uncaught": _cause(error), "detail": _last(error)}
+    except BaseException as error:  # a failure that the benchmark reports
+        answer = {"code": None, "uncaught": _cause(error), "detail": _last(error)}
         sys.stderr.write("".join(traceback.format_exception(error)))
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    return told
+    return answer
 
 
-def _show_warning(*told: Any, **_: Any) -> None:
-    message, category, file, line = told[:4]
+def _show_warning(*details: Any, **_: Any) -> None:
+    message, category, file, line = details[:4]
     sys.stderr.write(warnings.formatwarning(message, category, file, line))
 
 
 def _cause(error: BaseException) -> str:
-    """The exception's type and the innermost line of the package that it came through."""
+    """Return the exception's type and the innermost line of the package in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/retina/" in frame.filename] or frames
-    if not ours:
+    own_frames = [frame for frame in frames if "/retina/" in frame.filename] or frames
+    if not own_frames:
         return type(error).__name__
-    file = ours[-1].filename.rpartition("/retina/")[2]
-    return f"{type(error).__name__} at retina/{file}:{ours[-1].lineno} {ours[-1].name}"
+    frame = own_frames[-1]
+    file = frame.filename.rpartition("/retina/")[2]
+    return f"{type(error).__name__} at retina/{file}:{frame.lineno} {frame.name}"
 
 
 def _last(error: BaseException) -> str:
     return " ".join(str(error).encode(errors="backslashreplace").decode().split())[:300]
 
 
-def _redirect(place: Path) -> None:
+def _redirect(output: Path) -> None:
     for descriptor, name in ((1, "out"), (2, "err")):
-        file = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)  # as in a UTF-8 locale
@@ -215,26 +217,26 @@ def _limit(limits: Limits) -> None:
 
 
 class _NoNodes:
-    """Stands for the nodes of a cluster where there is no Ray."""
+    """A replacement for the nodes of a cluster, which needs no Ray."""
 
     def __init__(self, *_: Any) -> None:
         pass
 
     def check(self, *_: Any) -> None:
-        """All are as they should be."""
+        """Do nothing: there are no nodes to check."""
 
     @contextlib.contextmanager
     def serving(self, *_: Any) -> Iterator[None]:
-        """No worker asks for anything."""
+        """Serve nothing: there are no workers."""
         yield
 
     def slots(self) -> int:
-        """One trial at a time."""
+        """Return a single slot."""
         return 1
 
 
 def _stop_before_ray() -> None:
-    """Let nothing start Ray; whoever wants to comes to `RayWouldStartError`."""
+    """Patch the package and Ray so that an attempt to start Ray raises `RayWouldStartError`."""
     if "ray.tune" not in sys.modules or "retina.sweep.ray_session" not in sys.modules:
         return
     ray, tune = sys.modules["ray"], sys.modules["ray.tune"]

@@ -1,4 +1,4 @@
-"""Changes of single rows of a label list, and of all grades or names in it, each with what is right for it."""
+"""Changes to single rows of a label list, and to all its grades or names, each with the expected results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_GRADES = (
     "0-1", "12", "text", "NaN", "", "5", "-1", "1.5", "2,0", "1e0", "0x1", "True", "?", "3;", "2.0.0", "1 2", "11",
     "inf", "9" * 400, "\x1b[2J", "4%", "grade", "None of these", "[2]", "½", "0/1",
 )  # fmt: skip
-"""What is no grade, whoever reads it."""
+"""Cells that are not a grade by any reading."""
 
 SAME_GRADES: tuple[Callable[[str], str], ...] = (
     lambda grade: f"{grade}.0", lambda grade: f"0{grade}", lambda grade: f" {grade} ", lambda grade: f'"{grade}"',
@@ -35,34 +35,34 @@ def _row(dataset: DataSet, rng: Rng) -> int:
 
 
 def _row_twice(dataset: DataSet, rng: Rng) -> str:
-    at = _row(dataset, rng)
-    dataset.rows.append(list(dataset.rows[at]))
+    row = _row(dataset, rng)
+    dataset.rows.append(list(dataset.rows[row]))
     dataset.unused, dataset.bad = 1, "a row is there twice"
-    return f"row {at + 1} twice"
+    return f"row {row + 1} twice"
 
 
 def _row_twice_other_grade(dataset: DataSet, rng: Rng) -> str:
-    at = _row(dataset, rng)
-    dataset.take_out(at)
-    again = list(dataset.rows[at])
+    row = _row(dataset, rng)
+    dataset.exclude(row)
+    again = list(dataset.rows[row])
     again[1] = str((int(again[1]) + 1) % 5)
     dataset.rows.append(again)
     dataset.bad = "a photograph has two grades"
-    return f"row {at + 1} twice, with two grades"
+    return f"row {row + 1} twice, with two grades"
 
 
 def _no_grade(dataset: DataSet, rng: Rng) -> str:
-    at = _row(dataset, rng)
-    dataset.take_out(at)
-    dataset.rows[at][1] = pick(rng, NO_GRADES)
-    if "," in dataset.rows[at][1]:
-        dataset.rows[at][1] = f'"{dataset.rows[at][1]}"'
-    dataset.bad = f"the grade {dataset.rows[at][1][:20]!r}"
-    return f"row {at + 1}: {dataset.bad}"
+    row = _row(dataset, rng)
+    dataset.exclude(row)
+    dataset.rows[row][1] = pick(rng, NO_GRADES)
+    if "," in dataset.rows[row][1]:
+        dataset.rows[row][1] = f'"{dataset.rows[row][1]}"'
+    dataset.bad = f"the grade {dataset.rows[row][1][:20]!r}"
+    return f"row {row + 1}: {dataset.bad}"
 
 
 def _no_grades(dataset: DataSet, rng: Rng) -> str:
-    """All grades in another scale."""
+    """Shift all grades to another scale."""
     shift = int(rng.integers(1, 3))
     for row in dataset.rows:
         row[1] = str(int(row[1]) + shift)
@@ -88,27 +88,27 @@ def _grade_words(dataset: DataSet, rng: Rng) -> str:
 
 def _other_digits(dataset: DataSet, rng: Rng) -> str:
     zero = pick(rng, (0x0660, 0xFF10, 0x0966))
-    at = _row(dataset, rng)
-    dataset.take_out(at)
-    dataset.rows[at][1] = chr(zero + int(dataset.rows[at][1]))
+    row = _row(dataset, rng)
+    dataset.exclude(row)
+    dataset.rows[row][1] = chr(zero + int(dataset.rows[row][1]))
     dataset.bad = "a grade in digits of another script"
-    return f"row {at + 1}: the grade {dataset.rows[at][1]!r}"
+    return f"row {row + 1}: the grade {dataset.rows[row][1]!r}"
 
 
 def _name_outside(dataset: DataSet, rng: Rng) -> str:
-    at = _row(dataset, rng)
-    dataset.take_out(at)
-    dataset.rows[at][0] = pick(rng, OUTSIDE).format(dataset.rows[at][0])
+    row = _row(dataset, rng)
+    dataset.exclude(row)
+    dataset.rows[row][0] = pick(rng, OUTSIDE).format(dataset.rows[row][0])
     dataset.bad = "a name that leads out of the folder"
-    return f"row {at + 1}: the name {dataset.rows[at][0]!r}"
+    return f"row {row + 1}: the name {dataset.rows[row][0]!r}"
 
 
 def _name_strange(dataset: DataSet, rng: Rng) -> str:
-    at = _row(dataset, rng)
-    dataset.take_out(at)
-    dataset.rows[at][0] = pick(rng, STRANGE).format(dataset.rows[at][0])
+    row = _row(dataset, rng)
+    dataset.exclude(row)
+    dataset.rows[row][0] = pick(rng, STRANGE).format(dataset.rows[row][0])
     dataset.bad = "a name without a photograph"
-    return f"row {at + 1}: the name {dataset.rows[at][0][:40]!r}"
+    return f"row {row + 1}: the name {dataset.rows[row][0][:40]!r}"
 
 
 def _backslashes(dataset: DataSet, rng: Rng) -> str:
@@ -131,7 +131,7 @@ def _capitals(dataset: DataSet, rng: Rng) -> str:
 
 
 def _normal_forms(dataset: DataSet, rng: Rng) -> str:
-    """The list has the composed form of a name, the disk the decomposed one; or the other way round."""
+    """Write the composed form of a name in the list and the decomposed one on the disk, or the reverse."""
     forms = ("NFC", "NFD") if rng.random() < 0.5 else ("NFD", "NFC")
     for row in dataset.rows[:3]:
         stem = row[0].removesuffix(".jpeg")
@@ -143,11 +143,11 @@ def _normal_forms(dataset: DataSet, rng: Rng) -> str:
 
 
 def _huge_cell(dataset: DataSet, rng: Rng) -> str:
-    at, column = _row(dataset, rng), int(rng.integers(2))
-    dataset.take_out(at)
-    dataset.rows[at][column] = "z" * pick(rng, (140_000, 3_000_000))
+    row, column = _row(dataset, rng), int(rng.integers(2))
+    dataset.exclude(row)
+    dataset.rows[row][column] = "z" * pick(rng, (140_000, 3_000_000))
     dataset.bad = "a cell of 140,000 characters and more"
-    return f"row {at + 1}, column {column}: {dataset.bad}"
+    return f"row {row + 1}, column {column}: {dataset.bad}"
 
 
 def _split_words(dataset: DataSet, rng: Rng) -> str:
@@ -157,14 +157,14 @@ def _split_words(dataset: DataSet, rng: Rng) -> str:
         for row in dataset.rows:
             row.append("train")
     column = dataset.header.index("split")
-    at = _row(dataset, rng)
-    dataset.rows[at][column] = word
+    index = _row(dataset, rng)
+    dataset.rows[index][column] = word
     if word in {"fold1", "0", "val/test", "\x1b[2J"}:
-        dataset.take_out(at)
+        dataset.exclude(index)
         dataset.bad = f"the split {word!r}"
     elif dataset.by_grade:
         dataset.by_grade = None
-    return f"row {at + 1}: the split {word!r}"
+    return f"row {index + 1}: the split {word!r}"
 
 
 ROWS: tuple[Change, ...] = (

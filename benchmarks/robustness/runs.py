@@ -1,4 +1,4 @@
-"""Results folders with damaged or hand-edited files, given to `report`, `list`, `export`, `--resume` and `--extend`."""
+"""Results folders with damaged or edited files, for `report`, `list`, `export`, `--resume` and `--extend`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 from benchmarks.robustness import damage, world
-from benchmarks.robustness.case import Check, Command, Input, Ran, Rng
-from benchmarks.robustness.judge import NOT_A_NUMBER
+from benchmarks.robustness.case import Check, Command, CommandResult, Input, Rng
+from benchmarks.robustness.classify import NOT_A_NUMBER
 from benchmarks.robustness.oracle import Prediction, predicts
 from benchmarks.robustness.world import STOPPED, WHOLE, World
 
 DEEP = Path("a", "b", "c", "results")
-"""Where the results lie in the case's folder: a name with some ../ still ends inside it."""
+"""Path of the results in the input's folder: deep enough that a name with a few ../ stays inside it."""
 OF_THE_BEST = ("best/config.json", "best/metrics.json", "best/predictions.csv", "best/model.pt")
 TABLES = ("trials.csv", "history.csv", "best/predictions.csv")
 JSON = ("environment.json", "best/metrics.json", "best/config.json", "trials/t0001/config.json", "best/together.json")
@@ -30,34 +30,34 @@ PHOTOGRAPHS = 5
 
 
 def make(whole: World, truth: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One changed results folder, beside one that is whole."""
+    """Create a changed results folder beside an intact one."""
     results = folder / DEEP
     world.copy(whole.results, results)
-    way = number % 10
-    kind = TABLES if way < 4 else JSON if way < 6 else OTHERS if way < 8 else (*TABLES, *JSON, *OTHERS)
-    places = [(name, file) for name in (WHOLE, STOPPED) for file in kind if (results / name / file).is_file()]
-    name, file = places[int(rng.integers(len(places)))]
+    kind = number % 10
+    candidates = TABLES if kind < 4 else JSON if kind < 6 else OTHERS if kind < 8 else (*TABLES, *JSON, *OTHERS)
+    files = [(name, file) for name in (WHOLE, STOPPED) for file in candidates if (results / name / file).is_file()]
+    name, file = files[int(rng.integers(len(files)))]
     run = results / name
-    what = f"{name}/{file}: {_change(run / file, whole, rng, way, number // 10)}"
+    what = f"{name}/{file}: {_change(run / file, whole, rng, kind, number // 10)}"
     commands = [_list(name, results)]
     if file in OF_THE_BEST and number % 3 == 0:
         commands += _export(folder, run, whole, truth)
     elif number % 2:
         commands.append(_report(folder, run))
     else:
-        # a sweep that has ended is judged once more when it is resumed, which takes long; extended, it comes to Ray
-        commands += _go_on(folder, run, whole, extend=bool(number % (16 if name == WHOLE else 4)))
+        # resuming a finished sweep evaluates its best model again, which takes long; extending it reaches Ray
+        commands += _resume(folder, run, whole, extend=bool(number % (16 if name == WHOLE else 4)))
     return Input(what, commands)
 
 
-def _change(file: Path, whole: World, rng: Rng, way: int, number: int) -> str:
-    if way == 9:
+def _change(file: Path, whole: World, rng: Rng, kind: int, number: int) -> str:
+    if kind == 9:
         other = whole.root / "another" / Path(*file.parts[file.parts.index("results") + 2 :])
         replacements = damage.REPLACED
         if number % 3 == 0 and other.is_file():
             return damage.swapped(file, other)
         return replacements[number % len(replacements)](file, rng)
-    if way == 8 or file.suffix not in {".csv", ".json"}:
+    if kind == 8 or file.suffix not in {".csv", ".json"}:
         return damage.damage_bytes(file, rng, int(rng.integers(len(damage.BYTES))))
     if file.suffix == ".json":
         return damage.change_json(file, rng, int(rng.integers(6)))
@@ -71,28 +71,26 @@ def _path(path: Path, folder: Path) -> str:
 def _list(changed: str, results: Path) -> Command:
     other = STOPPED if changed == WHOLE else WHOLE
 
-    def check(ran: Ran) -> str:
-        return "" if other in ran.out else "one damaged sweep hides the others from the list"
+    def check(result: CommandResult) -> str:
+        return "" if other in result.out else "a damaged sweep hides the others in the list"
 
     return Command(("list", str(DEEP)), check=check, names=("results",))
 
 
 def _report(folder: Path, run: Path) -> Command:
-    page, place = run / "report.html", _path(run, folder)
+    page, path = run / "report.html", _path(run, folder)
 
-    def check(_: Ran) -> str:
+    def check(_: CommandResult) -> str:
         if not page.is_file():
             return "no report.html is written"
         text = page.read_text(encoding="utf-8", errors="replace")
         body = text.partition("<body")[2].partition("<script")[0]
-        found = NOT_A_NUMBER.search(body)
-        return (
-            f"NaN or infinity in report.html: {' '.join(body[found.start() - 60 : found.end() + 20].split())}"
-            if found
-            else ""
-        )
+        match = NOT_A_NUMBER.search(body)
+        if not match:
+            return ""
+        return f"NaN or infinity in report.html: {' '.join(body[match.start() - 60 : match.end() + 20].split())}"
 
-    return Command(("report", place), (f"{place}/report.html", f"{place}/comparison"), check, names=(run.name,))
+    return Command(("report", path), (f"{path}/report.html", f"{path}/comparison"), check, names=(run.name,))
 
 
 def _export(folder: Path, run: Path, whole: World, truth: Mapping[str, Mapping[str, Prediction]]) -> list[Command]:
@@ -100,25 +98,27 @@ def _export(folder: Path, run: Path, whole: World, truth: Mapping[str, Mapping[s
     files = whole.some(PHOTOGRAPHS)
     for file in files:
         shutil.copyfile(file, folder / "eyes" / file.name)
-    place = _path(run, folder)
+    path = _path(run, folder)
     right = {file.name: truth["onnx"][file.name] for file in files}
-    argv = ("predict", f"{place}/export", "eyes", "--runtime", "onnx", "--csv", "out.csv")
-    graded = predicts(folder / "out.csv", right) if run.name == WHOLE else lambda _: "exported an unfinished sweep"
+    argv = ("predict", f"{path}/export", "eyes", "--runtime", "onnx", "--csv", "out.csv")
+    check_grades = (
+        predicts(folder / "out.csv", right) if run.name == WHOLE else lambda _: "exported an unfinished sweep"
+    )
     return [
-        Command(("export", place), (f"{place}/export",), names=(run.name,)),
-        Command(argv, ("out.csv",), graded, names=("export",)),
+        Command(("export", path), (f"{path}/export",), names=(run.name,)),
+        Command(argv, ("out.csv",), check_grades, names=("export",)),
     ]
 
 
-def _go_on(folder: Path, run: Path, whole: World, *, extend: bool) -> list[Command]:
-    """Resume, or extend, with the sweep file that the sweep began with."""
+def _resume(folder: Path, run: Path, whole: World, *, extend: bool) -> list[Command]:
+    """Resume or extend the sweep with its original sweep file."""
     space = folder / f"{run.name}.yaml"
     space.write_text(yaml.safe_dump(world.sweep_file(run.name, whole.photographs), sort_keys=False), encoding="utf-8")
     text = (run / "trials.csv").read_bytes() if (run / "trials.csv").is_file() else b""
     known = {name: state for name, state in _ended(whole.results / run.name).items() if f"\n{name},".encode() in text}
     argv = ("sweep", "--space", space.name, "--results", str(DEEP), *(("--extend", "1") if extend else ("--resume",)))
-    place = _path(run, folder)
-    return [Command(argv, (place,), _nothing_lost(run, known), names=(run.name,))]
+    path = _path(run, folder)
+    return [Command(argv, (path,), _check_trials_kept(run, known), names=(run.name,))]
 
 
 def _ended(run: Path) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def _ended(run: Path) -> dict[str, Any]:
         return {row["trial_id"]: row["state"] for row in csv.DictReader(file) if row["state"] != "RUNNING"}
 
 
-def _nothing_lost(run: Path, before: Mapping[str, Any]) -> Check:
-    def check(ran: Ran) -> str:
+def _check_trials_kept(run: Path, before: Mapping[str, Any]) -> Check:
+    def check(result: CommandResult) -> str:
         try:
             after = _ended(run)
         except (OSError, KeyError, csv.Error, UnicodeDecodeError):
@@ -136,11 +136,11 @@ def _nothing_lost(run: Path, before: Mapping[str, Any]) -> Check:
         if lost:
             return f"the ended trial {lost[0]} is not in trials.csv any more"
         metrics = run / "best" / "metrics.json"
-        if metrics.is_file() and not ran.at_ray:  # else the best trial would be evaluated once more at the end
+        if metrics.is_file() and not result.at_ray:  # after Ray's trials the best trial would be evaluated again
             try:
                 json.loads(metrics.read_text(encoding="utf-8"))
             except ValueError:
-                return "best/metrics.json is no JSON after the sweep went on"
+                return "best/metrics.json is not JSON after the sweep continued"
         return ""
 
     return check

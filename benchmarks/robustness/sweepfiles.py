@@ -1,6 +1,7 @@
-"""Changed sweep files, given to `sweep --dry-run`, which prints what it has read.
+"""Changed sweep files, for `sweep --dry-run`, which prints the sweep that it has read.
 
-Each change says what is right: the file must be refused, or read as the whole one is, or a key must have a value.
+Each change sets the expected result: the file must be refused, or be read like the intact one, or a key must have a
+certain value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from benchmarks.robustness import damage
-from benchmarks.robustness.case import Check, Command, Input, Ran, Rng, must_be_refused, pick
+from benchmarks.robustness.case import Check, Command, CommandResult, Input, Rng, must_be_refused, pick
 from benchmarks.robustness.oracle import Prediction
 from benchmarks.robustness.sweepvalues import REFUSED, SCALARS, YAML_TEXTS
 from benchmarks.robustness.world import World
@@ -48,11 +49,11 @@ NUMBERS = (
     ("early_stop", "grace_epochs"), ("data", "image_size"), ("keep", "trials"), ("early_stop", "eta"),
     ("parameters", "epochs", "max"), ("parameters", "batch_size", "values", 1), ("start", 0, "epochs"),
 )  # fmt: skip
-"""Where a number stands."""
+"""Paths of numbers in the sweep file."""
 
 
 def make(whole: World, _: Mapping[str, Mapping[str, Prediction]], folder: Path, rng: Rng, number: int) -> Input:
-    """One changed sweep file."""
+    """Create a changed sweep file."""
     shutil.copytree(whole.photographs, folder / "eyes")
     changes = (
         _scalar, _refused, _key_twice, _unknown_key, _scalar, _same, _text, _bytes, _refused, _replaced, _characters,
@@ -71,7 +72,7 @@ def _values() -> Any:
 
 
 def resolved(out: str) -> Any:
-    """The sweep that a dry run prints, as YAML; None where it prints none."""
+    """Parse the sweep that a dry run prints as YAML; return None if it prints none."""
     lines = out.splitlines()
     end = next((at for at, line in enumerate(lines) if line.startswith("Would start first")), len(lines))
     try:
@@ -80,28 +81,29 @@ def resolved(out: str) -> Any:
         return None
 
 
-def _is_the_whole_one(ran: Ran) -> str:
-    found = resolved(ran.out)
-    if not isinstance(found, dict):
+def _is_the_whole_one(result: CommandResult) -> str:
+    sweep = resolved(result.out)
+    if not isinstance(sweep, dict):
         return "the dry run prints no sweep"
-    return _difference(_values(), found, "")
+    return _difference(_values(), sweep, "")
 
 
-def _difference(right: Any, found: Any, path: str) -> str:
-    """Where what is printed is not what is written; keys that are filled in do not count."""
-    if isinstance(right, dict) and isinstance(found, dict):
+def _difference(right: Any, printed: Any, path: str) -> str:
+    """Return where the printed values differ from the written ones; printed defaults do not count."""
+    if isinstance(right, dict) and isinstance(printed, dict):
         for key, value in right.items():
             if path == ".data" and key == "path":
                 continue
-            if key not in found:
+            if key not in printed:
                 return f"{path}.{key} is lost"
-            if different := _difference(value, found[key], f"{path}.{key}"):
+            if different := _difference(value, printed[key], f"{path}.{key}"):
                 return different
         return ""
-    if isinstance(right, list) and isinstance(found, list) and len(right) == len(found):
-        pairs = enumerate(zip(right, found, strict=True))
-        return next((said for at, (one, other) in pairs if (said := _difference(one, other, f"{path}.{at}"))), "")
-    return "" if right == found else f"{path} is read as {found!r}, right is {right!r}"
+    if isinstance(right, list) and isinstance(printed, list) and len(right) == len(printed):
+        pairs = enumerate(zip(right, printed, strict=True))
+        differences = (_difference(*pair, f"{path}.{index}") for index, pair in pairs)
+        return next(filter(None, differences), "")
+    return "" if right == printed else f"{path} is read as {printed!r}, right is {right!r}"
 
 
 def _at(values: Any, path: tuple[Any, ...]) -> Any:
@@ -111,7 +113,7 @@ def _at(values: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _with_text(path: tuple[Any, ...], text: str) -> bytes:
-    """The whole file with other characters for one value."""
+    """Return the intact file with `text` as one of its values."""
     values = _values()
     holder = _at(values, path[:-1])
     holder[path[-1]] = "PLACEHOLDER"
@@ -119,17 +121,17 @@ def _with_text(path: tuple[Any, ...], text: str) -> bytes:
 
 
 def _scalar(rng: Rng, number: int) -> Changed:
-    """A number as people write it, and as YAML 1.1 reads something else."""
+    """Write a number in another spelling, which YAML 1.1 may read differently."""
     text, right = SCALARS[number % len(SCALARS)]
     path = NUMBERS[int(rng.integers(len(NUMBERS)))]
     name = ".".join(map(str, path))
 
-    def check(ran: Ran) -> str:
-        found = resolved(ran.out)
-        if not isinstance(found, dict):
+    def check(result: CommandResult) -> str:
+        sweep = resolved(result.out)
+        if not isinstance(sweep, dict):
             return "the dry run prints no sweep"
         try:
-            value = _at(found, path)
+            value = _at(sweep, path)
         except (KeyError, IndexError, TypeError):
             return f"a value written {text!r} is lost"
         if right is None:
@@ -140,7 +142,7 @@ def _scalar(rng: Rng, number: int) -> Changed:
 
 
 def _refused(rng: Rng, number: int) -> Changed:
-    """A value outside of what is allowed."""
+    """Set a value that is not allowed."""
     path, value = REFUSED[(2 * number + int(rng.integers(2))) % len(REFUSED)]
     values = _values()
     holder = _at(values, path[:-1])
@@ -150,7 +152,7 @@ def _refused(rng: Rng, number: int) -> Changed:
 
 
 def _key_twice(rng: Rng, number: int) -> Changed:
-    """A key that is given twice with two values: nobody knows which one is meant."""
+    """Give a key twice with two values, which is ambiguous."""
     lines = ("trials: 5", "seed: 1", "method: random", "parameters: {epochs: {value: 3}}", "data: {path: eyes}")
     inner = (
         ("data: {path: eyes,", "data: {path: eyes, image_size: 32,"), ("min: 1e-4,", "min: 1e-4, min: 1e-3,"),
@@ -187,41 +189,41 @@ def _dicts(values: Any, path: tuple[Any, ...] = ()) -> Any:
 
 
 def _same(rng: Rng, number: int) -> Changed:
-    """Another way to write the same sweep."""
+    """Write the same sweep in another form."""
     values = _values()
-    way = number % 8
-    if way == 0:
+    form = number % 8
+    if form == 0:
         keys = [list(values)[at] for at in rng.permutation(len(values))]
         data = yaml.safe_dump({key: values[key] for key in keys}, sort_keys=False).encode()
-    elif way == 1:
+    elif form == 1:
         data = yaml.safe_dump(values, default_flow_style=True).encode()
-    elif way == 2:
+    elif form == 2:
         data = yaml.safe_dump(values, indent=int(rng.integers(2, 9))).encode()
-    elif way == 3:
+    elif form == 3:
         data = WHOLE.replace("\n", "\r\n").encode()
-    elif way == 4:
+    elif form == 4:
         data = b"\xef\xbb\xbf" + WHOLE.encode()
-    elif way == 5:
+    elif form == 5:
         data = WHOLE.replace(
-            "{values: [4, 8, 16], ordered: true}", "&b {values: [4, 8, 16], ordered: true} # said"
+            "{values: [4, 8, 16], ordered: true}", "&b {values: [4, 8, 16], ordered: true} # a comment"
         ).encode()
-    elif way == 6:
+    elif form == 6:
         out = io.StringIO()
         yaml.safe_dump(values, out, explicit_start=True, explicit_end=True, sort_keys=True)
         data = out.getvalue().encode()
     else:
         data = WHOLE.replace("1e-4", "0.0001").replace("1e-2", "1.0E-2").encode()
-    return data, f"the same sweep, written in way {way}", _is_the_whole_one
+    return data, f"the same sweep, written in form {form}", _is_the_whole_one
 
 
 def _text(rng: Rng, number: int) -> Changed:
-    """Text that is no sweep file, or that is dangerous to read."""
-    what, text, must = YAML_TEXTS[number % len(YAML_TEXTS)]
+    """Write text that is not a sweep file, or that is dangerous to read."""
+    what, text, is_refused = YAML_TEXTS[number % len(YAML_TEXTS)]
     data = text(WHOLE) if callable(text) else text
     return (
         data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"),
         what,
-        (must_be_refused(what) if must else lambda _: ""),
+        (must_be_refused(what) if is_refused else lambda _: ""),
     )
 
 
@@ -232,10 +234,10 @@ def _bytes(rng: Rng, number: int) -> Changed:
 
 
 def _replaced(rng: Rng, _: int) -> Changed:
-    """A value of another type, anywhere."""
+    """Replace a random value by one of another type."""
     values = _values()
-    places = list(damage.leaves(values))
-    path = places[int(rng.integers(len(places)))]
+    paths = list(damage.leaves(values))
+    path = paths[int(rng.integers(len(paths)))]
     holder = _at(values, path[:-1])
     holder[path[-1]] = pick(rng, damage.VALUES)
     what = f"{'.'.join(map(str, path))}: {holder[path[-1]]!r}"
@@ -243,25 +245,25 @@ def _replaced(rng: Rng, _: int) -> Changed:
 
 
 def _characters(rng: Rng, _: int) -> Changed:
-    """One character more, less or other."""
-    at, way = int(rng.integers(len(WHOLE))), int(rng.integers(3))
+    """Insert, delete or replace a character."""
+    at, form = int(rng.integers(len(WHOLE))), int(rng.integers(3))
     letter = pick(rng, list("{}[]:,-#&*!|>'\"%@`?\t 0e.~\x00\x1b\u2028é"))
-    text = WHOLE[:at] + ("" if way == 0 else letter) + WHOLE[at + (way != 1) :]
+    text = WHOLE[:at] + ("" if form == 0 else letter) + WHOLE[at + (form != 1) :]
     return (
         text.encode(),
-        f"{('without character', 'before character', 'for character')[way]} {at}: {letter!r}",
+        f"{('without character', 'before character', 'for character')[form]} {at}: {letter!r}",
         lambda _: "",
     )
 
 
 def _lines(rng: Rng, _: int) -> Changed:
-    """A line gone, moved or indented otherwise."""
+    """Delete, move or indent a line."""
     lines = WHOLE.splitlines(keepends=True)
-    at, way = int(rng.integers(len(lines))), int(rng.integers(3))
-    if way == 0:
+    at, form = int(rng.integers(len(lines))), int(rng.integers(3))
+    if form == 0:
         what = f"without line {at + 1}"
         del lines[at]
-    elif way == 1:
+    elif form == 1:
         what = f"line {at + 1} indented"
         lines[at] = pick(rng, (" ", "   ", "\t")) + lines[at]
     else:

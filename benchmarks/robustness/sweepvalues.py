@@ -1,4 +1,4 @@
-"""Values for sweep files: numbers in every spelling, values that are not allowed, texts that are no sweep."""
+"""Values for sweep files: spellings of numbers, values that are not allowed, texts that are not a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALARS: tuple[tuple[str, Any], ...] = (
     ("!!bool yes", None), ("!unknown 10", None), ("99999999999999999999999", None), ("0010", 10), ("00", None),
     ("|\n    10", 10),
 )  # fmt: skip
-"""How a number is written, and the only value that it may be read as; None where it must be refused."""
+"""A spelling of a number, and the only value that it may be read as; None if it must be refused."""
 
 REFUSED: tuple[tuple[tuple[Any, ...], Any], ...] = (
     (("trials",), 0), (("trials",), -1), (("trials",), 1.5), (("trials",), True), (("seed",), -1),
@@ -51,7 +51,7 @@ REFUSED: tuple[tuple[tuple[Any, ...], Any], ...] = (
     (("parameters", "batch_size", "values"), [10**30, 4]), (("parameters", "epochs", "max"), 10**400),
     (("parameters", "learning_rate", "min"), "1e-4x"),
 )  # fmt: skip
-"""A place in the whole sweep file, and a value that must be refused there."""
+"""A path in the intact sweep file, and a value that must be refused there."""
 
 
 def _nested(depth: int) -> str:
@@ -118,4 +118,4 @@ YAML_TEXTS: tuple[tuple[str, Any, bool], ...] = (
     ),
     ("an integer of 5,000 digits", lambda whole: whole.replace("seed: 7", "seed: " + "9" * 5000), True),
 )
-"""A name, the text (or what makes it of the whole file's), and whether it must be refused."""
+"""A name, the text (or a function of the intact file's text), and whether it must be refused."""

@@ -1,7 +1,7 @@
-"""The whole inputs that are changed: drawn photographs, a sweep that has ended, one that was cut short, two exports.
+"""The intact inputs that are changed: drawn photographs, a finished sweep, an interrupted one, two exports.
 
-Made once, in a folder of its own; nothing of it is changed afterwards. The models are random networks whose statistics
-fit the photographs, so that their grades differ as a trained one's do.
+They are created once in a folder of their own and never changed. The models are random networks whose batch statistics
+fit the photographs, so that their grades vary like those of a trained model.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 SIZE = 64
-"""Side of the square that the models see, in pixels."""
+"""Side of the models' input square in pixels."""
 HEIGHT = 128
 """Height of a drawn photograph in pixels."""
 PHOTOGRAPHS = 30
 WHOLE, STOPPED = "finished", "stopped"
-"""Names of the sweep that has ended and of the one that was cut short."""
-LINKED = 2**20
-"""Files of more bytes are linked when a folder is copied, not copied."""
+"""Names of the finished sweep and of the interrupted one."""
+LINK_SIZE = 2**20
+"""Size in bytes above which files are hard-linked when a folder is copied."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Where everything lies, below `root`."""
+    """Paths of the intact inputs, below `root`."""
 
     root: Path
 
@@ -42,7 +42,7 @@ class World:
 
     @property
     def export(self) -> Path:
-        """The exported model of the sweep that has ended."""
+        """The exported model of the finished sweep."""
         return self.root / "export"
 
     @property
@@ -51,26 +51,26 @@ class World:
         return self.root / "other"
 
     def grades(self) -> dict[str, int]:
-        """The grade of each photograph, by its name without suffix."""
+        """Return the grade of each photograph, by its name without suffix."""
         lines = (self.photographs / "trainLabels.csv").read_text(encoding="utf-8").splitlines()[1:]
         return {name: int(grade) for name, grade in (line.split(",") for line in lines)}
 
     def files(self) -> list[Path]:
-        """The photographs, by patient and eye."""
+        """Return the photographs, ordered by patient and eye."""
         return [self.photographs / "train" / f"{name}.jpeg" for name in self.grades()]
 
     def some(self, number: int) -> list[Path]:
-        """So many photographs of all grades in turn."""
+        """Return `number` photographs that cycle through the grades."""
         grades = self.grades()
         by_grade: dict[int, list[str]] = {}
         for name, grade in grades.items():
             by_grade.setdefault(grade, []).append(name)
-        turn = [name for at in range(PHOTOGRAPHS) for names in by_grade.values() for name in names[at : at + 1]]
-        return [self.photographs / "train" / f"{name}.jpeg" for name in turn[:number]]
+        cycle = [name for at in range(PHOTOGRAPHS) for names in by_grade.values() for name in names[at : at + 1]]
+        return [self.photographs / "train" / f"{name}.jpeg" for name in cycle[:number]]
 
 
 def sweep_file(name: str, data: Path, **changes: Any) -> dict[str, Any]:
-    """The sweep that both results folders are of."""
+    """Return the sweep file of both results folders."""
     return {
         "name": name,
         "data": {"path": str(data), "layout": "eyepacs", "image_size": SIZE, "validation": 0.3, "test": 0.3},
@@ -90,8 +90,8 @@ def sweep_file(name: str, data: Path, **changes: Any) -> dict[str, Any]:
 
 
 def make(root: Path) -> None:
-    """Fill an empty folder. Takes some 40 s; imports torch."""
-    import torch  # noqa: PLC0415  # only who makes one needs it
+    """Create the inputs in an empty folder. Takes about 40 s; imports torch."""
+    import torch  # noqa: PLC0415  # only needed here
 
     from retina.config import SyntheticConfig  # noqa: PLC0415
     from retina.data import synthetic  # noqa: PLC0415
@@ -109,7 +109,7 @@ def make(root: Path) -> None:
 
 
 def _sweep(root: Path, world: World, *, seed: int, finished: bool) -> None:
-    """A results folder as a sweep leaves it, by the package's own writers; nothing is trained."""
+    """Write a results folder like that of a sweep, with the package's own writers; nothing is trained."""
     from retina.config.sweep import SweepSpec  # noqa: PLC0415
     from retina.data.dataset import prepare  # noqa: PLC0415
     from retina.evaluation import best_trial, ensemble  # noqa: PLC0415
@@ -162,31 +162,31 @@ def _network(config: Any, photographs: Any, seed: int) -> Any:
     from retina.data.loader import normalise, to_float  # noqa: PLC0415
     from retina.training import model  # noqa: PLC0415
 
-    seen = normalise(to_float(torch.from_numpy(photographs.pixels.copy())))
+    images = normalise(to_float(torch.from_numpy(photographs.pixels.copy())))
     torch.manual_seed(seed)
     net = model.build(config, SIZE).to(memory_format=torch.channels_last)
     with torch.no_grad():
         for _ in range(3):
-            net.train()(seen)
+            net.train()(images)
         net.fc[-1].weight *= 40
-        net.fc[-1].bias -= net.eval()(seen).mean(dim=0)
+        net.fc[-1].bias -= net.eval()(images).mean(dim=0)
     return net.eval()
 
 
 def copy(source: Path, target: Path) -> Path:
-    """A copy of a folder; large files are links to the same content, so replace them and never write into them."""
+    """Copy a folder; large files are hard links to the original, so replace them and never write into them."""
 
-    def one(file: str, to: str) -> None:
-        if Path(file).stat().st_size > LINKED:
+    def copy_or_link(file: str, to: str) -> None:
+        if Path(file).stat().st_size > LINK_SIZE:
             os.link(file, to)
         else:
             shutil.copy2(file, to)
 
-    return Path(shutil.copytree(source, target, copy_function=one, symlinks=True))
+    return Path(shutil.copytree(source, target, copy_function=copy_or_link, symlinks=True))
 
 
 def state(world: World) -> dict[str, tuple[int, int]]:
-    """Size and time of every file, to see that none was changed."""
+    """Return the size and modification time of every file, to detect changes."""
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in _files(world.root)}
 
 

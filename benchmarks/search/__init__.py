@@ -1,1 +1,1 @@
-"""Which search finds a good grader with the fewest epochs: a table of learning curves, replayed."""
+"""Compare searchers by the epochs they need to find a good grader, on a replayed table of learning curves."""

@@ -1,11 +1,12 @@
-"""What the sweep's machinery costs a trial: scheduling, reports, checkpoints, files; the training itself costs nothing.
+"""Measure the overhead of a sweep per trial: scheduling, reports, checkpoints, files; the training itself is free.
 
     python -m benchmarks.search.machinery --trials 200
 
-Replayed trials, whose "weights" are one number, go through real Ray: our whole sweep, and beside it, in turn, the same
-trials as Ray's documentation joins OptunaSearch and ASHA, without files of their own. Counted from the first trial's
-first epoch, when the workers have started, to the end. Ours runs with trials drawn at random, which is the machinery
-alone, and once with the default, whose gaussian process thinks as well.
+Replayed trials, whose "weights" are one number, run through real Ray: first this package's complete sweep, then the
+same trials with OptunaSearch and ASHA combined as in Ray's documentation, without result files. The time is measured
+from the first trial's first epoch, when the workers have started, to the end. This package's sweep runs once with
+random configurations, which measures the overhead alone, and once with the default method, a Gaussian process, which
+adds the time of its suggestions.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ EPOCHS = 27
 
 
 def value(config: TrialConfig, epoch: int) -> float:
-    """A curve that rises towards a ceiling, which is highest at a learning rate of 1e-3."""
+    """Return the QWK of an epoch: it rises towards a ceiling, which is highest at a learning rate of 1e-3."""
     ceiling = 0.9 - 0.2 * abs(math.log10(config.learning_rate) + 3)
     return ceiling * (1 - math.exp(-epoch / 9))
 
 
 class Replay:
-    """A `Training` that costs nothing."""
+    """A `Training` whose epochs take no time."""
 
     def __init__(self, config: TrialConfig) -> None:
         self._config, self._epoch = config, 0
@@ -65,52 +66,52 @@ class Replay:
         return EpochResult(self._epoch, rate, 1 - v, v, v, 1 - v, v, v, v, images_per_second=100.0, seconds=0.01)
 
     def model_state_dict(self) -> dict[str, torch.Tensor]:
-        """One number."""
+        """Return the epoch number as the only weight."""
         return {"epoch": torch.tensor(self._epoch)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch."""
+        """Return the epoch number."""
         return {"epoch": self._epoch}
 
     def load_state_dict(self, model_state: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # noqa: ARG002
-        """Go on."""
+        """Continue from the epoch in `state`."""
         self._epoch = state["epoch"]
 
     def cancel(self) -> None:
-        """An epoch takes no time."""
+        """Do nothing: an epoch takes no time."""
 
 
-class Bare(tune.Trainable):
-    """The same trial without anything of ours."""
+class BareTrainable(tune.Trainable):
+    """The same trial without this package's trainable."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """A new worker."""
+        """Set up the worker for its first trial."""
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next trial."""
+        """Set up the worker for its next trial."""
         self._config = TrialConfig(**new_config["config"])
         self._epoch, self._first = 0, time.time()
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch."""
+        """Run one epoch."""
         self._epoch += 1
         return {"val_qwk": value(self._config, self._epoch), "done": self._epoch == EPOCHS, "first": self._first}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing."""
+        """Save nothing."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing."""
+        """Load nothing."""
 
 
 Measure = Callable[[SweepSpec, Path], tuple[float, int]]
-"""Seconds from the first trial's start to the end, and epochs run."""
+"""Returns the seconds from the first trial's start to the end, and the number of epochs run."""
 
 
-class _First(logging.Handler):
-    """When the ledger first spoke of a trial."""
+class _FirstStart(logging.Handler):
+    """Records the time at which the ledger logs the start of the first trial."""
 
     at: float | None = None
 
@@ -120,7 +121,7 @@ class _First(logging.Handler):
 
 
 def spec_of(trials: int, seed: int, method: Literal["gp", "random"] = "gp") -> SweepSpec:
-    """A sweep of replays."""
+    """Build the specification of a sweep of replayed trials."""
     parameters = {
         "epochs": {"value": EPOCHS},
         "pretrained": {"value": False},
@@ -131,11 +132,11 @@ def spec_of(trials: int, seed: int, method: Literal["gp", "random"] = "gp") -> S
     return SweepSpec(name="machinery", trials=trials, seed=seed, method=method, parameters=parameters)
 
 
-def ours(spec: SweepSpec, root: Path) -> tuple[float, int]:
-    """Seconds from the first trial's start to the end, and epochs run."""
+def measure_sweep(spec: SweepSpec, root: Path) -> tuple[float, int]:
+    """Run this package's sweep; return the seconds from the first trial's start to the end, and the epochs run."""
     write_text(RunFolder.create(root).root / "sweep.yaml", spec.to_yaml())
     ledger = Ledger.create(spec, RunFolder.open(root))
-    first = _First()
+    first = _FirstStart()
     logging.getLogger("retina").addHandler(first)
     logging.getLogger("retina").setLevel(logging.INFO)
     run(spec, ledger, Replay, trial_resources(spec.resources))
@@ -148,15 +149,15 @@ def _space(trial: optuna.Trial, spec: SweepSpec) -> dict[str, Any]:
     return {"config": suggest(trial, spec).model_dump(mode="json")}
 
 
-def bare(spec: SweepSpec, root: Path) -> tuple[float, int]:
-    """The same for Ray's own wiring."""
+def measure_bare(spec: SweepSpec, root: Path) -> tuple[float, int]:
+    """Run the same trials with Ray's own searcher and scheduler; see `measure_sweep`."""
     quiet_ray(verbose=False)
     search = OptunaSearch(space=partial(_space, spec=spec), metric="val_qwk", mode="max")
     asha = tune.schedulers.ASHAScheduler(
         metric="val_qwk", mode="max", max_t=EPOCHS, grace_period=spec.early_stop.grace_epochs, reduction_factor=3
     )
     tuner = tune.Tuner(
-        tune.with_resources(Bare, {"cpu": 1}),
+        tune.with_resources(BareTrainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=search, scheduler=asha, num_samples=spec.planned_trials, reuse_actors=True
         ),
@@ -172,7 +173,7 @@ def bare(spec: SweepSpec, root: Path) -> tuple[float, int]:
 
 
 def main() -> None:
-    """Run both in turn, print a line each."""
+    """Run the variants alternately and print a line for each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
@@ -180,19 +181,19 @@ def main() -> None:
     quiet()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ways: dict[str, tuple[Measure, Literal["gp", "random"]]] = {
-        "ours, random": (ours, "random"),
-        "ours, gp": (ours, "gp"),
-        "Ray's own wiring, TPE": (bare, "gp"),
+    variants: dict[str, tuple[Measure, Literal["gp", "random"]]] = {
+        "ours, random": (measure_sweep, "random"),
+        "ours, gp": (measure_sweep, "gp"),
+        "Ray's own wiring, TPE": (measure_bare, "gp"),
     }
-    per_trial: dict[str, list[float]] = {name: [] for name in ways}
+    per_trial: dict[str, list[float]] = {name: [] for name in variants}
     for seed in range(options.repeats):
-        for name, (measure, method) in ways.items():
-            with tempfile.TemporaryDirectory() as place:
-                seconds, epochs = measure(spec_of(options.trials, seed, method), Path(place) / "sweep")
+        for name, (measure, method) in variants.items():
+            with tempfile.TemporaryDirectory() as folder:
+                seconds, epochs = measure(spec_of(options.trials, seed, method), Path(folder) / "sweep")
             per_trial[name].append(seconds / options.trials)
-            told = f"{seconds:.1f} s, {1000 * seconds / options.trials:.0f} ms a trial, {epochs} epochs"
-            print(f"{name}, seed {seed}: {options.trials} trials in {told}", flush=True)  # noqa: T201
+            text = f"{seconds:.1f} s, {1000 * seconds / options.trials:.0f} ms a trial, {epochs} epochs"
+            print(f"{name}, seed {seed}: {options.trials} trials in {text}", flush=True)  # noqa: T201
     ray.shutdown()
     for name, values in per_trial.items():
         low, middle, high = np.min(values), np.median(values), np.max(values)

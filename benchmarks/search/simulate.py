@@ -1,4 +1,4 @@
-"""Searches over the table of learning curves, through the project's own study and rungs, in virtual time."""
+"""Simulate searches over the table of learning curves in virtual time, with the project's own study and ASHA rungs."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from retina.sweep.trial_report import METRIC, TIME_ATTR
 from retina.training.epochs import EpochResult
 
 WORKERS = 4
-"""Trials at once. An epoch takes every one of them the same virtual time."""
+"""Number of concurrent trials. Every epoch takes the same virtual time."""
 
 
 class Table:
-    """Learning curves of validation QWK by configuration, and what stands between those that were trained.
+    """Learning curves of validation QWK by configuration, interpolated between the configurations that were trained.
 
-    "forest": the mean of extremely randomised trees (Geurts et al. 2006) over the smoothed curves, and on it the ups
-    and downs that one of the five trained curves most like it had: which one follows from the configuration, so that
-    equal configurations have equal curves and neighbours have luck of their own, as in training. "nearest": the curve
-    of the nearest trained configuration, as it is.
+    "forest": the mean of extremely randomised trees (Geurts et al. 2006) over the smoothed curves, plus the residuals
+    of one of the five most similar trained curves. The choice is a hash of the configuration, so that equal
+    configurations have equal curves and neighbouring ones have independent noise, as in training. "nearest": the
+    unchanged curve of the nearest trained configuration.
     """
 
-    SMOOTH = 2  # epochs on either side that a curve is averaged over, to part its trend from its ups and downs
-    LIKE = 5
+    SMOOTH = 2  # epochs on either side that a curve is averaged over, to separate its trend from its noise
+    NEIGHBORS = 5
 
     def __init__(self, file: Path, between: str = "forest") -> None:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         self.epochs = max(len(line["val_qwk"]) for line in lines)
-        # a run that diverged is worth nothing from there on, as a grader that calls every eye healthy
+        # after a run has diverged its QWK is 0, like that of a grader that calls every eye healthy
         self.curves = np.array([line["val_qwk"] + [0.0] * (self.epochs - len(line["val_qwk"])) for line in lines])
         self.best = float(self.curves.max())
         features = pd.DataFrame([_features(line["config"]) for line in lines]).fillna(0.0)
-        self._columns = {name: place for place, name in enumerate(features.columns)}
+        self._columns = {name: index for index, name in enumerate(features.columns)}
         self._between = between
         if between == "nearest":
             model = make_pipeline(StandardScaler(), KNeighborsRegressor(n_neighbors=1))
@@ -65,30 +65,31 @@ class Table:
             trends = _smoothed(self.curves, self.SMOOTH)
             forest = ExtraTreesRegressor(n_estimators=100, min_samples_leaf=3, random_state=0)
             self._model = forest.fit(features.to_numpy(), trends)
-            self._noise, self._like = self.curves - trends, NearestNeighbors(n_neighbors=self.LIKE).fit(trends)
+            self._noise = self.curves - trends
+            self._neighbors = NearestNeighbors(n_neighbors=self.NEIGHBORS).fit(trends)
 
     def curve(self, config: TrialConfig) -> npt.NDArray[np.float64]:
-        """Validation QWK after each epoch, (epochs,)."""
+        """Return the validation QWK after each epoch, (epochs,)."""
         row = np.zeros((1, len(self._columns)))
         for name, value in _features(config.model_dump(mode="json")).items():
             row[0, self._columns[name]] = value
         mean = np.asarray(self._model.predict(row), dtype=np.float64)
         if self._between == "nearest":
             return mean[0]
-        like = self._like.kneighbors(mean, return_distance=False)[0]
-        luck = like[int(config.stable_hash(), 16) % self.LIKE]
-        return np.asarray(mean[0] + self._noise[luck], dtype=np.float64)
+        neighbors = self._neighbors.kneighbors(mean, return_distance=False)[0]
+        chosen = neighbors[int(config.stable_hash(), 16) % self.NEIGHBORS]
+        return np.asarray(mean[0] + self._noise[chosen], dtype=np.float64)
 
 
 def _smoothed(curves: npt.NDArray[np.float64], epochs: int) -> npt.NDArray[np.float64]:
-    """Each value's mean with up to `epochs` neighbours on either side, as many on both."""
+    """Return the mean of each value and up to `epochs` neighbours on either side, the same number on both."""
     count = curves.shape[1]
     reach = [min(epochs, at, count - 1 - at) for at in range(count)]
     return np.stack([curves[:, at - r : at + r + 1].mean(axis=1) for at, r in enumerate(reach)], axis=1)
 
 
 def _features(config: dict[str, Any]) -> dict[str, float]:
-    """Numbers: rates by their order of magnitude, choices one-hot, momentum only where it is used."""
+    """Return numeric features: logarithms of rates and sizes, one-hot choices, momentum only where it is used."""
     row: dict[str, float] = {}
     for name in ("learning_rate", "weight_decay", "batch_size"):
         row[name] = math.log10(config[name])
@@ -100,19 +101,19 @@ def _features(config: dict[str, Any]) -> dict[str, float]:
 
 
 class Search(Protocol):
-    """What the simulation drives."""
+    """A searcher and scheduler that the simulation drives."""
 
     def ask(self) -> tuple[str, TrialConfig]:
-        """The next trial."""
+        """Return the name and configuration of the next trial."""
         ...
 
     def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:
-        """Hear of an epoch, its value and the best so far; whether the trial goes on."""
+        """Record an epoch, its value and the best value so far; return whether the trial continues."""
         ...
 
 
-class Ours:
-    """The project's study and rungs, as the ledger and the recorder drive them."""
+class RetinaSearch:
+    """The project's study and rungs, driven as by the ledger and the recorder."""
 
     def __init__(self, spec: SweepSpec) -> None:
         self._study, self._rungs = SweepStudy.create(spec), ResumableASHAScheduler(spec)
@@ -126,16 +127,16 @@ class Ours:
     def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
         """See `Search`."""
         result = {TIME_ATTR: epoch, METRIC: best}
-        goes_on = self._rungs.on_trial_result(None, _trial(name), result) == "CONTINUE" and not last
+        continues = self._rungs.on_trial_result(None, _trial(name), result) == "CONTINUE" and not last
         self._study.report(name, epoch, best)
-        if not goes_on:
+        if not continues:
             self._rungs.on_trial_complete(None, _trial(name), result)
             self._study.tell(name, "COMPLETE" if last else "PRUNED", {epoch: best}, "")
-        return goes_on
+        return continues
 
 
 class RayWiring:
-    """OptunaSearch and ASHA as Ray's documentation joins them: the value of each epoch, not the best so far."""
+    """OptunaSearch and ASHA as in Ray's documentation: they get the value of each epoch, not the best so far."""
 
     def __init__(self, spec: SweepSpec) -> None:
         self._spec, self._count = spec, 0
@@ -163,26 +164,26 @@ class RayWiring:
         return name, TrialConfig(**suggested["config"])
 
     def epoch(self, name: str, epoch: int, value: float, best: float, *, last: bool) -> bool:  # noqa: ARG002
-        """See `Search`. In the order in which Tune's controller calls them."""
+        """See `Search`; calls scheduler and searcher in the order of Tune's controller."""
         result = {"training_iteration": epoch, "val_qwk": value}
         trial = SimpleNamespace(trial_id=name)
-        goes_on = not last and self._asha.on_trial_result(None, trial, result) == "CONTINUE"
-        if goes_on:
+        continues = not last and self._asha.on_trial_result(None, trial, result) == "CONTINUE"
+        if continues:
             self._search.on_trial_result(name, result)
         else:
             self._asha.on_trial_complete(None, trial, result)
             self._search.on_trial_complete(name, result)
-        return goes_on
+        return continues
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a simulated search came to.
+    """The result of a simulated search.
 
     Attributes:
-        epochs: trained until the target was reached; None where it was not.
-        trials: begun until then.
-        trace: (epochs so far, best QWK so far), at each improvement.
+        epochs: number of epochs until the target was reached; None if it was not.
+        trials: number of trials begun until then.
+        trace: (epochs so far, best QWK so far) at each improvement.
     """
 
     epochs: int | None
@@ -191,11 +192,11 @@ class Run:
 
 
 def simulate(search: Search, table: Table, *, target: float, most_epochs: int, most_trials: int) -> Run:
-    """Drive `search` until it has a trial of `target` QWK, or the most epochs or trials are used up."""
+    """Run `search` until a trial reaches `target` QWK, or until the limit of epochs or trials."""
     queue: list[tuple[int, int, str]] = []  # (virtual time, tie-breaker, trial)
     curves: dict[str, npt.NDArray[np.float64]] = {}
     reached: dict[str, tuple[int, float]] = {}
-    epochs, order, found, trace = 0, 0, -math.inf, []
+    epochs, order, overall_best, trace = 0, 0, -math.inf, []
 
     def begin(now: int) -> None:
         nonlocal order
@@ -213,8 +214,8 @@ def simulate(search: Search, table: Table, *, target: float, most_epochs: int, m
         epoch, value = reached[name][0] + 1, float(curves[name][reached[name][0]])
         best = max(reached[name][1], value)
         reached[name] = (epoch, best)
-        if best > found:
-            found = best
+        if best > overall_best:
+            overall_best = best
             trace.append((epochs, best))
         if best >= target:
             return Run(epochs, len(curves), trace)
@@ -227,19 +228,19 @@ def simulate(search: Search, table: Table, *, target: float, most_epochs: int, m
 
 
 class SimulatedBackend:
-    """Runs the trials of a whole sweep, tables and study included, in virtual time. No checkpoints are written.
+    """Runs the trials of a complete sweep, with tables and study, in virtual time. No checkpoints are written.
 
     Implements `retina.sweep.backend.Backend`, as Ray's and the local backend do.
     """
 
     def __init__(self, workers: int = WORKERS) -> None:
-        """Run `workers` trials at once; an epoch takes each of them the same time."""
+        """Set the number of concurrent trials; every epoch takes the same virtual time."""
         self._workers = workers
 
     def run(self, spec: SweepSpec, ledger: Ledger, task: TrainingFactory) -> SweepResult:
-        """Run the sweep to its end; its trials stop early at the rungs of ASHA."""
+        """Run the sweep to its end; trials stop early at the rungs of ASHA."""
         rungs = ResumableASHAScheduler(spec)
-        queue: deque[tuple[str, Iterator[EpochResult]]] = deque()  # in the order of the epochs' ends
+        queue: deque[tuple[str, Iterator[EpochResult]]] = deque()  # ordered by the end of the current epoch
         while not ledger.ended_by():
             while len(queue) < min(self._workers, ledger.remaining):
                 name, config = ledger.ask()
@@ -268,6 +269,6 @@ def _trial(name: str) -> SimpleNamespace:
 
 
 def quiet() -> None:
-    """Only our own words."""
+    """Silence Optuna's log and its experimental warnings."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

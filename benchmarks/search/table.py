@@ -1,9 +1,9 @@
-"""Trains random configurations of a small ResNet to the end and stores their learning curves.
+"""Train random configurations of a small ResNet to the end and store their learning curves.
 
     python -m benchmarks.search.table --data data/retinamnist.npz --trials 240 --workers 2
 
-Each line of the output is one configuration with its validation metrics by epoch; what is there already is not trained
-again, so the command can be stopped and given again. On 2 cores it takes about an hour.
+Each line of the output is one configuration with its validation metrics by epoch. Configurations that the output holds
+already are not trained again, so the command can be stopped and repeated. On 2 cores it takes about an hour.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from retina.training.trainer import start_training
 HERE = Path(__file__).parent
 SPACE = HERE / "space.yaml"
 CURVES = HERE / "curves.jsonl"
-KEPT = ("val_qwk", "val_auc")
+METRICS = ("val_qwk", "val_auc")
 
 
 class SmallResNet(nn.Module):
-    """Three stages of one basic block each (He et al. 2016), 78,000 weights: thousands of photographs a second a core.
+    """Three stages of one basic block each (He et al. 2016), 78,000 weights; thousands of photographs/s per core.
 
     (B, 3, 28, 28) float -> (B, 5) logits.
     """
@@ -47,7 +47,7 @@ class SmallResNet(nn.Module):
         self.head = model.build_head(4 * width, config)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of the five grades."""
+        """Return the logits of the five grades."""
         features = self.stages(self.stem(images)).mean(dim=(2, 3))
         return self.head(features)
 
@@ -62,27 +62,27 @@ def _stage(width: int) -> BasicBlock:
 
 
 def configuration(spec: SweepSpec, number: int) -> TrialConfig:
-    """The random configuration `number`, the same each time."""
+    """Draw the random configuration `number`, which depends on the number alone."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
     return suggest(study.ask(), spec).model_copy(update={"seed": number})
 
 
 def train(number: int, spec: SweepSpec) -> dict[str, object]:
-    """One configuration trained to its end: its settings and metrics by epoch, shorter where it diverged."""
+    """Train a configuration to its end; return its settings and metrics by epoch, fewer epochs if it diverged."""
     photographs = prepare(spec.data)
     config = configuration(spec, number)
     torch.manual_seed(config.seed)
     started = time.perf_counter()
-    curves: dict[str, list[float]] = {name: [] for name in KEPT}
+    curves: dict[str, list[float]] = {name: [] for name in METRICS}
     run = start_training(
         config, photographs.split_view("train"), photographs.split_view("val"), net=SmallResNet(config)
     )
     try:
         for epoch in run:
-            for name in KEPT:
+            for name in METRICS:
                 curves[name].append(round(float(asdict(epoch)[name]), 4))
     except TrainError:
-        pass  # it diverged: its curve ends here
+        pass  # the run diverged: its curve ends here
     seconds = round(time.perf_counter() - started, 1)
     varied = {name for name, parameter in spec.parameters.items() if "value" not in parameter.model_fields_set}
     return {"number": number, "config": config.model_dump(mode="json", include=varied), **curves, "seconds": seconds}
@@ -94,11 +94,11 @@ def _work(numbers: list[int], spec: SweepSpec, out: Path) -> None:
     for number in numbers:
         line = json.dumps(train(number, spec))
         with out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")  # one write a line: the workers' lines do not mix
+            file.write(line + "\n")  # one write per line, so that the workers' lines do not mix
 
 
 def main() -> None:
-    """Train what is missing."""
+    """Train the missing configurations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="retinamnist.npz")
     parser.add_argument("--trials", type=int, default=240)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=CURVES)
     options = parser.parse_args()
     spec = load(SPACE, data=options.data)
-    prepare(spec.data)  # once, before the workers do
+    prepare(spec.data)  # once, before the workers start
     done = set()
     if options.out.is_file():
         done = {json.loads(line)["number"] for line in options.out.read_text(encoding="utf-8").splitlines()}

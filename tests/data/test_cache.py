@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cache_builder import draw, manifest_of, names, wanted
+from cache_builder import draw, expected_pixels, manifest_of, names
 from PIL import Image
 from repository import HELPERS, ROOT
 
@@ -50,7 +50,7 @@ def test_every_photograph_is_in_its_row(many: list[Path], tmp_path: Path, worker
     assert isinstance(got.pixels, np.memmap)
     assert got.pixels.dtype == np.uint8
     assert not got.pixels.flags.writeable
-    assert np.array_equal(got.pixels, wanted(many, 32))
+    assert np.array_equal(got.pixels, expected_pixels(many, 32))
     assert np.array_equal(got.kept_rows, np.arange(MANY))
     assert (got.built, got.decoded, got.bad_rows, got.without_disc) == (True, MANY, [], 0)
     assert told[0] == (0, MANY)
@@ -101,7 +101,7 @@ def test_bad_photographs_stop_or_are_left_out(tmp_path: Path, workers: int) -> N
         assert got.kept_rows.tolist() == good
         assert [bad.image for bad in got.bad_rows] == ["003", "040", "069"]
         assert got.without_disc == 1
-        assert np.array_equal(got.pixels, wanted([paths[i] for i in good], 24))
+        assert np.array_equal(got.pixels, expected_pixels([paths[i] for i in good], 24))
         assert names(folder) == [got.path.name]
     with pytest.raises(DataError, match="3 of the photographs"):
         open_cache(manifest, 24, folder=folder)
@@ -176,7 +176,7 @@ def test_a_damaged_cache_is_built_again(few: list[Path], tmp_path: Path, damage:
     got = open_cache(manifest_of(few), 32, on_bad="skip", folder=folder)
     assert got.built
     assert got.bad_rows == []
-    assert np.array_equal(got.pixels, wanted(few, 32))
+    assert np.array_equal(got.pixels, expected_pixels(few, 32))
     assert names(folder) == [got.path.name]
 
 
@@ -217,7 +217,7 @@ def test_of_two_that_ask_at_once_one_builds(many: list[Path], tmp_path: Path) ->
     said = [process.communicate(timeout=60)[0].split() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(words[-2] for words in said) == ["built", "mapped"]
-    assert {int(words[-1]) for words in said} == {int(wanted(many, 32).sum(dtype="int64"))}
+    assert {int(words[-1]) for words in said} == {int(expected_pixels(many, 32).sum(dtype="int64"))}
     assert ["started" in words for words in said].count(True) == 1
 
 

@@ -10,7 +10,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from cache_builder import SIZE, Decoded, contents, draw, fresh, manifest_of, names, noted, stop_at, stopped, wanted
+from cache_builder import (
+    SIZE,
+    Decoded,
+    contents,
+    draw,
+    expected_pixels,
+    fresh,
+    manifest_of,
+    names,
+    noted,
+    stop_at,
+    stopped,
+)
 from filelock import FileLock
 
 from retina.data.cache import decode
@@ -39,7 +51,7 @@ def test_after_a_refusal_only_photographs_with_problems_are_looked_at_again(
     got = open_cache(manifest_of(good), SIZE, folder=folder, on_bad="skip")
     assert decoded.now() == [good[4], good[11]]
     assert [bad.image for bad in got.bad_rows] == ["011"]
-    assert np.array_equal(got.pixels, wanted(good[:11] + good[12:], SIZE))
+    assert np.array_equal(got.pixels, expected_pixels(good[:11] + good[12:], SIZE))
     assert names(folder) == [got.path.name]
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from cache_builder import SIZE, Decoded, contents, draw, fresh, manifest_of, names, noted, stopped, wanted
+from cache_builder import SIZE, Decoded, contents, draw, expected_pixels, fresh, manifest_of, names, noted, stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,7 +67,7 @@ def test_an_interrupted_build_is_gone_on_with(
     assert names(tmp_path / "c") == [got.path.name]
     assert names(got.path) == ["index.json", "pixels.npy"]
     assert contents(got.path) == fresh(good, tmp_path / "fresh")
-    assert np.array_equal(got.pixels, wanted(good, SIZE))
+    assert np.array_equal(got.pixels, expected_pixels(good, SIZE))
 
 
 # Run with the folders of the photographs, the cache and the tests, and how many it decodes before it kills itself.

@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_the_predictions_on_test(trained: Path, slug: s
     assert (said["trial_id"], said["epoch"], said["split"], said["n"]) == (trial_id, 2, "test", len(table))
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_drawing_again_needs_neither_weights_nor_photographs(
     root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -135,7 +135,7 @@ def test_drawing_again_needs_neither_weights_nor_photographs(
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0002", state="COMPLETE", best_epoch=3)
@@ -144,7 +144,7 @@ def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytes
     assert "t0002/model.pt: is missing; keep.trials" in told.text
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("comparison"))
     folder = RunFolder.open(tmp_path / "both")
@@ -153,7 +153,7 @@ def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: p
     assert "photographs, grades or splits have changed since the run" in told.text
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})  # the sweep was forced on
@@ -161,7 +161,7 @@ def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: p
     assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -183,7 +183,7 @@ def test_damage_of_one_model_leaves_the_others(
     assert f"no confusion matrix of ResNet50 (w/ pretraining): {root / file}" in told.text
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_while_it_runs_there_are_the_curves_and_the_models_that_have_ended(root: Path) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0003", state="RUNNING")

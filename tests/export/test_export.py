@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from exported_model import CONFIG, CPU, P, World, copy, draw, resum, tuned, without_sums
+from exported_model import CONFIG, CPU, P, World, copy, draw, tuned, update_checksums, without_sums
 from torch import nn
 
 from retina import cli
@@ -42,19 +42,19 @@ def read(file: Path) -> Any:
 
 def edit(file: Path, **changed: Any) -> None:
     files.write_json(file, {**read(file), **changed})
-    resum(file.parent)
+    update_checksums(file.parent)
 
 
 def save(state: dict[str, torch.Tensor], file: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     files.write_bytes(file, content.getvalue())
-    resum(file.parent)
+    update_checksums(file.parent)
 
 
 def rewrite(file: Path, content: bytes) -> None:
     files.write_bytes(file, content)
-    resum(file.parent)
+    update_checksums(file.parent)
 
 
 def refusal(action: Any, *arguments: Any) -> str:
@@ -230,7 +230,7 @@ def test_a_graph_that_differs_is_not_written(world: World, run: Path, monkeypatc
 # --- writing it ---
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_an_earlier_export_is_replaced(run: Path) -> None:
     (run / "export").mkdir()  # empty: nothing to lose
     export(run)
@@ -243,7 +243,7 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
     assert sorted(file.name for file in run.iterdir()) == before
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_what_a_killed_export_has_left_is_removed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(run)
     machine, _, _ = temporary_files.unique_tag().split("-")
@@ -277,7 +277,7 @@ def test_a_file_is_no_target(run: Path, tmp_path: Path) -> None:
     assert "is a file" in refusal(export, run, tmp_path / "file")
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_a_disk_that_is_full_leaves_the_earlier_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(run)
     before = sorted(file.name for file in run.iterdir())
@@ -321,7 +321,7 @@ def test_without_a_best_model_there_is_nothing_to_export(run: Path, tmp_path: Pa
 )
 def test_damage_in_best_is_named(run: Path, name: str, content: bytes, named: str) -> None:
     files.write_bytes(run / "best" / name, content)
-    resum(run / "best")
+    update_checksums(run / "best")
     assert named in refusal(export, run)
     assert not (run / "export").exists()
 
@@ -339,7 +339,7 @@ def test_weights_that_are_not_finite_are_not_exported(run: Path) -> None:
     assert "fc.0.weight" in refusal(export, run)
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> None:
     """Without evidence: no temperature, no operating point, no intervals. Pretrained weights are its own by now."""
     config = CONFIG.model_copy(update={"pretrained": True, "head_layers": 2})
@@ -369,7 +369,7 @@ def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> 
     assert "0.125" in text
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_the_command_says_how_well_the_graphs_agree(
     world: World, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from exported_model import P, World, draw, resum
+from exported_model import P, World, draw, update_checksums
 
 from retina.errors import ResultsError
 from retina.export import check
@@ -29,7 +29,7 @@ def edit_metrics(run: Path, path: str, value: Any) -> Path:
         place = place[key]
     place[last] = value
     files.write_json(file, told)
-    resum(file.parent)
+    update_checksums(file.parent)
     return file
 
 
@@ -62,7 +62,7 @@ def test_metrics_are_checked_as_the_reports_check_them(run: Path, path: str, val
     assert not (run / "export").exists()
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 @pytest.mark.parametrize("lacking", ["resamples", "intervals", "baselines", "confusion_matrix"])
 def test_a_card_is_written_without_what_an_earlier_version_did_not_know(run: Path, lacking: str) -> None:
     file = run / "best" / "metrics.json"
@@ -71,7 +71,7 @@ def test_a_card_is_written_without_what_an_earlier_version_did_not_know(run: Pat
     for split in ("val", "test"):
         del told[split][lacking]
     files.write_json(file, told)
-    resum(file.parent)
+    update_checksums(file.parent)
     text = (export(run) / "MODEL_CARD.md").read_text()
     assert ("Without intervals" in text) == (lacking == "intervals")
     assert f"{told['test']['qwk']:.3f}" in text

@@ -1,4 +1,4 @@
-"""Data sets to audit: some of IDRiD's photographs, as they are or altered, under a label list of our own."""
+"""Data sets to audit: some of IDRiD's photographs, original or altered, with their own label list."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ TWINS = {
     ("train_IDRiD_028", "train_IDRiD_327"),
     ("train_IDRiD_079", "train_IDRiD_279"),
 }
-"""The same files under two names."""
+"""Pairs of names of the same file."""
 LIKE = ("train_IDRiD_013", "train_IDRiD_397")
-"""The same eye in the same pose, at two exposures."""
+"""Two photographs of the same eye in the same pose, at different exposures."""
 
 
 def real(shared: Path, name: str) -> Path:
-    """The file of one of IDRiD's photographs."""
+    """Return the path of a photograph of IDRiD."""
     return shared / "data" / "idrid" / "images" / f"{name}.jpg"
 
 
 def labelled(shared: Path) -> dict[str, tuple[int, str]]:
-    """Grade and split of IDRiD's photographs, by name."""
+    """Return grade and split of IDRiD's photographs, by name."""
     with (shared / "data" / "idrid" / "labels.csv").open(newline="") as file:
         return {row["image"].removesuffix(".jpg"): (int(row["level"]), row["split"]) for row in csv.DictReader(file)}
 
 
 def some_of_idrid(shared: Path, folder: Path, names: Iterable[str]) -> Path:
-    """A folder with these photographs, hard links or copies, and their own labels."""
+    """Create a folder with copies of these photographs and their labels."""
     folder.mkdir(parents=True)
     known = labelled(shared)
     lines = ["image,level,split"]
@@ -54,7 +54,7 @@ def some_of_idrid(shared: Path, folder: Path, names: Iterable[str]) -> Path:
 
 
 def list_of(folder: Path, rows: Iterable[tuple[str, int | str]], header: str = "image,level") -> Path:
-    """Write labels.csv beside the photographs; what follows a name may be several cells."""
+    """Write labels.csv beside the photographs; the second value of a row may contain several cells."""
     (folder / "labels.csv").write_text("\n".join([header, *(f"{name},{grade}" for name, grade in rows)]) + "\n")
     return folder
 
@@ -68,12 +68,12 @@ def blurred(photograph: Image.Image) -> Image.Image:
 
 
 def audited(path: Path, **settings: object) -> Audit:
-    """The audit of a folder, in one process."""
+    """Audit a folder in one process."""
     return runner.audit(DataConfig.model_validate({"path": str(path), **settings}), workers=1)
 
 
 def after_the_last(source: str) -> str:
-    """A look at photographs 0 to 39 whose first one, and all in its chunk, waits until another process has the last."""
+    """Process photographs 0 to 39; the first one, and with it its chunk, waits until another process has the last."""
     name = Path(source).name
     last = Path(source).with_name("39")
     if name == last.name:
@@ -81,22 +81,24 @@ def after_the_last(source: str) -> str:
     until = time.monotonic() + 60
     while name == "0" and not last.exists():
         if time.monotonic() > until:
-            raise TimeoutError("no other process looks at the last photograph")
+            raise TimeoutError("no other process has reached the last photograph")
         time.sleep(0.01)
     return name
 
 
 def names(audit: Audit, rows: Iterable[int]) -> set[str]:
-    """The names of photographs, without suffix."""
+    """Return the names of photographs, without suffix."""
     return {str(audit.manifest.frame["image"].iloc[row]).rpartition(".")[0] for row in rows}
 
 
 def frame(rows: Iterable[tuple[str, str, str, int]]) -> pd.DataFrame:
-    """A manifest's table of (patient, eye, split, grade)."""
-    table = [(f"{n}", "", "", -1, grade, who, eye, split, "") for n, (who, eye, split, grade) in enumerate(rows)]
+    """Build a manifest's table of (patient, eye, split, grade)."""
+    table = [
+        (f"{n}", "", "", -1, grade, patient, eye, split, "") for n, (patient, eye, split, grade) in enumerate(rows)
+    ]
     return pd.DataFrame(table, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def noise(n: int, seed: int = 0) -> np.ndarray:
-    """Details of n photographs that have nothing in common, int8 (n, 32, 32)."""
+    """Draw the details of n unrelated photographs, int8 (n, 32, 32)."""
     return np.random.default_rng(seed).integers(-100, 100, (n, 32, 32)).astype(np.int8)

@@ -1,4 +1,4 @@
-"""Small photographs, their manifest, what a cache of them must hold, and builds of it that are stopped."""
+"""Small photographs, their manifest, the expected content of their cache, and interrupted builds of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest_of(paths: list[Path], array: str = "", rows: list[int] | None = Non
 
 
 def draw(folder: Path, n: int) -> list[Path]:
-    """Small photographs, each with a disc of its own size and colour."""
+    """Draw small photographs, each with a disc of its own size and colour."""
     folder.mkdir(exist_ok=True)
     rows, columns = np.mgrid[:90, :120]
     paths = []
@@ -52,7 +52,7 @@ def draw(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-def wanted(paths: list[Path], size: int) -> np.ndarray:
+def expected_pixels(paths: list[Path], size: int) -> np.ndarray:
     return np.stack([to_square(read(path, min_side=2 * size), size)[0] for path in paths])
 
 
@@ -61,7 +61,7 @@ def names(folder: Path) -> list[str]:
 
 
 def contents(cache: Path) -> dict[str, Any]:
-    """The pixels byte by byte, and the index without the one thing in it that differs from build to build."""
+    """Return the bytes of the pixels, and the index without its duration, which differs between builds."""
     index = json.loads((cache / "index.json").read_text())
     assert index.pop("seconds") >= 0
     return index | {"pixels": (cache / "pixels.npy").read_bytes()}
@@ -69,7 +69,7 @@ def contents(cache: Path) -> dict[str, Any]:
 
 @dataclass
 class Decoded:
-    """The photographs that were read in this process."""
+    """Records the photographs that are read in this process; those in `broken` cannot be read."""
 
     paths: list[Path] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)
@@ -81,13 +81,13 @@ class Decoded:
         return read(path, min_side)
 
     def now(self) -> list[Path]:
-        """Those since this was last asked."""
+        """Return the photographs read since the last call."""
         before, self.paths = self.paths, []
         return before
 
 
 def stop_at(number: int) -> Callable[[int, int], None]:
-    """What Ctrl-C does once so many photographs are decoded."""
+    """Return a progress callback that raises KeyboardInterrupt, as Ctrl-C does, after `number` photographs."""
 
     def progress(done: int, _: int) -> None:
         if done >= number:
@@ -97,7 +97,7 @@ def stop_at(number: int) -> Callable[[int, int], None]:
 
 
 def stopped(paths: list[Path], folder: Path, number: int, **how: Any) -> Path:
-    """The folder of a build that was interrupted after so many photographs or a few more."""
+    """Interrupt a build after `number` photographs or a few more, and return its folder."""
     with pytest.raises(KeyboardInterrupt):
         open_cache(manifest_of(paths), SIZE, folder=folder, progress=stop_at(number), **how)
     (left,) = folder.glob("*.building")
@@ -105,7 +105,7 @@ def stopped(paths: list[Path], folder: Path, number: int, **how: Any) -> Path:
 
 
 def noted(building: Path) -> set[int]:
-    """Rows that a journal says are decoded: those without a problem in the last word on them."""
+    """Return the rows that are decoded according to the journal: those whose last entry has no problem."""
     last: dict[int, str] = {}
     for line in (building / "done.jsonl").read_text().split("\n")[1:]:
         try:

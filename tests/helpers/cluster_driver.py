@@ -1,7 +1,7 @@
-"""A driver of a sweep of replays on a running cluster: python cluster_driver.py ADDRESS FOLDER TRIALS SECONDS_AN_EPOCH.
+"""Drive a sweep of replays on a running cluster: python cluster_driver.py ADDRESS FOLDER TRIALS SECONDS_AN_EPOCH.
 
-Prints what a user sees of it, and exits as the command line does. `FOLDER`'s neighbour epochs.txt gets a line an epoch:
-the node's address, the learning rate, the epoch.
+Prints the messages for the user, and exits with the code of the command line. The file epochs.txt beside `FOLDER` gets
+a line per epoch: the node's address, the learning rate, the epoch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EPOCHS = 5
 
 @dataclass(frozen=True)
 class Noted(ReplayTask):
-    """Writes down where an epoch is trained; the third and later ones wait while the file `hold` is beside the log."""
+    """Logs the node of each epoch; the third and later epochs wait while a file `hold` exists beside the log."""
 
     seconds: float = 0.1
     log: Path = Path("epochs.txt")

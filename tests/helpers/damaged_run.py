@@ -1,4 +1,4 @@
-"""A results folder with a finished sweep, a finished `retina train` and a neighbour; and ways to damage its files."""
+"""A results folder with a finished sweep, a copy of it and a finished `retina train`; functions that damage files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TRAIN = ["--data", "synthetic", "--image-size", "16", "-e", "1", "--name", "trai
 
 
 @dataclass
-class Said:
-    """What a command printed, and its exit code."""
+class CommandOutput:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ class Said:
 
 
 def make(home: Path) -> Path:
-    """Make `home`/results with "demo", "train" and "good", and `home`/demo.yaml, the sweep file."""
+    """Create `home`/results with "demo", "train" and "good", and the sweep file `home`/demo.yaml."""
     where = home / "results"
     folder = interrupted_sweep.ran(where / "demo", SPEC, number=None)
     best = folder.ranking("val_qwk", 1)[0]
@@ -65,20 +65,20 @@ def make(home: Path) -> Path:
 
 def write_best(folder: RunFolder, trial_id: str, config: TrialConfig) -> None:
     frame = prediction_tables.predictions(patients=8)
-    told = summary.summarize(frame, resamples=10)
-    metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **told}
-    one = {"members": [trial_id], "val": told["val"], "test": told["test"]}
+    splits = summary.summarize(frame, resamples=10)
+    metrics = {"trial_id": trial_id, "epoch": 1, "chosen_by": "val_qwk", **splits}
+    single = {"members": [trial_id], "val": splits["val"], "test": splits["test"]}
     files.write_json(folder.best / "metrics.json", metrics)
     files.write_frame(folder.best / "predictions.csv", frame)
     files.write_json(folder.best / "config.json", best_trial.model_config(config, tiny_dataset.photographs()))
-    both = {**one, "members": [trial_id, "t0001"]}
-    ways = {"metric": "val_qwk", "single": one, "ensemble": both, "soup": one, "better": "single"}
-    files.write_json(folder.best / "together.json", ways)
+    ensemble = {**single, "members": [trial_id, "t0001"]}
+    comparison = {"metric": "val_qwk", "single": single, "ensemble": ensemble, "soup": single, "better": "single"}
+    files.write_json(folder.best / "together.json", comparison)
     checksums.write(folder.best, LISTED)
 
 
-def vouch_for(best: Path) -> None:
-    """Enter the files of best/ as they are now into its checksums, as somebody does who edits one on purpose."""
+def update_checksums(best: Path) -> None:
+    """Write the checksums of the current files of best/, as after a deliberate edit."""
     checksums.write(best, [name for name in LISTED if (best / name).is_file()])
 
 
@@ -96,15 +96,15 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
 }  # fmt: skip
 
 
-def said(command: str, where: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run a command in this process; whatever it raises is a defect."""
+def run_command(command: str, where: Path, capsys: pytest.CaptureFixture[str]) -> CommandOutput:
+    """Run a command in this process; it must not raise."""
     capsys.readouterr()
     code = cli.main(COMMANDS[command](where))
-    return Said(code, *capsys.readouterr())
+    return CommandOutput(code, *capsys.readouterr())
 
 
 def changed(file: Path, change: Callable[[str], str]) -> None:
-    """Edit a text file as a person would."""
+    """Edit a text file with a function that must change it."""
     before = file.read_text(encoding="utf-8")
     after = change(before)
     assert after != before

@@ -1,4 +1,4 @@
-"""Tiny data folders for the tests of the sources, and the ways to read them."""
+"""Tiny data folders for the tests of the layouts, and functions that read them."""
 
 from pathlib import Path
 from typing import Any

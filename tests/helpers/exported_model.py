@@ -1,4 +1,4 @@
-"""A sweep that has ended and its exported model, on photographs drawn in a moment."""
+"""A finished sweep and its exported model, on photographs that are quick to draw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONFIG = TrialConfig(pretrained=False, head_layers=3)
 
 
 def draw(file: Path, seed: int) -> Path:
-    """A disc of coloured blotches on black, larger than the model sees it, off centre; seed 0 has no disc."""
+    """Draw an off-centre disc of coloured blotches on black, larger than the model's input; seed 0 has no disc."""
     rng = np.random.default_rng(seed)
     noise = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((420, 300))
     colours = np.array(noise.filter(ImageFilter.GaussianBlur(4))) * (0.4 + 0.6 * rng.random(3)) + 30
@@ -44,21 +44,21 @@ def draw(file: Path, seed: int) -> Path:
     return file
 
 
-def tuned(config: TrialConfig, size: int, seen: torch.Tensor) -> nn.Module:
-    """A random grader whose statistics fit `seen` and whose grades differ, as those of one that was trained."""
+def tuned(config: TrialConfig, size: int, images: torch.Tensor) -> nn.Module:
+    """Build a random grader whose batch statistics fit `images` and whose grades vary like those of a trained one."""
     torch.manual_seed(3)
     net: Any = model.build(config, size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for _ in range(12):
-            net.train()(seen)
+            net.train()(images)
         net.fc[-1].weight *= 40
-        net.fc[-1].bias -= net.eval()(seen).mean(dim=0)
+        net.fc[-1].bias -= net.eval()(images).mean(dim=0)
     return net.eval()  # type: ignore[no-any-return]
 
 
 @dataclass
 class World:
-    """Photographs, prepared as for training; a model; its results folder and exported folder, which no test changes."""
+    """Prepared photographs, a model, its results folder and its exported folder; no test may change them."""
 
     data: FundusDataset
     net: nn.Module
@@ -66,26 +66,26 @@ class World:
     exported: Path
 
     def evaluated(self, split: str) -> tuple[list[Path], Evaluation]:
-        """The photographs of a split, and what training's evaluation says of them."""
+        """Return the photographs of a split and their evaluation by the training code."""
         frame = self.data.frame
         paths = [Path(path) for path in frame.loc[frame["split"] == split, "path"]]
         return paths, evaluate(self.net, self.data.split_view(split), device=CPU)
 
     @property
     def checked(self) -> int:
-        """How many photographs an export is to be checked on: four of each grade, or as many as there are."""
+        """The number of photographs that an export is checked on: up to four of each grade."""
         return int(self.data.frame["grade"].value_counts().clip(upper=4).sum())
 
     @property
     def paths(self) -> list[Path]:
-        """All photographs; the first shows no disc."""
+        """All photographs by name; the first shows no disc."""
         return sorted((Path(path) for path in self.data.frame["path"]), key=lambda path: path.name)
 
 
 def make(root: Path) -> World:
-    """Draw photographs, judge a model on them as a sweep does its winner, and export it.
+    """Draw photographs, evaluate a model on them as a sweep evaluates its best trial, and export it.
 
-    Of each split the model grades the second and every third one after it wrongly, by one grade.
+    In each split the model is wrong by one grade on the second photograph and every third one after it.
     """
     torch.set_num_threads(1)
     drawn = [draw(root / f"{seed:02}.{'png' if seed % 4 == 3 else 'jpg'}", seed) for seed in range(24)]
@@ -93,46 +93,46 @@ def make(root: Path) -> World:
     net = tuned(CONFIG, SIZE, normalise(to_float(squares)))
     with torch.inference_mode():
         grades = net(normalise(to_float(squares))).argmax(dim=1).tolist()
-    for at, (file, grade) in enumerate(zip(drawn, grades, strict=True)):
-        true = grade if at % 3 != 1 else grade + 1 if grade < 4 else 3
-        place = root / "eyes" / ("train", "val", "test")[at // 8] / str(true)
-        place.mkdir(parents=True, exist_ok=True)
-        file.rename(place / file.name)
+    for index, (file, grade) in enumerate(zip(drawn, grades, strict=True)):
+        true = grade if index % 3 != 1 else grade + 1 if grade < 4 else 3
+        grade_folder = root / "eyes" / ("train", "val", "test")[index // 8] / str(true)
+        grade_folder.mkdir(parents=True, exist_ok=True)
+        file.rename(grade_folder / file.name)
     data = dataset.prepare(DataConfig(path=str(root / "eyes"), layout="folders", image_size=SIZE))
     run = write_run(root / "results" / "demo", data, net)
     return World(data, net, run, export(run))
 
 
 def copy(source: Path, target: Path, *without: str) -> Path:
-    """A folder of one's own, but for what `without` matches. Weights are linked: replace them, write nothing into them.
+    """Copy a folder except files that match `without`. Weights are hard links: replace them, do not write into them.
 
-    A few dozen copies of 45 MB would be most of these tests' time.
+    A few dozen copies of 45 MB would take most of these tests' time.
     """
 
-    def one(file: str, to: str) -> None:
+    def copy_or_link(file: str, to: str) -> None:
         if Path(file).suffix in {".pt", ".pt2", ".onnx", ".safetensors"}:
             os.link(file, to)
         else:
             shutil.copy2(file, to)
 
-    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without), copy_function=one))
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without), copy_function=copy_or_link))
 
 
-def resum(folder: Path) -> None:
-    """Enter a folder's files, as they are now, into its sums: as a person does who changed them on purpose."""
+def update_checksums(folder: Path) -> None:
+    """Write the checksums of a folder's current files, as after a deliberate change."""
     checksums.write(folder, [file.name for file in folder.iterdir() if file.name != checksums.SUMS])
 
 
 def without_sums(best: Path) -> None:
-    """Make a run's `best/` one of retina 0.1.0."""
+    """Turn a run's `best/` into one of retina 0.1.0, which has no checksums."""
     (best / checksums.SUMS).unlink()
-    told = files.read_json(best / "config.json")
-    del told["checksums"]
-    files.write_json(best / "config.json", told)
+    config = files.read_json(best / "config.json")
+    del config["checksums"]
+    files.write_json(best / "config.json", config)
 
 
 def write_run(root: Path, data: FundusDataset, net: nn.Module, config: TrialConfig = CONFIG) -> Path:
-    """A results folder as a finished sweep leaves it, as far as its best model goes."""
+    """Write the parts of a finished sweep's results folder that concern its best model."""
     folder = RunFolder.create(root)
     searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
     spec = {"name": root.name, "data": data.config.model_dump(mode="json"), "method": "gp", "parameters": searched}

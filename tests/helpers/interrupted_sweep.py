@@ -1,4 +1,4 @@
-"""A sweep that was run some way and ended or was killed, and is to go on: for the tests of `resume`. No Ray."""
+"""Sweeps that ended or were killed after some trials, for the tests of `resume`. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GRID: dict[str, Any] = {"epochs": {"values": [2, 3]}, "batch_size": {"values": [
 
 
 class NoNodes:
-    """Stands for the nodes of a cluster where there is no Ray."""
+    """A replacement for the nodes of a cluster, which needs no Ray."""
 
     def __init__(self, *_: Any) -> None:
         pass
 
     def check(self, folder: Path) -> None:
-        """All are as they should be."""
+        """Do nothing: there are no nodes to check."""
 
     @contextlib.contextmanager
     def serving(self, root: Path) -> Iterator[None]:
@@ -54,7 +54,7 @@ def spec_of(**changes: Any) -> SweepSpec:
 
 
 def begun(root: Path, spec: SweepSpec) -> Ledger:
-    """A sweep that has just begun, as a session writes it."""
+    """Create a sweep without trials, as a session writes it."""
     folder = RunFolder.create(root)
     folder.update_metadata(**environment.describe_environment(), data=tiny_dataset.photographs().summary())
     write_text(root / "sweep.yaml", spec.to_yaml())
@@ -63,7 +63,7 @@ def begun(root: Path, spec: SweepSpec) -> Ledger:
 
 
 def run(ledger: Ledger, number: int | None = None, *, state: str = "COMPLETE") -> list[str]:
-    """Run so many of the trials that are left, or all of them, to their end."""
+    """Run `number` of the remaining trials, or all of them, to their end; return their names."""
     names = []
     for _ in range(ledger.remaining if number is None else number):
         name, config = ledger.ask()
@@ -77,7 +77,7 @@ def run(ledger: Ledger, number: int | None = None, *, state: str = "COMPLETE") -
 
 
 def ran(root: Path, spec: SweepSpec | None = None, number: int | None = 2, *, state: str = "COMPLETE") -> RunFolder:
-    """A sweep of which some trials have ended, and whose process has ended too."""
+    """Create a sweep with some ended trials, whose process has ended."""
     ledger = begun(root, spec or spec_of())
     run(ledger, number, state=state)
     ledger.close()
@@ -87,33 +87,33 @@ def ran(root: Path, spec: SweepSpec | None = None, number: int | None = 2, *, st
 def go_on(
     root: Path, spec: SweepSpec, *, extend: int = 0, force: bool = False, photographs: FundusDataset | None = None
 ) -> Ledger:
-    """What a session does with `--resume` or `--extend` before it runs anything."""
+    """Reopen a sweep as a session with `--resume` or `--extend` does before it runs trials."""
     resumed = resumed_spec(RunFolder.open(root), spec, extend)
     return reopened(root, resumed, photographs or tiny_dataset.photographs(), extend=extend, force=force)[1]
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file and its bytes, but the lock, which holds nothing."""
+    """Return the bytes of every file except the lock, which is empty."""
     files = (file for file in root.rglob("*") if file.is_file() and file.name != LOCK_FILE)
     return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def refused(root: Path, spec: SweepSpec, **how: Any) -> str:
-    """Why the sweep does not go on; it is told in three lines at most, and nothing has changed on the disk."""
+    """Return the error of the refused sweep; check its length, its exit code and that no file has changed."""
     before = contents(root)
     with pytest.raises(RetinaError) as caught:
         go_on(root, spec, **how)
     assert contents(root) == before
-    said = str(caught.value)
-    assert len(said.splitlines()) <= 3
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 3
     assert caught.value.exit_code == 2
-    return said
+    return message
 
 
 def noted(root: Path) -> list[dict[str, Any]]:
-    return [{key: one[key] for key in ("changes", "extend")} for one in RunFolder.open(root).metadata()["resumed"]]
+    return [{key: entry[key] for key in ("changes", "extend")} for entry in RunFolder.open(root).metadata()["resumed"]]
 
 
 def others() -> FundusDataset:
-    """The same photographs, had one of them another grade."""
+    """Return the same photographs with another fingerprint, as if a grade had changed."""
     return dataclasses.replace(tiny_dataset.photographs(), fingerprint="0123456789abcdef")

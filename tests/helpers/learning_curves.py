@@ -1,4 +1,4 @@
-"""Trainings that cost nothing: they replay learning curves that follow from their configuration."""
+"""Training runs that take no time: they replay learning curves that are functions of the configuration."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Curve = Callable[[TrialConfig, int], float]
 
 
 def rising(config: TrialConfig, epoch: int) -> float:
-    """Best at a learning rate of 1e-3; rises with the epochs towards a ceiling."""
+    """Return a value that rises with the epochs towards a ceiling, which is highest at a learning rate of 1e-3."""
     ceiling = 0.9 - 0.2 * abs(math.log10(config.learning_rate) + 3)
     return ceiling * (1 - math.exp(-epoch / 3))
 
 
 def epoch_result(epoch: int, value: float = 0.5, learning_rate: float = 1e-3) -> EpochResult:
-    """An epoch whose accuracies and kappas are `value`, and whose losses are what is left to 1."""
+    """Build the result of an epoch with accuracies and kappas of `value` and losses of 1 - `value`."""
     return EpochResult(
         epoch=epoch,
         learning_rate=learning_rate,
@@ -49,7 +49,7 @@ def epoch_result(epoch: int, value: float = 0.5, learning_rate: float = 1e-3) ->
 
 @dataclass
 class Replay:
-    """A `Training` whose validation QWK is `curve(config, epoch)`; its "weights" hold the epoch that they are of."""
+    """A `Training` whose validation QWK is `curve(config, epoch)`; its "weights" hold the epoch."""
 
     config: TrialConfig
     curve: Curve = rising
@@ -83,7 +83,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class ReplayTask:
-    """What a sweep of replays tunes; picklable, as long as its curve is a module's function."""
+    """The trainable of a sweep of replays; picklable if its curve is a module-level function."""
 
     curve: Curve = rising
 
@@ -92,7 +92,7 @@ class ReplayTask:
 
 
 class Broken(ReplayTask):
-    """A task with a defect of ours in it."""
+    """A task with a bug."""
 
     def __call__(self, config: TrialConfig) -> Replay:
         raise ZeroDivisionError("a defect")
@@ -100,7 +100,7 @@ class Broken(ReplayTask):
 
 @dataclass(frozen=True)
 class Mortal(ReplayTask):
-    """Its worker is killed in the sixth epoch, once: then `mark` is there."""
+    """Its worker is killed once, in the sixth epoch, after it has created `mark`."""
 
     mark: Path = Path("died")
 
@@ -120,7 +120,7 @@ class _MortalReplay(Replay):
 
 
 class Process(ReplayTask):
-    """Reports the number of the worker's process as its training loss."""
+    """Reports the process ID of the worker as the training loss."""
 
     def __call__(self, config: TrialConfig) -> Replay:
         return _ProcessReplay(config, self.curve)
@@ -133,21 +133,21 @@ class _ProcessReplay(Replay):
 
 @dataclass(frozen=True)
 class Short(ReplayTask):
-    """Trials much shorter than a worker's start. Their value is 0.1, and 1 once each of two workers ran three trials.
+    """Trials much shorter than a worker's start. Their value is 0.1, and 1 once two workers have run three trials each.
 
-    `seen` is a folder that gets one file a worker process, one byte a trial.
+    `counts` is a folder with a file per worker process, which gets a byte per trial.
     """
 
-    seen: Path = Path("seen")
+    counts: Path = Path("counts")
 
     def __call__(self, config: TrialConfig) -> Replay:
-        self.seen.mkdir(exist_ok=True)
-        with (self.seen / str(os.getpid())).open("a") as file:
+        self.counts.mkdir(exist_ok=True)
+        with (self.counts / str(os.getpid())).open("a") as file:
             file.write("x")
         return _ShortReplay(config, self._value)
 
     def _value(self, config: TrialConfig, epoch: int) -> float:
-        return 1.0 if sum(file.stat().st_size >= 3 for file in self.seen.iterdir()) >= 2 else 0.1
+        return 1.0 if sum(file.stat().st_size >= 3 for file in self.counts.iterdir()) >= 2 else 0.1
 
 
 class _ShortReplay(Replay):
@@ -158,7 +158,7 @@ class _ShortReplay(Replay):
 
 @dataclass(frozen=True)
 class Doomed(ReplayTask):
-    """Its worker is killed in the third epoch of every trial with a high learning rate, each time; `ran` counts it."""
+    """Its worker is killed each time in the third epoch of trials with a high learning rate; `ran` gets a byte each."""
 
     ran: Path = Path("ran")
 
@@ -194,7 +194,7 @@ class _FullDiskReplay(Replay):
 
 @dataclass(frozen=True)
 class Counting(ReplayTask):
-    """Reports as its training loss how many sets of weights lie in `folder`, those of running trials included."""
+    """Reports the number of weight files in `folder` as the training loss, including those of running trials."""
 
     folder: Path = Path("trials")
 

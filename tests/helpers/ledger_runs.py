@@ -1,4 +1,4 @@
-"""A ledger of a small search, trials that are run in it, and what its study holds. No Ray."""
+"""A ledger of a small search, its trials, and the content of its study. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 class Killed(BaseException):
-    """Stands for `kill -9`: nothing may catch it."""
+    """Simulates `kill -9`: nothing may catch it."""
 
 
 def spec_of(**changes: Any) -> SweepSpec:
@@ -59,20 +59,20 @@ def run_one(ledger: Ledger, values: list[float], state: str = "COMPLETE", reason
 
 
 def save(root: Path, name: str, values: list[float], epoch: int) -> None:
-    """The checkpoint of a trial's `epoch`, as its worker writes it; its weights say which epoch they are of."""
+    """Write the checkpoint of a trial's `epoch` as its worker does; its weights hold the epoch."""
     past = [result(number, value) for number, value in enumerate(values, start=1)][:epoch]
     state = {"training": {"epoch": epoch}, "past": past, "best": (values[epoch - 1], epoch)}
     checkpoints.save(root / "trials" / name, epoch, {"epoch": torch.tensor(epoch)}, state)
 
 
 def kept(root: Path, name: str) -> int:
-    """The epoch that a trial's model.pt is of."""
+    """Return the epoch of a trial's model.pt."""
     return int(torch.load(root / "trials" / name / "model.pt", weights_only=True)["epoch"])
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Another program holds study.db meanwhile."""
+    """Hold an exclusive lock on study.db through another connection."""
     with closing(sqlite3.connect(root / STUDY_FILE)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield

@@ -1,4 +1,4 @@
-"""Another process that holds a sweep's folder, as one that runs the sweep does."""
+"""Another process that holds the lock of a sweep's folder, like a process that runs the sweep."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ with RunFolder(Path(sys.argv[1])).lock():
 
 @contextmanager
 def held_elsewhere(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """While this lasts, another process holds the folder, unless it is ended before."""
+    """Start a process that holds the folder's lock until the context ends or the process is killed."""
     command = [sys.executable, "-c", HOLD, str(root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -1,4 +1,4 @@
-"""What processes are given to do in `test_workers`; imports little, since each of them imports it."""
+"""Tasks of the processes in `test_process_pool`; imports little, since each process imports this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def process_of(task: int) -> tuple[int, int]:
 
 
 def square(task: int, but: int = -1, how: str = "") -> int:
-    """Of one task something else becomes than of the others."""
+    """Return the square, except for the task `but`, which fails as `how` says."""
     if task == but:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)

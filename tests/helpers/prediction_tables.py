@@ -1,4 +1,4 @@
-"""Predictions of a grader that was never trained, for patients with two eyes that are much alike."""
+"""Simulated predictions for patients whose two eyes are correlated."""
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,15 @@ def predictions(
     seed: int = 0,
     fellows: int = 0,
 ) -> pd.DataFrame:
-    """A table as best/predictions.csv has it, `patients` with two eyes in each of validation and test.
+    """Simulate a table like best/predictions.csv: `patients` with two eyes in each of validation and test.
 
     Args:
-        patients: how many in each split.
-        noise: how badly the grader sees.
-        sharpness: how sure it is of what it sees.
-        alike: correlation of the two eyes, of their severity and of the grader's error.
-        seed: of the draw.
-        fellows: so many first photographs of test have a fellow of grade 0 in train.
+        patients: number of patients in each split.
+        noise: standard deviation of the grader's error of the severity.
+        sharpness: confidence of the grader.
+        alike: correlation of the two eyes, both of their severity and of the grader's error.
+        seed: seed of the random generator.
+        fellows: number of first photographs of test whose fellow eye is in train with grade 0.
     """
     rng = np.random.default_rng(seed)
     frame = pd.concat(
@@ -42,8 +42,8 @@ def _split(
     split: str, patients: int, rng: np.random.Generator, *, noise: float, sharpness: float, alike: float
 ) -> pd.DataFrame:
     severity = _of_two_eyes(patients, alike, rng)
-    seen = severity + noise * _of_two_eyes(patients, alike, rng)
-    p = np.exp(-sharpness * (seen[:, None] - CENTRES) ** 2)
+    perceived = severity + noise * _of_two_eyes(patients, alike, rng)
+    p = np.exp(-sharpness * (perceived[:, None] - CENTRES) ** 2)
     p /= p.sum(axis=1, keepdims=True)
     n = 2 * patients
     frame = pd.DataFrame({"split": split, "image": [f"{split}{i}" for i in range(n)]})

@@ -1,7 +1,7 @@
-"""A Ray cluster of several nodes on one machine, each in a network namespace of its own; needs root, `ip`, `unshare`.
+"""A Ray cluster of several nodes on one machine, each in its own network namespace; needs root, `ip`, `unshare`.
 
-All namespaces hang on one bridge, which is in a namespace too: nothing outside is touched and nothing outside can be
-reached. Each node has its own address, 10.77.0.2 and so on, and its own folder for Ray's sessions.
+All namespaces are connected to one bridge, which is in a namespace too: nothing outside is changed or reachable. Each
+node has its own address, 10.77.0.2 and so on, and its own folder for Ray's sessions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ while True:
     time.sleep(60)
 """
 SECONDS = 180.0
-"""More than a node takes to start or to stop."""
+"""Time limit for the start or the stop of a node."""
 
 
 def ran(*command: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def ran(*command: str) -> subprocess.CompletedProcess[str]:
 
 @cache
 def refused() -> str:
-    """Say why this machine allows no namespaces; "" where it does."""
+    """Return why this machine allows no namespaces; "" if it allows them."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not (shutil.which("ip") and shutil.which("unshare")):
@@ -65,7 +65,7 @@ def ip(*arguments: str, inside: str = "") -> None:
 
 @dataclass
 class Node:
-    """One node: a namespace, and the process `ray start --block` in it once it is started."""
+    """A node: a namespace, and its process `ray start --block` once it is started."""
 
     namespace: str
     address: str
@@ -73,7 +73,7 @@ class Node:
     process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str, hidden: Path | None = None) -> list[str]:
-        """Run inside the node; `hidden` is a folder of which it sees another one, an empty one, at the same path."""
+        """Return the command that runs inside the node; the folder `hidden` is empty for it."""
         inside = ["ip", "netns", "exec", self.namespace]
         if hidden:
             mounted = f'mount -t tmpfs none "{hidden}" && exec "$@"'
@@ -83,7 +83,7 @@ class Node:
 
 @dataclass
 class Namespaces:
-    """Nodes that were made, and what is to be removed at the end."""
+    """The nodes, and the resources to remove at the end."""
 
     name: str
     folder: Path
@@ -91,7 +91,7 @@ class Namespaces:
     address: str = ""
 
     def node(self) -> Node:
-        """Make a namespace with an address, without Ray."""
+        """Create a namespace with an address, without Ray."""
         number = len(self.nodes) + 2
         made = Node(f"{self.name}-{number}", f"10.77.0.{number}", self.folder / str(number))
         made.folder.mkdir(parents=True)
@@ -117,7 +117,7 @@ class Namespaces:
         return made
 
     def start(self, node: Node, cpus: int, *, hidden: Path | None = None) -> None:
-        """Start Ray on `node`: the head on the first one, the others join it. Ray gives up on a busy machine: retry."""
+        """Start Ray on `node`: the head on the first node, which the others join. Retry, since Ray may time out."""
         for attempt in range(4):
             if self._started(node, self._command(node, cpus), hidden):
                 return
@@ -136,22 +136,22 @@ class Namespaces:
         ]  # fmt: skip
 
     def _started(self, node: Node, command: list[str], hidden: Path | None) -> bool:
-        said, until = node.folder / "ray-start.txt", time.monotonic() + SECONDS
-        with said.open("wb") as log:
+        output, until = node.folder / "ray-start.txt", time.monotonic() + SECONDS
+        with output.open("wb") as log:
             node.process = subprocess.Popen(
                 node.command(*command, hidden=hidden), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         while time.monotonic() < until and node.process.poll() is None:
-            told = said.read_text(errors="replace")
-            if "Ray runtime started" in told:
+            text = output.read_text(errors="replace")
+            if "Ray runtime started" in text:
                 if node is self.nodes[0]:
-                    self.address = next(line.split()[-1] for line in told.splitlines() if "runtime started" in line)
+                    self.address = next(line.split()[-1] for line in text.splitlines() if "runtime started" in line)
                 return True
             time.sleep(0.1)
         return False
 
     def kill(self, node: Node) -> None:
-        """End all processes of `node` at once, as a power cut does."""
+        """Kill all processes of `node` at once, as in a power failure."""
         listed = ran("ip", "netns", "pids", node.namespace)
         for process in listed.stdout.split():
             try:
@@ -165,7 +165,7 @@ class Namespaces:
 
 @contextmanager
 def namespaces() -> Iterator[Namespaces]:
-    """Make the bridge; remove all namespaces, their processes and folders at the end."""
+    """Create the bridge; remove all namespaces, their processes and folders at the end."""
     made = Namespaces(
         f"rt{secrets.token_hex(2)}", Path(tempfile.mkdtemp(prefix="rns"))
     )  # short: Ray makes sockets in it

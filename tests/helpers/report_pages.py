@@ -1,4 +1,4 @@
-"""Results folders to make pages of, and pages read back as a browser would."""
+"""Results folders for report pages, and a strict parser of the pages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EPOCHS = {"COMPLETE": 10, "PRUNED": 3, "RUNNING": 2, "FAIL": 1}
 
 
 def config(number: int) -> TrialConfig:
-    """The settings of a trial."""
+    """Return the configuration of a trial."""
     return tiny_dataset.config(
         batch_size=(4, 8, 16)[number % 3],
         learning_rate=float(f"{10 ** (-4 + 3 * number / 11):.6g}"),
@@ -50,34 +50,35 @@ def config(number: int) -> TrialConfig:
 
 
 def folder(root: Path, states: list[str] | None = None, name: str = "demo", spec: SweepSpec = SPEC) -> RunFolder:
-    """A sweep with a trial for each state, the best being `BEST`, if there is one of that name that did not fail."""
+    """Write a sweep with a trial for each state; the best is `BEST`, if that trial exists and did not fail."""
     run = RunFolder.create(root / name)
     files.write_text(run.root / "sweep.yaml", spec.to_yaml())
     run.update_metadata(**environment.describe_environment())
     for number, state in enumerate(STATES if states is None else states):
         trial = f"t{number:04d}"
         value = 0.9 if trial == BEST else 0.05 * number
-        told: dict[str, Any] = {}
+        summary: dict[str, Any] = {}
         if state == "FAIL":
-            told["reason"] = "epoch 2, step 1: the training loss is nan"
+            summary["reason"] = "epoch 2, step 1: the training loss is nan"
         else:
-            told = {"val_qwk": value, "val_accuracy": value / 2, "best_epoch": EPOCHS[state], "seconds": 60.0 * number}
+            summary = {"val_qwk": value, "val_accuracy": value / 2, "best_epoch": EPOCHS[state]}
+            summary["seconds"] = 60.0 * number
         for epoch in range(1, EPOCHS[state] + 1):
             curve = value * epoch / EPOCHS[state]
             run.record_epoch(trial, epoch, val_qwk=curve, val_accuracy=curve / 2, train_accuracy=curve, val_loss=1.0)
-        run.record_trial(trial, state=state, **config(number).model_dump(), epochs_run=EPOCHS[state], **told)
+        run.record_trial(trial, state=state, **config(number).model_dump(), epochs_run=EPOCHS[state], **summary)
     run.flush()
     return RunFolder.open(run.root)
 
 
-def crown(run: RunFolder, photographs: FundusDataset) -> dict[str, Any]:
-    """Make `BEST` the best model, with weights that nobody trained."""
+def evaluate_best(run: RunFolder, photographs: FundusDataset) -> dict[str, Any]:
+    """Evaluate `BEST` as the best trial, with random weights."""
     settings = config(int(BEST[1:]))
     torch.manual_seed(1)
     net = model.build(settings, photographs.config.image_size)
-    for some in net.fc.modules():
-        if isinstance(some, torch.nn.Linear):
-            some.weight.data *= 5  # so that not all grades look alike to it
+    for layer in net.fc.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data *= 5  # so that the predicted grades vary
     files.write_json(run.trial(BEST) / "config.json", settings.model_dump(mode="json"))
     torch.save(net.state_dict(), run.trial(BEST) / "model.pt")
     run.update_metadata(data=photographs.summary(), best=BEST)
@@ -85,13 +86,13 @@ def crown(run: RunFolder, photographs: FundusDataset) -> dict[str, Any]:
 
 
 def written(run: RunFolder, importances: dict[str, float] | None = None) -> Read:
-    """The run's page, written and read."""
+    """Write the run's page and parse it."""
     return read(page.write(run, importances or {}, device=tiny_dataset.CPU).read_text(encoding="utf-8"))
 
 
 @dataclass
 class Element:
-    """One element: its tag, attributes, and all text in it."""
+    """An element: its tag, its attributes, and all text in it."""
 
     tag: str
     attributes: dict[str, str]
@@ -99,26 +100,26 @@ class Element:
     inside: list[Element] = field(default_factory=list)
 
     def find(self, tag: str, **attributes: str) -> list[Element]:
-        """Those inside with a tag and attributes."""
-        found = []
-        for one in self.inside:
-            if one.tag == tag and all(one.attributes.get(key) == value for key, value in attributes.items()):
-                found.append(one)
-            found += one.find(tag, **attributes)
-        return found
+        """Return the descendants with a tag and attributes."""
+        matches = []
+        for child in self.inside:
+            if child.tag == tag and all(child.attributes.get(key) == value for key, value in attributes.items()):
+                matches.append(child)
+            matches += child.find(tag, **attributes)
+        return matches
 
     def everything(self) -> list[Element]:
-        """All that is inside."""
-        return [one for child in self.inside for one in [child, *child.everything()]]
+        """Return all descendants."""
+        return [element for child in self.inside for element in [child, *child.everything()]]
 
     @property
     def words(self) -> str:
-        """Its text, with single spaces."""
+        """The text with single spaces."""
         return " ".join(self.text.split())
 
 
 class Read(HTMLParser):
-    """A page as a tree; whatever is not closed, or closed in another order, is an error."""
+    """A page as a tree; elements that are not closed, or closed in another order, are an error."""
 
     EMPTY = frozenset({"meta", "link", "input", "img", "br"})
 
@@ -128,7 +129,7 @@ class Read(HTMLParser):
         self._open = [self.root]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """One begins."""
+        """Open an element."""
         names = [name for name, _ in attrs]
         assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
         element = Element(tag, {name: value or "" for name, value in attrs})
@@ -137,30 +138,30 @@ class Read(HTMLParser):
             self._open.append(element)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """One that ends at once."""
+        """Add an empty element."""
         self._open[-1].inside.append(Element(tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
-        """One ends."""
+        """Close an element."""
         assert self._open[-1].tag == tag, f"</{tag}> closes <{self._open[-1].tag}>"
         self._open.pop()
 
     def handle_data(self, data: str) -> None:
-        """Text, which belongs to all that is open."""
+        """Add text to all open elements."""
         for element in self._open:
             element.text += data
 
     def find(self, tag: str, **attributes: str) -> list[Element]:
-        """Elements with a tag and attributes."""
+        """Return the elements with a tag and attributes."""
         return self.root.find(tag, **attributes)
 
     def section(self, name: str) -> Element:
-        """One of the page's sections."""
-        (found,) = self.find("section", id=name)
-        return found
+        """Return a section of the page."""
+        (section,) = self.find("section", id=name)
+        return section
 
     def trials(self) -> list[dict[str, str]]:
-        """The table of trials, as it is shown."""
+        """Return the rows of the table of trials."""
         (table,) = self.find("table", id="trial-table")
         (head,), (body,) = table.find("thead"), table.find("tbody")
         names = [cell.attributes["data-name"] for cell in head.find("th")]
@@ -168,16 +169,16 @@ class Read(HTMLParser):
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def numbers(self, section: str = "best") -> dict[str, list[str]]:
-        """All tables of numbers of a section: their rows by name."""
+        """Return the rows of all tables of numbers of a section, by name."""
         rows = [row for table in self.section(section).find("table") for row in table.find("tr")]
         named = [(row.find("th", scope="row"), row.find("td")) for row in rows]
         return {names[0].words: [cell.words for cell in cells] for names, cells in named if names}
 
 
 def read(text: str) -> Read:
-    """Read a page."""
-    found = Read()
-    found.feed(text)
-    found.close()
-    assert found._open == [found.root], "something is left open"
-    return found
+    """Parse a page."""
+    parsed = Read()
+    parsed.feed(text)
+    parsed.close()
+    assert parsed._open == [parsed.root], "an element is left open"
+    return parsed

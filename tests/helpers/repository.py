@@ -1,4 +1,4 @@
-"""Paths of the repository and of the test helpers, which processes that a test starts must be able to import."""
+"""Paths of the repository and of the test helpers, which processes started by a test must be able to import."""
 
 from pathlib import Path
 

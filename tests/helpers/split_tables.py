@@ -12,7 +12,7 @@ from retina.data.split import Split, assign_splits
 
 
 def manifest(rows: list[tuple[str, int, str]]) -> Manifest:
-    """Rows of patient, grade and official split."""
+    """Build a manifest from rows of patient, grade and official split."""
     table = [
         (f"{i}_photograph", f"/x/{i}.png", "", -1, grade, patient, "", split, f"x.csv:{i + 1}")
         for i, (patient, grade, split) in enumerate(rows)
@@ -25,7 +25,7 @@ def split(rows: list[tuple[str, int, str]], **config: Any) -> Split:
 
 
 def two_eyed(patients: int, seed: int = 0) -> list[tuple[str, int, str]]:
-    """Patients with the grades of EyePACS; the second eye is mostly like the first."""
+    """Draw patients with the grade distribution of EyePACS; the second eye mostly has the grade of the first."""
     rng = np.random.default_rng(seed)
     first = rng.choice(5, patients, p=[0.735, 0.07, 0.15, 0.025, 0.02])
     second = np.where(rng.random(patients) < 0.8, first, rng.choice(5, patients))

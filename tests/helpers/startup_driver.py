@@ -1,4 +1,4 @@
-"""Starts Ray as a sweep does and tells what came of it: python startup_driver.py MODE; see test_startup.py."""
+"""Start Ray as a sweep does and print the result: python startup_driver.py MODE; see test_ray_startup.py."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from retina.system import process
 
 
 def listening() -> list[str]:
-    """The addresses on which this process and its children listen."""
-    pids = {one.pid for one in (psutil.Process(), *psutil.Process().children(recursive=True))}
-    found = (c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in pids)
-    return sorted({c.laddr.ip for c in found})
+    """Return the addresses on which this process and its children listen."""
+    pids = {member.pid for member in (psutil.Process(), *psutil.Process().children(recursive=True))}
+    sockets = (c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in pids)
+    return sorted({socket.laddr.ip for socket in sockets})
 
 
 def worker_python() -> tuple[str, str]:
-    """The Python of a worker, and a module of ours there."""
+    """Return the Python executable of a worker, and a module of this package that it imports."""
     return sys.executable, TrialConfig.__module__
 
 

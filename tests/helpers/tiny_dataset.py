@@ -1,4 +1,4 @@
-"""Photographs so small that a grader learns them in seconds."""
+"""Photographs so small that a grader trains on them in seconds."""
 
 from typing import get_args
 
@@ -18,7 +18,7 @@ DATA = DataConfig(
 
 
 def part(grades: list[int], size: int = 16, *, seed: int = 0, beside: int = 0) -> SplitView:
-    """Noise that is the brighter the worse its grade, in every second row of an array with `beside` rows before it."""
+    """Build noise that is brighter for higher grades, in every second row of an array after `beside` other rows."""
     rng = np.random.default_rng(seed)
     rows = beside + 2 * np.arange(len(grades))
     pixels = np.full((beside + 2 * len(grades), size, size, 3), 255, dtype=np.uint8)
@@ -29,16 +29,16 @@ def part(grades: list[int], size: int = 16, *, seed: int = 0, beside: int = 0) -
 
 
 def config(**changed: object) -> TrialConfig:
-    """A run of two epochs on the CPU, from scratch."""
+    """Return the configuration of a run of two epochs on the CPU, from scratch."""
     small = {"pretrained": False, "epochs": 2, "batch_size": 4, "precision": "float32", "dropout": 0.0}
     return TrialConfig.model_validate({**small, **changed})
 
 
 def photographs(**changed: object) -> FundusDataset:
-    """24 drawn photographs, 16 pixels a side to the model; drawn and decoded once a session."""
+    """Prepare 24 drawn photographs with 16-pixel model input; they are drawn and decoded once per session."""
     return prepare(DATA.model_copy(update=changed))
 
 
 def counts(frame: pd.DataFrame) -> list[int]:
-    """Photographs a grade."""
+    """Return the number of photographs per grade."""
     return np.bincount(frame["grade"], minlength=GRADES).tolist()

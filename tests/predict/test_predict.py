@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from exported_model import CPU, P, World, copy, resum
+from exported_model import CPU, P, World, copy, update_checksums
 from PIL import Image, ImageFilter
 
 from retina import cli
@@ -186,7 +186,7 @@ def test_what_a_runtime_lacks_is_named(world: World, tmp_path: Path, monkeypatch
 def test_a_damaged_graph_is_named(world: World, tmp_path: Path) -> None:
     broken = copy(world.exported, tmp_path / "model")
     files.write_bytes(broken / "model.onnx", b"no graph")
-    resum(broken)
+    update_checksums(broken)
     assert "model.onnx: cannot be read as an ONNX graph" in refusal(predict, broken, [], runtime="onnx")
 
 
@@ -195,7 +195,7 @@ def test_a_graph_of_another_size_is_refused(world: World, tmp_path: Path) -> Non
     told = read(other / "preprocess.json")
     graph_input = {**told["graph_input"], "shape": ["batch", 3, 32, 32]}
     files.write_json(other / "preprocess.json", {**told, "image_size": 32, "graph_input": graph_input})
-    resum(other)
+    update_checksums(other)
     assert "takes images ['batch', 3, 64, 64]" in refusal(predict, other, [], runtime="onnx")
 
 

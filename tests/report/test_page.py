@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import tiny_dataset
 import torch
-from report_pages import BEST, SPEC, STATES, Read, crown, folder, read, written
+from report_pages import BEST, SPEC, STATES, Read, evaluate_best, folder, read, written
 from repository import ROOT
 
 from retina import cli
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         run = folder(tmp_path_factory.mktemp("results"))
-        crown(run, tiny_dataset.photographs())
+        evaluate_best(run, tiny_dataset.photographs())
         yield RunFolder.open(run.root)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny_dataset
 import torch
-from report_pages import STATES, crown, folder
+from report_pages import STATES, evaluate_best, folder
 
 from retina.report import page
 from retina.results.run_folder import RunFolder
@@ -52,7 +52,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         run = folder(tmp_path_factory.mktemp("results"))
-        crown(run, tiny_dataset.photographs())
+        evaluate_best(run, tiny_dataset.photographs())
         file = page.write(
             RunFolder.open(run.root), {"learning_rate": 0.75, "batch_size": 0.25}, device=tiny_dataset.CPU
         )

@@ -12,7 +12,7 @@ from typing import Any
 import interrupted_sweep
 import pytest
 import tiny_dataset
-from damaged_run import DAMAGES, SPEC, changed, make, said, vouch_for
+from damaged_run import DAMAGES, SPEC, changed, make, run_command, update_checksums
 
 from retina.errors import ResultsError
 from retina.evaluation import best_trial, comparison, ensemble
@@ -86,7 +86,7 @@ def test_whatever_a_file_holds_a_command_answers(
     DAMAGES[damage](where / sweep / name)
     for command in ("list", "report", "resume") if sweep == "demo" else ("show", "load"):
         before = interrupted_sweep.contents(where)
-        told = said(command, where, capsys)
+        told = run_command(command, where, capsys)
         assert told.code in {0, 1, 2}, told
         assert "Traceback" not in told.out + told.err
         assert 0 <= len(told.err.splitlines()) <= 3
@@ -106,7 +106,7 @@ def test_whatever_a_file_holds_a_command_answers(
 
 def test_what_is_whole_is_taken(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, code in {"list": 0, "report": 0, "resume": 0, "show": 0, "load": 0, "extend": 130}.items():
-        assert said(command, where, capsys).code == code, command
+        assert run_command(command, where, capsys).code == code, command
 
 
 def _line(number: int, change: Callable[[str], str]) -> Callable[[str], str]:
@@ -183,14 +183,14 @@ def test_an_edited_file_is_refused_by_line_and_column(
     changed(file, edit)
     before = interrupted_sweep.contents(where)
     for command in ("report", "resume", "extend"):
-        told = said(command, where, capsys)
+        told = run_command(command, where, capsys)
         assert told.code == 2, told
         if not (name == "sweep.yaml" and command != "report"):  # there it is named with --space, and differs
             assert told.err.startswith(f"{file}: ")
             assert problem in told.err
         assert 1 <= len(told.err.splitlines()) <= 3
         assert interrupted_sweep.contents(where) == before
-    listed = said("list", where, capsys)
+    listed = run_command("list", where, capsys)
     assert "unreadable: " in listed.out
     assert listed.code == 0
     assert not list(where.parent.parent.glob("evil*"))
@@ -220,14 +220,14 @@ def test_what_is_said_of_the_best_model_is_checked(
 ) -> None:
     file = where / "demo" / "best" / name
     changed(file, edit)
-    vouch_for(file.parent)
-    told = said("report", where, capsys)
+    update_checksums(file.parent)
+    told = run_command("report", where, capsys)
     assert told.code == 2
     assert told.err.startswith(f"{file}: ")
     assert problem in told.err
     assert "--resume evaluates the best trial again" in told.err
     shutil.rmtree(file.parent)
-    assert said("resume", where, capsys).code in {
+    assert run_command("resume", where, capsys).code in {
         0,
         2,
     }  # `evaluate_best_trial` is left out here: it has no figures to draw
@@ -238,7 +238,7 @@ def test_columns_that_somebody_added_are_kept(where: Path, capsys: pytest.Captur
     lines = file.read_text().splitlines()
     file.write_text("\n".join([f"{lines[0]},my notes", *(f'{line},"fine, I think"' for line in lines[1:])]) + "\n")
     before = file.read_text()
-    assert said("report", where, capsys).code == 0
+    assert run_command("report", where, capsys).code == 0
     folder = RunFolder.open(where / "demo")
     assert folder.flush()
     assert file.read_text() == before
@@ -247,8 +247,8 @@ def test_columns_that_somebody_added_are_kept(where: Path, capsys: pytest.Captur
 
 def test_a_row_that_lacks_a_setting_does_not_get_its_default(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed(where / "demo" / "trials.csv", _cell(2, "dropout", ""))
-    assert said("report", where, capsys).code == 0
-    told = said("resume", where, capsys)
+    assert run_command("report", where, capsys).code == 0
+    told = run_command("resume", where, capsys)
     assert told.code == 2
     assert "trials.csv: t0001: dropout: should not be empty" in told.err
 
@@ -269,7 +269,7 @@ def test_an_extension_is_counted_from_what_the_sweep_has_when_its_turn_comes(
         interrupted_sweep.run(interrupted_sweep.go_on(root, SPEC, extend=2))
 
     monkeypatch.setattr(ray_session, "refuse_full_disk", meanwhile)
-    assert said("extend", where, capsys).code == 130  # nothing is run here
+    assert run_command("extend", where, capsys).code == 130  # nothing is run here
     folder = RunFolder.open(root)
     assert len(folder.trial_ids()) == 6
     assert "trials: 7\n" in (root / "sweep.yaml").read_text()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from exported_model import TRIAL, World, copy, resum, without_sums
+from exported_model import TRIAL, World, copy, update_checksums, without_sums
 from torch import nn
 
 from retina import cli
@@ -126,7 +126,7 @@ def test_who_changes_a_file_on_purpose_enters_it(exported: Path, world: World) -
     message = refusal(predict, exported, world.paths[:1])
     assert "config.json: was changed or damaged" in message
     assert "sha256sum *.* > SHA256SUMS" in message
-    resum(exported)
+    update_checksums(exported)
     assert predict(exported, world.paths[:2])["referable"].tolist() == [True, True]
 
 
@@ -145,7 +145,7 @@ def test_a_graph_goes_with_its_descriptions(
     exported: Path, world: World, name: str, changed: dict[str, Any], said: str
 ) -> None:
     files.write_json(exported / name, {**json.loads((exported / name).read_text()), **changed})
-    resum(exported)
+    update_checksums(exported)
     assert said in refusal(predict, exported, world.paths[:1], runtime="onnx")
 
 
@@ -267,7 +267,7 @@ def test_the_graph_gives_no_grade_either(world: World) -> None:
 # --- best/ ---
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_damage_anywhere_in_best_is_an_error_or_exports_the_same(world: World, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     names = sorted(file.name for file in (world.run / "best").iterdir())
@@ -284,7 +284,7 @@ def test_finite_values_in_the_weights_are_refused_also_without_sums(run: Path) -
     file = run / "best" / "model.pt"
     save(altered(torch.load(file, weights_only=True)), file)
     assert "model.pt: was changed or damaged" in refusal(export, run)
-    resum(run / "best")
+    update_checksums(run / "best")
     for _ in range(2):  # with sums that somebody has made anew, and with none
         message = refusal(export, run)
         assert "best/model.pt: its probabilities are not those in" in message
@@ -294,7 +294,7 @@ def test_finite_values_in_the_weights_are_refused_also_without_sums(run: Path) -
     assert not (run / "export").exists()
 
 
-@pytest.mark.usefixtures("_quickly")
+@pytest.mark.usefixtures("_stub_graphs")
 def test_a_run_of_the_version_before_is_exported_and_said_to_be_unverified(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

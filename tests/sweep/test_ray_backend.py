@@ -258,8 +258,8 @@ def test_all_slots_run_trials_that_are_shorter_than_a_workers_start(tmp_path: Pa
     limits = {"metric": {"name": "val_qwk", "target": 0.9}, "early_stop": {"type": "none"}}
     parameters = {"epochs": {"value": 3}, "pretrained": {"value": False}, "learning_rate": RATE}
     spec = spec_of(trials=200, method="random", parameters=parameters, resources={"cpu": 1}, **limits)
-    outcome, folder = sweep(spec, tmp_path / "replay", Short(seen=tmp_path / "seen"))
-    ran = [file.stat().st_size for file in (tmp_path / "seen").iterdir()]
+    outcome, folder = sweep(spec, tmp_path / "replay", Short(counts=tmp_path / "counts"))
+    ran = [file.stat().st_size for file in (tmp_path / "counts").iterdir()]
     assert outcome.ended_by == "metric.target=0.9", f"trials by worker: {ran}"
     assert len(ran) == 2
     assert sum(ran) <= len(folder.trials())  # one may have been asked for, and not have begun, when the target was met

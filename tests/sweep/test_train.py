@@ -180,7 +180,7 @@ def test_load_goes_straight_to_the_comparison(home: Path, copy: Path, capsys: py
             assert re.search(rf"^ResNet18 \({how} pretraining\)_{split}: \d+\.\d\d %$", printed, re.MULTILINE)
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_show_only_draws_without_photographs_and_trains_nothing(copy: Path) -> None:
     shutil.rmtree(copy / "trials")
     (copy / "comparison" / "accuracy_resnet18.png").unlink()
@@ -215,7 +215,7 @@ def test_load_refuses_a_sweep_and_a_folder_in_use(home: Path, copy: Path, capsys
     assert "is a sweep's" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_a_second_network_under_the_same_name_makes_the_comparison_of_both(home: Path, copy: Path) -> None:
     before = history(copy)
     assert train(home, "copy", "-l", "-t", "ResNet50") == 0
@@ -234,7 +234,7 @@ def test_a_second_network_under_the_same_name_makes_the_comparison_of_both(home:
     assert (told.method, told.planned_trials, told.possible("arch")) == ("grid", 4, ["resnet18", "resnet50"])
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_one_run_alone_is_no_comparison(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(home, "alone", "-c", "0", "-e", "1", "-v", "0") == 0
     printed = capsys.readouterr().out
@@ -257,7 +257,7 @@ cli.main(sys.argv[1:])
 """
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_what_was_killed_goes_on_and_comes_to_the_same(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [sys.executable, "-c", KILLED, "train", *words(home, "killed", "-c", "0")]
     done = subprocess.run(
@@ -290,7 +290,7 @@ def test_interrupted_by_ctrl_c(home: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert pd.read_csv(home / "results" / "stopped" / "trials.csv")["state"].tolist() == ["RUNNING"]
 
 
-@pytest.mark.usefixtures("_unpainted")
+@pytest.mark.usefixtures("_stub_figures")
 def test_a_run_that_cannot_go_on_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(home, "wild", "-c", "0", "-lr", "1e30") == 1
     assert "the training loss is" in capsys.readouterr().err
