@@ -52,7 +52,7 @@ def test_ray_under_uv_run_in_a_long_folder_listens_on_loopback_and_ends_with_sig
     assert f"{long} is too long" in printed[0]
     facts = json.loads(next(line for line in printed if line.startswith("{")))
     assert set(facts["listening"]) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-    assert facts["python"] == [facts["own"], "retina.config"]
+    assert facts["python"] == [facts["own"], "retina.config.trial"]
     private = Path(printed[0].split()[4].rstrip(":"))
     assert private.name.startswith("retina-ray-")
     assert not private.exists()
