@@ -183,8 +183,8 @@ def test_the_results_folder_is_that_of_the_contract(home: Path) -> None:
     history = pd.read_csv(folder / "history.csv")
     assert history.groupby("trial_id")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
     assert history["test_accuracy"].between(0, 1).all()
-    told = json.loads((folder / "environment.json").read_text())
-    assert told["data"]["photographs"]["train"]["n"] + metrics["val"]["n"] + metrics["test"]["n"] == 60
+    result = json.loads((folder / "environment.json").read_text())
+    assert result["data"]["photographs"]["train"]["n"] + metrics["val"]["n"] + metrics["test"]["n"] == 60
 
 
 def test_the_study_names_the_same_best_trial(home: Path) -> None:

@@ -106,11 +106,11 @@ def test_duplicates_that_a_sweep_may_part_are_serious(tmp_path: Path, header: st
     parted = [one for one in found if "different patients" in one.text]
     assert all(one.is_serious and one.section == "duplicates" for one in parted)
     groups = 14 if cut == "val" else 15
-    told = (
+    result = (
         f"{groups} groups of duplicates count as {2 * groups} different patients, "
         f"so that a sweep, which makes {cut} by patient, may put them on both sides"
     )
-    assert [one.text for one in parted] == ([told] if cut else [])
+    assert [one.text for one in parted] == ([result] if cut else [])
 
 
 def test_of_those_that_a_sweep_keeps_together_that_is_said(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_of_those_that_a_sweep_keeps_together_that_is_said(tmp_path: Path) -> No
         Image.fromarray(shade).save(tmp_path / name)
     for join, serious in (("same", False), ("near", False), ("none", True)):
         found = findings.find(audit_dataset.audited(audit_dataset.list_of(tmp_path, TWICE), join_duplicates=join))
-        (told,) = [one for one in found if "15 groups of duplicates count as 30 different patients" in one.text]
-        assert told.is_serious == serious
+        (result,) = [one for one in found if "15 groups of duplicates count as 30 different patients" in one.text]
+        assert result.is_serious == serious
         wanted = (
             "may put them on both sides; data.join_duplicates=same keeps"
             if serious
             else "a sweep treats each group as one patient"
         )
-        assert wanted in told.text
+        assert wanted in result.text
 
 
 def test_duplicates_of_what_has_no_split_and_test_are_in_train_and_test(tmp_path: Path) -> None:

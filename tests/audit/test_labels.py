@@ -31,7 +31,7 @@ ROWS = st.lists(
 )
 
 
-def told(path: Path, capsys: pytest.CaptureFixture[str], html: Path) -> str:
+def result(path: Path, capsys: pytest.CaptureFixture[str], html: Path) -> str:
     assert cli.main(["data", "audit", str(path), "--html", str(html)]) == 0
     return capsys.readouterr().out
 
@@ -39,7 +39,7 @@ def told(path: Path, capsys: pytest.CaptureFixture[str], html: Path) -> str:
 def test_the_course_leaks_and_says_what_that_is_worth(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = told(shared / "data" / "course", capsys, tmp_path / "page.html")
+    said = result(shared / "data" / "course", capsys, tmp_path / "page.html")
     assert "5,618 of 7,026 test photographs (80.0%) are of patients who are in train too" in said
     fellow = next(line for line in said.splitlines() if "fellow eye" in line)
     assert fellow.split()[-3:] == ["test", "84.73%", "0.723"]
@@ -67,7 +67,7 @@ def test_official_test_lists_without_photographs_are_audited_too(
 ) -> None:
     text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,1\n13_left,4\n")
     text(tmp_path / "retinopathy_solution.csv", "image,level,Usage\n13_right,4,Private\n14_left,0,Public\n")
-    said = told(tmp_path, capsys, tmp_path / "page.html")
+    said = result(tmp_path, capsys, tmp_path / "page.html")
     assert "5 photographs of 3 patients: 3 left, 2 right; 2 with both eyes" in said
     test = next(line for line in said.splitlines() if line.split()[:1] == ["test"])
     assert test.split()[1::2] == ["2", "(50.0%)", "(0.0%)", "(0.0%)", "(0.0%)", "(50.0%)"]
@@ -108,7 +108,7 @@ def test_what_has_no_split_counts_as_train_beside_a_test_split(
 ) -> None:
     rows = [(f"{n}_{eye}", f"{n % 5},{of}") for n in range(100) for eye, of in (("left", ""), ("right", "test"))]
     path = audit_dataset.list_of(tmp_path, rows, "image,level,split")
-    said = told(path, capsys, tmp_path / "page.html")
+    said = result(path, capsys, tmp_path / "page.html")
     warned = "100 of 100 test photographs (100.0%) are of patients who are in train too"
     assert warned in said
     assert warned in (tmp_path / "page.html").read_text()
@@ -122,8 +122,8 @@ def test_few_of_a_grade_are_counted_with_what_has_no_split(tmp_path: Path) -> No
     rows = [(f"p{n}", f"{n % 5},{('', 'train', 'test')[n % 3]}") for n in range(120)]
     found = runner.audit(DataConfig(path=str(audit_dataset.list_of(tmp_path, rows, "image,level,split"))))
     few = [one.text for one in findings.find(found) if "fewer" in one.text]
-    told = "8 of 0 none, 8 of 1 mild, 8 of 2 moderate, 8 of 3 severe, 8 of 4 proliferative"
-    assert few == [f"fewer than 10 photographs of a grade in test: {told}"]
+    result = "8 of 0 none, 8 of 1 mild, 8 of 2 moderate, 8 of 3 severe, 8 of 4 proliferative"
+    assert few == [f"fewer than 10 photographs of a grade in test: {result}"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_clean_split_has_no_overlap_and_no_such_finding() -> None:
 
 def test_bad_labels_are_findings_and_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text(tmp_path / "trainLabels.csv", "image,level\n10_left,0\n10_right,7\n13_left,4\n13_left,2\n14_left,1\n")
-    said = told(tmp_path, capsys, tmp_path / "page.html")
+    said = result(tmp_path, capsys, tmp_path / "page.html")
     assert "! 3 labels or photographs cannot be used; the first: trainLabels.csv:3: 10_right: its grade is '7'" in said
     page = (tmp_path / "page.html").read_text()
     assert page.count("two grades for one photograph") == 2
@@ -206,5 +206,5 @@ def test_a_layout_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 def test_one_npz_serves_too(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(shared / "data" / "retinamnist.npz", tmp_path)
-    said = told(tmp_path / "retinamnist.npz", capsys, tmp_path / "page.html")
+    said = result(tmp_path / "retinamnist.npz", capsys, tmp_path / "page.html")
     assert "28 x 28 (1,600)" in said

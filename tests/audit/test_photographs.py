@@ -131,10 +131,10 @@ def test_deep_files_that_pillow_does_not_know_are_seen_as_a_sweep_reads_them(sha
 
 def test_small_discs_are_told_of(shared: Path, tmp_path: Path) -> None:
     folder = audit_dataset.some_of_idrid(shared, tmp_path / "set", SOME)
-    for size, told in ((768, True), (224, False)):
+    for size, result in ((768, True), (224, False)):
         found = findings.find(audit_dataset.audited(folder, image_size=size))
         enlarged = [one for one in found if f"enlarged for an image size of {size}" in one.text]
-        assert bool(enlarged) == told
+        assert bool(enlarged) == result
         assert not any(one.is_serious for one in enlarged)
 
 

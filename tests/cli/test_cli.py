@@ -36,7 +36,7 @@ def test_names_and_row_numbers_are_no_pictures(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    empty = "\n" * 96  # rich would make 💯 of the row's number, were it told nothing else
+    empty = "\n" * 96  # by default rich turns the row's number into 💯
     text(tmp_path / "set" / "labels.csv", f"image,level\ngood,0\nfine,1\n{empty}an:eye:gone,1\n")
     photographs(tmp_path / "set", "good.png", "fine.png")
     cli.main(["data", command, "set"])

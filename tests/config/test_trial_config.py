@@ -24,9 +24,9 @@ def refused(values: Any, model: type[BaseModel] = TrialConfig) -> str:
 
 def test_the_defaults_are_the_reports_settings() -> None:
     report = {"pretrained": True, "head_layers": 2, "dropout": 0.25, "batch_size": 12, "epochs": 10, "momentum": 0.9}
-    told = TrialConfig().model_dump()
-    assert {key: told[key] for key in report} == report
-    assert (told["learning_rate"], told["weight_decay"], told["optimizer"]) == (1e-3, 5e-4, "sgd")
+    result = TrialConfig().model_dump()
+    assert {key: result[key] for key in report} == report
+    assert (result["learning_rate"], result["weight_decay"], result["optimizer"]) == (1e-3, 5e-4, "sgd")
 
 
 def test_the_hash_is_the_same_on_any_machine() -> None:
@@ -35,10 +35,10 @@ def test_the_hash_is_the_same_on_any_machine() -> None:
 
 def test_the_hash_does_not_follow_pythons_own_seed() -> None:
     code = "from retina.config import DataConfig; print(DataConfig(path='a').stable_hash())"
-    told = subprocess.run(  # our own words
+    result = subprocess.run(  # our own words
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == DataConfig(path="a").stable_hash()
+    assert result.stdout.strip() == DataConfig(path="a").stable_hash()
 
 
 def test_the_hash_follows_values_and_not_how_they_were_written() -> None:

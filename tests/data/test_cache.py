@@ -43,9 +43,9 @@ def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_photograph_is_in_its_row(many: list[Path], tmp_path: Path, workers: int) -> None:
-    told: list[tuple[int, int]] = []
+    result: list[tuple[int, int]] = []
     got = open_cache(
-        manifest_of(many), 32, workers=workers, folder=tmp_path / "c", progress=lambda *two: told.append(two)
+        manifest_of(many), 32, workers=workers, folder=tmp_path / "c", progress=lambda *two: result.append(two)
     )
     assert isinstance(got.pixels, np.memmap)
     assert got.pixels.dtype == np.uint8
@@ -53,9 +53,9 @@ def test_every_photograph_is_in_its_row(many: list[Path], tmp_path: Path, worker
     assert np.array_equal(got.pixels, expected_pixels(many, 32))
     assert np.array_equal(got.kept_rows, np.arange(MANY))
     assert (got.built, got.decoded, got.bad_rows, got.without_disc) == (True, MANY, [], 0)
-    assert told[0] == (0, MANY)
-    assert told[-1] == (MANY, MANY)
-    assert told == sorted(told)
+    assert result[0] == (0, MANY)
+    assert result[-1] == (MANY, MANY)
+    assert result == sorted(result)
     assert names(tmp_path / "c") == [got.path.name]
     assert np.array_equal(np.load(got.path / "pixels.npy"), got.pixels)
 

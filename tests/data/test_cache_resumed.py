@@ -59,11 +59,11 @@ def test_an_interrupted_build_is_gone_on_with(
     done = noted(building)
     assert 9 <= len(done) < len(good)
     decoded.now()
-    told: list[tuple[int, int]] = []
-    got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c", progress=lambda *two: told.append(two))
+    result: list[tuple[int, int]] = []
+    got = open_cache(manifest_of(good), SIZE, folder=tmp_path / "c", progress=lambda *two: result.append(two))
     assert decoded.now() == [path for row, path in enumerate(good) if row not in done]
     assert (got.built, got.decoded) == (True, len(good) - len(done))
-    assert (told[0], told[-1]) == ((len(done), len(good)), (len(good), len(good)))
+    assert (result[0], result[-1]) == ((len(done), len(good)), (len(good), len(good)))
     assert names(tmp_path / "c") == [got.path.name]
     assert names(got.path) == ["index.json", "pixels.npy"]
     assert contents(got.path) == fresh(good, tmp_path / "fresh")

@@ -1,4 +1,4 @@
-"""From a `DataConfig` to photographs that can be trained on: split by patient, decoded once, told in a fingerprint."""
+"""From a `DataConfig` to a dataset for training: split by patient, decoded once, identified by a fingerprint."""
 
 import contextlib
 import errno
@@ -314,14 +314,14 @@ def test_a_bad_photograph_is_skipped_where_that_is_asked_for(folder: Path) -> No
 
 def test_the_summary_counts_what_there_is(folder: Path) -> None:
     made = load(folder)
-    told = made.summary()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["fingerprint"] == made.fingerprint
-    assert (told["layout"], told["image_size"], told["patients"]) == ("eyepacs", 16, 10)
-    assert (told["without_a_disc"], told["skipped"], told["warnings"]) == (0, 0, [])
-    by_grade = [told["photographs"][name]["by_grade"] for name in SPLITS]
+    result = made.summary()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["fingerprint"] == made.fingerprint
+    assert (result["layout"], result["image_size"], result["patients"]) == ("eyepacs", 16, 10)
+    assert (result["without_a_disc"], result["skipped"], result["warnings"]) == (0, 0, [])
+    by_grade = [result["photographs"][name]["by_grade"] for name in SPLITS]
     assert np.sum(by_grade, axis=0).tolist() == [4] * 5
-    assert [told["photographs"][name]["n"] for name in SPLITS] == [sum(some) for some in by_grade]
+    assert [result["photographs"][name]["n"] for name in SPLITS] == [sum(some) for some in by_grade]
 
 
 def test_a_photograph_without_a_disc_is_warned_of(folder: Path) -> None:

@@ -114,7 +114,7 @@ def test_floats_are_0_to_1_or_as_whole_numbers(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "result"),
     [
         (COLOUR.astype(np.int16) - 20, "its values are -15 to 180; brightness is finite and not below 0"),
         (COLOUR.astype(np.int8), "not below 0"),
@@ -122,9 +122,9 @@ def test_floats_are_0_to_1_or_as_whole_numbers(tmp_path: Path, kind: str) -> Non
         ((COLOUR / 100).astype(np.float32), "its values are 0.05 to 2; floats should be 0 to 1, or 0 to 255"),
     ],
 )
-def test_values_without_a_meaning_are_refused(tmp_path: Path, values: np.ndarray, told: str) -> None:
+def test_values_without_a_meaning_are_refused(tmp_path: Path, values: np.ndarray, result: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
-    with pytest.raises(DataError, match=rf"a\.tif: cannot be read as a photograph: .*{told}"):
+    with pytest.raises(DataError, match=rf"a\.tif: cannot be read as a photograph: .*{result}"):
         read(tmp_path / "a.tif")
 
 

@@ -165,8 +165,8 @@ def test_copies_by_another_name_format_and_metadata_are_one_patients(tmp_path: P
     names = [tuple(made.frame["image"].iloc[row] for row in group) for group in made.duplicates.groups]
     assert sorted(map(len, names)) == [2, 2, 3]
     assert not any("black" in name for group in names for name in group)
-    told = made.summary()["duplicates"]
-    assert told == {"join": "same", "groups": 3, "photographs": 7, "across_splits": 0, "conflicting_grades": 1}
+    result = made.summary()["duplicates"]
+    assert result == {"join": "same", "groups": 3, "photographs": 7, "across_splits": 0, "conflicting_grades": 1}
     assert sum("conflicting grades; duplicates.csv" in warning for warning in made.warnings) == 1
     shown = tables.duplicates(made.summary())
     assert "3 groups of duplicates, 7 photographs (each is one patient in a new split" in shown
@@ -208,9 +208,9 @@ def test_duplicates_across_given_splits_are_told_and_listed(tmp_path: Path) -> N
     assert results.metadata()["data"]["duplicates"]["across_splits"] == 2
     with (tmp_path / "run" / "duplicates.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
-    told = [(row["group"], row["image"], row["grade"], row["conflicting_grades"]) for row in listed]
-    assert told[:2] == [("1", "02.png", "2", "yes"), ("1", "twin.png", "4", "yes")]
-    assert told[2:] == [("2", "03.png", "3", ""), ("2", "same.png", "3", "")]
+    result = [(row["group"], row["image"], row["grade"], row["conflicting_grades"]) for row in listed]
+    assert result[:2] == [("1", "02.png", "2", "yes"), ("1", "twin.png", "4", "yes")]
+    assert result[2:] == [("2", "03.png", "3", ""), ("2", "same.png", "3", "")]
     again = prepared(tmp_path / "set", split="by_patient")
     assert again.summary()["duplicates"]["across_splits"] == 0
 
@@ -252,7 +252,7 @@ def test_the_real_ones(shared: Path) -> None:
     names = made.frame["image"].str.removesuffix(".jpg")
     pairs = {tuple(sorted(names.iloc[list(group)])) for group in made.duplicates.groups}
     assert pairs == {tuple(sorted(pair)) for pair in audit_dataset.TWINS}
-    told = made.summary()["duplicates"]
-    assert (told["groups"], told["across_splits"]) == (6, 1)
+    result = made.summary()["duplicates"]
+    assert (result["groups"], result["across_splits"]) == (6, 1)
     train = made.frame[made.frame["split"] != "test"]
     assert disjoint(train.assign(patient=merge_patients(made.frame["patient"], made.duplicates.groups)[train.index]))

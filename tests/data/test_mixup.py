@@ -65,9 +65,9 @@ def test_each_batch_of_each_epoch_is_mixed_in_a_way_of_its_own() -> None:
         )
         return [one.mix.share for one in drawing if one.mix]
 
-    told = [*shares(0, 1), *shares(0, 2), *shares(1, 1)]
-    assert len(set(told)) == len(told) == 12
-    assert shares(0, 1) == told[:4]
+    result = [*shares(0, 1), *shares(0, 2), *shares(1, 1)]
+    assert len(set(result)) == len(result) == 12
+    assert shares(0, 1) == result[:4]
 
 
 @pytest.mark.parametrize("kind", KINDS)

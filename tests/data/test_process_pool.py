@@ -60,10 +60,10 @@ def test_a_task_is_taken_when_a_process_is_free_for_it() -> None:
     assert len(taken) <= 4
 
 
-@pytest.mark.parametrize(("how", "told"), [("killed", "by SIGKILL; short of memory or disk"), ("ended", "short of")])
-def test_a_process_that_dies_is_told_of_with_its_task(how: str, told: str) -> None:
+@pytest.mark.parametrize(("how", "result"), [("killed", "by SIGKILL; short of memory or disk"), ("ended", "short of")])
+def test_a_process_that_dies_is_told_of_with_its_task(how: str, result: str) -> None:
     function = partial(square, but=5, how=how)
-    with pytest.raises(WorkerError, match=rf"a process that squares died \({told}.*\); it was at task 5") as raised:
+    with pytest.raises(WorkerError, match=rf"a process that squares died \({result}.*\); it was at task 5") as raised:
         list(
             process_pool.map_unordered(
                 function, range(30), 2, purpose="squares", describe=lambda task: f"it was at task {task}"

@@ -24,7 +24,7 @@ from retina.training import model
 from retina.training.inference import Evaluation, evaluate
 
 TRIAL = "t0003"
-Crowned = tuple[RunFolder, FundusDataset, dict[str, Any]]
+Evaluated = tuple[RunFolder, FundusDataset, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def _on_one_core() -> None:
 
 
 @pytest.fixture(scope="module")
-def crowned(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Crowned:
+def evaluated(settings: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     """A sweep whose best trial is `TRIAL`, and what was said of it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RETINA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -63,8 +63,8 @@ def predictions(folder: RunFolder) -> pd.DataFrame:
     return table.assign(**exact).astype({"grade": int, "predicted": int, "majority": int})
 
 
-def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> None:
-    folder, _, said = crowned
+def test_the_metrics_say_which_trial_and_epoch_they_are_of(evaluated: Evaluated) -> None:
+    folder, _, said = evaluated
     assert json.loads((folder.best / "metrics.json").read_text()) == said
     assert (said["trial_id"], said["epoch"]) == (TRIAL, 2)
     assert said["chosen_by"] == "val_qwk (validation; the test split chose nothing)"
@@ -72,8 +72,8 @@ def test_the_metrics_say_which_trial_and_epoch_they_are_of(crowned: Crowned) -> 
     assert list(said) == ["verdict", "trial_id", "epoch", "precision", "chosen_by", *judged]
 
 
-def test_the_predictions_are_of_validation_and_test_in_their_order(crowned: Crowned) -> None:
-    folder, data, _ = crowned
+def test_the_predictions_are_of_validation_and_test_in_their_order(evaluated: Evaluated) -> None:
+    folder, data, _ = evaluated
     table = predictions(folder)
     columns = ["split", "image", "patient", "eye", "grade"]
     assert list(table.columns) == [*columns, "predicted", "p0", "p1", "p2", "p3", "p4", "majority", "fellow_eye"]
@@ -82,39 +82,39 @@ def test_the_predictions_are_of_validation_and_test_in_their_order(crowned: Crow
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_the_metrics_are_those_of_the_predictions(crowned: Crowned, split: str) -> None:
-    folder, _, said = crowned
+def test_the_metrics_are_those_of_the_predictions(evaluated: Evaluated, split: str) -> None:
+    folder, _, said = evaluated
     table = predictions(folder)
     mine = table[table["split"] == split]
     p = mine[[f"p{grade}" for grade in range(5)]].to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1)
     assert mine["predicted"].tolist() == p.argmax(axis=1).tolist()
-    told = said[split]
-    assert isinstance(told, dict)
+    result = said[split]
+    assert isinstance(result, dict)
     plain = compute_metrics(mine["grade"].to_numpy(), p).as_json()
-    assert {name: told[name] for name in plain} == plain
-    assert told["nll"] == pytest.approx(-np.log(p[np.arange(len(p)), mine["grade"]]).mean())
-    assert told["patients"] == mine["patient"].nunique()
+    assert {name: result[name] for name in plain} == plain
+    assert result["nll"] == pytest.approx(-np.log(p[np.arange(len(p)), mine["grade"]]).mean())
+    assert result["patients"] == mine["patient"].nunique()
 
 
-def test_all_that_is_claimed_can_be_found_again_in_the_predictions(crowned: Crowned) -> None:
-    folder, _, said = crowned
+def test_all_that_is_claimed_can_be_found_again_in_the_predictions(evaluated: Evaluated) -> None:
+    folder, _, said = evaluated
     again = pd.read_csv(folder.best / "predictions.csv", converters={f"p{grade}": float for grade in range(5)})
     found = summary.summarize(again)
     assert found == {name: said[name] for name in found}
 
 
-def test_the_baselines_are_those_of_the_manifest(crowned: Crowned) -> None:
-    folder, data, said = crowned
+def test_the_baselines_are_those_of_the_manifest(evaluated: Evaluated) -> None:
+    folder, data, said = evaluated
     always = baselines.majority_baseline(data.frame, "test")
-    told = said["test"]["baselines"]["majority"]
-    assert (told["accuracy"], told["qwk"], told["n"]) == (always.accuracy, always.qwk, always.n)
+    result = said["test"]["baselines"]["majority"]
+    assert (result["accuracy"], result["qwk"], result["n"]) == (always.accuracy, always.qwk, always.n)
     assert predictions(folder)["majority"].unique().tolist() == [baselines.majority_grade(data.frame)]
     assert predictions(folder)["fellow_eye"].unique().tolist() == [""]  # split by patient: nothing leaks
 
 
-def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig, tmp_path: Path) -> None:
-    folder, data, _ = crowned
+def test_fellow_eyes_that_leak_are_told(evaluated: Evaluated, settings: TrialConfig, tmp_path: Path) -> None:
+    folder, data, _ = evaluated
     frame = data.frame.copy()
     test = frame.index[frame["split"] == "test"]
     frame.loc[test[:3], "patient"] = frame.loc[frame["split"] == "train", "patient"].iloc[0]
@@ -123,23 +123,23 @@ def test_fellow_eyes_that_leak_are_told(crowned: Crowned, settings: TrialConfig,
     other.record_trial(TRIAL, state="COMPLETE", best_epoch=1)
     for name in ("config.json", "model.pt"):
         files.copy_file(folder.trial(TRIAL) / name, other.trial(TRIAL) / name)
-    told = best_trial.evaluate_best_trial(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
+    result = best_trial.evaluate_best_trial(other, TRIAL, leaking, "val_qwk")["test"]["baselines"]["fellow_eye"]
     wanted = baselines.fellow_eye_baseline(frame, "test")
-    assert told["with_fellow"] == wanted.with_fellow == 3
-    assert (told["accuracy"], told["qwk"]) == (wanted.accuracy, wanted.qwk)
+    assert result["with_fellow"] == wanted.with_fellow == 3
+    assert (result["accuracy"], result["qwk"]) == (wanted.accuracy, wanted.qwk)
     assert (predictions(other)["fellow_eye"] != "").sum() == 3
 
 
-def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(crowned: Crowned) -> None:
-    _, data, _ = crowned
+def test_the_grade_of_an_ordinal_model_is_its_own_and_not_the_most_probable_one(evaluated: Evaluated) -> None:
+    _, data, _ = evaluated
     true = data.split_view("test").grades
     seen = Evaluation(1.0, true, np.full((len(true), 5), 0.2), predicted=true)
     assert best_trial.predictions_frame(data.frame, {"test": seen})["predicted"].tolist() == true.tolist()
     assert max(true) > 0
 
 
-def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: TrialConfig) -> None:
-    folder, data, _ = crowned
+def test_the_winner_can_be_built_from_its_folder(evaluated: Evaluated, settings: TrialConfig) -> None:
+    folder, data, _ = evaluated
     described = json.loads((folder.best / "config.json").read_text())
     assert described["trial"] == settings.model_dump(mode="json")
     assert (described["image_size"], described["mean"], described["std"]) == (16, list(MEAN), list(STD))
@@ -150,8 +150,8 @@ def test_the_winner_can_be_built_from_its_folder(crowned: Crowned, settings: Tri
     np.testing.assert_allclose(evaluate(net, data.split_view("test"), device=CPU).probabilities, p, atol=1e-4)
 
 
-def test_a_winner_without_weights_or_configuration_is_told_by_file(crowned: Crowned, tmp_path: Path) -> None:
-    _, data, _ = crowned
+def test_a_winner_without_weights_or_configuration_is_told_by_file(evaluated: Evaluated, tmp_path: Path) -> None:
+    _, data, _ = evaluated
     folder = RunFolder.create(tmp_path / "mine")
     folder.record_trial(TRIAL, best_epoch=1)
     with pytest.raises(ResultsError, match=r"t0003/model\.pt: is missing"):

@@ -86,7 +86,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     with caplog.at_level(logging.INFO, logger="retina"):
         yield caplog
 
@@ -136,29 +136,29 @@ def test_drawing_again_needs_neither_weights_nor_photographs(
 
 
 @pytest.mark.usefixtures("_stub_figures")
-def test_what_was_judged_of_another_epoch_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
+def test_what_was_judged_of_another_epoch_does_not_count(root: Path, logged: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.record_trial("t0002", state="COMPLETE", best_epoch=3)
     assert names(comparison_figures.draw(folder)) == sorted(set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"})
-    assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
-    assert "t0002/model.pt: is missing; keep.trials" in told.text
+    assert "no confusion matrix of ResNet50 (w/ pretraining)" in logged.text
+    assert "t0002/model.pt: is missing; keep.trials" in logged.text
 
 
 @pytest.mark.usefixtures("_stub_figures")
-def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_other_photographs_are_not_judged(trained: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("comparison"))
     folder = RunFolder.open(tmp_path / "both")
     folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
-    assert "photographs, grades or splits have changed since the run" in told.text
+    assert "photographs, grades or splits have changed since the run" in logged.text
 
 
 @pytest.mark.usefixtures("_stub_figures")
-def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: pytest.LogCaptureFixture) -> None:
+def test_what_was_judged_on_other_photographs_does_not_count(root: Path, logged: pytest.LogCaptureFixture) -> None:
     folder = RunFolder.open(root)
     folder.update_metadata(data={**folder.metadata()["data"], "fingerprint": "another"})  # the sweep was forced on
     assert names(comparison_figures.draw(folder)) == ["accuracy_resnet18.png", "accuracy_resnet50.png"]
-    assert "no confusion matrix of ResNet50 (w/ pretraining)" in told.text
+    assert "no confusion matrix of ResNet50 (w/ pretraining)" in logged.text
 
 
 @pytest.mark.usefixtures("_stub_figures")
@@ -172,7 +172,7 @@ def test_what_was_judged_on_other_photographs_does_not_count(root: Path, told: p
     ],
 )
 def test_damage_of_one_model_leaves_the_others(
-    root: Path, trained: Path, file: str, content: bytes, told: pytest.LogCaptureFixture
+    root: Path, trained: Path, file: str, content: bytes, logged: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(trained / "trials", root / "trials", dirs_exist_ok=True)
     (root / "comparison" / "resnet50_pretrained.json").unlink()
@@ -180,7 +180,7 @@ def test_damage_of_one_model_leaves_the_others(
     assert names(comparison_figures.draw(RunFolder.open(root))) == sorted(
         set(FIGURES) - {"confusion_matrix_resnet50_pretrained.png"}
     )
-    assert f"no confusion matrix of ResNet50 (w/ pretraining): {root / file}" in told.text
+    assert f"no confusion matrix of ResNet50 (w/ pretraining): {root / file}" in logged.text
 
 
 @pytest.mark.usefixtures("_stub_figures")
@@ -248,8 +248,8 @@ counts = arrays.arrays(np.int64, (5, 5), elements=st.integers(0, 60)).filter(lam
 @settings(max_examples=6, deadline=None)
 @given(counts)
 def test_the_matrices_are_normalised_as_scikit_learn_does(matrix: np.ndarray) -> None:
-    told = {"confusion_matrix": matrix.tolist(), "n": int(matrix.sum()), "accuracy": 0.5, "qwk": 0.25}
-    figure = comparison_figures.confusion_matrices(some(pretrained=True), told, Path("x.json"))
+    logged = {"confusion_matrix": matrix.tolist(), "n": int(matrix.sum()), "accuracy": 0.5, "qwk": 0.25}
+    figure = comparison_figures.confusion_matrices(some(pretrained=True), logged, Path("x.json"))
     true, predicted = np.repeat(np.indices((5, 5)).reshape(2, 25), matrix.ravel(), axis=1)
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "predicted grade"]
     for axes, how in zip(panels, ("all", "true"), strict=True):

@@ -229,5 +229,5 @@ def test_cut_points_are_not_judged_by_the_photographs_they_were_fitted_on(tmp_pa
     assert said["single"]["val"]["qwk"] == pytest.approx(judge.evaluate_validation().metrics.qwk)
     assert said["single"]["val"]["qwk"] < judge(val).metrics.qwk, "what they were fitted on flatters"
     assert said["single"]["test"]["qwk"] == pytest.approx(judge(data.split_view("test")).metrics.qwk)
-    crowned = best_trial.evaluate_best_trial(folder, "t0000", data, "val_qwk")
-    assert crowned["val"]["qwk"] == said["single"]["val"]["qwk"]
+    evaluated = best_trial.evaluate_best_trial(folder, "t0000", data, "val_qwk")
+    assert evaluated["val"]["qwk"] == said["single"]["val"]["qwk"]

@@ -109,11 +109,11 @@ def test_the_weights_are_those_of_the_best_trial(world: World) -> None:
 
 
 def test_the_network_can_be_built_without_this_package(world: World) -> None:
-    told = read(world.exported / "config.json")["architecture"]
-    net = torchvision.models.get_model(told["network"].rpartition(".")[2])
+    result = read(world.exported / "config.json")["architecture"]
+    net = torchvision.models.get_model(result["network"].rpartition(".")[2])
     layers: list[nn.Module] = []
     features = net.fc.in_features
-    for width in told["fc_widths"]:
+    for width in result["fc_widths"]:
         layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(0.5)]
         features = width
     net.fc = nn.Sequential(*layers[:-2])
@@ -125,9 +125,9 @@ def test_the_network_can_be_built_without_this_package(world: World) -> None:
 
 def graded_by_onnx(exported: Path, pixels: np.ndarray) -> list[np.ndarray]:
     """As another program would: onnxruntime, and numpy as the files say."""
-    told = read(exported / "preprocess.json")
-    images = ((pixels / 255 - told["mean"]) / told["std"]).transpose(0, 3, 1, 2).astype(np.float32)
-    return onnxruntime.InferenceSession(exported / "model.onnx").run(None, {told["graph_input"]["name"]: images})
+    result = read(exported / "preprocess.json")
+    images = ((pixels / 255 - result["mean"]) / result["std"]).transpose(0, 3, 1, 2).astype(np.float32)
+    return onnxruntime.InferenceSession(exported / "model.onnx").run(None, {result["graph_input"]["name"]: images})
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -158,9 +158,9 @@ def test_the_onnx_file_tells_what_it_takes_and_gives(world: World) -> None:
         ("grade", "tensor(int64)", ["batch"]),
         ("referable_score", "tensor(float)", ["batch"]),
     ]
-    told = graph.get_modelmeta().custom_metadata_map
-    assert json.loads(told["preprocess"]) == read(world.exported / "preprocess.json")
-    assert json.loads(told["grades"]) == list(GRADE_NAMES)
+    result = graph.get_modelmeta().custom_metadata_map
+    assert json.loads(result["preprocess"]) == read(world.exported / "preprocess.json")
+    assert json.loads(result["grades"]) == list(GRADE_NAMES)
     onnx.checker.check_model(onnx.load(world.exported / "model.onnx"), full_check=True)
 
 
@@ -349,9 +349,11 @@ def test_a_run_of_an_early_version_is_exported(world: World, tmp_path: Path) -> 
     (run / "best").mkdir(parents=True)
     (run / "sweep.yaml").write_text("name: demo\n")
     torch.save(net.state_dict(), run / "best" / "model.pt")
-    told = read(world.run / "best" / "config.json")
-    del told["checksums"]
-    files.write_json(run / "best" / "config.json", {**told, "trial": config.model_dump(mode="json"), "image_size": 32})
+    result = read(world.run / "best" / "config.json")
+    del result["checksums"]
+    files.write_json(
+        run / "best" / "config.json", {**result, "trial": config.model_dump(mode="json"), "image_size": 32}
+    )
     scores = {"n": 12, "accuracy": 0.5, "qwk": 0.25, "auc": None}
     files.write_json(
         run / "best" / "metrics.json", {"trial_id": "a1", "epoch": 2, "val": scores, "test": {**scores, "qwk": 0.125}}

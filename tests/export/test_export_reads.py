@@ -22,13 +22,13 @@ from retina.results.run_folder import RunFolder
 def edit_metrics(run: Path, path: str, value: Any) -> Path:
     """Give a key of metrics.json, "test.n" say, another value, and enter the file into its checksums."""
     file = run / "best" / "metrics.json"
-    told = json.loads(file.read_text())
+    result = json.loads(file.read_text())
     *above, last = path.split(".")
-    place = told
+    place = result
     for key in above:
         place = place[key]
     place[last] = value
-    files.write_json(file, told)
+    files.write_json(file, result)
     update_checksums(file.parent)
     return file
 
@@ -66,15 +66,15 @@ def test_metrics_are_checked_as_the_reports_check_them(run: Path, path: str, val
 @pytest.mark.parametrize("lacking", ["resamples", "intervals", "baselines", "confusion_matrix"])
 def test_a_card_is_written_without_what_an_earlier_version_did_not_know(run: Path, lacking: str) -> None:
     file = run / "best" / "metrics.json"
-    told = json.loads(file.read_text())
-    del told["verdict"]
+    result = json.loads(file.read_text())
+    del result["verdict"]
     for split in ("val", "test"):
-        del told[split][lacking]
-    files.write_json(file, told)
+        del result[split][lacking]
+    files.write_json(file, result)
     update_checksums(file.parent)
     text = (export(run) / "MODEL_CARD.md").read_text()
     assert ("Without intervals" in text) == (lacking == "intervals")
-    assert f"{told['test']['qwk']:.3f}" in text
+    assert f"{result['test']['qwk']:.3f}" in text
 
 
 def test_photographs_whose_names_a_spreadsheet_would_run_are_compared(run: Path, tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_photographs_whose_names_a_spreadsheet_would_run_are_compared(run: Path,
         draw(tmp_path / "eyes" / name, seed)
     (tmp_path / "eyes" / "labels.csv").write_text("\n".join(["image,level", *(f"{name},0" for name in names)]) + "\n")
     files.write_json(run / "sweep.yaml", {"name": "demo", "data": {"path": str(tmp_path / "eyes")}})
-    told = [{"split": "test", "image": name, "grade": 0, **dict.fromkeys(P, 0.2)} for name in names]
-    files.write_frame(run / "best" / "predictions.csv", pd.DataFrame(told))
+    result = [{"split": "test", "image": name, "grade": 0, **dict.fromkeys(P, 0.2)} for name in names]
+    files.write_frame(run / "best" / "predictions.csv", pd.DataFrame(result))
     assert "\ntest,'=a.png," in (run / "best" / "predictions.csv").read_text()
     seen = check.load_sample(RunFolder.open(run), 32)
     assert seen.recorded.shape == (4, 5)

@@ -70,7 +70,7 @@ def test_the_graphs_have_the_reading_of_every_loss(loss: str) -> None:
 
 def test_cut_points_are_told() -> None:
     assert Grader(Tiny("emd")).cut_points is None
-    told = Grader(Tiny("huber")).cut_points
-    assert isinstance(told, CutPoints)
-    assert told.cuts == pytest.approx((0.1, 0.9, 1.1, 2.5))
-    assert told.spread == pytest.approx(0.3)
+    result = Grader(Tiny("huber")).cut_points
+    assert isinstance(result, CutPoints)
+    assert result.cuts == pytest.approx((0.1, 0.9, 1.1, 2.5))
+    assert result.spread == pytest.approx(0.3)

@@ -53,8 +53,8 @@ def test_every_number_is_the_one_in_metrics_json(text: str, facts: CardData) -> 
     for key in ("qwk", "accuracy", "referable_auc"):
         label = CARD_METRIC_NAMES[key]
         for split, shown in zip(("val", "test"), found[label], strict=True):
-            told = facts.metrics[split]
-            assert shown == format_cell(told[key], told["intervals"][key])
+            result = facts.metrics[split]
+            assert shown == format_cell(result[key], result["intervals"][key])
     test = facts.metrics["test"]
     for grade, name in enumerate(("none", "mild", "moderate", "severe", "proliferative")):
         assert found[f"{grade} {name}"] == [str(count) for count in test["confusion_matrix"][grade]]  # the later table

@@ -40,10 +40,10 @@ def test_the_fellow_s_grade_is_the_worst_of_those_on_the_other_side_of_the_same_
     assert [None if pd.isna(grade) else grade for grade in found] == wanted
     if wanted:
         true = [grade for where, _, grade in rows if where == split]
-        told = fellow_eye_baseline(table(rows), split)
-        assert told.n == len(wanted)
-        assert told.with_fellow == sum(grade is not None for grade in wanted)
-        assert told.accuracy == pytest.approx(
+        computed = fellow_eye_baseline(table(rows), split)
+        assert computed.n == len(wanted)
+        assert computed.with_fellow == sum(grade is not None for grade in wanted)
+        assert computed.accuracy == pytest.approx(
             sum((guess or 0) == grade for guess, grade in zip(wanted, true, strict=True)) / len(true)
         )
 

@@ -21,8 +21,8 @@ def measured(seen: SplitPredictions, resamples: int = 400) -> dict[str, Any]:
     return summarize_split(seen, 1.0, POINT, resamples=resamples)
 
 
-def numbers(told: dict[str, Any]) -> dict[str, float]:
-    return {**told, "operating_specificity": told["operating"]["specificity"]}
+def numbers(computed: dict[str, Any]) -> dict[str, float]:
+    return {**computed, "operating_specificity": computed["operating"]["specificity"]}
 
 
 def test_each_resample_draws_as_many_patients_as_there_are() -> None:
@@ -46,9 +46,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     truth = numbers(measured(SplitPredictions.from_frame(predictions(60_000, seed=99), "test"), resamples=1))
     samples, held = 80, dict.fromkeys(NUMBERS, 0)
     for seed in range(samples):
-        told = measured(SplitPredictions.from_frame(predictions(100, seed=seed), "test"), 200)
+        computed = measured(SplitPredictions.from_frame(predictions(100, seed=seed), "test"), 200)
         for name in NUMBERS:
-            low, high = told["intervals"][name]
+            low, high = computed["intervals"][name]
             held[name] += low <= truth[name] <= high
     for name, times in held.items():
         # a true 95% gives 69 or fewer of 80 with a chance of 0.2%
@@ -79,16 +79,16 @@ def test_a_grade_that_one_patient_has_gets_no_interval_and_one_that_many_have_do
     seen = SplitPredictions.from_frame(predictions(80), "test")
     grades = np.where(seen.grades == 4, 3, seen.grades)
     grades[np.flatnonzero(seen.patients == 5)] = 4
-    told = measured(SplitPredictions(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
-    assert told["recall"][4] is not None
-    assert told["intervals"]["recall"][4] is None
-    assert told["intervals"]["recall"][0] is not None
+    computed = measured(SplitPredictions(grades, *(getattr(seen, name) for name in list(vars(seen))[1:])))
+    assert computed["recall"][4] is not None
+    assert computed["intervals"]["recall"][4] is None
+    assert computed["intervals"]["recall"][0] is not None
 
 
 def test_of_a_single_patient_nothing_can_be_said() -> None:
-    told = measured(SplitPredictions.from_frame(predictions(1), "test"))
-    assert told["patients"] == 1
-    flat = [one for value in told["intervals"].values() for one in (value if isinstance(value, list) else [value])]
+    computed = measured(SplitPredictions.from_frame(predictions(1), "test"))
+    assert computed["patients"] == 1
+    flat = [one for value in computed["intervals"].values() for one in (value if isinstance(value, list) else [value])]
     assert flat
     assert not any(flat)
 
@@ -101,9 +101,9 @@ def test_the_calibration_error_of_an_honest_model_is_compatible_with_none() -> N
         grades = (rng.random(200)[:, None] > p.cumsum(axis=1)[:, :4]).sum(axis=1)
         zeros = np.zeros(200, dtype=np.int64)
         seen = SplitPredictions(grades, p.argmax(axis=1), p, np.arange(200), zeros, None, 0)
-        told = measured(seen, 200)
-        low, high = told["intervals"]["ece"]
-        assert 0 <= low < 0.01 < told["ece"] <= high < 0.3
+        computed = measured(seen, 200)
+        low, high = computed["intervals"]["ece"]
+        assert 0 <= low < 0.01 < computed["ece"] <= high < 0.3
 
 
 def test_the_calibration_error_of_a_dishonest_model_is_held_too() -> None:

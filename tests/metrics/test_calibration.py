@@ -33,11 +33,11 @@ def test_it_finds_the_temperature_that_was_put_in(true: float) -> None:
     logits = rng.normal(0, 3, (20_000, 5))
     honest = special.softmax(logits / true, axis=1)
     grades = (rng.random(len(logits))[:, None] > honest.cumsum(axis=1)[:, :4]).sum(axis=1)
-    told = special.softmax(logits, axis=1)
-    found = fit_temperature(grades, told)
+    computed = special.softmax(logits, axis=1)
+    found = fit_temperature(grades, computed)
     assert found == pytest.approx(true, rel=0.05)
-    np.testing.assert_allclose(apply_temperature(told, true), honest)
-    assert expected_calibration_error(grades, apply_temperature(told, found)) < 0.015
+    np.testing.assert_allclose(apply_temperature(computed, true), honest)
+    assert expected_calibration_error(grades, apply_temperature(computed, found)) < 0.015
 
 
 @settings(deadline=None, max_examples=30)

@@ -169,12 +169,12 @@ def test_the_confusion_matrix_has_true_grades_in_rows() -> None:
 
 
 def test_json_says_null_for_what_is_unknown() -> None:
-    told = json.loads(json.dumps(compute_metrics([1, 1], one_hot([1, 0])).as_json(), allow_nan=False))
-    assert told["auc"] is None
-    assert told["referable_auc"] is None
-    assert told["recall"] == [None, 0.5, None, None, None]
-    assert told["n"] == 2
-    assert told["confusion_matrix"][1] == [1, 1, 0, 0, 0]
+    computed = json.loads(json.dumps(compute_metrics([1, 1], one_hot([1, 0])).as_json(), allow_nan=False))
+    assert computed["auc"] is None
+    assert computed["referable_auc"] is None
+    assert computed["recall"] == [None, 0.5, None, None, None]
+    assert computed["n"] == 2
+    assert computed["confusion_matrix"][1] == [1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

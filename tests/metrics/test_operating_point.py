@@ -57,8 +57,8 @@ def test_it_lies_half_way_between_two_photographs() -> None:
     target = {"sensitivity": 0.87, "specificity": 0.9}
     assert point == OperatingPoint(threshold=point.threshold, chosen_on="val", target=target, met=True)
     assert point.threshold == pytest.approx(0.4)
-    told = {"threshold": point.threshold, "chosen_on": "val", "met": True}
-    assert point.as_json() == {**told, "target": target}
+    computed = {"threshold": point.threshold, "chosen_on": "val", "met": True}
+    assert point.as_json() == {**computed, "target": target}
 
 
 def test_where_only_everybody_or_nobody_can_be_referred_nobody_is() -> None:

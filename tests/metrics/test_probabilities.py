@@ -51,8 +51,8 @@ def test_a_grade_or_score_out_of_range_is_named(grade: int, score: float) -> Non
 
 @given(logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=5, max_size=5))
 def test_what_a_softmax_gives_is_taken(logits: list[float]) -> None:
-    told = torch.tensor([logits]).softmax(dim=1)
-    assert find_problems(told.numpy()) == [""]
+    computed = torch.tensor([logits]).softmax(dim=1)
+    assert find_problems(computed.numpy()) == [""]
 
 
 # --- reading raw outputs ---

@@ -50,11 +50,11 @@ def repeated(seen: SplitPredictions, weights: npt.NDArray[np.int64]) -> SplitPre
     )
 
 
-def plain(told: dict[str, Any]) -> dict[str, Any]:
+def plain(computed: dict[str, Any]) -> dict[str, Any]:
     """What scikit-learn and torchmetrics say, under the names that `VectorizedMetrics` has."""
-    flat = {**told, **{f"operating_{name}": value for name, value in told["operating"].items()}}
-    for name, other in told["baselines"].items():
-        flat |= {f"{number} over {name}": told[number] - other[number] for number in ("accuracy", "qwk")}
+    flat = {**computed, **{f"operating_{name}": value for name, value in computed["operating"].items()}}
+    for name, other in computed["baselines"].items():
+        flat |= {f"{number} over {name}": computed[number] - other[number] for number in ("accuracy", "qwk")}
     return flat
 
 
@@ -77,9 +77,9 @@ def test_every_number_has_its_weighted_twin() -> None:
     p = rng.dirichlet(np.ones(5), 50)
     zeros = np.zeros(50, dtype=np.int64)
     seen = SplitPredictions(np.arange(50) % 5, p.argmax(axis=1), p, np.arange(50) // 2, zeros, zeros, 50)
-    told = plain(summarize_split(seen, TEMPERATURE, POINT, resamples=1))
+    computed = plain(summarize_split(seen, TEMPERATURE, POINT, resamples=1))
     others = {"n", "patients", "confusion_matrix", "operating", "intervals", "resamples", "baselines"}
-    assert set(VectorizedMetrics(seen, p, POINT)(np.ones((25, 1)))) == set(told) - others
+    assert set(VectorizedMetrics(seen, p, POINT)(np.ones((25, 1)))) == set(computed) - others
 
 
 def test_without_an_operating_point_nobody_knows_who_is_referred() -> None:

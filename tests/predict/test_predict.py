@@ -82,10 +82,10 @@ def test_who_is_referable_follows_from_the_operating_point(world: World, runtime
     refers = referable_probability(seen.probabilities) >= point["threshold"]
     assert frame["referable"].tolist() == refers.tolist()
     assert set(refers) == {True, False}
-    told = read(world.run / "best" / "metrics.json")["val"]["operating"]
+    result = read(world.run / "best" / "metrics.json")["val"]["operating"]
     positive = world.data.split_view("val").grades >= 2
-    assert refers[positive].mean() == pytest.approx(told["sensitivity"])
-    assert (~refers[~positive]).mean() == pytest.approx(told["specificity"])
+    assert refers[positive].mean() == pytest.approx(result["sensitivity"])
+    assert (~refers[~positive]).mean() == pytest.approx(result["specificity"])
 
 
 def test_what_a_prediction_says(world: World) -> None:
@@ -144,10 +144,10 @@ def test_onnxruntime_is_enough(world: World, tmp_path: Path, runtime: str) -> No
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    told = read(tmp_path / "grades.json")
+    result = read(tmp_path / "grades.json")
     frame = predict(world.exported, world.paths, runtime="torch", device="cpu")
-    assert [one["grade"] for one in told] == frame["grade"].tolist()
-    assert [one["referable"] for one in told] == frame["referable"].tolist()
+    assert [one["grade"] for one in result] == frame["grade"].tolist()
+    assert [one["referable"] for one in result] == frame["referable"].tolist()
 
 
 def of_layout_1(world: World, tmp_path: Path) -> Path:
@@ -192,9 +192,9 @@ def test_a_damaged_graph_is_named(world: World, tmp_path: Path) -> None:
 
 def test_a_graph_of_another_size_is_refused(world: World, tmp_path: Path) -> None:
     other = copy(world.exported, tmp_path / "model")
-    told = read(other / "preprocess.json")
-    graph_input = {**told["graph_input"], "shape": ["batch", 3, 32, 32]}
-    files.write_json(other / "preprocess.json", {**told, "image_size": 32, "graph_input": graph_input})
+    result = read(other / "preprocess.json")
+    graph_input = {**result["graph_input"], "shape": ["batch", 3, 32, 32]}
+    files.write_json(other / "preprocess.json", {**result, "image_size": 32, "graph_input": graph_input})
     update_checksums(other)
     assert "takes images ['batch', 3, 64, 64]" in refusal(predict, other, [], runtime="onnx")
 
@@ -260,12 +260,12 @@ def test_grades_as_csv_and_json(world: World, tmp_path: Path) -> None:
     assert table["grade"].equals(frame["grade"])
     assert table["referable"].equals(frame["referable"])
     np.testing.assert_allclose(table[P], frame[P], atol=1e-6)
-    told = read(tmp_path / "new" / "grades.json")
-    assert [one["grade"] for one in told] == [*frame["grade"].iloc[:4].tolist(), None]
-    assert [one["referable"] for one in told] == [*frame["referable"].iloc[:4].tolist(), None]
-    assert [one["image"] for one in told] == frame["image"].tolist()
-    assert told[4]["p0"] is None
-    assert told[0]["p4"] == pytest.approx(frame["p4"].iloc[0], abs=1e-6)
+    result = read(tmp_path / "new" / "grades.json")
+    assert [one["grade"] for one in result] == [*frame["grade"].iloc[:4].tolist(), None]
+    assert [one["referable"] for one in result] == [*frame["referable"].iloc[:4].tolist(), None]
+    assert [one["image"] for one in result] == frame["image"].tolist()
+    assert result[4]["p0"] is None
+    assert result[0]["p4"] == pytest.approx(frame["p4"].iloc[0], abs=1e-6)
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["grades.csv", "grades.json"]
     for write in (write_csv, write_json):
         assert "cannot be written" in refusal(write, frame, tmp_path / "new" / "grades.csv" / "x")

@@ -18,27 +18,27 @@ from retina.results.run_folder import RunFolder
 HEAD = {"trial_id": "t0007", "epoch": 12, "chosen_by": "val_qwk (validation; the test split chose nothing)"}
 
 
-def shown(tmp_path: Path, told: dict[str, Any]) -> list[str]:
+def shown(tmp_path: Path, result: dict[str, Any]) -> list[str]:
     folder = RunFolder(tmp_path / "mine")
-    write_json(folder.best / "metrics.json", {**HEAD, **told})
+    write_json(folder.best / "metrics.json", {**HEAD, **result})
     console = Console(width=100, highlight=False, markup=False, record=True)
     with console.capture() as captured:
         console.print(render(folder))
     return captured.get().splitlines()
 
 
-def refused(tmp_path: Path, told: dict[str, Any]) -> str:
+def refused(tmp_path: Path, result: dict[str, Any]) -> str:
     with pytest.raises(ResultsError) as caught:
-        shown(tmp_path, told)
+        shown(tmp_path, result)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'mine' / 'best' / 'metrics.json'}: ")
     assert len(message.splitlines()) == 2
     return message
 
 
-def without(told: dict[str, Any], path: str) -> dict[str, Any]:
+def without(result: dict[str, Any], path: str) -> dict[str, Any]:
     """A copy that lacks one key: "test.n", say."""
-    copied = json.loads(json.dumps(told))
+    copied = json.loads(json.dumps(result))
     *above, last = path.split(".")
     place = copied
     for key in above:
@@ -53,13 +53,13 @@ def row(lines: list[str], label: str) -> list[str]:
 
 
 def test_the_verdict_stands_first_and_everything_fits_a_hundred_columns(tmp_path: Path) -> None:
-    told = summarize(predictions(fellows=9), resamples=100)
+    result = summarize(predictions(fellows=9), resamples=100)
     for split in ("val", "test"):
-        told[split] |= {"n": 35_126, "patients": 17_563, "confusion_matrix": [[35_126, 0, 0, 0, 0], *[[0] * 5] * 4]}
-    lines = shown(tmp_path, told)
+        result[split] |= {"n": 35_126, "patients": 17_563, "confusion_matrix": [[35_126, 0, 0, 0, 0], *[[0] * 5] * 4]}
+    lines = shown(tmp_path, result)
     assert max(map(len, lines)) <= 100
     said = [line for line in lines if line.strip()]
-    assert told["verdict"].startswith(said[0].strip())
+    assert result["verdict"].startswith(said[0].strip())
     assert not any("…" in line for line in lines)
     assert any(line.rstrip().endswith("n=35,126, 17,563 patients") for line in lines)
     assert len(row(lines, "sensitivity at 90% specificity")) == 2
@@ -67,9 +67,9 @@ def test_the_verdict_stands_first_and_everything_fits_a_hundred_columns(tmp_path
 
 
 def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) -> None:
-    told = summarize(predictions(fellows=9), resamples=100)
-    lines = shown(tmp_path, told)
-    test = told["test"]
+    result = summarize(predictions(fellows=9), resamples=100)
+    lines = shown(tmp_path, result)
+    test = result["test"]
     for key, label in {"qwk": "QWK", "accuracy": "accuracy", "referable_auc": "referable AUC", "ece": "ECE"}.items():
         low, high = test["intervals"][key]
         assert row(lines, label)[-1].strip() == f"{test[key]:.3f} [{low:.3f}, {high:.3f}]"
@@ -86,8 +86,8 @@ def test_each_number_has_its_interval_and_the_baselines_beneath(tmp_path: Path) 
 
 def test_photographs_of_nobody_are_not_counted_as_patients(tmp_path: Path) -> None:
     frame = predictions()
-    told = summarize(frame.assign(patient=[f"eye {i}" for i in range(len(frame))]), resamples=50)
-    lines = shown(tmp_path, told)
+    result = summarize(frame.assign(patient=[f"eye {i}" for i in range(len(frame))]), resamples=50)
+    lines = shown(tmp_path, result)
     assert max(map(len, lines)) <= 100
     text = " ".join(" ".join(lines).split())
     assert "n=120 " in text
@@ -133,9 +133,9 @@ def test_a_sweep_that_was_judged_before_there_were_intervals_is_shown_too(tmp_pa
     ],
 )
 def test_what_the_table_cannot_do_without_is_missed_by_name(tmp_path: Path, lacking: str) -> None:
-    told = summarize(predictions(noise=0.05), resamples=10)
-    assert told["operating_point"]["met"]
-    message = refused(tmp_path, without(told, lacking))
+    result = summarize(predictions(noise=0.05), resamples=10)
+    assert result["operating_point"]["met"]
+    message = refused(tmp_path, without(result, lacking))
     assert f"should hold {'the threshold' if 'threshold' in lacking else ''}" in message
     assert lacking.rpartition(".")[2] in message
     assert "KeyError" not in message
@@ -157,9 +157,9 @@ def test_what_the_table_cannot_do_without_is_missed_by_name(tmp_path: Path, lack
     ids=str,
 )
 def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, split: dict[str, Any], named: str) -> None:
-    told = summarize(predictions(), resamples=10)
-    told["test"] |= split
-    assert named in refused(tmp_path, told)
+    result = summarize(predictions(), resamples=10)
+    result["test"] |= split
+    assert named in refused(tmp_path, result)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, split: dict[str
     ],
 )
 def test_without_what_an_earlier_version_did_not_know_the_rest_is_shown(tmp_path: Path, lacking: str) -> None:
-    told = without(summarize(predictions(fellows=9), resamples=10), lacking)
-    lines = shown(tmp_path, told)
-    assert row(lines, "QWK")[-1].strip().startswith(f"{told['test']['qwk']:.3f}")
+    result = without(summarize(predictions(fellows=9), resamples=10), lacking)
+    lines = shown(tmp_path, result)
+    assert row(lines, "QWK")[-1].strip().startswith(f"{result['test']['qwk']:.3f}")
     if lacking.endswith("grade"):
         assert any(line.strip().startswith(("majority ", "always grade 0 ")) for line in lines)

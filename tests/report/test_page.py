@@ -71,9 +71,9 @@ def test_the_verdict_stands_first(finished: RunFolder, shown: Read) -> None:
 
 def test_the_table_holds_every_trial_as_trials_csv_has_it(finished: RunFolder, shown: Read) -> None:
     rows = {row["trial_id"]: row for row in shown.trials()}
-    told = pd.read_csv(finished.root / "trials.csv", dtype=str, keep_default_na=False)
-    assert len(rows) == len(STATES) == len(told)
-    for one in told.to_dict(orient="records"):
+    outcome = pd.read_csv(finished.root / "trials.csv", dtype=str, keep_default_na=False)
+    assert len(rows) == len(STATES) == len(outcome)
+    for one in outcome.to_dict(orient="records"):
         row = rows[one["trial_id"]]
         assert row["state"] == one["state"]
         assert row["reason"] == one["reason"]
@@ -96,14 +96,14 @@ def test_the_best_trial_comes_first_and_those_without_a_value_last(shown: Read) 
 
 
 def test_the_numbers_are_those_of_metrics_json(finished: RunFolder, shown: Read) -> None:
-    told, rows = read_json(finished.best / "metrics.json"), shown.numbers()
+    outcome, rows = read_json(finished.best / "metrics.json"), shown.numbers()
     for name, key in {"QWK": "qwk", "accuracy": "accuracy", "macro F1": "macro_f1"}.items():
-        assert rows[name] == [with_interval(told[split], key) for split in ("val", "test")]
+        assert rows[name] == [with_interval(outcome[split], key) for split in ("val", "test")]
     for grade in range(5):
         cells = next(cells for name, cells in rows.items() if name.startswith(f"recall of {grade}"))
-        assert cells == [with_interval(told[split], "recall", grade) for split in ("val", "test")]
+        assert cells == [with_interval(outcome[split], "recall", grade) for split in ("val", "test")]
     majority = next(cells for name, cells in rows.items() if name.startswith("always grade"))
-    known = [told[split]["baselines"]["majority"][key] for split in ("val", "test") for key in ("qwk", "accuracy")]
+    known = [outcome[split]["baselines"]["majority"][key] for split in ("val", "test") for key in ("qwk", "accuracy")]
     assert majority == [f"{value:.3f}" for value in known]
 
 
@@ -117,11 +117,11 @@ def with_interval(split: dict[str, Any], key: str, grade: int | None = None) -> 
 
 def test_ensemble_and_soup_stand_beside_the_best_model(copied: RunFolder) -> None:
     best = read_json(copied.best / "metrics.json")
-    told: dict[str, Any] = {"metric": "val_qwk", "better": "soup"}
+    outcome: dict[str, Any] = {"metric": "val_qwk", "better": "soup"}
     for at, (way, members) in enumerate({"single": 1, "ensemble": 3, "soup": 2}.items()):
         splits = {split: {**best[split], "qwk": at / 10} for split in ("val", "test")}
-        told[way] = {"members": [BEST, "t0009", "t0003"][:members], **splits}
-    write_json(copied.best / "together.json", told)
+        outcome[way] = {"members": [BEST, "t0009", "t0003"][:members], **splits}
+    write_json(copied.best / "together.json", outcome)
     checksums.update(copied.best, ["together.json"])
     shown = written(copied)
     rows = shown.numbers()
@@ -135,11 +135,11 @@ def test_ensemble_and_soup_stand_beside_the_best_model(copied: RunFolder) -> Non
 
 
 def test_the_confusion_matrices_count_every_photograph(finished: RunFolder, shown: Read) -> None:
-    told = read_json(finished.best / "metrics.json")
+    outcome = read_json(finished.best / "metrics.json")
     tables = shown.section("confusion").find("table")
     assert len(tables) == 4
     for number, table in enumerate(tables):
-        counts = told[("val", "test")[number // 2]]["confusion_matrix"]
+        counts = outcome[("val", "test")[number // 2]]["confusion_matrix"]
         (body,) = table.find("tbody")
         for row, expected in zip(body.find("tr"), counts, strict=True):
             cells = [cell.words for cell in row.find("td")]
@@ -208,12 +208,12 @@ def test_each_figure_that_is_wanted_is_there(shown: Read) -> None:
 
 
 def test_it_says_how_to_repeat_it(finished: RunFolder, shown: Read) -> None:
-    told = shown.section("repeat").words
+    outcome = shown.section("repeat").words
     notes = finished.metadata()
-    assert notes["command"] in told
-    assert f"--space {finished.root / 'sweep.yaml'} --name demo-again" in told
-    assert notes["packages"]["torch"] in told
-    assert notes["cpu"] in told
+    assert notes["command"] in outcome
+    assert f"--space {finished.root / 'sweep.yaml'} --name demo-again" in outcome
+    assert notes["packages"]["torch"] in outcome
+    assert notes["cpu"] in outcome
     data = shown.section("data").words
     assert notes["data"]["fingerprint"] in data
     counts = shown.numbers("data")
@@ -269,11 +269,12 @@ def test_a_sweep_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
 
 def test_what_an_earlier_version_did_not_measure_is_left_out(copied: RunFolder) -> None:
     file = copied.best / "metrics.json"
-    told = read_json(file)
+    outcome = read_json(file)
     known = ("n", "accuracy", "qwk", "auc", "referable_auc", "recall", "confusion_matrix", "loss")
-    old = {key: told[key] for key in ("trial_id", "epoch", "precision", "chosen_by")}
+    old = {key: outcome[key] for key in ("trial_id", "epoch", "precision", "chosen_by")}
     old |= {
-        split: {"loss": 1.25} | {key: told[split][key] for key in known if key != "loss"} for split in ("val", "test")
+        split: {"loss": 1.25} | {key: outcome[split][key] for key in known if key != "loss"}
+        for split in ("val", "test")
     }
     write_json(file, old)
     frame = pd.read_csv(copied.best / "predictions.csv", keep_default_na=False)
@@ -281,7 +282,7 @@ def test_what_an_earlier_version_did_not_measure_is_left_out(copied: RunFolder) 
     checksums.update(copied.best, [file.name, "predictions.csv"])
     shown = written(copied)
     rows = shown.numbers()
-    assert rows["QWK"] == [f"{told[split]['qwk']:.3f}" for split in ("val", "test")]
+    assert rows["QWK"] == [f"{outcome[split]['qwk']:.3f}" for split in ("val", "test")]
     assert rows["loss"] == ["1.250", "1.250"]
     assert not {"macro F1", "calibration error (ECE)"} & set(rows)
     assert not [name for name in rows if name.startswith(("always", "precision"))]
@@ -392,8 +393,8 @@ def test_a_page_takes_the_place_of_nothing_but_a_page(copied: RunFolder, capsys:
 
 
 def test_the_templates_are_part_of_the_package() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    outcome = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     room = ROOT / "retina" / "report" / "page"
-    listed = {file for pattern in told["retina.report.page"] for file in room.glob(pattern)}
+    listed = {file for pattern in outcome["retina.report.page"] for file in room.glob(pattern)}
     assert {file for file in room.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"}} == listed
     assert json.dumps(sorted(file.name for file in listed)) == '["page.css", "page.html", "page.js"]'

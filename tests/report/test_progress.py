@@ -1,4 +1,4 @@
-"""What a person is told while photographs are decoded: how far, how fast, how long yet; and at the end, how fast."""
+"""The progress of decoding: count, speed, remaining time; and at the end, how fast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRADES = {"0": 12, "2": 12}
 
 
 class Clock:
-    """Time that passes when it is told to, in seconds."""
+    """A clock that advances when a test says so, in seconds."""
 
     now = 1000.0
 
@@ -29,7 +29,7 @@ class Clock:
         return self.now
 
 
-def told(*, terminal: bool, steps: list[tuple[float, int]], total: int = 35126) -> str:
+def result(*, terminal: bool, steps: list[tuple[float, int]], total: int = 35126) -> str:
     """All that is printed for so many photographs done after so many seconds, in a window of 80 columns."""
     clock, file = Clock(), StringIO()
     console = Console(file=file, width=80, force_terminal=terminal, color_system=None)
@@ -42,20 +42,20 @@ def told(*, terminal: bool, steps: list[tuple[float, int]], total: int = 35126) 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_photographs_a_second_and_the_time_left_are_told(terminal: bool) -> None:
-    printed = told(terminal=terminal, steps=[(0, 0), (30, 900), (60, 1800)])
+    printed = result(terminal=terminal, steps=[(0, 0), (30, 900), (60, 1800)])
     assert "30.0 a second, 0:18:31 left" in printed
     assert re.search("1800/35126" if terminal else "decoding photographs: 1,800 of 35,126, ", printed)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_photographs_of_a_build_before_do_not_count(terminal: bool) -> None:
-    printed = told(terminal=terminal, steps=[(0, 20000), (30, 20300)])
+    printed = result(terminal=terminal, steps=[(0, 20000), (30, 20300)])
     assert "10.0 a second, 0:24:43 left" in printed
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
     steps = [(second, 10 * second) for second in range(101)]
-    lines = told(terminal=False, steps=steps, total=1000).splitlines()
+    lines = result(terminal=False, steps=steps, total=1000).splitlines()
     assert [line.split(" of ")[0] for line in lines] == [
         f"decoding photographs: {done}" for done in ("200", "400", "600", "800", "1,000")
     ]
@@ -63,8 +63,8 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
 
 
 def test_what_is_over_at_once_is_told_without_a_rate() -> None:
-    assert told(terminal=False, steps=[(0, 5)], total=5) == "decoding photographs: 5 of 5\n"
-    assert told(terminal=False, steps=[(0, 0), (0, 5)], total=5) == "decoding photographs: 5 of 5\n"
+    assert result(terminal=False, steps=[(0, 5)], total=5) == "decoding photographs: 5 of 5\n"
+    assert result(terminal=False, steps=[(0, 0), (0, 5)], total=5) == "decoding photographs: 5 of 5\n"
 
 
 def test_a_bar_is_gone_when_it_is_done() -> None:

@@ -86,21 +86,21 @@ def test_whatever_a_file_holds_a_command_answers(
     DAMAGES[damage](where / sweep / name)
     for command in ("list", "report", "resume") if sweep == "demo" else ("show", "load"):
         before = interrupted_sweep.contents(where)
-        told = run_command(command, where, capsys)
-        assert told.code in {0, 1, 2}, told
-        assert "Traceback" not in told.out + told.err
-        assert 0 <= len(told.err.splitlines()) <= 3
+        result = run_command(command, where, capsys)
+        assert result.code in {0, 1, 2}, result
+        assert "Traceback" not in result.out + result.err
+        assert 0 <= len(result.err.splitlines()) <= 3
         if command == "list":
-            assert told.code == 0
-            assert "good" in told.out
-            assert "demo" in told.out
-        if told.code == 2:
+            assert result.code == 0
+            assert "good" in result.out
+            assert "demo" in result.out
+        if result.code == 2:
             # lost notes: it goes on by force; lost tables: all is trained anew, for which weights are absent here
-            assert any(one in told.err for one in (name.rpartition("/")[2], "--force", "--weights"))
+            assert any(one in result.err for one in (name.rpartition("/")[2], "--force", "--weights"))
         after = interrupted_sweep.contents(where)
         assert before.keys() <= after.keys()  # nothing is lost
         assert not [path for path in after if "partial" in path]
-        if command in {"list", "show"} or (command == "report" and told.code):
+        if command in {"list", "show"} or (command == "report" and result.code):
             assert {path: after[path] for path in before} == before
 
 
@@ -183,12 +183,12 @@ def test_an_edited_file_is_refused_by_line_and_column(
     changed(file, edit)
     before = interrupted_sweep.contents(where)
     for command in ("report", "resume", "extend"):
-        told = run_command(command, where, capsys)
-        assert told.code == 2, told
+        result = run_command(command, where, capsys)
+        assert result.code == 2, result
         if not (name == "sweep.yaml" and command != "report"):  # there it is named with --space, and differs
-            assert told.err.startswith(f"{file}: ")
-            assert problem in told.err
-        assert 1 <= len(told.err.splitlines()) <= 3
+            assert result.err.startswith(f"{file}: ")
+            assert problem in result.err
+        assert 1 <= len(result.err.splitlines()) <= 3
         assert interrupted_sweep.contents(where) == before
     listed = run_command("list", where, capsys)
     assert "unreadable: " in listed.out
@@ -221,11 +221,11 @@ def test_what_is_said_of_the_best_model_is_checked(
     file = where / "demo" / "best" / name
     changed(file, edit)
     update_checksums(file.parent)
-    told = run_command("report", where, capsys)
-    assert told.code == 2
-    assert told.err.startswith(f"{file}: ")
-    assert problem in told.err
-    assert "--resume evaluates the best trial again" in told.err
+    result = run_command("report", where, capsys)
+    assert result.code == 2
+    assert result.err.startswith(f"{file}: ")
+    assert problem in result.err
+    assert "--resume evaluates the best trial again" in result.err
     shutil.rmtree(file.parent)
     assert run_command("resume", where, capsys).code in {
         0,
@@ -248,9 +248,9 @@ def test_columns_that_somebody_added_are_kept(where: Path, capsys: pytest.Captur
 def test_a_row_that_lacks_a_setting_does_not_get_its_default(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed(where / "demo" / "trials.csv", _cell(2, "dropout", ""))
     assert run_command("report", where, capsys).code == 0
-    told = run_command("resume", where, capsys)
-    assert told.code == 2
-    assert "trials.csv: t0001: dropout: should not be empty" in told.err
+    result = run_command("resume", where, capsys)
+    assert result.code == 2
+    assert "trials.csv: t0001: dropout: should not be empty" in result.err
 
 
 @pytest.mark.parametrize("name", ["../../../evil", "/etc/passwd", "", ".", "..", "a/b", "a\\b", "t\n", "t" * 65, "t\0"])

@@ -32,16 +32,16 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_plain_json() -> None:
-    told = describe_environment()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    result = describe_environment()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_it_names_the_versions() -> None:
-    told = describe_environment()
-    assert told["retina"] == retina.__version__
-    assert told["python"] == platform.python_version()
-    assert set(told["packages"]) == set(PACKAGES)
-    assert told["packages"]["torch"] == importlib.metadata.version("torch")
+    result = describe_environment()
+    assert result["retina"] == retina.__version__
+    assert result["python"] == platform.python_version()
+    assert set(result["packages"]) == set(PACKAGES)
+    assert result["packages"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_a_package_that_is_not_there_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +60,10 @@ def test_the_time_has_its_zone() -> None:
 
 
 def test_the_hardware_is_told() -> None:
-    told = describe_environment()
-    assert told["cores"] >= 1
-    assert told["cpu"]
-    assert isinstance(told["gpus"], list)
+    result = describe_environment()
+    assert result["cores"] >= 1
+    assert result["cpu"]
+    assert isinstance(result["gpus"], list)
 
 
 def test_outside_a_checkout_there_is_no_commit(code: Path) -> None:

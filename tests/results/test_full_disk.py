@@ -44,9 +44,9 @@ def _sqlite(code: int, text: str) -> Exception:
     """An error as Optuna raises it: its own, caused by SQLAlchemy's, caused by SQLite's."""
     original = sqlite3.OperationalError(text)
     original.sqlite_errorcode = code
-    told = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
-    told.__cause__ = OperationalError("INSERT", {}, original)
-    return told
+    result = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+    result.__cause__ = OperationalError("INSERT", {}, original)
+    return result
 
 
 @pytest.mark.parametrize(

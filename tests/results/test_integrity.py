@@ -120,9 +120,9 @@ def test_a_list_that_is_gone_is_missed(exported: Path, world: World, runtime: An
 
 
 def test_who_changes_a_file_on_purpose_enters_it(exported: Path, world: World) -> None:
-    told = json.loads((exported / "config.json").read_text())
-    told["operating_point"]["threshold"] = 0.0
-    files.write_json(exported / "config.json", told)
+    result = json.loads((exported / "config.json").read_text())
+    result["operating_point"]["threshold"] = 0.0
+    files.write_json(exported / "config.json", result)
     message = refusal(predict, exported, world.paths[:1])
     assert "config.json: was changed or damaged" in message
     assert "sha256sum *.* > SHA256SUMS" in message
@@ -152,10 +152,10 @@ def test_a_graph_goes_with_its_descriptions(
 def of_layout_2(exported: Path) -> None:
     """Make it an export of retina 0.1.0."""
     (exported / checksums.SUMS).unlink()
-    told = json.loads((exported / "config.json").read_text())
+    result = json.loads((exported / "config.json").read_text())
     for name in ("recorded", "recorded_difference", "verified"):
-        del told["check"][name]
-    files.write_json(exported / "config.json", {**told, "export": 2})
+        del result["check"][name]
+    files.write_json(exported / "config.json", {**result, "export": 2})
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -200,8 +200,8 @@ def test_what_overflows_gets_no_grade_and_a_named_problem(
     table = pd.read_csv(tmp_path / "g.csv")
     assert table["problem"].str.contains("no grade: the model's output is not finite").all()
     assert table[["grade", "name", "p0", "p4", "referable_score", "referable"]].isna().all(axis=None)
-    told = json.loads((tmp_path / "g.json").read_text())
-    assert [(one["grade"], one["referable"]) for one in told] == [(None, None)] * 3
+    result = json.loads((tmp_path / "g.json").read_text())
+    assert [(one["grade"], one["referable"]) for one in result] == [(None, None)] * 3
 
 
 def test_who_gets_a_grade_makes_the_run_worth_its_while(
@@ -338,8 +338,8 @@ METRIC = {"name": "val_qwk", "goal": "maximize"}
 
 
 def test_no_table_and_no_figure_is_made_of_damaged_numbers(run: Path) -> None:
-    told = (run / "best" / "metrics.json").read_text()
-    files.write_text(run / "best" / "metrics.json", told.replace('"qwk": 0.', '"qwk": 0.9', 1))
+    result = (run / "best" / "metrics.json").read_text()
+    files.write_text(run / "best" / "metrics.json", result.replace('"qwk": 0.', '"qwk": 0.9', 1))
     mine = RunFolder.open(run)
     for door in (best_model.render, figures.draw):
         assert "metrics.json: was changed or damaged" in refusal(door, mine)

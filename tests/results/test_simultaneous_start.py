@@ -210,13 +210,13 @@ def test_a_lock_goes_with_its_process_also_on_a_disk_without_locks(
 
     folder = begin(tmp_path / "x")
     monkeypatch.setattr(fcntl, "flock", none)
-    told, ready = os.pipe()
+    result, ready = os.pipe()
     child = os.fork()
     if not child:
         with folder.lock():
             os.write(ready, b"x")
             signal.pause()
-    os.read(told, 1)
+    os.read(result, 1)
     assert folder.is_running
     with pytest.raises(ResultsError, match="is being run by another process"), folder.lock():
         pass

@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import tiny_dataset
 import torch
 import yaml
 from dataset_layouts import eyepacs_folder
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from planned_sweeps import GIB, PARAMETERS, Usage, files, spec_of
 from rich.console import Console
 
 from retina import cli
 from retina.config import DataConfig, SyntheticConfig, TrialConfig
 from retina.config.sweep import Budget, EarlyStop, Keep, Metric, Resources, SweepSpec, load
 from retina.data.cache.pixel_cache import cache_folder
-from retina.errors import DiskError
 from retina.report.terminal import tables
-from retina.results import checkpoints
 from retina.results.files import write_text
 from retina.results.run_folder import RunFolder
 from retina.results.status import SweepPlan
 from retina.sweep import dry_run as planning
 from retina.sweep.dry_run import (
     FIRST_TRIALS,
-    bytes_needed,
-    free_bytes,
     plan,
-    refuse_full_disk,
     slots_here,
-    weight_bytes,
 )
 from retina.sweep.ledger import Ledger
 from retina.sweep.study import SweepStudy
-from retina.training import model
-from retina.training.trainer import start_training
 
-PARAMETERS: dict[str, Any] = {
-    "pretrained": {"value": False},
-    "batch_size": {"values": [4, 8, 16], "ordered": True},
-    "learning_rate": {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1},
-    "optimizer": {"values": ["sgd", "adamw"]},
-    "momentum": {"distribution": "uniform", "min": 0.8, "max": 0.99, "when": {"optimizer": "sgd"}},
-}
 GRID: dict[str, Any] = {"batch_size": {"values": [4, 8, 16]}, "epochs": {"values": [2, 5]}}
-GIB = 2**30
-Usage = namedtuple("Usage", "total used free")  # noqa: PYI024  # as shutil's own
-
-
-def spec_of(**changes: Any) -> SweepSpec:
-    return SweepSpec(**{"name": "planned", "trials": 12, "parameters": PARAMETERS, **changes})
-
-
-def searched(arch: str = "resnet18", *optimizers: str, **changes: Any) -> SweepSpec:
-    """A sweep of one architecture, or of several that are told apart by commas."""
-    sizes = {"arch": {"values": arch.split(",")}, "optimizer": {"values": list(optimizers) or ["sgd"]}}
-    return spec_of(parameters={**sizes, "pretrained": {"value": False}}, **changes)
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def words(planned: SweepPlan, width: int = 120) -> str:
@@ -83,8 +49,8 @@ def asked_for(spec: SweepSpec, root: Path, number: int) -> list[tuple[str, Trial
     for place in range(number):
         name, config = ledger.ask()
         ledger.started(name, config)
-        told = {"val_qwk": 0.1 * place, "val_loss": 1.0, "seconds": 1.0, "images_per_second": 9.0}
-        ledger.epoch(name, 1, told)
+        result = {"val_qwk": 0.1 * place, "val_loss": 1.0, "seconds": 1.0, "images_per_second": 9.0}
+        ledger.epoch(name, 1, result)
         ledger.end(name, "COMPLETE" if place % 2 else "PRUNED", "")
         handed_out.append((name, config))
     return handed_out
@@ -192,112 +158,6 @@ def test_how_many_fit_is_judged_without_ray(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert slots_here(spec_of(resources=resources)) == slots
     assert not ray.is_initialized()
-
-
-@pytest.mark.parametrize("config", [TrialConfig(), TrialConfig(head_layers=3), TrialConfig(arch="resnet50")])
-def test_weights_are_as_large_as_a_real_model_s(tmp_path: Path, config: TrialConfig) -> None:
-    state = model.build(config.model_copy(update={"pretrained": False}), image_size=224).state_dict()
-    assert weight_bytes(config) == sum(tensor.nbytes for tensor in state.values())
-    torch.save(state, tmp_path / "model.pt")
-    assert (tmp_path / "model.pt").stat().st_size == pytest.approx(weight_bytes(config), rel=0.01)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_a_running_trial_is_reckoned_with_two_checkpoints_of_the_real_size(tmp_path: Path, optimizer: str) -> None:
-    part = tiny_dataset.part([0, 1, 2, 3])
-    training = start_training(tiny_dataset.config(optimizer=optimizer), part, part, device=tiny_dataset.CPU)
-    next(training)
-    checkpoints.save(tmp_path, 1, training.model_state_dict(), {"training": training.state_dict()})
-    real = sum(file.stat().st_size for file in tmp_path.rglob("*.pt"))
-    spec = searched("resnet18", optimizer)
-    assert (bytes_needed(spec, 2) - bytes_needed(spec, 1)) / 2 == pytest.approx(real, rel=0.01)
-
-
-def test_the_disk_that_is_needed_grows_with_what_is_written() -> None:
-    usual = bytes_needed(searched(), 2)
-    assert bytes_needed(searched(), 3) > usual
-    assert bytes_needed(searched(keep={"trials": 4}), 2) == usual + weight_bytes(TrialConfig())
-    assert bytes_needed(searched("resnet34"), 2) > usual
-    assert bytes_needed(searched("resnet50"), 2) > bytes_needed(searched("resnet34"), 2)
-    assert bytes_needed(searched("resnet18", "adam"), 2) > usual
-    assert bytes_needed(searched("resnet18", "adam"), 2) == bytes_needed(searched("resnet18", "adamw"), 2)
-
-
-def test_the_largest_of_what_is_searched_counts() -> None:
-    assert bytes_needed(searched("resnet18,resnet50"), 2) == bytes_needed(searched("resnet50"), 2)
-    assert bytes_needed(searched("resnet18", "sgd", "adamw"), 2) == bytes_needed(searched("resnet18", "adamw"), 2)
-    under = {"optimizer": {"values": ["adam"], "when": {"arch": "resnet18"}}, "arch": {"values": ["resnet18"]}}
-    assert bytes_needed(spec_of(parameters=under), 2) == bytes_needed(searched("resnet18", "adam"), 2)
-    assert bytes_needed(spec_of(parameters={"dropout": {"value": 0.1}}), 2) == bytes_needed(searched(), 2)
-
-
-def test_trials_that_will_not_be_need_nothing() -> None:
-    two = searched(trials=2)
-    assert bytes_needed(two, 8) == bytes_needed(two, 2)
-    assert bytes_needed(searched(trials=2, keep={"trials": 50}), 2) == bytes_needed(
-        searched(trials=2, keep={"trials": 2}), 2
-    )
-
-
-@settings(max_examples=10, deadline=None)
-@given(
-    st.integers(0, 16), st.integers(1, 20), st.integers(1, 30), st.sets(st.sampled_from(["sgd", "adam"]), min_size=1)
-)
-def test_more_of_anything_never_needs_less(slots: int, keep: int, trials: int, optimizers: set[str]) -> None:
-    def needed(slots: int, keep: int, trials: int, optimizers: set[str], arch: str = "resnet18") -> int:
-        return bytes_needed(searched(arch, *sorted(optimizers), trials=trials, keep={"trials": keep}), slots)
-
-    one = needed(slots, keep, trials, optimizers)
-    assert one >= 2 * weight_bytes(TrialConfig())  # what is kept, and the winner's copy
-    assert needed(slots + 1, keep, trials, optimizers) >= one
-    assert needed(slots, keep + 1, trials, optimizers) >= one
-    assert needed(slots, keep, trials + 1, optimizers) >= one
-    assert needed(slots, keep, trials, optimizers | {"adamw"}) >= one
-    assert needed(slots, keep, trials, optimizers, "resnet18,resnet34") > one
-
-
-def test_a_disk_that_is_too_full_is_refused_in_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, root = searched(), tmp_path / "results" / "planned"
-    needed = bytes_needed(spec, 2)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 1, needed - 1))
-    with pytest.raises(DiskError) as caught:
-        refuse_full_disk(spec, root, 2)
-    said = str(caught.value)
-    assert len(said.splitlines()) <= 3
-    assert said.startswith(f"{root}: ")
-    assert f"needs up to {needed / 1e9:.2f} GB" in said
-    assert f"{(needed - 1) / 1e9:.2f} GB are free" in said
-    assert "--results" in said
-    assert caught.value.exit_code == 1
-    refuse_full_disk(spec, root, 1)  # fewer at once fit
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 0, needed))
-    refuse_full_disk(spec, root, 2)
-    assert files(tmp_path) == []
-
-
-def test_weights_that_are_there_already_are_not_needed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, root = searched(), tmp_path / "planned"
-    write_text(root / "trials" / "t0000" / "model.pt", "x" * 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(80 * GIB, 0, bytes_needed(spec, 2) - 1000))
-    refuse_full_disk(spec, root, 2)
-    with pytest.raises(DiskError):
-        refuse_full_disk(spec, tmp_path / "another", 2)
-
-
-def test_the_disk_is_that_of_a_folder_which_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[Path] = []
-
-    def usage(folder: Path) -> Usage:
-        looked_at.append(folder)
-        return Usage(3, 2, 1)
-
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.chdir(tmp_path)
-    assert free_bytes(tmp_path / "results" / "x") == 1
-    (tmp_path / "results").mkdir()
-    free_bytes(tmp_path / "results" / "x")
-    free_bytes(Path("elsewhere") / "x")
-    assert looked_at == [tmp_path, tmp_path / "results", Path()]
 
 
 def test_a_plan_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_a_trial_that_is_stopped_is_left_in_the_midst_of_its_epoch(worker: Worke
     assert trainings[0].begun[3].wait(SECONDS)
     trial.reset_config(asked("t0002"))
     assert trainings[0].gone.is_set()
-    assert trial.step()[TIME_ATTR] == 1, "the next trial is not told of the last one's end"
+    assert trial.step()[TIME_ATTR] == 1, "the next trial does not get the last one's end"
     assert len(trainings) == 2
     found = checkpoints.newest(tmp_path / "t0001")
     assert found is not None

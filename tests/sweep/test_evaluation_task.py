@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import ray
+from local_ray import local_ray
 from node_functions import describe_process, die, fail
-from repository import HELPERS
 
 import retina
 from retina.errors import ClusterError, ResultsError
@@ -23,15 +23,8 @@ RESOURCES = TrialResources(cpu=1, gpu=0)
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HELPERS), before])  # the workers import node_functions.py
-    ray.init(
-        address="local", num_cpus=1, num_gpus=0, object_store_memory=100_000_000, include_dashboard=False,
-        log_to_driver=False, logging_level="ERROR", configure_logging=False,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
-    os.environ["PYTHONPATH"] = before
+    with local_ray(cores=1):
+        yield
 
 
 def test_it_runs_in_another_process_with_the_resources_of_a_trial(

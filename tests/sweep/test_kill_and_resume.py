@@ -118,9 +118,9 @@ def check_the_end(root: Path, finished: dict[str, tuple[str, float]]) -> None:
         assert sorted(epochs) == list(range(1, int(table.loc[name, "epochs_run"]) + 1))
     storage = f"sqlite:///{root / 'study.db'}"
     (study,) = optuna.get_all_study_names(storage)
-    told = optuna.load_study(study_name=study, storage=storage).trials
-    assert [trial.user_attrs["trial_id"] for trial in told] == table.index.tolist()
-    for trial, (_, row) in zip(told, table.iterrows(), strict=True):
+    result = optuna.load_study(study_name=study, storage=storage).trials
+    assert [trial.user_attrs["trial_id"] for trial in result] == table.index.tolist()
+    for trial, (_, row) in zip(result, table.iterrows(), strict=True):
         assert trial.state.name == row["state"]
         assert trial.value == pytest.approx(row["val_qwk"])
         assert trial.params["learning_rate"] == pytest.approx(row["learning_rate"])

@@ -392,14 +392,14 @@ def test_a_reason_of_any_length_leaves_tables_that_can_be_read(tmp_path: Path, r
     ledger = begun(root)
     name = run_one(ledger, [0.1], state="FAIL", reason=reason)
     ledger.close()
-    told = again(root).folder.trial_row(name)["reason"]
-    assert told[:1] == reason[:1]
-    assert len(told) <= 4000
+    content = again(root).folder.trial_row(name)["reason"]
+    assert content[:1] == reason[:1]
+    assert len(content) <= 4000
     assert (root / "trials" / name / "error.txt").read_text() == reason.replace("\0", "\\x00") + "\n"
 
 
 def work(ledger: Ledger, epochs: int) -> list[float]:
-    """A worker of the next trial and so many epochs in it, told as in a sweep; then both are killed."""
+    """A worker of the next trial and so many epochs in it, reported as in a sweep; then both are killed."""
     name, config = ledger.ask()
     values = {"trial": name, "config": config.model_dump(mode="json")}
     trial: Any = SimpleNamespace(config=values, last_result={}, num_failures=0)

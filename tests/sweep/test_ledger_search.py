@@ -134,7 +134,7 @@ def test_killed_at_each_write_no_configuration_is_trained_twice(
 
 
 def test_killed_between_the_new_study_and_the_new_sweep_file_the_old_file_goes_on(tmp_path: Path) -> None:
-    """The study searches one space, the file says another: the study is made anew, and told of every trial."""
+    """The study searches one space, the file says another: the study is made anew with every trial."""
     old = spec_of()
     ledger = begun(tmp_path / "run", old)
     run_one(ledger, [0.1, 0.2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import ray
 import torch
 from learning_curves import Broken, Counting, Doomed, FullDisk, Mortal, Process, ReplayTask, Short, Talking, rising
-from repository import HELPERS
+from local_ray import local_ray
 
 from retina.config import TrialConfig
 from retina.config.sweep import Resources, SweepSpec
@@ -35,15 +33,8 @@ RATE = {"distribution": "log_uniform", "min": 1e-5, "max": 1e-1}
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HELPERS), before])  # the workers need learning_curves.py
-    ray.init(
-        address="local", num_cpus=2, num_gpus=0, object_store_memory=100_000_000, include_dashboard=False,
-        log_to_driver=False, logging_level="ERROR", configure_logging=False,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
-    os.environ["PYTHONPATH"] = before
+    with local_ray(cores=2):
+        yield
 
 
 def spec_of(**changes: Any) -> SweepSpec:
@@ -86,10 +77,10 @@ def by_rate(config: TrialConfig, epoch: int) -> float:
 
 def test_tables_study_and_weights_say_the_same(tmp_path: Path) -> None:
     outcome, folder = sweep(spec_of(trials=10, resources={"cpu": 1}), tmp_path / "replay")
-    trials, told = folder.trials().set_index("trial_id"), study(folder.root)
-    assert len(trials) == len(told) == 10
+    trials, result = folder.trials().set_index("trial_id"), study(folder.root)
+    assert len(trials) == len(result) == 10
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
-    for trial in told:
+    for trial in result:
         row = trials.loc[trial_name(trial.number)]
         assert row["state"] == trial.state.name
         assert row["val_qwk"] == pytest.approx(trial.value)

@@ -1,4 +1,4 @@
-"""Ray gets a folder that it can use, and what keeps it from starting is told in a few lines."""
+"""Ray gets a folder that it can use, and the reason why it does not start is given in a few lines."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "result"),
     [
         (OSError(24, "Too many open files"), "ulimit -n"),
         (OSError(28, "No space left on device"), "make room"),
@@ -116,7 +116,7 @@ def test_the_logs_of_a_failure_stay_and_a_dead_process_s_folder_goes(
     ],
 )
 def test_why_ray_does_not_start_is_told_with_a_remedy(
-    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception, result: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     dashboards = []
 
@@ -127,10 +127,10 @@ def test_why_ray_does_not_start_is_told_with_a_remedy(
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray_start, "logs_folder", lambda: None)
-    with caplog.at_level(logging.INFO, "retina"), pytest.raises(ClusterError, match=told) as caught:
+    with caplog.at_level(logging.INFO, "retina"), pytest.raises(ClusterError, match=result) as caught:
         ray_start.start(None)
     assert len(str(caught.value).splitlines()) <= 3
-    assert dashboards == ([True, False, False, False] if told == "overloaded" else [True])
+    assert dashboards == ([True, False, False, False] if result == "overloaded" else [True])
     assert len(caplog.messages) == len(dashboards) - 1
 
 
@@ -176,8 +176,8 @@ def test_another_version_of_ray_on_the_cluster_is_told(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    told = r"another version of Ray or Python: .* Ray: 2\.9\.0"
-    with pytest.raises(SpecError, match=told), cluster.connected("auto", "sweep"):
+    result = r"another version of Ray or Python: .* Ray: 2\.9\.0"
+    with pytest.raises(SpecError, match=result), cluster.connected("auto", "sweep"):
         pass
 
 

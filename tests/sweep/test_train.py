@@ -114,8 +114,8 @@ def test_both_runs_are_in_a_results_folder_of_the_usual_shape(home: Path) -> Non
         ["t0000", "COMPLETE", True],
         ["t0001", "COMPLETE", False],
     ]
-    told = {**REPORT, "epochs": 2, "batch_size": 16, "arch": "resnet18", "head_layers": 2, "seed": 0}
-    assert all((trials[key] == value).all() for key, value in told.items() if key in trials)
+    result = {**REPORT, "epochs": 2, "batch_size": 16, "arch": "resnet18", "head_layers": 2, "seed": 0}
+    assert all((trials[key] == value).all() for key, value in result.items() if key in trials)
     for _, row in trials.iterrows():
         own = history(root).query(f"trial_id == '{row['trial_id']}'").set_index("epoch")
         assert list(own.index) == [1, 2]
@@ -142,12 +142,17 @@ def test_pretraining_is_in_the_one_and_not_in_the_other(home: Path) -> None:
 
 
 def test_the_sweep_file_says_what_was_trained(home: Path) -> None:
-    told = spec.load(home / "results" / "first" / "sweep.yaml")
-    assert (told.planned_trials, told.method, told.metric.name, told.track_test) == (2, "grid", "val_accuracy", True)
-    assert told.possible("pretrained") == [True, False]
-    assert [told.possible(key) for key in ("arch", "epochs", "batch_size")] == [["resnet18"], [2], [16]]
-    assert told.data.path == str(home / "eyes")
-    assert told.data.layout == "eyepacs"
+    result = spec.load(home / "results" / "first" / "sweep.yaml")
+    assert (result.planned_trials, result.method, result.metric.name, result.track_test) == (
+        2,
+        "grid",
+        "val_accuracy",
+        True,
+    )
+    assert result.possible("pretrained") == [True, False]
+    assert [result.possible(key) for key in ("arch", "epochs", "batch_size")] == [["resnet18"], [2], [16]]
+    assert result.data.path == str(home / "eyes")
+    assert result.data.layout == "eyepacs"
 
 
 def test_it_is_listed_as_finished(home: Path) -> None:
@@ -230,8 +235,8 @@ def test_a_second_network_under_the_same_name_makes_the_comparison_of_both(home:
             for how in ("pretrained", "scratch")
         ),
     }
-    told = spec.load(copy / "sweep.yaml")
-    assert (told.method, told.planned_trials, told.possible("arch")) == ("grid", 4, ["resnet18", "resnet50"])
+    result = spec.load(copy / "sweep.yaml")
+    assert (result.method, result.planned_trials, result.possible("arch")) == ("grid", 4, ["resnet18", "resnet50"])
 
 
 @pytest.mark.usefixtures("_stub_figures")

@@ -65,7 +65,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         one.send_signal(signal.SIGTERM)
         assert one.stdout is not None
         assert one.stdout.readline() == "heard\n"
-        time.sleep(process.REPEAT_SECONDS)  # else it counts as the first one, told twice
+        time.sleep(process.REPEAT_SECONDS)  # else it counts as the first one, delivered twice
         one.send_signal(signal.SIGTERM)
         assert one.communicate(timeout=30)[1] == "stopped at once\n"
         assert one.returncode == 143

@@ -68,9 +68,9 @@ def test_the_tables_of_a_results_folder_are_read_back(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     for place, formula in enumerate(FORMULAS):
         folder.record_trial(f"t{place:04d}", state="FAIL", reason=formula, val_qwk=-0.5, **CONFIG)
-    told = pd.read_csv(folder.root / "trials.csv", dtype=str, keep_default_na=False)
-    assert all(safe(cell) for cell in told["reason"])
-    assert set(told["val_qwk"]) == {"-0.5"}
+    result = pd.read_csv(folder.root / "trials.csv", dtype=str, keep_default_na=False)
+    assert all(safe(cell) for cell in result["reason"])
+    assert set(result["val_qwk"]) == {"-0.5"}
     files.write_text(folder.root / "sweep.yaml", "name: run\n")
     again = RunFolder.open(folder.root)
     for place, formula in enumerate(FORMULAS):
@@ -84,9 +84,9 @@ CONFIG = run_folder.TrialConfig().model_dump(mode="json")
 def test_the_grades_of_predict_hold_no_formula(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image": FORMULAS, "grade": 1, "p0": -0.25})
     write_csv(frame, tmp_path / "grades.csv")
-    told = pd.read_csv(tmp_path / "grades.csv", dtype=str, keep_default_na=False)
-    assert all(safe(cell) for cell in told["image"])
-    assert set(told["p0"]) == {"-0.25"}
+    result = pd.read_csv(tmp_path / "grades.csv", dtype=str, keep_default_na=False)
+    assert all(safe(cell) for cell in result["image"])
+    assert set(result["p0"]) == {"-0.25"}
     write_json(frame, tmp_path / "grades.json")
     assert [row["image"] for row in files.read_json(tmp_path / "grades.json")] == FORMULAS  # data stays exact
 
@@ -137,9 +137,9 @@ def test_errors_and_usage_are_printed_without_them(capsys: pytest.CaptureFixture
     file = tmp_path / "x.yaml"
     file.write_text('"\\e[2J": 1\nparameters: {epochs: {value: "\\e[2J\\u202e"}}\n')
     assert cli.main(["sweep", "--space", str(file), "--dry-run"]) == 2
-    told = capsys.readouterr()
-    assert not raw(told.out + told.err)
-    assert "\\x1b[2J" in told.err
+    result = capsys.readouterr()
+    assert not raw(result.out + result.err)
+    assert "\\x1b[2J" in result.err
 
 
 def test_a_trial_log_holds_none(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_decoded_photographs_are_their_owners_alone(tmp_path: Path, monkeypatch:
 def test_any_argument_is_answered_printable(capsys: pytest.CaptureFixture[str], name: str) -> None:
     with pytest.raises(SystemExit):
         cli.main(["predict", "a", "b", "--runtime", f"x{name}"])
-    told = capsys.readouterr()
-    assert not raw(told.err)
+    result = capsys.readouterr()
+    assert not raw(result.err)
 
 
 def test_what_a_library_says_is_cut_to_a_line_and_is_never_nothing() -> None:

@@ -57,17 +57,17 @@ class Asking(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: set[str] = set()
+        self.result: set[str] = set()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.told.add(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+        self.result.add(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
         return torch.zeros(len(images), 5)
 
 
 def test_photographs_are_judged_in_float32_to_the_letter() -> None:
     net, before = Asking(), torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     evaluate(net, part([0, 1, 2]), device=torch.device("cpu"))
-    assert net.told == {"ieee"}
+    assert net.result == {"ieee"}
     assert torch.backends.cudnn.conv.fp32_precision == before  # type: ignore[attr-defined]
 
 

@@ -53,7 +53,7 @@ def copied(run: TrainingRun) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
 
 
-def told(result: EpochResult) -> dict[str, Any]:
+def values(result: EpochResult) -> dict[str, Any]:
     return {k: v for k, v in vars(result).items() if k not in {"seconds", "images_per_second"}}
 
 
@@ -135,7 +135,7 @@ def test_what_is_judged_and_saved_is_the_average() -> None:
     ],
 )
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(changes: dict[str, Any]) -> None:
-    expected = [told(one) for one in start(epochs=3, **changes)]
+    expected = [values(one) for one in start(epochs=3, **changes)]
     run = start(epochs=3, **changes)
     next(run)
     file = io.BytesIO()
@@ -144,7 +144,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(changes: dict[str, Any
     saved = torch.load(file, weights_only=True)
     resumed = start(epochs=3, **changes)
     resumed.load_state_dict(saved["weights"], saved["state"])
-    assert [told(one) for one in resumed] == expected[1:]
+    assert [values(one) for one in resumed] == expected[1:]
 
 
 def test_mirror_images_are_judged_together() -> None:

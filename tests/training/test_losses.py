@@ -210,6 +210,6 @@ def test_a_reading_is_fitted_on_all_of_validation_in_the_end() -> None:
     seen = evaluate_cross_fitted(raw, of, judged)
     alone.fit(raw, of.grades)
     assert torch.equal(judged.cutpoints, alone.cutpoints)
-    assert seen.metrics.accuracy > 0.9  # what can be told from the others is told
+    assert seen.metrics.accuracy > 0.9  # the scores determine the grades
     assert seen.probabilities.sum(axis=1) == pytest.approx(1)
     assert seen.grades.tolist() == of.grades.tolist()

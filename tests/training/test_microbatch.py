@@ -109,7 +109,7 @@ def start(net: nn.Module | None, of: TrialConfig | None = None, **more: Any) -> 
     return start_training(of or config(batch_size=11), more.pop("train", TRAIN), VAL, net=net, device=CPU, **more)
 
 
-def told(results: list[EpochResult]) -> list[dict[str, float]]:
+def values(results: list[EpochResult]) -> list[dict[str, float]]:
     """All numbers but what a clock says and the micro-batch."""
     apart = {"seconds", "images_per_second", "micro_batch"}
     rows = [dataclasses.asdict(one) for one in results]
@@ -168,7 +168,7 @@ def test_a_batch_too_large_is_learned_from_in_micro_batches(short: dict[str, int
     assert [one.micro_batch for one in expected] == [6, 6]
     assert net.tried == [6, 3, 3, 2, 3, 3, 3, 2, 3]  # tried in vain once: what fits is kept
     assert_close(run, whole)  # nothing is left of the gradients of the attempt in vain
-    for one, other in zip(told(results), told(expected), strict=True):
+    for one, other in zip(values(results), values(expected), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
 
 
@@ -226,7 +226,7 @@ def test_a_resumed_run_keeps_its_micro_batch() -> None:
     rest = list(resumed)
     assert (first.micro_batch, rest[0].micro_batch) == (2, 2)
     assert max(net.tried) == 2
-    assert told(rest) == told(list(run))
+    assert values(rest) == values(list(run))
     assert all(torch.equal(resumed.model_state_dict()[name], tensor) for name, tensor in run.model_state_dict().items())
 
 

@@ -53,7 +53,7 @@ def start(of: TrialConfig, **more: Any) -> TrainingRun:
     return start_training(of, more.pop("train", TRAIN), more.pop("val", VAL), device=CPU, **more)
 
 
-def told(results: list[EpochResult]) -> list[dict[str, Any]]:
+def outcome(results: list[EpochResult]) -> list[dict[str, Any]]:
     """All but what a clock says."""
     return [{k: v for k, v in dataclasses.asdict(one).items() if k not in CLOCKED} for one in results]
 
@@ -111,7 +111,7 @@ def test_an_epochs_validation_numbers_are_of_its_weights(small: None) -> None:
 
 def test_the_test_split_is_followed_only_where_it_is_given(small: None) -> None:
     test = part([4, 3, 2, 1], seed=2)
-    without, followed = told(list(start(config()))), told(list(start(config(), test=test)))
+    without, followed = outcome(list(start(config()))), outcome(list(start(config(), test=test)))
     for one, other in zip(without, followed, strict=True):
         assert [other.pop(f"test_{name}") is None for name in ("loss", "accuracy", "qwk")] == [False] * 3
         assert other.items() <= one.items()  # and changes nothing else
@@ -159,17 +159,17 @@ def test_a_run_of_a_single_step_has_a_learning_rate(small: None, schedule: str) 
 def test_a_run_repeats_itself_and_another_seed_does_not(small: None) -> None:
     settings = config(augmentation="full")
     torch.manual_seed(1)
-    first = told(list(start(settings)))
+    first = outcome(list(start(settings)))
     torch.manual_seed(2)
-    assert told(list(start(settings))) == first
-    assert told(list(start(settings.model_copy(update={"seed": 1})))) != first
+    assert outcome(list(start(settings))) == first
+    assert outcome(list(start(settings.model_copy(update={"seed": 1})))) != first
 
 
 def test_somebody_elses_random_numbers_change_nothing(small: None) -> None:
     run = start(config())
     first = next(run)
     torch.rand(17)
-    assert told([first, next(run)]) == told(list(start(config())))
+    assert outcome([first, next(run)]) == outcome(list(start(config())))
 
 
 RECIPES = list(itertools.product(["sgd", "adam", "adamw"], ["constant", "cosine", "one_cycle"]))
@@ -179,13 +179,13 @@ RECIPES = list(itertools.product(["sgd", "adam", "adamw"], ["constant", "cosine"
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(small: None, optimizer: str, schedule: str) -> None:
     settings = config(optimizer=optimizer, schedule=schedule, epochs=5, augmentation="full", seed=3)
     whole = start(settings)
-    expected = told(list(whole))
+    expected = outcome(list(whole))
     stopped = start(settings)
     before = [next(stopped), next(stopped)]
     weights, state = through_a_file(stopped.model_state_dict()), through_a_file(stopped.state_dict())
     resumed = start(settings)
     resumed.load_state_dict(weights, state)
-    assert told(before) + told(list(resumed)) == expected
+    assert outcome(before) + outcome(list(resumed)) == expected
     assert equal(resumed.model_state_dict(), whole.model_state_dict())
 
 
@@ -195,7 +195,7 @@ def test_a_resumed_resnet_goes_on_as_if_it_had_never_stopped() -> None:
     next(run)
     resumed = start(settings)
     resumed.load_state_dict(run.model_state_dict(), run.state_dict())
-    assert told([next(resumed)]) == told([next(run)])
+    assert outcome([next(resumed)]) == outcome([next(run)])
     assert equal(resumed.model_state_dict(), run.model_state_dict())
 
 
@@ -204,11 +204,11 @@ def test_what_was_saved_stays_as_it_was(small: None) -> None:
     run = start(settings)
     next(run)
     weights, state = run.model_state_dict(), run.state_dict()
-    rest = told(list(run))
+    rest = outcome(list(run))
     for _ in range(2):  # also after a run that was restored from it has gone on
         again = start(settings)
         again.load_state_dict(weights, state)
-        assert told(list(again)) == rest
+        assert outcome(list(again)) == rest
 
 
 def test_the_optimizers_differ(small: None) -> None:
@@ -311,13 +311,13 @@ def test_training_does_change_batch_norms_statistics(small: None) -> None:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains_and_resumes(small: None, precision: str) -> None:
     settings = config(precision=precision, epochs=3)
-    expected = told(list(start(settings)))
+    expected = outcome(list(start(settings)))
     assert all(math.isfinite(one["train_loss"]) for one in expected)
     run = start(settings)
     next(run)
     resumed = start(settings)
     resumed.load_state_dict(through_a_file(run.model_state_dict()), through_a_file(run.state_dict()))
-    assert told(list(resumed)) == expected[1:]
+    assert outcome(list(resumed)) == expected[1:]
     assert {tensor.dtype for tensor in resumed.model_state_dict().values()} <= {torch.float32, torch.int64}
 
 
