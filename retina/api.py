@@ -98,7 +98,7 @@ def run_sweep(
     options = api.ResumeOptions(resume=resume, extend=extend, force=force)
     folder, result = api.run_sweep(spec, paths, options, verbose=verbose, progress=progress, watch=watch)
     if not result.interrupted:
-        _finalize(folder, progress=progress)
+        finish_sweep(folder, progress=progress)
     return Run(folder.root, result)
 
 
@@ -117,7 +117,8 @@ def train(
     """Train a network in this process, with and without pretraining, and compare: the same as `retina train`.
 
     The networks are the trials of a grid sweep, trained one after another without Ray. The best epoch and the best
-    network are chosen by validation accuracy; the test accuracy is recorded by epoch and chooses nothing.
+    network are chosen by validation accuracy; the test accuracy is recorded by epoch and chooses nothing. Settings that
+    are left out have the defaults of `TrialConfig`; those of the command are the report's, with a batch size of 4.
 
     Args:
         data: a checked `DataConfig`, or the path of a folder, a label file or an npz file, or "synthetic".
@@ -139,6 +140,8 @@ def train(
     from retina.sweep import api, train_plan
 
     choices = list(pretrained)
+    if not choices:
+        raise SpecError("pretrained: is empty; allowed: True, False, or both")
     config = _data_config(data, {} if image_size is None else {"image_size": image_size})
     kind = "comparison" if len(choices) > 1 else "pretrained" if choices[0] else "scratch"
     arch = settings.get("arch", TrialConfig.model_fields["arch"].default)
@@ -151,7 +154,7 @@ def train(
     )
     folder, result, dataset = api.train(plan, load=load, progress=progress)
     if not result.interrupted:
-        _finalize(folder, dataset=dataset, progress=progress)
+        finish_sweep(folder, dataset=dataset, progress=progress, comparison_required=True)
     return Run(folder.root, result)
 
 
@@ -315,8 +318,15 @@ def _data_config(data: DataConfig | PathLike, settings: dict[str, Any]) -> DataC
     return parse(DataConfig, {"path": os.fspath(data), **settings}, "data")
 
 
-def _finalize(folder: RunFolder, *, dataset: FundusDataset | None = None, progress: Progress | None = None) -> None:
+def finish_sweep(
+    folder: RunFolder,
+    *,
+    dataset: FundusDataset | None = None,
+    progress: Progress | None = None,
+    comparison_required: bool = False,
+) -> list[Path]:
+    """Draw the figures and the comparison of networks, and write report.html; see `retina.report.finalize.finalize`."""
     from retina.report.finalize import finalize
     from retina.sweep.importance import importances
 
-    finalize(folder, importances, dataset=dataset, progress=progress)
+    return finalize(folder, importances, dataset=dataset, progress=progress, comparison_required=comparison_required)

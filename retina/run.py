@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from retina.config import SweepSpec, TrialConfig, parse
-from retina.results import readers
+from retina.results import files
 from retina.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -155,4 +155,4 @@ class Run:
 
 def _read_config(folder: RunFolder, trial_id: str) -> TrialConfig:
     file = folder.trial(trial_id) / "config.json"
-    return parse(TrialConfig, readers.read_json(file), str(file))
+    return parse(TrialConfig, files.read_json(file), str(file))

@@ -59,6 +59,18 @@ def test_results_are_a_folder(results: str) -> None:
         retina.run_sweep(SWEEPS / "demo.yaml", results=results)
 
 
+def test_a_comparison_of_nothing_is_refused() -> None:
+    with pytest.raises(retina.SpecError, match="pretrained: is empty"):
+        retina.train("synthetic", pretrained=[])
+
+
+def test_a_run_whose_trial_lost_its_settings_says_which_file(run: Path) -> None:
+    for file in (run / "trials").glob("*/config.json"):
+        file.unlink()
+    with pytest.raises(retina.ResultsError, match=r"config\.json: No such file"):
+        _ = retina.open_run(run).best
+
+
 def test_a_run_s_tables_are_frames(world: World) -> None:
     run = retina.open_run(world.run)
     assert list(run.trials.columns[:2]) == ["trial_id", "state"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retina.config import SweepSpec
     from retina.data.dataset import FundusDataset
     from retina.results import RunFolder
+    from retina.sweep.api import ResumeOptions, SweepPaths
     from retina.sweep.backend import SweepResult
 
 
@@ -38,23 +39,16 @@ def run_sweep(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return _dry_run(loaded, options)
+    from retina.sweep.api import run_sweep  # after the sweep file is known to be right: it brings torch
+
     root = Path(options.results) / loaded.name
     try:
         with show_progress(console.out) as progress, console.live() as watch:
-            run = api.run_sweep(
-                loaded,
-                options.results,
-                weights=options.weights,
-                address=options.address,
-                resume=options.resume,
-                extend=options.extend,
-                force=options.force,
-                verbose=options.verbose,
-                progress=progress,
-                watch=watch,
+            folder, result = run_sweep(
+                loaded, *_paths_and_options(options), verbose=options.verbose, progress=progress, watch=watch
             )
-        if run.result and not run.result.interrupted:
-            return _show_sweep(run.path, run.result, loaded.metric.name)
+        if not result.interrupted:
+            return _show_sweep(folder, result, loaded.metric.name)
     except KeyboardInterrupt:
         if not (root / "sweep.yaml").is_file():  # an empty folder may have existed before
             console.out.print(
@@ -74,8 +68,7 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
     from retina.sweep import api, dry_run, ray_backend
 
     ray_backend.silence_libraries(verbose=False)
-    paths = api.SweepPaths(results=Path(options.results), weights=options.weights, address=options.address)
-    resume = api.ResumeOptions(resume=options.resume, extend=options.extend, force=options.force)
+    paths, resume = _paths_and_options(options)
     spec, _ = api.prepare_spec(spec, paths, resume)
     console.out.print(spec.to_yaml())
     console.show(tables.plan(dry_run.plan(spec, paths.results / spec.name)))
@@ -87,6 +80,15 @@ def _dry_run(spec: SweepSpec, options: argparse.Namespace) -> int:
         photographs, notes = f"{spec.data.synthetic.photographs} are drawn", ""
     console.out.print(f"photographs: {photographs}{notes}\nNothing was started; leave --dry-run out to start it.")
     return 0
+
+
+def _paths_and_options(options: argparse.Namespace) -> tuple[SweepPaths, ResumeOptions]:
+    from retina.sweep.api import ResumeOptions, SweepPaths
+
+    return (
+        SweepPaths(results=Path(options.results), weights=options.weights, address=options.address),
+        ResumeOptions(resume=options.resume, extend=options.extend, force=options.force),
+    )
 
 
 def train_networks(options: argparse.Namespace) -> int:
@@ -120,22 +122,22 @@ def train_networks(options: argparse.Namespace) -> int:
 
 def _show_comparison(folder: RunFolder, photographs: FundusDataset | None) -> int:
     """Draw and print what `retina train` has trained."""
+    from retina import api
     from retina.evaluation import comparison
     from retina.report import figures
-    from retina.report.finalize import finalize
     from retina.report.terminal import best_model
-    from retina.sweep.importance import importances
 
     failed = folder.trial_ids("FAIL")
     for trial_id in failed:
         console.err.print(f"{trial_id} FAIL: {folder.trial_row(trial_id).get('reason', '')}")
+    runs, has_best = comparison.read_runs(folder), (folder.best / "metrics.json").is_file()
+    if not (has_best or failed) and len(runs) < 2:
+        figures.draw(folder)  # raises: there is nothing to draw
     with show_progress(console.out) as progress:
-        written = finalize(folder, importances, dataset=photographs, progress=progress)
-    if (folder.best / "metrics.json").is_file():
+        written = api.finish_sweep(folder, dataset=photographs, progress=progress, comparison_required=True)
+    if has_best:
         console.show(best_model.render(folder))
-    elif len(written) < 2 and not failed:  # nothing but the page
-        figures.draw(folder)  # says what is absent
-    console.out.print(f"\n{comparison.describe(comparison.read_runs(folder))}")
+    console.out.print(f"\n{comparison.describe(runs)}")
     names = [f"  {file.relative_to(folder.root)}" for file in written]
     console.out.print("\n".join([f"\nWritten to {folder.root}:", *names]))
     return 1 if failed else 0
@@ -153,16 +155,17 @@ def list_sweeps(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_sweep(root: Path, result: SweepResult, metric: str) -> int:
-    """Print how a sweep ended, its trials, and its best model beside ensemble and soup."""
+def _show_sweep(folder: RunFolder, result: SweepResult, metric: str) -> int:
+    """Print how a sweep ended and its trials, finish it, and print its best model beside ensemble and soup."""
+    from retina import api
     from retina.report import ensemble_results
     from retina.report.terminal import best_model, tables
-    from retina.results.run_folder import RunFolder
 
-    folder = RunFolder.open(root)
     limit = result.ended_by or f"trials={len(folder.trial_ids())}: all were run"
     console.out.print(f"ended by {limit}")
     console.show(tables.trials(folder, metric))
+    with show_progress(console.out) as progress:
+        api.finish_sweep(folder, progress=progress)
     if result.best is None:
         console.err.print(f"no trial has a result; see error.txt of each trial in {folder.root / 'trials'}")
         return 1

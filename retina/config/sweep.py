@@ -15,6 +15,7 @@ from retina.config.search_space import Parameter
 from retina.config.sweep_file import RawSweep
 from retina.config.trial import TrialConfig
 from retina.config.validation import RECORDED, Frozen, Origin, SettingError, is_recorded, parse
+from retina.errors import SpecError
 
 METRICS = {"val_qwk": "maximize", "val_accuracy": "maximize", "val_auc": "maximize", "val_loss": "minimize"}
 """The metrics that a sweep may optimise, and their goals. Always of the validation split: the test split is not used
@@ -296,6 +297,9 @@ def parse_recorded(values: Mapping[str, Any], where: Origin, *, allow_no_paramet
     Raises:
         SpecError: a value that no version wrote.
     """
+    if not allow_no_parameters and "metric" not in values:  # a default would rank the trials by another metric
+        origin = where if isinstance(where, str) else where(("metric",))
+        raise SpecError(f"{origin}: metric: is required")
     defaults: dict[str, Any] = {"name": "sweep"}
     if allow_no_parameters:
         defaults["parameters"] = {}

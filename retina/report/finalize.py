@@ -21,11 +21,11 @@ def finalize(
     *,
     dataset: FundusDataset | None = None,
     progress: Progress | None = None,
+    comparison_required: bool = False,
 ) -> list[Path]:
     """Draw the figures of the best model and the comparison of networks, and write report.html.
 
-    The trained models stay usable whatever goes wrong here: a comparison that cannot be drawn and a page that cannot
-    be written are logged and left out.
+    A comparison that cannot be drawn, unless it is required, and a page that cannot be written are logged and left out.
 
     Args:
         folder: the results folder of a sweep that has ended, with or without a best trial.
@@ -33,17 +33,21 @@ def finalize(
             package does not import.
         dataset: the photographs of the sweep; prepared anew where the comparison needs them, if None.
         progress: called with what takes long: a description, the count done, the total.
+        comparison_required: raise if the comparison cannot be drawn: it is what `retina train` is for.
 
     Returns:
         The files that were written, the figures of the best model first.
 
     Raises:
-        ResultsError: metrics.json of the best model is damaged.
+        ResultsError: metrics.json of the best model or history.csv is damaged; or the comparison is required and cannot
+            be drawn.
+        OSError: the figures of the best model cannot be written, for example because the disk is full.
     """
-    written: list[Path] = []
-    if (folder.best / "metrics.json").is_file():
-        written += figures.draw(folder)
-    written += draw_comparison(folder, dataset=dataset, progress=progress)
+    if comparison_required:  # first: it needs no best model
+        comparison = comparison_figures.draw(folder, dataset, progress)
+    else:
+        comparison = draw_comparison(folder, dataset=dataset, progress=progress)
+    written = [*(figures.draw(folder) if (folder.best / "metrics.json").is_file() else []), *comparison]
     try:
         written.append(page.write(folder, importances(folder)))
     except Exception as error:  # a defect of one picture is no reason for a sweep to fail

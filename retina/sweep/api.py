@@ -252,9 +252,9 @@ def _run(
             result = backend.run(spec, ledger, task)
             if not result.interrupted:
                 process.raise_if_stop_requested()  # a signal may have arrived after the last trial ended
-                if backend.is_cluster:
+                if backend.call:
                     evaluate(folder, result, backend.call)
-        if not result.interrupted and not backend.is_cluster:  # after the backend has freed its memory and GPUs
+        if not result.interrupted and not backend.call:  # after the backend has freed its memory and GPUs
             evaluate(folder, result, None)
         folder.update_metadata(interrupted=result.interrupted, best=result.best)
         return folder, result

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from retina.config import TrialConfig
-from retina.config.sweep import SweepSpec
-from retina.data.dataset import FundusDataset
-from retina.sweep.ledger import Ledger
 from retina.training.epochs import Training
+
+if TYPE_CHECKING:  # workers import this module, and need neither the ledger nor Optuna
+    from retina.config.sweep import SweepSpec
+    from retina.data.dataset import FundusDataset
+    from retina.sweep.ledger import Ledger
 
 TrainingFactory = Callable[[TrialConfig], Training]
 """Starts the training run of a trial. Ray calls it in its workers, so it must be picklable there."""
@@ -65,11 +67,12 @@ class Session(Backend, Protocol):
 
     Attributes:
         gpu_share: share of a GPU that each trial gets, in (0, 1] or a whole number; 1 if trials get no GPU.
-        is_cluster: whether trials run on other machines, which may have what this one lacks, for example a GPU.
+        call: runs a picklable function on a node with the resources of a trial and waits for it; None if trials run on
+            this machine, which then has what the function needs.
     """
 
     gpu_share: float
-    is_cluster: bool
+    call: Call | None
 
     def prepare(self, folder: Path, dataset: FundusDataset) -> None:
         """Check that trials can reach `folder` and `dataset` from where they run.
@@ -80,13 +83,5 @@ class Session(Backend, Protocol):
 
         Raises:
             RetinaError: they cannot.
-        """
-        ...
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Run a picklable function with the resources of a trial, and wait for it.
-
-        Raises:
-            RetinaError: what the function raises; or it cannot be run.
         """
         ...

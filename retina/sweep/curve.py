@@ -10,6 +10,17 @@ from retina.config.sweep import Metric
 from retina.results.run_folder import METRIC_COLUMNS
 
 
+def is_improvement(value: float, best: float | None, sign: int) -> bool:
+    """Return whether an epoch's value is finite and better than the best one before; equal is not better.
+
+    Args:
+        value: the metric of the epoch.
+        best: the best value of the epochs before; None before the first finite one.
+        sign: 1 where higher is better, -1 where lower is better.
+    """
+    return math.isfinite(value) and (best is None or sign * value > sign * best)
+
+
 def best_so_far(metric: Metric, epochs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[int, float]:
     """Return the best value up to each recorded epoch, by epoch; without the epochs before the first finite value.
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from retina.errors import ClusterError, RetinaError, one_line
+from retina.errors import ClusterError, RetinaError
+from retina.sweep import ray_logs
 from retina.sweep.cluster import TrialResources
 from retina.sweep.guard import Guard
 from retina.system import process
@@ -57,12 +58,12 @@ def run_on_node(
         guard: watches that Ray lives.
 
     Raises:
-        ClusterError: Ray has died, or the task's worker died on each of the nodes.
+        ClusterError: Ray has died, the task's worker died on each of the nodes, or `function` raised another error.
         RetinaError: what `function` raised.
         OSError: likewise.
     """
     task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0)(_call)
-    problem = ""
+    problem: RayError | None = None
     for node in nodes or [""]:
         where: dict[str, Any] = (
             {} if not node else {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
@@ -70,16 +71,27 @@ def run_on_node(
         reference = task.options(name=NAME, **where).remote(function, resources)
         try:
             outcome = _wait(reference, guard)
+        except RayTaskError as error:  # the function's own error, which would be the same on every node
+            raise ClusterError(_message(error)) from error
         except RayError as error:
-            problem = one_line(error)
-            log.warning("the evaluation failed on a node: %s", problem)
+            problem = error
+            log.warning("the evaluation failed on a node: %s", _cause(error))
             continue
         for level, text in outcome.messages:
             log.log(level, "%s", text)
         if outcome.error is not None:
             raise outcome.error
         return
-    raise ClusterError(f"the evaluation of the best trial failed on the cluster: {problem};\ngo on with --resume")
+    raise ClusterError(_message(problem)) from problem
+
+
+def _message(error: RayError | None) -> str:
+    return f"the evaluation of the best trial failed on the cluster: {_cause(error)};\ngo on with --resume"
+
+
+def _cause(error: RayError | None) -> str:
+    """Return the last line of the error that names one: Ray puts frames and terminal codes before it."""
+    return ray_logs.last_error_line(str(error)) or type(error).__name__
 
 
 def _wait(reference: ray.ObjectRef[TaskOutcome], guard: Guard | None) -> TaskOutcome:

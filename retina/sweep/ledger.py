@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
 
 from retina.config import TrialConfig, search_space
 from retina.config.sweep import SweepSpec
+from retina.errors import first_line
 from retina.results import checkpoints
 from retina.results.files import write_json, write_text
 from retina.results.run_folder import FINISHED, HISTORY_COLUMNS, RunFolder
@@ -250,7 +251,7 @@ class Ledger:
                 text = printable(f"{whole}\n\n{trace}".rstrip(), keep="\n\t")
                 write_text(self.folder.trial(name) / "error.txt", text + "\n")
         else:
-            with self._side_file():
+            with suppress(OSError):  # not a side file: on a full disk it succeeds
                 (self.folder.trial(name) / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         self.folder.record_trial(name, state=state, reason=reason or None)
         self._pending_ends[name] = (state, reason)
@@ -364,7 +365,9 @@ class Ledger:
         except (OSError, optuna.exceptions.StorageInternalError) as error:
             if not self._disk_is_full:
                 log.warning(
-                    "%s: cannot be written to now; the sweep continues: %s", self.folder.root, _first_line(error)
+                    "%s: cannot be written to now; the sweep continues: %s",
+                    self.folder.root,
+                    first_line(error.__cause__ or error),
                 )
             self._disk_is_full = True
         else:
@@ -384,10 +387,6 @@ class Ledger:
         parameter = self.spec.parameters.get(key)
         varies = parameter is not None and (parameter.distribution is not None or len(parameter.choices()) > 1)
         return varies and search_space.is_active(self.spec.parameters, key, config)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,6 @@ its checkpoint and has the same results as a trial that was never interrupted.
 from __future__ import annotations
 
 import logging
-import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +23,8 @@ from retina.config.sweep import Metric, SweepSpec
 from retina.data.dataset import FundusDataset
 from retina.errors import RetinaError, SpecError, one_line
 from retina.results import checkpoints
-from retina.sweep import study_file
-from retina.sweep.backend import SweepResult, TrainingFactory
+from retina.sweep import curve, study_file
+from retina.sweep.backend import Call, SweepResult, TrainingFactory
 from retina.sweep.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class LocalSession:
     """This process. Implements `retina.sweep.backend.Session`."""
 
     gpu_share = 1.0
-    is_cluster = False
+    call: Call | None = None
 
     def __init__(self, title: Title | None = None) -> None:
         """Name trials in log lines by `title`; by their ids if it is None."""
@@ -46,10 +45,6 @@ class LocalSession:
 
     def prepare(self, folder: Path, dataset: FundusDataset) -> None:
         """Check nothing: this process has made the folder and the dataset itself."""
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call the function in this process."""
-        function()
 
     def run(self, spec: SweepSpec, ledger: Ledger, task: TrainingFactory) -> SweepResult:
         """Run the sweep's trials; see `run`."""
@@ -142,7 +137,7 @@ class _Trial:
         epoch = asdict(result)
         self.past.append(epoch)
         value, sign = float(epoch[self._metric.name]), self._metric.sign
-        improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
+        improved = curve.is_improvement(value, self._best and self._best[0], sign)
         if improved:
             self._best = (value, result.epoch)
             try:

@@ -1,7 +1,7 @@
 """All access to parts of Optuna and Ray that are not public, with the reason for each.
 
-tests/sweep/test_private_api.py fails when a new version changes what is relied on here. Ray is imported where it is
-used: `study` needs this module without it.
+tests/sweep/test_private_api.py fails when a new version changes what is relied on here. Ray and Optuna are
+imported where they are used: `study` needs this module without Ray, and workers need it without Optuna.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import optuna
-
 if TYPE_CHECKING:
+    import optuna
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
 
@@ -34,6 +33,8 @@ def resume_trial(study: optuna.Study, storage: optuna.storages.BaseStorage, numb
     Raises:
         KeyError: `storage` holds no such study, or the study no such trial.
     """
+    import optuna  # noqa: PLC0415
+
     study_id = storage.get_study_id_from_name(study.study_name)
     return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from retina.config.sweep import SweepSpec
 from retina.data.dataset import FundusDataset
 from retina.sweep import ray_backend
-from retina.sweep.backend import SweepResult, TrainingFactory
+from retina.sweep.backend import Call, SweepResult, TrainingFactory
 from retina.sweep.cluster import TrialResources, connected, is_cluster, slots, trial_resources, try_workers
 from retina.sweep.dry_run import refuse_full_disk
 from retina.sweep.evaluation_task import run_on_node
@@ -26,7 +26,7 @@ class RaySession:
         self._resources, self._guard, self._watch, self._verbose = resources, guard, watch, verbose
         self._nodes: Nodes | None = None
         self.gpu_share = resources.gpu or 1.0
-        self.is_cluster = is_cluster(guard)
+        self.call: Call | None = self._call if is_cluster(guard) else None
 
     def prepare(self, folder: Path, dataset: FundusDataset) -> None:
         """Check that Ray is alive and that its nodes can read the dataset and write to `folder`."""
@@ -49,7 +49,7 @@ class RaySession:
             guard=self._guard,
         )
 
-    def call(self, function: Callable[[], None]) -> None:
+    def _call(self, function: Callable[[], None]) -> None:
         """Run a function in a Ray task with the resources of a trial; see `evaluation_task.run_on_node`."""
         run_on_node(function, self._resources, self._nodes.checked() if self._nodes else (), self._guard)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ray import tune
 from retina.config import TrialConfig
 from retina.errors import DataError, DiskError, RetinaError
 from retina.results import checkpoints
+from retina.sweep import curve
 from retina.sweep.backend import TrainingFactory
 from retina.sweep.epoch_prefetch import EpochPrefetcher
 from retina.sweep.nodes import here
@@ -147,7 +147,7 @@ class GraderTrainable(tune.Trainable):
         result = self._epochs.result()
         self._past.append(result)
         value, sign = float(getattr(result, self._settings.metric)), self._settings.sign
-        improved = math.isfinite(value) and (self._best is None or sign * value > sign * self._best[0])
+        improved = curve.is_improvement(value, self._best and self._best[0], sign)
         try:
             if improved:
                 self._best = (value, result.epoch)

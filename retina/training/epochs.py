@@ -1,4 +1,4 @@
-"""The interface between a training run and its caller, without torch: a sweep's driver needs it but no networks."""
+"""The interface between a training run and its caller. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EpochResult:
         test_loss: as val_loss, on the test split. None unless the sweep tracks the test split, as are test_accuracy and
             test_qwk.
         micro_batch: training photographs at once on the device. Smaller than the batch size where memory was short,
-            see `fit`. None in results of a version that did not record it.
+            see `start_training`. None in results of a version that did not record it.
     """
 
     epoch: int

@@ -193,9 +193,8 @@ class TrainingRun(Iterator[EpochResult]):
         self.evaluated_model.load_state_dict(model_state)
         if state["trained"]:
             self.model.load_state_dict(state["trained"])
-        self._optimizer.load_state_dict(
-            _snapshot(state["optimizer"])
-        )  # a copy, so as not to train the caller's tensors
+        # a copy, so as not to train the caller's tensors
+        self._optimizer.load_state_dict(_snapshot(state["optimizer"]))
         self._scheduler.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         self._accumulator.micro_batch = state["micro_batch"]

@@ -54,6 +54,13 @@ def refused(root: Path, content: Any) -> str:
     return message
 
 
+def test_a_metric_that_is_missing_is_not_guessed(tmp_path: Path) -> None:
+    """By a default, a sweep that minimizes its loss would be ranked by another metric in the other direction."""
+    content = values()
+    content["metrik"] = content.pop("metric")
+    assert "metric: is required" in refused(tmp_path, content)
+
+
 def test_what_a_sweep_writes_is_read_back(tmp_path: Path) -> None:
     spec = folder(tmp_path, SPEC.to_yaml()).spec()
     assert spec == SPEC
@@ -74,8 +81,9 @@ def test_keys_that_this_version_does_not_know_are_ignored(tmp_path: Path) -> Non
 
 
 def test_keys_that_are_missing_get_their_defaults(tmp_path: Path) -> None:
-    spec = folder(tmp_path, {"parameters": {"dropout": {"values": [0, 0.5]}}}).spec()
-    assert (spec.metric.name, spec.metric.sign) == ("val_qwk", 1)
+    content = {"metric": {"name": "val_loss"}, "parameters": {"dropout": {"values": [0, 0.5]}}}
+    spec = folder(tmp_path, content).spec()
+    assert (spec.metric.goal, spec.metric.sign) == ("minimize", -1)
     assert (spec.trials, spec.max_epochs) == (None, TrialConfig().epochs)
     assert spec.early_stop == EarlyStop()
     assert "data" not in spec.model_fields_set
@@ -92,7 +100,7 @@ def test_what_only_a_new_sweep_must_not_ask_for_is_read(tmp_path: Path) -> None:
 
 
 def test_parameters_are_required_unless_a_reader_can_do_without(tmp_path: Path) -> None:
-    for content in ("name: demo\n", "name: demo\nparameters: {}\n"):
+    for content in ("metric: {name: val_qwk}\n", "metric: {name: val_qwk}\nparameters: {}\n"):
         assert "parameters: " in refused(tmp_path, content)
         assert folder(tmp_path, content).spec(allow_no_parameters=True).parameters == {}
 

@@ -135,7 +135,14 @@ def write_run(root: Path, data: FundusDataset, net: nn.Module, config: TrialConf
     """Write the parts of a finished sweep's results folder that concern its best model."""
     folder = RunFolder.create(root)
     searched = {"optimizer": {"values": ["sgd", "adamw"]}, "pretrained": {"value": False}}
-    spec = {"name": root.name, "data": data.config.model_dump(mode="json"), "method": "gp", "parameters": searched}
+    metric = {"name": "val_qwk", "goal": "maximize"}
+    spec = {
+        "name": root.name,
+        "metric": metric,
+        "data": data.config.model_dump(mode="json"),
+        "method": "gp",
+        "parameters": searched,
+    }
     files.write_json(root / "sweep.yaml", spec)  # JSON is YAML
     folder.update_metadata(data=data.summary(), seconds=7200.0, cores=2, cpu="a processor", gpus=[], git="0123456789ab")
     files.write_json(folder.trial(TRIAL) / "config.json", config.model_dump(mode="json"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 from local_ray import local_ray
-from node_functions import describe_process, die, fail
+from node_functions import break_down, describe_process, die, fail
 
 import retina
 from retina.errors import ClusterError, ResultsError
@@ -46,6 +46,14 @@ def test_its_error_is_raised_by_the_driver(caplog: pytest.LogCaptureFixture) -> 
     with pytest.raises(ResultsError, match=r"^model\.pt: is damaged$"):
         run_on_node(partial(fail, "model.pt: is damaged"), RESOURCES)
     assert caplog.messages == ["before the error"]
+
+
+def test_another_error_is_named_and_not_repeated_on_the_next_node(tmp_path: Path) -> None:
+    node = ray.get_runtime_context().get_node_id()
+    message = r"failed on the cluster: RuntimeError: cuDNN error: CUDNN_STATUS_NOT_INITIALIZED;\ngo on with --resume$"
+    with pytest.raises(ClusterError, match=message):
+        run_on_node(partial(break_down, tmp_path / "calls"), RESOURCES, [node, node])
+    assert (tmp_path / "calls").read_text().splitlines() == ["called"]
 
 
 def test_a_worker_that_dies_is_tried_on_each_node_and_named(caplog: pytest.LogCaptureFixture) -> None:

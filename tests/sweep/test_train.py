@@ -23,7 +23,7 @@ from retina.cli import train_arguments
 from retina.config import SyntheticConfig
 from retina.config import sweep as spec
 from retina.data import synthetic
-from retina.errors import TrainError
+from retina.errors import DiskError, ResultsError, TrainError
 from retina.report.terminal import list_sweeps
 from retina.results.run_folder import RunFolder
 from retina.training.trainer import TrainingRun
@@ -165,6 +165,18 @@ def test_what_is_there_is_not_overwritten(home: Path, capsys: pytest.CaptureFixt
     assert train(home, "first") == 2
     assert "already exists and will not be overwritten" in capsys.readouterr().err
     assert (home / "results" / "first" / "trials.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [DiskError("the disk is full"), ResultsError("it is damaged")])
+def test_a_comparison_that_cannot_be_drawn_is_no_success(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: ResultsError
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("retina.report.comparison_figures.draw", broken)
+    assert train(home, "first", "-s", "1") == error.exit_code > 0
+    assert capsys.readouterr().err == f"{error}\n"
 
 
 def test_load_goes_straight_to_the_comparison(home: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from retina.config.splits import SPLITS
 from retina.data.formats import is_image, strip_image_suffix
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import FileIndex
@@ -44,7 +45,7 @@ def find(file_index: FileIndex, top: Path, reader: GradeReader) -> list[ClassFol
         by_base[folder.parent if split else folder].append((split, folder))
     sets = []
     for base, tops in by_base.items():
-        ordered = sorted(tops, key=lambda item: (split_words.ORDER.index(item[0]) if item[0] else -1, item[1]))
+        ordered = sorted(tops, key=lambda item: (SPLITS.index(item[0]) if item[0] else -1, item[1]))
         has_splits = any(split for split, _ in ordered)
         if has_splits and "" in {split for split, _ in ordered}:  # grades in a folder and in its train/: two sets
             sets += [ClassFolders(base, (item,)) for item in ordered]

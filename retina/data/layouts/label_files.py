@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retina.config import DataConfig
+from retina.config.splits import SPLITS
 from retina.data.formats import is_image, strip_image_suffix, suffix_of
 from retina.data.layouts import columns, split_words
 from retina.data.layouts.column_choice import choose_columns
@@ -134,7 +135,7 @@ def find(
         candidates = _find_candidates(file_index, root, config, reader, photograph_index)
     if not candidates:
         return None
-    candidates.sort(key=lambda candidate: split_words.ORDER.index(candidate.split) if candidate.split else -1)
+    candidates.sort(key=lambda candidate: SPLITS.index(candidate.split) if candidate.split else -1)
     name_counts = Counter(candidate.path.name for candidate in candidates)
     candidates = [
         replace(

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 import psutil
 
+from retina.config.splits import SPLITS
 from retina.data.fundus import MAX_SIDE, Pixels
 from retina.data.layouts import split_words
 from retina.data.layouts.file_index import DataPath, FileIndex
@@ -90,11 +91,11 @@ def _split_by_word(file: Path, names: AbstractSet[str]) -> dict[str, str]:
         split = split_words.parse_split(word)
         if not split or split in splits.values():
             problem = f"is of the same split as {split}_images" if split else "is of no split"
-            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(split_words.ORDER)}, each once")
+            raise DataError(f"{file}: the array {name} {problem}; splits are {', '.join(SPLITS)}, each once")
         if missing := {f"{word}_images", f"{word}_labels"} - names:
             raise DataError(f"{file}: the array {name} is there without {missing.pop()}")
         splits[word] = split
-    return dict(sorted(splits.items(), key=lambda item: split_words.ORDER.index(item[1])))
+    return dict(sorted(splits.items(), key=lambda item: SPLITS.index(item[1])))
 
 
 def _read_split(file: Path, archive: zipfile.ZipFile, word: str, split: str) -> LabelList:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from retina.config.splits import SPLITS
 from retina.data.layouts import split_words
 from retina.data.layouts.photograph_index import PhotographIndex
 from retina.data.layouts.validation import LabelList, LabelRow
@@ -36,6 +37,6 @@ def assign_folder_splits(label_lists: list[LabelList], photograph_index: Photogr
 def describe_folder_splits(rows: Iterable[LabelRow]) -> list[str]:
     """Return a line that counts the rows whose split comes from a folder; empty if there are none."""
     counts = Counter(split_words.parse_split(row.split) for row in rows if row.split_source == "folder" and row.split)
-    listed = ", ".join(f"{split} {counts[split]:,}" for split in split_words.ORDER if counts[split])
+    listed = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS if counts[split])
     note = f"the splits are those of folders: {listed} photographs; data.split=by_patient makes new ones"
     return [note] if counts else []

@@ -12,8 +12,6 @@ _SYNONYMS = {
 }
 SPLIT_BY_WORD = {"": "", **{word: split for split, words_in in _SYNONYMS.items() for word in words_in}}
 """Lower-case words and the split that each names; "" names none."""
-ORDER = ("train", "val", "test")
-"""The order in which splits are listed."""
 
 _FILLERS = {"set", "images", "image", "imgs", "data", "dataset", "photos", "photographs", "folder", "split", "fundus"}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")

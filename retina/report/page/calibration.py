@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy import stats
 from sklearn import metrics as sk
 
+from retina.config.splits import SPLIT_NAMES
 from retina.metrics import calibration
 from retina.metrics.probabilities import PROBABILITY_COLUMNS, REFERABLE_GRADE, referable_probability
 from retina.report.page import plot_style, svg
@@ -20,7 +21,6 @@ from retina.report.page.svg import SvgPicture
 
 BINS = 10
 """Bins of the reliability diagram. All hold equally many photographs, so that no bin's accuracy rests on very few."""
-NAMES = {"val": "validation", "test": "test"}
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -65,9 +65,10 @@ def _reliability(run: RunData, predictions: pd.DataFrame) -> SvgPicture:
     errors = {"uncalibrated": metrics.get("ece"), "with that temperature": metrics.get("ece_calibrated")}
     known = [f"{value:.3f} {name}" for name, value in errors.items() if finite_or_none(value) is not None]
     bin_size = "a tenth of the photographs" if len(grades) >= BINS else "one photograph"
-    note = f"On {NAMES[split]}, n = {len(grades):,}. Each point is {bin_size}; the error bars are 95% Wilson intervals."
+    of_split = f"On {SPLIT_NAMES[split]}, n = {len(grades):,}."
+    note = f"{of_split} Each point is {bin_size}; the error bars are 95% Wilson intervals."
     note += f" Expected calibration error: {', '.join(known)}." if known else ""
-    alt = f"reliability diagram on {NAMES[split]}: accuracy by the probability of the predicted grade"
+    alt = f"reliability diagram on {SPLIT_NAMES[split]}: accuracy by the probability of the predicted grade"
     return svg.picture(figure, "reliability", "Reliability", note, alt)
 
 
@@ -90,7 +91,7 @@ def _roc(run: RunData, predictions: pd.DataFrame) -> list[SvgPicture]:
     figure, axes = plot_style.canvas(height=4.6)
     _plot_diagonal(axes, "chance")
     labels: list[str] = []
-    for split, name in NAMES.items():
+    for split, name in SPLIT_NAMES.items():
         grades, p = _grades_and_probabilities(predictions, split)
         positive = grades >= REFERABLE_GRADE
         if not len(grades) or positive.all() or not positive.any():
@@ -135,7 +136,7 @@ def _mark_points(axes: Axes, run: RunData, predictions: pd.DataFrame, split: str
     sensitivity = finite_or_none(operating.get("sensitivity"))
     specificity = finite_or_none(operating.get("specificity"))
     if sensitivity is not None and specificity is not None:
-        label = f"{NAMES[split]}: sensitivity {sensitivity:.1%}, specificity {specificity:.1%}"
+        label = f"{SPLIT_NAMES[split]}: sensitivity {sensitivity:.1%}, specificity {specificity:.1%}"
         axes.plot(
             1 - specificity, sensitivity, style.marker, color=style.colour, markersize=9, label=label, zorder=4,
             linestyle="none",

@@ -11,10 +11,10 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from retina.system.progress import Progress as ProgressFunction
+
 SECONDS_BETWEEN_LINES = 20.0
 Clock = Callable[[], float]
-ReportProgress = Callable[[str, int, int], None]
-"""Called with a step's name, the number of items done and their total; first with the number that was done before."""
 
 
 class Pace:
@@ -34,14 +34,14 @@ class Pace:
 
 
 @contextmanager
-def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[ReportProgress]:
+def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[ProgressFunction]:
     """Show reported progress: a bar for each step, removed when the step is done; lines if there is no terminal."""
     with (_bars if console.is_terminal else _lines)(console, clock) as report_progress:
         yield report_progress
 
 
 @contextmanager
-def _bars(console: Console, clock: Clock) -> Iterator[ReportProgress]:
+def _bars(console: Console, clock: Clock) -> Iterator[ProgressFunction]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +65,7 @@ def _bars(console: Console, clock: Clock) -> Iterator[ReportProgress]:
 
 
 @contextmanager
-def _lines(console: Console, clock: Clock) -> Iterator[ReportProgress]:
+def _lines(console: Console, clock: Clock) -> Iterator[ProgressFunction]:
     paces: dict[str, Pace] = {}
     last = 0.0
 

@@ -10,18 +10,16 @@ from rich.console import Group
 from rich.table import Table
 
 from retina.config import GRADE_NAMES
-from retina.results.run_folder import PARAMETERS, RunFolder
+from retina.results.run_folder import METRIC_COLUMNS, PARAMETERS, RunFolder
 from retina.results.status import SweepPlan
 from retina.system.printable import printable
-
-SHOWN_METRICS = ["val_qwk", "val_accuracy", "val_auc", "val_loss"]
 
 
 def trials(folder: RunFolder, metric: str) -> Table:
     """Return the trials, the best by `metric` first, with the parameters that differ between them."""
     frame = folder.trials()
     varied = [name for name in PARAMETERS if len(frame[name].unique()) > 1]
-    shown = [metric, *(name for name in SHOWN_METRICS[:2] if name != metric)]
+    shown = [metric, *(name for name in METRIC_COLUMNS[:2] if name != metric)]
     table = Table(title=f"Trials of {folder.name}, best first by {metric}", title_justify="left", box=SIMPLE_HEAD)
     for column in ["trial", "state", *shown, "best epoch", *varied, "min", "img/s"]:
         table.add_column(column, justify="left" if column in {"trial", "state"} else "right", no_wrap=True)
